@@ -1,0 +1,210 @@
+"""The words of the library: one currency (`Transition`), the contracts (`Env`, `Model`, `Memory`, `Agent`), one state (`Run`).
+
+Everything else is written in these. Time is axis 0 and rows (parallel environments) are axis 1: `[T, B, ...]`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from typing import Any, NamedTuple, TypeVar
+
+import jax
+
+from athlete.spaces import Space
+
+Tree = Any  # a pytree of arrays
+Array = Any  # a JAX or NumPy array
+Key = Any  # a JAX random key, uint32[2]
+
+_Class = TypeVar("_Class", bound=type)
+
+
+def _is_traced(hint: Any) -> bool:
+    """Whether a field of this annotation holds numbers that may change without changing the program."""
+    if hint is float or getattr(hint, "__hyper__", False):
+        return True
+    origin = typing.get_origin(hint)
+    if origin in (typing.Union, types.UnionType, tuple):
+        return any(_is_traced(part) for part in typing.get_args(hint))
+    return False
+
+
+@typing.dataclass_transform(frozen_default=True)
+def hyper(cls: _Class) -> _Class:
+    """Make a class a frozen dataclass whose floats are traced and whose every other field is static.
+
+    Traced: fields annotated `float`, a `@hyper` class (a schedule, a model, an environment), a union or a tuple with
+    one of these. They are leaves of a pytree: a new value never recompiles, and `jax.vmap` can map over it.
+    Static: all the rest (integers, strings, switches); they shape the program and must be hashable.
+    """
+    data_class = dataclasses.dataclass(frozen=True)(cls)
+    hints = typing.get_type_hints(data_class)
+    names = [field.name for field in dataclasses.fields(data_class)]
+    traced = [name for name in names if _is_traced(hints[name])]
+    static = [name for name in names if name not in traced]
+    jax.tree_util.register_dataclass(data_class, data_fields=traced, meta_fields=static)
+    data_class.__hyper__ = True  # type: ignore[attr-defined]
+    return data_class
+
+
+class Transition(NamedTuple):
+    """One step of every row, `[T, B, ...]`: what agents learn from, wherever it came from."""
+
+    obs: Tree
+    first: Array  # bool: obs is the first of its episode
+    action: Tree  # canonical: Box in [-1, 1], Discrete from 0
+    reward: Array
+    next_obs: Tree  # where the step led; never the observation of a reset
+    terminated: Array  # bool: the episode ended here, nothing follows
+    truncated: Array  # bool: the episode was cut here; its value goes on from next_obs
+    carry: Tree  # the agent's recurrent state BEFORE the step; () if it has none
+    extras: Tree  # what `act` attached: log_prob, ...
+
+
+class Spec(NamedTuple):
+    """All that an agent knows of its surroundings."""
+
+    obs: Space
+    action: Space
+
+
+class Step(NamedTuple):
+    """What one step of an environment gives. `reward` is a float32 scalar, the two flags are bool scalars."""
+
+    obs: Tree
+    reward: Array
+    terminated: Array
+    truncated: Array
+    info: Tree
+
+
+class Env:
+    """A JAX environment: pure functions of one row. It never resets itself; the loop does.
+
+    Subclasses are `@hyper` classes (their floats can be swept) with two properties, `observation_space` and
+    `action_space` (of `athlete.spaces`), and the two methods. `step` takes the action as the space describes it.
+    The state is a pytree of arrays of fixed shapes and dtypes and holds all that changes, the time limit included.
+    """
+
+    @property
+    def observation_space(self) -> Space:
+        raise NotImplementedError
+
+    @property
+    def action_space(self) -> Space:
+        raise NotImplementedError
+
+    def reset(self, key: Key) -> tuple[Tree, Tree]:
+        """Start an episode: `(state, obs)`."""
+        raise NotImplementedError
+
+    def step(self, state: Tree, action: Tree, key: Key) -> tuple[Tree, Step]:
+        """Take one step: `(next state, Step)`."""
+        raise NotImplementedError
+
+
+class Model:
+    """A network with or without memory. Users write torsos; agents name the heads.
+
+    Subclasses are `@hyper` classes. A feed-forward model has `carry = ()` and ignores `first`.
+    """
+
+    def init(self, key: Key, obs_space: Space, heads: dict[str, tuple[int, float]]) -> Tree:
+        """Parameters. `heads` maps a name to (outputs, scale of its initial weights): `{"value": (1, 1.0)}`."""
+        raise NotImplementedError
+
+    def start(self, rows: int) -> Tree:
+        """The carry of `rows` fresh episodes, each leaf `[rows, ...]`."""
+        return ()
+
+    def apply(self, params: Tree, carry: Tree, obs: Tree, first: Array) -> tuple[Tree, dict[str, Array]]:
+        """Run over `[T, B, ...]`: the carry AFTER each step (`[T, B, ...]` leaves) and `{head: [T, B, outputs]}`.
+
+        Where `first` is true the carry is forgotten before the step.
+        """
+        raise NotImplementedError
+
+
+class Memory:
+    """Where an agent's batches come from. Subclasses are `@hyper` classes; the store is a pytree of arrays."""
+
+    def init(self, example: Transition, rows: int) -> Tree:
+        """An empty store. `example` is one transition of one row, without leading axes."""
+        raise NotImplementedError
+
+    def add(self, store: Tree, trajectory: Transition) -> Tree:
+        """Take in a trajectory `[T, B, ...]`."""
+        raise NotImplementedError
+
+    def sample(self, store: Tree, trajectory: Transition, key: Key) -> Transition:
+        """A batch `[T, B, ...]`; `trajectory` is what was added last."""
+        raise NotImplementedError
+
+    def feedback(self, store: Tree, batch: Transition, metrics: Tree) -> Tree:
+        """Learn from the update on `batch`: new priorities. Most memories do nothing."""
+        return store
+
+
+class Agent:
+    """An algorithm: a frozen dataclass of hyperparameters (`@hyper`) with pure methods over explicit state.
+
+    `memory`, `updates` (updates a collected trajectory) and `spec` are fields of every agent; the first two are
+    read by the loop. `act` sees rows `[B, ...]`, `update` sees `[T, B, ...]`.
+    """
+
+    memory: Memory
+
+    def bind(self, spec: Spec) -> Agent:
+        """The same agent, knowing its spaces. Raises ValueError on spaces that the algorithm cannot serve."""
+        raise NotImplementedError
+
+    def init(self, key: Key) -> Tree:
+        """The learner's state: parameters, optimiser, normalisers. Arrays only."""
+        raise NotImplementedError
+
+    def view(self, state: Tree, progress: Array) -> Tree:
+        """The part of the state that acts, and travels to workers."""
+        raise NotImplementedError
+
+    def start(self, view: Tree, rows: int, key: Key) -> Tree:
+        """The carry of `rows` rows at the start of a run: recurrent state, noise, plan. `()` if there is none."""
+        return ()
+
+    def act(self, view: Tree, carry: Tree, obs: Tree, first: Array, key: Key, explore: bool = True) -> tuple:
+        """`(action, carry, extras)` for rows `[B, ...]`; greedy where `explore` is False (a static switch)."""
+        raise NotImplementedError
+
+    def update(self, state: Tree, batch: Transition, key: Key, progress: Array) -> tuple[Tree, dict[str, Array]]:
+        """One update on `[T, B, ...]`: the new state and scalar metrics. `progress` in [0, 1] drives schedules."""
+        raise NotImplementedError
+
+
+class Rows(NamedTuple):
+    """The acting side between two steps, `[B, ...]`: environments, what they show, and the episodes so far."""
+
+    env_state: Tree  # () where the environments live outside JAX
+    obs: Tree
+    first: Array
+    carry: Tree
+    episode_return: Array  # float32, of the running episode, undiscounted
+    episode_length: Array  # int32
+
+
+class Episodes(NamedTuple):
+    """Which episodes ended, `[T, B]`: `return_` and `length` count only where `done`."""
+
+    done: Array
+    return_: Array
+    length: Array
+
+
+class Run(NamedTuple):
+    """The whole of a training: what a checkpoint holds and what resuming needs."""
+
+    state: Tree
+    store: Tree
+    rows: Rows
+    key: Key
+    iteration: Array  # int32, learning iterations done

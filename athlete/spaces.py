@@ -1,0 +1,183 @@
+"""What observations and actions look like: a small hashable vocabulary, so that agents are static about it.
+
+Gymnasium's spaces are converted at the border (`athlete.env.gymnasium.to_space`); JAX environments use these directly.
+Agents give actions in *canonical* form: a bounded `Box` as numbers in [-1, 1], a `Discrete` counted from 0.
+`to_environment` and `to_canonical` translate; they work on NumPy and JAX arrays alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+
+class Space:
+    """Base of all spaces. A space is immutable, hashable and equal to another that describes the same set."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        raise NotImplementedError
+
+    @property
+    def dtype(self) -> np.dtype:
+        raise NotImplementedError
+
+
+class Box(Space):
+    """Arrays of `shape` and `dtype` within `low` and `high` (scalars or arrays; infinite where unbounded)."""
+
+    def __init__(self, low: Any, high: Any, shape: tuple[int, ...] | None = None, dtype: Any = np.float32):
+        if shape is None:
+            shape = np.broadcast_shapes(np.shape(low), np.shape(high))
+        self._shape = tuple(int(size) for size in shape)
+        self._dtype = np.dtype(dtype)
+        self.low = np.broadcast_to(np.asarray(low, self._dtype), self._shape)
+        self.high = np.broadcast_to(np.asarray(high, self._dtype), self._shape)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self._shape
+
+    @property
+    def dtype(self) -> np.dtype:
+        return self._dtype
+
+    @property
+    def bounded(self) -> np.ndarray:
+        """Where both bounds are finite, `[*shape]` bool."""
+        if not np.issubdtype(self._dtype, np.floating):
+            return np.ones(self._shape, bool)
+        return np.isfinite(self.low) & np.isfinite(self.high)
+
+    def _identity(self) -> tuple:
+        return self._shape, self._dtype.str, self.low.tobytes(), self.high.tobytes()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Box) and self._identity() == other._identity()
+
+    def __hash__(self) -> int:
+        return hash(self._identity())
+
+    def __repr__(self) -> str:
+        if self.low.size and (self.low == self.low.flat[0]).all() and (self.high == self.high.flat[0]).all():
+            return f"Box({self.low.flat[0]}, {self.high.flat[0]}, {self._shape}, {self._dtype})"
+        return f"Box({self.low.tolist()}, {self.high.tolist()}, {self._shape}, {self._dtype})"
+
+
+@dataclass(frozen=True)
+class Discrete(Space):
+    """The integers `start, ..., start + n - 1`."""
+
+    n: int
+    start: int = 0
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return ()
+
+    @property
+    def dtype(self) -> np.dtype:
+        return np.dtype(np.int32)
+
+
+@dataclass(frozen=True)
+class MultiDiscrete(Space):
+    """Vectors of integers; entry i counts from `start[i]` (0 unless given) and has `nvec[i]` values."""
+
+    nvec: tuple[int, ...]
+    start: tuple[int, ...] | None = None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (len(self.nvec),)
+
+    @property
+    def dtype(self) -> np.dtype:
+        return np.dtype(np.int32)
+
+
+@dataclass(frozen=True)
+class MultiBinary(Space):
+    """Arrays of zeros and ones, of shape `size`."""
+
+    size: tuple[int, ...]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.size
+
+    @property
+    def dtype(self) -> np.dtype:
+        return np.dtype(np.int8)
+
+
+@dataclass(frozen=True)
+class Tuple(Space):
+    """A tuple of spaces; its elements are tuples of arrays."""
+
+    spaces: tuple[Space, ...]
+
+
+@dataclass(frozen=True, init=False)
+class Dict(Space):
+    """A dictionary of spaces, kept sorted by name; its elements are dictionaries of arrays."""
+
+    items: tuple[tuple[str, Space], ...]
+
+    def __init__(self, spaces: Mapping[str, Space] | tuple[tuple[str, Space], ...]):
+        pairs = spaces.items() if isinstance(spaces, Mapping) else spaces
+        object.__setattr__(self, "items", tuple(sorted(pairs)))
+
+
+def zeros(space: Space, leading: tuple[int, ...] = ()) -> Any:
+    """An element of the space's structure, filled with zeros, with `leading` axes before each leaf's shape."""
+    if isinstance(space, Tuple):
+        return tuple(zeros(part, leading) for part in space.spaces)
+    if isinstance(space, Dict):
+        return {name: zeros(part, leading) for name, part in space.items}
+    return np.zeros(leading + space.shape, space.dtype)
+
+
+def to_environment(space: Space, action: Any) -> Any:
+    """Canonical action -> what the environment takes: Box clipped to [-1, 1] and rescaled where bounded, Discrete shifted.
+
+    Leading axes are kept. Only Box entries bounded on both sides are rescaled; the others pass as they are.
+    """
+    if isinstance(space, Tuple):
+        return tuple(to_environment(part, action[i]) for i, part in enumerate(space.spaces))
+    if isinstance(space, Dict):
+        return {name: to_environment(part, action[name]) for name, part in space.items}
+    if isinstance(space, Discrete):
+        return action + space.start if space.start else action
+    if isinstance(space, MultiDiscrete) and space.start is not None:
+        return action + np.asarray(space.start, np.int32)
+    if isinstance(space, Box) and space.bounded.any():
+        bounded = space.bounded
+        low = np.where(bounded, space.low, -1).astype(np.float32)
+        high = np.where(bounded, space.high, 1).astype(np.float32)
+        rescaled = low + (action.clip(-1.0, 1.0) + np.float32(1)) * np.float32(0.5) * (high - low)
+        if bounded.all():
+            return rescaled
+        weight = bounded.astype(np.float32)
+        return rescaled * weight + action * (np.float32(1) - weight)
+    return action
+
+
+def to_canonical(space: Space, action: Any) -> Any:
+    """The inverse of `to_environment` on actions inside the space: what an agent would have given."""
+    if isinstance(space, Tuple):
+        return tuple(to_canonical(part, action[i]) for i, part in enumerate(space.spaces))
+    if isinstance(space, Dict):
+        return {name: to_canonical(part, action[name]) for name, part in space.items}
+    if isinstance(space, Discrete):
+        return action - space.start
+    if isinstance(space, MultiDiscrete) and space.start is not None:
+        return action - np.asarray(space.start, np.int32)
+    if isinstance(space, Box) and space.bounded.any():
+        low = np.where(space.bounded, space.low, -1).astype(np.float32)
+        high = np.where(space.bounded, space.high, 1).astype(np.float32)
+        return (action - low) / (high - low) * np.float32(2) - np.float32(1)
+    return action
