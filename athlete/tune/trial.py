@@ -1,0 +1,210 @@
+"""One trial: its config, folder, status, last result and checkpoints. A plain record; `runner` makes it happen."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from athlete.record.results import is_number
+from athlete.tune.names import TuneError, advice, lookup
+from athlete.tune.space import Path as ConfigPath
+from athlete.tune.space import path_name
+
+PENDING, RUNNING, PAUSED, TERMINATED, ERROR = "PENDING", "RUNNING", "PAUSED", "TERMINATED", "ERROR"
+
+_CHECKPOINT = re.compile(r"checkpoint_(\d{6,})")
+_LONGEST_NAME, _LONGEST_FOLDER = 60, 120
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A saved state of a trial: where it is, after which iteration, and its value of `checkpoint_score_attr`."""
+
+    path: str
+    iteration: int
+    score: float | None = None
+
+
+@dataclass
+class Trial:
+    """One training with one config.
+
+    `picks` is what the search put into the config, by path. `status` is PENDING, RUNNING, PAUSED (interrupted, can be
+    resumed), TERMINATED (reached its stop) or ERROR. `last_result` is nested as it was reported.
+    """
+
+    trial_id: str
+    index: int
+    name: str
+    config: dict[str, Any]
+    folder: Path
+    picks: dict[ConfigPath, Any] = field(default_factory=dict)
+    experiment_tag: str = ""
+    status: str = PENDING
+    last_result: dict[str, Any] = field(default_factory=dict)
+    checkpoints: list[Checkpoint] = field(default_factory=list)
+    failures: int = 0
+    progress: float | None = None  # towards the stop, in [0, 1], as far as it can be told
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def logdir(self) -> str:
+        """The trial's folder."""
+        return str(self.folder)
+
+    local_path = path = logdir
+
+    @property
+    def iteration(self) -> int:
+        """Iterations done so far."""
+        return int(self.last_result.get("training_iteration", 0))
+
+    @property
+    def evaluated_params(self) -> dict[str, Any]:
+        """What the search chose: `{"model/width": 64}`."""
+        return {path_name(path): value for path, value in self.picks.items()}
+
+    @property
+    def checkpoint(self) -> str | None:
+        """The path of the newest checkpoint."""
+        return self.checkpoints[-1].path if self.checkpoints else None
+
+    @property
+    def error_file(self) -> str | None:
+        """The file with the tracebacks of its failures, if there were any."""
+        path = self.folder / "error.txt"
+        return str(path) if path.exists() else None
+
+    def to_state(self) -> dict[str, Any]:
+        """What `experiment_state.json` holds of the trial; paths are relative, so that folders can be moved."""
+        checkpoints = [
+            {"path": Path(checkpoint.path).name, "iteration": checkpoint.iteration, "score": checkpoint.score}
+            for checkpoint in self.checkpoints
+        ]
+        return {
+            "trial_id": self.trial_id,
+            "index": self.index,
+            "name": self.name,
+            "folder": self.folder.name,
+            "status": self.status,
+            "failures": self.failures,
+            "experiment_tag": self.experiment_tag,
+            "picks": [[list(path), value] for path, value in self.picks.items()],
+            "config": self.config,
+            "last_result": self.last_result,
+            "checkpoints": checkpoints,
+        }
+
+    @classmethod
+    def from_state(cls, experiment: Path, state: Mapping[str, Any]) -> Trial:
+        """The trial as `experiment_state.json` describes it, with the checkpoints that its folder really has."""
+        folder = experiment / state["folder"]
+        trial = cls(
+            trial_id=state["trial_id"],
+            index=int(state["index"]),
+            name=state["name"],
+            config=dict(state["config"]),
+            folder=folder,
+            picks={tuple(path): value for path, value in state["picks"]},
+            experiment_tag=state["experiment_tag"],
+            status=state["status"],
+            last_result=dict(state["last_result"]),
+            failures=int(state["failures"]),
+        )
+        scores = {entry["path"]: entry["score"] for entry in state["checkpoints"]}
+        trial.checkpoints = find_checkpoints(folder, scores)
+        return trial
+
+
+def find_checkpoints(folder: Path, scores: Mapping[str, Any]) -> list[Checkpoint]:
+    """The checkpoints in a trial's folder, oldest first. The folder is the truth: a state file may be a moment old."""
+    found = []
+    for path in folder.glob("checkpoint_*"):
+        match = _CHECKPOINT.fullmatch(path.name)
+        if match and path.is_dir():
+            score = scores.get(path.name)
+            known = is_number(score) and math.isfinite(score)
+            found.append(Checkpoint(str(path), int(match.group(1)), float(score) if known else None))
+    return sorted(found, key=lambda checkpoint: checkpoint.iteration)
+
+
+def checkpoint_name(iteration: int) -> str:
+    return f"checkpoint_{iteration:06d}"
+
+
+def checkpoint_score(attribute: str | None, result: Mapping[str, Any]) -> float | None:
+    """How good a checkpoint is by `checkpoint_score_attr`: higher is better; `min-loss` turns the order round.
+
+    None where the result says nothing: no attribute asked for, no evaluation on this iteration, NaN.
+    """
+    if attribute is None:
+        return None
+    sign, key = (-1.0, attribute[4:]) if attribute.startswith("min-") else (1.0, attribute)
+    value = lookup(result, key)
+    if value is None and key.startswith("evaluation/") and not result.get("evaluation"):
+        return None
+    if value is None or not is_number(value):
+        raise TuneError(f"checkpoint_score_attr={attribute!r}: the results have no number {key!r}; {advice(key, result)}")
+    return sign * float(value) if math.isfinite(float(value)) else None
+
+
+def drop_checkpoints(trial: Trial, keep: int | None) -> None:
+    """Delete all but the `keep` best checkpoints (without scores: the newest). The newest always stays: resume needs it."""
+    if keep is None or len(trial.checkpoints) <= keep:
+        return
+
+    def rank(checkpoint: Checkpoint) -> tuple[float, int]:
+        return (-math.inf if checkpoint.score is None else checkpoint.score), checkpoint.iteration
+
+    kept = {*sorted(trial.checkpoints, key=rank, reverse=True)[:keep], trial.checkpoints[-1]}
+    dropped = [checkpoint for checkpoint in trial.checkpoints if checkpoint not in kept]
+    trial.checkpoints = [checkpoint for checkpoint in trial.checkpoints if checkpoint in kept]
+    for checkpoint in dropped:
+        shutil.rmtree(checkpoint.path, ignore_errors=True)
+
+
+def legal(name: str, longest: int) -> str:
+    """A name that every file system takes, Windows' included, of bounded length."""
+    return re.sub(r"[^A-Za-z0-9_.=,+-]+", "_", name)[:longest].rstrip(". ") or "_"
+
+
+def pick_tag(picks: Mapping[ConfigPath, Any]) -> str:
+    """`lr=0.001,width=64`: what makes this trial differ, for people and for its folder's name."""
+    parts = []
+    for path, value in picks.items():
+        keys = [part for part in path if isinstance(part, str)]
+        shown = f"{value:.4g}" if isinstance(value, float) else getattr(value, "__name__", None) or str(value)
+        parts.append(f"{keys[-1] if keys else path_name(path)}={shown[:30]}")
+    return ",".join(parts)
+
+
+def trial_name(run_name: str, env: Any, trial_id: str) -> str:
+    """`PPO_CartPole-v1_1a2b3_00000`."""
+    env_name = env if isinstance(env, str) else getattr(env, "__name__", "") if env is not None else ""
+    return f"{legal(f'{run_name}_{env_name}' if env_name else run_name, _LONGEST_NAME)}_{trial_id}"
+
+
+def folder_name(name: str, index: int, tag: str, date: str) -> str:
+    """`PPO_CartPole-v1_1a2b3_00000_0_lr=0.001_2026-01-31_12-00-00`; a long tag is cut, the rest never."""
+    head = legal(f"{name}_{index}", _LONGEST_FOLDER)
+    room = _LONGEST_FOLDER - len(head) - len(date) - 2
+    return f"{head}_{legal(tag, room)}_{date}" if tag and room > 0 else f"{head}_{date}"
+
+
+def custom_name(creator: Callable[[Trial], str] | None, trial: Trial, default: str) -> str:
+    """What a user's `trial_name_creator` or `trial_dirname_creator` says, made legal; the default without one."""
+    return default if creator is None else legal(str(creator(trial)), _LONGEST_FOLDER)
+
+
+def results_folder(local_dir: str | os.PathLike[str] | None) -> Path:
+    """Where experiments go: `local_dir`, else `$ATHLETE_RESULTS_DIR`, else `~/athlete_results`."""
+    chosen = local_dir or os.environ.get("ATHLETE_RESULTS_DIR") or "~/athlete_results"
+    return Path(chosen).expanduser().absolute()
