@@ -1,0 +1,219 @@
+"""Proximal Policy Optimization (Schulman et al. 2017, arXiv:1707.06347): the agent.
+
+The clipped surrogate is equation 7, the KL-penalised one equation 8, the whole loss equation 9; advantages are
+generalised advantage estimates (arXiv:1506.02438). One file serves feed-forward and recurrent networks, every
+space that has a distribution, and all loops.
+
+Departures from the paper, each of them common practice:
+- advantages are standardised over the batch;
+- a truncated episode is bootstrapped from its true last observation, with the recurrent state of that moment;
+- `vf_clip_param` clips how far a value may move from the old one, as OpenAI's code does (RLlib clips the error);
+- Adam's epsilon is 1e-5 and gradients are clipped by their global norm;
+- where the minibatch does not divide the batch, each epoch leaves out the remainder, another one each time.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from athlete.core import Agent, Array, Key, Memory, Model, Spec, Transition, Tree, hyper
+from athlete.distributions import distribution, flat_action, output_size, shape_action
+from athlete.memory.latest import Latest
+from athlete.models.mlp import MLP
+from athlete.models.separate import Separate
+from athlete.ops.features import features
+from athlete.ops.gradient import AdamState, adam, adam_init
+from athlete.ops.returns import generalized_advantages
+from athlete.ops.statistics import explained_variance
+from athlete.ops.schedule import Schedule, value_at
+from athlete.ops.shuffle import random_orders
+from athlete.ops.tree import Packed, fold, pack, unpack, where
+from athlete.spaces import Box
+
+
+class PPOState(NamedTuple):
+    params: Tree
+    optimizer: AdamState
+    kl_coeff: Array  # of equation 8; adapted to kl_target
+
+
+class Batch(NamedTuple):
+    """What the loss reads, as sequences `[L, N, ...]`: L steps each, 1 for a network without memory."""
+
+    obs: Array
+    first: Array
+    carry: Tree  # at the start of each sequence, [N, ...]
+    action: Array
+    log_prob: Array
+    old_outputs: Tree  # the acting policy's outputs, for the exact KL; () where no KL coefficient is set
+    advantage: Array
+    value: Array
+    target: Array
+
+
+METRICS = ("policy_loss", "vf_loss", "entropy", "kl", "total_loss", "grad_gnorm")  # of each minibatch, in this order
+
+
+@hyper
+class PPO(Agent):
+    """Hyperparameters of PPO under RLlib's names. Floats and schedules are traced, the rest shapes the program."""
+
+    lr: float | Schedule = 3e-4
+    gamma: float = 0.99
+    lambda_: float = 0.95
+    clip_param: float | Schedule = 0.2
+    vf_clip_param: float | None = None
+    vf_loss_coeff: float = 0.5
+    entropy_coeff: float | Schedule = 0.0
+    kl_coeff: float | None = None
+    kl_target: float = 0.01
+    kl_stop: float | None = None
+    grad_clip: float | None = 0.5
+    minibatch_size: int = 256
+    num_epochs: int = 10
+    max_seq_len: int = 1
+    free_log_std: bool = True
+    model: Model = Separate(MLP())
+    memory: Memory = Latest()
+    updates: int = 1
+    spec: Spec | None = None
+
+    def bind(self, spec: Spec) -> PPO:
+        output_size(spec.action)
+        return dataclasses.replace(self, spec=spec)
+
+    def init(self, key: Key) -> PPOState:
+        outputs = output_size(self.spec.action)
+        free = self._has_free_log_std()
+        heads = {"policy": (outputs // 2 if free else outputs, 0.01), "value": (1, 1.0)}
+        params = {"network": self.model.init(key, self.spec.obs, heads)}
+        if free:
+            params["log_std"] = jnp.zeros(outputs // 2)
+        return PPOState(params, adam_init(params), jnp.asarray(self.kl_coeff or 0.0, jnp.float32))
+
+    def view(self, state: PPOState, progress: Array) -> Tree:
+        return state.params
+
+    def start(self, view: Tree, rows: int, key: Key) -> Tree:
+        return self.model.start(rows)
+
+    def act(self, view: Tree, carry: Tree, obs: Tree, first: Array, key: Key, explore: bool = True) -> tuple:
+        obs = jax.tree.map(lambda leaf: leaf[None], obs)
+        carries, outputs, _ = self._forward(view, carry, features(self.spec.obs, obs), first[None])
+        policy = distribution(self.spec.action, outputs[0])
+        action = policy.sample(key) if explore else policy.mode()
+        extras = {"log_prob": policy.log_prob(action)}
+        if self.kl_coeff is not None:
+            extras["outputs"] = outputs[0]
+        carry = jax.tree.map(lambda leaf: leaf[0], carries)
+        return shape_action(self.spec.action, action), carry, extras
+
+    def update(self, state: PPOState, batch: Transition, key: Key, progress: Array) -> tuple[PPOState, dict]:
+        sequences = self._prepare(state.params, batch)
+        length, number = sequences.advantage.shape
+        size = max(1, self.minibatch_size // length)
+        minibatches = number // size
+        orders = random_orders(key, self.num_epochs, number)
+        orders = orders[:, : minibatches * size].reshape(-1, size)
+        lr = value_at(self.lr, progress)
+        packed = pack(sequences._replace(carry=()), leading=2)
+
+        def step(carried, order):
+            params, optimizer, running = carried
+            minibatch = _take(packed, sequences, order)
+            gradients, measured = jax.grad(self._loss, has_aux=True)(params, minibatch, state.kl_coeff, progress)
+            new_params, new_optimizer, norm = adam(params, gradients, optimizer, lr, self.grad_clip, epsilon=1e-5)
+            if self.kl_stop is not None:
+                running = running & (measured[METRICS.index("kl")] <= self.kl_stop)
+                new_params = where(running, new_params, params)
+                new_optimizer = where(running, new_optimizer, optimizer)
+            return (new_params, new_optimizer, running), jnp.append(measured, norm)
+
+        carried = (state.params, state.optimizer, jnp.asarray(True))
+        (params, optimizer, _), measured = jax.lax.scan(step, carried, orders)
+        means = jnp.mean(measured, axis=0)
+        metrics = {name: means[i] for i, name in enumerate(METRICS)}
+        kl_coeff = self._adapt(state.kl_coeff, metrics["kl"])
+        metrics["vf_explained_var"] = explained_variance(sequences.target, sequences.value)
+        metrics |= {"cur_lr": lr, "cur_kl_coeff": kl_coeff}
+        return PPOState(params, optimizer, kl_coeff), metrics
+
+    def _has_free_log_std(self) -> bool:
+        return self.free_log_std and isinstance(self.spec.action, Box)
+
+    def _forward(self, params: Tree, carry: Tree, obs: Array, first: Array) -> tuple[Tree, Array, Array]:
+        """Carries after each step, the policy's outputs `[T, B, outputs]` and values `[T, B]`."""
+        carries, heads = self.model.apply(params["network"], carry, obs, first)
+        outputs = heads["policy"]
+        if "log_std" in params:
+            outputs = jnp.concatenate([outputs, jnp.broadcast_to(params["log_std"], outputs.shape)], axis=-1)
+        return carries, outputs, heads["value"][..., 0]
+
+    def _prepare(self, params: Tree, batch: Transition) -> Batch:
+        """Advantages and targets under the acting parameters, and the batch cut into sequences."""
+        obs = features(self.spec.obs, batch.obs)
+        next_obs = features(self.spec.obs, batch.next_obs)
+        carry = jax.tree.map(lambda leaf: leaf[0], batch.carry)
+        carries, _, value = self._forward(params, carry, obs, batch.first)
+        # next_obs continues from the state after each step, as a row of its own: right across every ending.
+        never = jnp.zeros((1, value.size), bool)
+        _, _, next_value = self._forward(params, fold(carries), fold(next_obs)[None], never)
+        next_value = next_value.reshape(value.shape)
+        advantage = generalized_advantages(
+            batch.reward, value, next_value, batch.terminated, batch.truncated, self.gamma, self.lambda_
+        )
+        target = value + advantage
+        advantage = (advantage - jnp.mean(advantage)) / (jnp.std(advantage) + 1e-8)
+        length = self.max_seq_len
+        old_outputs = batch.extras.get("outputs", ())
+        action = flat_action(self.spec.action, batch.action)
+        whole = Batch(
+            obs, batch.first, batch.carry, action, batch.extras["log_prob"], old_outputs, advantage, value, target
+        )
+        cut = jax.tree.map(lambda leaf: _cut(leaf, length), whole)
+        return cut._replace(carry=jax.tree.map(lambda leaf: leaf[0], cut.carry))
+
+    def _loss(self, params: Tree, batch: Batch, kl_coeff: Array, progress: Array) -> tuple[Array, Array]:
+        """Equation 9, with equation 7 or, where `kl_coeff` is set, both penalties; mean over the minibatch."""
+        _, outputs, value = self._forward(params, batch.carry, batch.obs, batch.first)
+        policy = distribution(self.spec.action, outputs)
+        log_ratio = policy.log_prob(batch.action) - batch.log_prob
+        ratio = jnp.exp(log_ratio)
+        clip = value_at(self.clip_param, progress)
+        clipped = jnp.clip(ratio, 1.0 - clip, 1.0 + clip)
+        surrogate = jnp.minimum(ratio * batch.advantage, clipped * batch.advantage)
+        error = jnp.square(value - batch.target)
+        if self.vf_clip_param is not None:
+            near = batch.value + jnp.clip(value - batch.value, -self.vf_clip_param, self.vf_clip_param)
+            error = jnp.maximum(error, jnp.square(near - batch.target))
+        if self.kl_coeff is None:
+            kl = ratio - 1.0 - log_ratio  # Schulman's low-variance estimate (k3) from samples
+        else:
+            kl = distribution(self.spec.action, batch.old_outputs).kl(policy)
+        means = jnp.mean(jnp.stack([-surrogate, error, policy.entropy(), kl]), axis=(1, 2))
+        penalty = 0.0 if self.kl_coeff is None else kl_coeff
+        weights = jnp.stack([1.0, self.vf_loss_coeff, -value_at(self.entropy_coeff, progress), penalty])
+        total = jnp.sum(weights * means)
+        return total, jnp.append(means, total)
+
+    def _adapt(self, kl_coeff: Array, kl: Array) -> Array:
+        """The paper's rule (section 4) with RLlib's factors: half as much again above 2 targets, half below 1/2."""
+        larger = jnp.where(kl > 2.0 * self.kl_target, kl_coeff * 1.5, kl_coeff)
+        return jnp.where(kl < 0.5 * self.kl_target, larger * 0.5, larger)
+
+
+def _cut(leaf: Array, length: int) -> Array:
+    """`[T, B, ...]` to sequences `[length, T / length * B, ...]`."""
+    pieces = leaf.reshape(-1, length, *leaf.shape[1:])
+    return jnp.moveaxis(pieces, 0, 1).reshape(length, -1, *leaf.shape[2:])
+
+
+def _take(packed: Packed, sequences: Batch, order: Array) -> Batch:
+    """The sequences numbered `order`, gathered from one table."""
+    taken = jax.tree.map(lambda leaf: leaf.at[:, order].get(mode="promise_in_bounds"), packed)
+    carry = jax.tree.map(lambda leaf: leaf.at[order].get(mode="promise_in_bounds"), sequences.carry)
+    return unpack(taken, sequences._replace(carry=()), leading=2)._replace(carry=carry)

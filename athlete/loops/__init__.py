@@ -1,0 +1,1 @@
+"""What runs: collect, learn, train, evaluate. Loops know environments and agents, and no particular algorithm."""

@@ -1,0 +1,85 @@
+"""Stepping environments with an agent, compiled into one program. `loops/host.py` takes the same steps outside it."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from athlete.core import Agent, Array, Env, Episodes, Key, Rows, Spec, Step, Transition, Tree
+from athlete.ops.tree import packed_scan, where
+from athlete.spaces import to_environment
+
+
+class Keys(NamedTuple):
+    """The randomness of one trajectory, drawn at once so that both collectors use the same."""
+
+    act: Array  # [T]
+    step: Array  # [T, B]
+    reset: Array  # [T, B]
+
+
+def spec_of(env: Env) -> Spec:
+    return Spec(env.observation_space, env.action_space)
+
+
+def draw_keys(key: Key, length: int, rows: int) -> Keys:
+    act, step, reset = jax.random.split(key, 3)
+    return Keys(
+        jax.random.split(act, length),
+        jax.random.split(step, (length, rows)),
+        jax.random.split(reset, (length, rows)),
+    )
+
+
+def reset_rows(env: Env, agent: Agent, view: Tree, rows: int, key: Key) -> Rows:
+    """All rows at the start of an episode."""
+    reset_key, carry_key = jax.random.split(key)
+    env_state, obs = jax.vmap(env.reset)(jax.random.split(reset_key, rows))
+    return fresh_rows(env_state, obs, agent.start(view, rows, carry_key), rows)
+
+
+def fresh_rows(env_state: Tree, obs: Tree, carry: Tree, rows: int) -> Rows:
+    return Rows(env_state, obs, jnp.ones(rows, bool), carry, jnp.zeros(rows), jnp.zeros(rows, jnp.int32))
+
+
+def record_step(rows: Rows, action: Tree, step: Step, carry: Tree, extras: Tree) -> tuple[Rows, Transition, Episodes]:
+    """What one step of all rows means, whoever stepped: rows before any reset, the transition, who finished."""
+    transition = Transition(
+        rows.obs, rows.first, action, step.reward, step.obs, step.terminated, step.truncated, rows.carry, extras
+    )
+    done = step.terminated | step.truncated
+    total = rows.episode_return + step.reward
+    length = rows.episode_length + 1
+    rows = rows._replace(
+        obs=step.obs,
+        first=done,
+        carry=carry,
+        episode_return=jnp.where(done, 0.0, total),
+        episode_length=jnp.where(done, 0, length),
+    )
+    return rows, transition, Episodes(done, total, length)
+
+
+def collect(agent: Agent, env: Env, view: Tree, rows: Rows, key: Key, length: int) -> tuple[Rows, Transition, Episodes]:
+    """`length` steps of all rows as one scan: rows, trajectory `[T, B, ...]`, ended episodes `[T, B]`.
+
+    Resets are drawn for all steps beforehand: the same number of draws as inside the scan, in one vector operation.
+    """
+    keys = draw_keys(key, length, rows.first.shape[0])
+    resets = jax.vmap(jax.vmap(env.reset))(keys.reset)
+    env_step = jax.vmap(env.step)
+
+    def one_step(rows: Rows, inputs):
+        act_key, step_keys, (reset_state, reset_obs) = inputs
+        action, carry, extras = agent.act(view, rows.carry, rows.obs, rows.first, act_key)
+        env_state, step = env_step(rows.env_state, to_environment(env.action_space, action), step_keys)
+        rows, transition, episodes = record_step(rows, action, step, carry, extras)
+        rows = rows._replace(
+            env_state=where(episodes.done, reset_state, env_state), obs=where(episodes.done, reset_obs, rows.obs)
+        )
+        return rows, (transition, episodes)
+
+    rows, (trajectory, episodes) = packed_scan(one_step, rows, (keys.act, keys.step, resets))
+    return rows, trajectory, episodes

@@ -1,0 +1,165 @@
+"""The iteration of collecting and learning where the environments live outside JAX: Gymnasium, in process or in workers.
+
+The same steps with the same randomness in the same order as `loops/learn.iterate`; the tests hold the two equal.
+"""
+
+from __future__ import annotations
+
+import functools
+import time
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from athlete.core import Agent, Array, Env, Episodes, Rows, Run, Source, Spec, Step, Transition, Tree
+from athlete.loops.collect import draw_keys, spec_of
+from athlete.loops.learn import Report, example_transition, learn, progress_of
+from athlete.ops.random import unwrap, wrap
+from athlete.spaces import to_environment, zeros
+
+COMPILER_OPTIONS = {"xla_backend_optimization_level": 2}  # same results and speed as 3, faster to compile
+
+
+class Plan(NamedTuple):
+    """What an iteration needs to know before its first step, all from one compiled call."""
+
+    view: Tree
+    progress: Array
+    next_key: Array
+    learn_key: Array
+    act_keys: Array  # uint32 [T, 2]
+    step_keys: Array  # uint32 [T, B, 2]
+    reset_keys: Array  # uint32 [T, B, 2]
+
+
+@functools.partial(jax.jit, static_argnames=("length", "rows"), compiler_options=COMPILER_OPTIONS)
+def plan(agent: Agent, run_key: Array, state: Tree, iteration: Array, horizon: Array, length: int, rows: int) -> Plan:
+    key, collect_key, learn_key = jax.random.split(wrap(run_key), 3)
+    progress = progress_of(iteration, length * rows, horizon)
+    keys = draw_keys(collect_key, length, rows)
+    view = agent.view(state, progress)
+    return Plan(view, progress, unwrap(key), unwrap(learn_key), *(unwrap(part) for part in keys))
+
+
+@functools.partial(jax.jit, static_argnames=("explore",), compiler_options=COMPILER_OPTIONS)
+def act(agent: Agent, view: Tree, carry: Tree, obs: Tree, first: Array, key: Array, explore: bool) -> tuple:
+    """`Agent.act` for rows `[B, ...]`, with the key as data `[2]`."""
+    return agent.act(view, carry, obs, first, wrap(key), explore)
+
+
+@functools.partial(jax.jit, donate_argnames=("state", "store"), compiler_options=COMPILER_OPTIONS)
+def learn_from(agent: Agent, state: Tree, store: Tree, trajectory: Transition, key: Array, progress: Array) -> tuple:
+    return learn(agent, state, store, trajectory, wrap(key), progress)
+
+
+@functools.partial(jax.jit, static_argnames=("rows",))
+def begin(agent: Agent, key: Array, rows: int) -> tuple[Tree, Tree, Array, Array]:
+    """The agent's state, the carry of its rows, the run's key and the key of the first reset."""
+    run_key, agent_key, rows_key = jax.random.split(wrap(key), 3)
+    state = agent.init(agent_key)
+    reset_key, carry_key = jax.random.split(rows_key)
+    carry = agent.start(agent.view(state, 0.0), rows, carry_key)
+    return state, carry, unwrap(run_key), unwrap(reset_key)
+
+
+def host_rows(obs: Tree, carry: Tree, rows: int) -> Rows:
+    """All rows at the start of an episode, as NumPy arrays; the environments' state stays where they live."""
+    return Rows((), obs, np.ones(rows, bool), carry, np.zeros(rows, np.float32), np.zeros(rows, np.int32))
+
+
+def init_hosted_run(agent: Agent, source: Source, key: Array, length: int) -> Run:
+    """A training about to begin on a source: the same as `init_run` where the source hosts a JAX environment."""
+    state, carry, run_key, reset_key = begin(agent, key, source.rows)
+    rows = host_rows(source.reset(np.asarray(reset_key)), carry, source.rows)
+    store = agent.memory.init(example_transition(_example_trajectory(agent, state, rows)), source.rows)
+    return Run(state, store, rows, np.asarray(run_key), np.zeros((), np.int32))
+
+
+def _example_trajectory(agent: Agent, state: Tree, rows: Rows) -> Transition:
+    """The shapes `[1, B, ...]` of a trajectory, without stepping anything."""
+
+    def one(state: Tree, rows: Rows) -> Transition:
+        view = agent.view(state, 0.0)
+        action, _, extras = agent.act(view, rows.carry, rows.obs, rows.first, wrap(np.zeros(2, np.uint32)))
+        total, flag = rows.episode_return, rows.first
+        step = Transition(rows.obs, flag, action, total, rows.obs, flag, flag, rows.carry, extras)
+        return jax.tree.map(lambda leaf: leaf[None], step)
+
+    return jax.eval_shape(one, state, rows)
+
+
+def collect_hosted(agent: Agent, source: Source, plan: Plan, rows: Rows) -> tuple[Rows, Transition, Episodes, dict]:
+    """One trajectory `[T, B, ...]` in NumPy arrays; also the seconds spent in the environments and in acting."""
+    act_keys, step_keys, reset_keys = (np.asarray(part) for part in (plan.act_keys, plan.step_keys, plan.reset_keys))
+    steps: list[tuple[Transition, Episodes]] = []
+    seconds = {"env_step": 0.0, "inference": 0.0}
+    for t in range(len(act_keys)):
+        start = time.perf_counter()
+        action, carry, extras = act(agent, plan.view, rows.carry, rows.obs, rows.first, act_keys[t], explore=True)
+        action, extras = jax.device_get((action, extras))
+        acted = time.perf_counter()
+        step = source.step(action, step_keys[t])
+        transition = Transition(
+            rows.obs, rows.first, action, step.reward, step.obs, step.terminated, step.truncated, rows.carry, extras
+        )
+        done = step.terminated | step.truncated
+        episodes = Episodes(done, rows.episode_return + step.reward, rows.episode_length + 1)
+        steps.append((transition, episodes))
+        obs = source.reset_where(done, step.obs, reset_keys[t]) if done.any() else step.obs
+        running = ~done
+        rows = Rows((), obs, done, carry, episodes.return_ * running, episodes.length * running)
+        seconds["inference"] += acted - start
+        seconds["env_step"] += time.perf_counter() - acted
+    trajectory, episodes = jax.tree.map(lambda *leaves: np.stack(leaves), *steps)
+    return rows, trajectory, episodes, seconds
+
+
+def iterate_hosted(agent: Agent, source: Source, length: int, horizon: Array, run: Run) -> tuple[Run, Report, dict]:
+    """Collect `length` steps of every row and learn from them. `run` is used up: its buffers are given to the new one."""
+    planned = plan(agent, run.key, run.state, run.iteration, horizon, length, source.rows)
+    rows, trajectory, episodes, seconds = collect_hosted(agent, source, planned, run.rows)
+    start = time.perf_counter()
+    state, store, metrics = learn_from(agent, run.state, run.store, trajectory, planned.learn_key, planned.progress)
+    metrics = jax.device_get(metrics)
+    seconds["learn"] = time.perf_counter() - start
+    run = Run(state, store, rows, np.asarray(planned.next_key), run.iteration + np.int32(1))
+    return run, Report(metrics, episodes), seconds
+
+
+class HostedEnv(Source):
+    """Rows of a JAX environment stepped from the host, as a Gymnasium environment would be."""
+
+    def __init__(self, env: Env, rows: int):
+        self.env, self.rows, self.spec = env, rows, spec_of(env)
+        self._state: Tree = ()
+        self._reset = jax.jit(lambda key: jax.vmap(env.reset)(jax.random.split(wrap(key), rows)))
+        self._reset_rows = jax.jit(lambda keys: jax.vmap(env.reset)(wrap(keys)))
+        self._step = jax.jit(
+            lambda state, action, keys: jax.vmap(env.step)(state, to_environment(env.action_space, action), wrap(keys))
+        )
+
+    def reset(self, key: Array) -> Tree:
+        self._state, obs = self._reset(key)
+        return jax.device_get(obs)
+
+    def step(self, action: Tree, key: Array) -> Step:
+        self._state, step = self._step(self._state, action, key)
+        return jax.device_get(step)
+
+    def reset_where(self, done: Array, obs: Tree, key: Array) -> Tree:
+        state, fresh = jax.device_get(self._reset_rows(key))
+
+        def pick(new: Array, old: Array) -> Array:
+            return np.where(done.reshape(done.shape + (1,) * (new.ndim - 1)), new, np.asarray(old))
+
+        self._state = jax.tree.map(pick, state, self._state)
+        return jax.tree.map(pick, fresh, obs)
+
+    def close(self) -> None:
+        self._state = ()
+
+
+def example_obs(spec: Spec, rows: int) -> Tree:
+    """Zeros in the shape of `rows` observations."""
+    return zeros(spec.obs, (rows,))

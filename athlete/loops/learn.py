@@ -1,0 +1,85 @@
+"""Learning from what was collected, and the compiled iteration of collecting and learning."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from athlete.core import Agent, Array, Env, Episodes, Key, Run, Transition, Tree
+from athlete.loops.collect import collect, reset_rows
+from athlete.ops.random import unwrap, wrap
+
+
+class Report(NamedTuple):
+    """What one iteration tells: the learner's metrics and the episodes that ended."""
+
+    metrics: Tree  # {name: scalar}; stacked by `iterate_many`
+    episodes: Episodes
+
+
+def learn(
+    agent: Agent, state: Tree, store: Tree, trajectory: Transition, key: Key, progress: Array
+) -> tuple[Tree, Tree, dict]:
+    """Put a trajectory into memory and make the agent's `updates` on samples of it: state, store, mean metrics."""
+    store = agent.memory.add(store, trajectory)
+
+    def one_update(carried, key):
+        state, store = carried
+        sample_key, update_key = jax.random.split(key)
+        batch = agent.memory.sample(store, trajectory, sample_key)
+        state, metrics = agent.update(state, batch, update_key, progress)
+        return (state, agent.memory.feedback(store, batch, metrics)), metrics
+
+    if agent.updates == 1:
+        (state, store), metrics = one_update((state, store), key)
+        return state, store, metrics
+    (state, store), metrics = jax.lax.scan(one_update, (state, store), jax.random.split(key, agent.updates))
+    return state, store, {name: jnp.mean(value, axis=0) for name, value in metrics.items()}
+
+
+def progress_of(run_iteration: Array, steps: int, horizon: Array) -> Array:
+    """How far the training is, in [0, 1]: timesteps sampled over `horizon` timesteps."""
+    return jnp.clip(run_iteration.astype(jnp.float32) * steps / horizon, 0.0, 1.0)
+
+
+def example_transition(trajectory: Transition) -> Transition:
+    """One transition of one row, without leading axes: what `Memory.init` needs to know."""
+    return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape[2:], leaf.dtype), trajectory)
+
+
+def init_run(agent: Agent, env: Env, rows: int, key: Key, length: int) -> Run:
+    """A training about to begin on a JAX environment. Pure: jit it, or `vmap` it over keys."""
+    run_key, agent_key, rows_key = jax.random.split(wrap(key), 3)
+    state = agent.init(agent_key)
+    view = agent.view(state, jnp.zeros(()))
+    first_rows = reset_rows(env, agent, view, rows, rows_key)
+    shapes = jax.eval_shape(lambda rows: collect(agent, env, view, rows, rows_key, 1)[1], first_rows)
+    store = agent.memory.init(example_transition(shapes), rows)
+    return Run(state, store, first_rows, unwrap(run_key), jnp.zeros((), jnp.int32))
+
+
+def iterate(agent: Agent, env: Env, length: int, horizon: Array, run: Run) -> tuple[Run, Report]:
+    """Collect `length` steps of every row and learn from them."""
+    rows = run.rows.first.shape[0]
+    key, collect_key, learn_key = jax.random.split(wrap(run.key), 3)
+    progress = progress_of(run.iteration, length * rows, horizon)
+    view = agent.view(run.state, progress)
+    new_rows, trajectory, episodes = collect(agent, env, view, run.rows, collect_key, length)
+    state, store, metrics = learn(agent, run.state, run.store, trajectory, learn_key, progress)
+    return Run(state, store, new_rows, unwrap(key), run.iteration + 1), Report(metrics, episodes)
+
+
+def iterate_many(agent: Agent, env: Env, length: int, iterations: int, horizon: Array, run: Run) -> tuple[Run, Report]:
+    """`iterations` times `iterate`, as one scan; reports are stacked, `[iterations, ...]`.
+
+    The metrics come as one array `[iterations, names]`, in the order of their sorted names.
+    """
+
+    def one_iteration(run: Run, _: None) -> tuple[Run, Report]:
+        run, report = iterate(agent, env, length, horizon, run)
+        values = [report.metrics[name] for name in sorted(report.metrics)]
+        return run, report._replace(metrics=jnp.stack(values))
+
+    return jax.lax.scan(one_iteration, run, None, length=iterations)

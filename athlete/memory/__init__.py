@@ -1,0 +1,1 @@
+"""Where batches come from: see `athlete.core.Memory`."""

@@ -1,0 +1,1 @@
+"""The mathematics: small pure functions on arrays, tested with numbers worked out by hand."""

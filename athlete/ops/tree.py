@@ -1,0 +1,108 @@
+"""Functions on pytrees of arrays."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from athlete.core import Array, Tree
+
+
+def flatten(tree: Tree) -> Array:
+    """All leaves as one float32 vector `[N]`, in the order of the tree."""
+    return jnp.concatenate([jnp.ravel(leaf) for leaf in jax.tree.leaves(tree)])
+
+
+def unflatten(vector: Array, like: Tree) -> Tree:
+    """The inverse of `flatten`, into the structure and shapes of `like`."""
+    leaves, structure = jax.tree.flatten(like)
+    parts, start = [], 0
+    for leaf in leaves:
+        size = math.prod(leaf.shape)
+        parts.append(vector[start : start + size].reshape(leaf.shape))
+        start += size
+    return jax.tree.unflatten(structure, parts)
+
+
+def where(condition: Array, yes: Tree, no: Tree) -> Tree:
+    """`condition ? yes : no` leaf by leaf; `condition` `[B]` (or a scalar) is spread over each leaf's trailing axes."""
+
+    def pick(a: Array, b: Array) -> Array:
+        return jnp.where(condition.reshape(condition.shape + (1,) * (a.ndim - condition.ndim)), a, b)
+
+    return jax.tree.map(pick, yes, no)
+
+
+def fold(tree: Tree) -> Tree:
+    """Merge the first two axes of every leaf: `[T, B, ...]` to `[T * B, ...]`."""
+    return jax.tree.map(lambda leaf: leaf.reshape((-1, *leaf.shape[2:])), tree)
+
+
+NARROW = 64  # numbers; wider leaves move at memory speed on their own, narrower ones cost a kernel each
+
+
+class Packed(NamedTuple):
+    """A tree whose narrow leaves share one table: one kernel to store, gather or copy where there was one a leaf."""
+
+    table: Array  # float32 [..., K]
+    wide: list[Array]
+
+
+def pack(tree: Tree, leading: int) -> Packed:
+    """Pack the leaves of `tree`, all with the same `leading` axes. Bits are kept: `unpack` gives the same tree back."""
+    leaves = jax.tree.leaves(tree)
+    narrow = [_to_float(leaf).reshape(*leaf.shape[:leading], -1) for leaf in leaves if _is_narrow(leaf, leading)]
+    table = jnp.concatenate(narrow, axis=-1) if narrow else jnp.zeros((*leaves[0].shape[:leading], 0))
+    return Packed(table, [leaf for leaf in leaves if not _is_narrow(leaf, leading)])
+
+
+def unpack(packed: Packed, like: Tree, leading: int) -> Tree:
+    """The inverse of `pack`. `like` has the structure, dtypes and, behind `leading` axes, the shapes."""
+    likes, structure = jax.tree.flatten(like)
+    leaves, wide, start = [], iter(packed.wide), 0
+    for leaf in likes:
+        if not _is_narrow(leaf, leading):
+            leaves.append(next(wide))
+            continue
+        shape = leaf.shape[leading:]
+        size = math.prod(shape)
+        part = packed.table[..., start : start + size].reshape(*packed.table.shape[:-1], *shape)
+        leaves.append(_from_float(part, leaf.dtype))
+        start += size
+    return jax.tree.unflatten(structure, leaves)
+
+
+def _is_narrow(leaf: Array, leading: int) -> bool:
+    return math.prod(leaf.shape[leading:]) <= NARROW and leaf.dtype.itemsize <= 4
+
+
+def _to_float(leaf: Array) -> Array:
+    if leaf.dtype in (jnp.int32, jnp.uint32):
+        return jax.lax.bitcast_convert_type(leaf, jnp.float32)
+    return leaf.astype(jnp.float32)
+
+
+def _from_float(part: Array, dtype: jnp.dtype) -> Array:
+    if dtype in (jnp.int32, jnp.uint32):
+        return jax.lax.bitcast_convert_type(part, dtype)
+    return part.astype(dtype)
+
+
+def packed_scan(step: Callable, carry: Tree, inputs: Tree, length: int | None = None, leading: int = 1) -> tuple:
+    """`jax.lax.scan` that stores each step's narrow outputs in one table: same results, fewer kernels.
+
+    Every output leaf of `step` has the same `leading` axes; stacked, `[T, ...]` comes before them.
+    """
+    noted: list[Tree] = []
+
+    def packing_step(carry: Tree, inputs: Tree) -> tuple[Tree, Packed]:
+        carry, outputs = step(carry, inputs)
+        noted.append(jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((0, *leaf.shape), leaf.dtype), outputs))
+        return carry, pack(outputs, leading)
+
+    carry, packed = jax.lax.scan(packing_step, carry, inputs, length=length)
+    return carry, unpack(packed, noted[0], leading + 1)
