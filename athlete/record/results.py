@@ -14,7 +14,7 @@ import os
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, TextIO, TypeGuard
 
 PARAMS, RESULTS, PROGRESS = "params.json", "result.json", "progress.csv"
 FLUSH_SECONDS = 1.0
@@ -34,7 +34,7 @@ def flatten(result: Mapping[str, Any]) -> dict[str, Any]:
     return flat
 
 
-def is_number(value: Any) -> bool:
+def is_number(value: Any) -> TypeGuard[float]:
     """Whether a result's value is one number: a Python, NumPy or JAX scalar. Booleans count, as 0 and 1."""
     return isinstance(value, (int, float)) or (getattr(value, "shape", None) == () and hasattr(value, "__float__"))
 
@@ -75,21 +75,21 @@ def to_json(value: Any, indent: int | None = None) -> str:
         return json.dumps(_clean(value), indent=indent)
 
 
-def _restore(value: Any) -> Any:
+def _restore(value: Any, missing: float | None) -> Any:
     if value is None:
-        return math.nan
+        return missing
     if isinstance(value, str):
         return _INFINITIES.get(value, value)
     if isinstance(value, dict):
-        return {key: _restore(entry) for key, entry in value.items()}
+        return {key: _restore(entry, missing) for key, entry in value.items()}
     if isinstance(value, list):
-        return [_restore(entry) for entry in value]
+        return [_restore(entry, missing) for entry in value]
     return value
 
 
-def from_json(text: str | bytes) -> Any:
-    """The inverse of `to_json` on results: `null` is NaN again."""
-    return _restore(json.loads(text))
+def from_json(text: str | bytes, missing: float | None = math.nan) -> Any:
+    """The inverse of `to_json`: the infinities are numbers again, and `null` is `missing`: NaN in results."""
+    return _restore(json.loads(text), missing)
 
 
 def write_beside(path: str | os.PathLike[str], text: str) -> None:
@@ -107,7 +107,7 @@ def write_params(folder: str | os.PathLike[str], config: Mapping[str, Any]) -> N
 
 def read_params(folder: str | os.PathLike[str]) -> dict[str, Any]:
     """The config that `write_params` wrote; classes and functions come back as their names."""
-    return json.loads((Path(folder) / PARAMS).read_text(encoding="utf-8"))
+    return from_json((Path(folder) / PARAMS).read_text(encoding="utf-8"), missing=None)
 
 
 def _whole_lines(path: Path) -> Iterable[bytes]:

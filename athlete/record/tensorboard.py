@@ -16,8 +16,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from athlete.record.results import FLUSH_SECONDS, is_number
 
 _NOT_CHARTED = {"timestamp", "pid", "done", "trial_id", "experiment_id", "iterations_since_restore"}
@@ -43,11 +41,13 @@ def tag(key: str) -> str | None:
 
 
 @cache
-def _crc_tables() -> np.ndarray:
+def _crc_tables() -> Any:
     """`[_CHUNK, 256]`: what a byte adds to the CRC-32C when k zero bytes follow it.
 
     A CRC is linear over XOR, so that of a message is the XOR of its bytes' shares: one gather instead of a Python loop.
     """
+    import numpy as np
+
     first = np.arange(256, dtype=np.uint32)
     for _ in range(8):
         first = np.where(first & 1, (first >> 1) ^ np.uint32(0x82F63B78), first >> 1)
@@ -60,6 +60,8 @@ def _crc_tables() -> np.ndarray:
 
 def crc32c(data: bytes) -> int:
     """The CRC-32C (Castagnoli) checksum of a message."""
+    import numpy as np
+
     tables, state = _crc_tables(), 0xFFFFFFFF
     for start in range(0, len(data), _CHUNK):
         chunk = np.frombuffer(data[start : start + _CHUNK], np.uint8).copy()
@@ -147,7 +149,9 @@ class EventWriter:
 def step_of(flat: dict[str, Any]) -> int:
     """Where a result stands on the x axis."""
     step = flat.get("timesteps_total")
-    return int(step if is_number(step) and step == step else flat.get("training_iteration", 0))
+    if is_number(step) and math.isfinite(step):
+        return int(step)
+    return int(flat.get("training_iteration", 0))
 
 
 class _Layout:

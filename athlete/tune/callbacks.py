@@ -17,7 +17,9 @@ class Callback:
     Everything is passed by keyword; take `**info` to be safe against more in later versions.
     """
 
-    def setup(self, stop: Any = None, num_samples: int | None = None, total_num_samples: int | None = None, **info: Any):
+    def setup(
+        self, stop: Any = None, num_samples: int | None = None, total_num_samples: int | None = None, **info: Any
+    ):
         """Before the first trial."""
 
     def on_step_begin(self, iteration: int, trials: list[Trial], **info: Any) -> None:

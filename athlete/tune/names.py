@@ -40,5 +40,3 @@ def advice(key: str, result: Mapping[str, Any]) -> str:
     if close:
         return "did you mean " + " or ".join(repr(name) for name in close) + "?"
     return "they have " + ", ".join(numbers)
-
-

@@ -1,7 +1,7 @@
 """When a trial has had enough: what `tune.run(stop=...)` takes.
 
-A dictionary of thresholds, a function `(trial_id, result) -> bool`, a `Stopper`, or a list of these: the first that says
-so ends the trial. `stop_all` ends the whole experiment. A stopper's memory is that of the process: after a resume
+A dictionary of thresholds, a function `(trial_id, result) -> bool`, a `Stopper`, or a list of these: the first that
+says so ends the trial. `stop_all` ends the whole experiment. A stopper's memory is that of the process: after a resume
 windows fill anew and time budgets begin again.
 """
 

@@ -116,12 +116,19 @@ class Trial:
             picks={tuple(path): value for path, value in state["picks"]},
             experiment_tag=state["experiment_tag"],
             status=state["status"],
-            last_result=dict(state["last_result"]),
+            last_result=_results(state["last_result"]),
             failures=int(state["failures"]),
         )
         scores = {entry["path"]: entry["score"] for entry in state["checkpoints"]}
         trial.checkpoints = find_checkpoints(folder, scores)
         return trial
+
+
+def _results(value: Any) -> Any:
+    """A result out of the state file: what is None there was NaN."""
+    if isinstance(value, dict):
+        return {key: _results(entry) for key, entry in value.items()}
+    return math.nan if value is None else value
 
 
 def find_checkpoints(folder: Path, scores: Mapping[str, Any]) -> list[Checkpoint]:
@@ -131,8 +138,8 @@ def find_checkpoints(folder: Path, scores: Mapping[str, Any]) -> list[Checkpoint
         match = _CHECKPOINT.fullmatch(path.name)
         if match and path.is_dir():
             score = scores.get(path.name)
-            known = is_number(score) and math.isfinite(score)
-            found.append(Checkpoint(str(path), int(match.group(1)), float(score) if known else None))
+            known = float(score) if is_number(score) and math.isfinite(score) else None
+            found.append(Checkpoint(str(path), int(match.group(1)), known))
     return sorted(found, key=lambda checkpoint: checkpoint.iteration)
 
 
@@ -152,12 +159,14 @@ def checkpoint_score(attribute: str | None, result: Mapping[str, Any]) -> float 
     if value is None and key.startswith("evaluation/") and not result.get("evaluation"):
         return None
     if value is None or not is_number(value):
-        raise TuneError(f"checkpoint_score_attr={attribute!r}: the results have no number {key!r}; {advice(key, result)}")
+        raise TuneError(
+            f"checkpoint_score_attr={attribute!r}: the results have no number {key!r}; {advice(key, result)}"
+        )
     return sign * float(value) if math.isfinite(float(value)) else None
 
 
 def drop_checkpoints(trial: Trial, keep: int | None) -> None:
-    """Delete all but the `keep` best checkpoints (without scores: the newest). The newest always stays: resume needs it."""
+    """Delete all but the `keep` best checkpoints (without scores: the newest); never the newest, resume needs it."""
     if keep is None or len(trial.checkpoints) <= keep:
         return
 

@@ -1,0 +1,352 @@
+"""The live table of an experiment: rich in a terminal, plain lines into a pipe or file, HTML in a notebook.
+
+`reporter(...)` picks the right one. A reporter draws at most every `max_report_frequency` seconds, so that drawing
+never slows training. All show the same `rows`: status, what the search chose, iteration, time, timesteps, reward, and
+how much of the way to the stop is done.
+"""
+
+from __future__ import annotations
+
+import html
+import math
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+from athlete.record.results import flatten, is_number
+
+DEFAULT_COLUMNS = {
+    "training_iteration": "iter",
+    "time_total_s": "total time (s)",
+    "timesteps_total": "ts",
+    "episode_reward_mean": "reward",
+}
+_ORDER = {"RUNNING": 0, "ERROR": 1, "PAUSED": 2, "TERMINATED": 3, "PENDING": 4}
+_COLORS = {"RUNNING": "cyan", "ERROR": "red", "PAUSED": "yellow", "TERMINATED": "green", "PENDING": "dim"}
+_BOOKKEEPING = {"timestamp", "pid", "done", "time_this_iter_s", "time_since_restore", "iterations_since_restore"}
+_BOOKKEEPING |= {"should_checkpoint", *DEFAULT_COLUMNS}
+
+
+class Reported(Protocol):
+    """What is shown of a trial."""
+
+    name: str
+    status: str
+    last_result: dict[str, Any]
+    progress: float | None
+
+    @property
+    def evaluated_params(self) -> dict[str, Any]: ...
+
+    @property
+    def error_file(self) -> str | None: ...
+
+
+class Row(NamedTuple):
+    """One trial of the table: its cells as text, and how far it is."""
+
+    name: str
+    status: str
+    cells: list[str]
+    progress: float | None
+
+
+class ProgressReporter:
+    """Decides when to report, and how. Subclasses may override `should_report` and `report`.
+
+    `metric_columns` and `parameter_columns` are lists of (flat) names, or dictionaries from name to heading; without
+    them the usual results and the searched parameters are shown. `max_report_frequency` is in seconds.
+    """
+
+    default_frequency = 5.0
+
+    def __init__(
+        self,
+        metric_columns: Sequence[str] | Mapping[str, str] | None = None,
+        parameter_columns: Sequence[str] | Mapping[str, str] | None = None,
+        max_report_frequency: float | None = None,
+        max_progress_rows: int = 20,
+        max_column_length: int = 20,
+        infer_limit: int = 3,
+        metric: str | None = None,
+        mode: str | None = None,
+        **unused: Any,
+    ):
+        self.metric_columns = _headings(metric_columns)
+        self.parameter_columns = _headings(parameter_columns)
+        self.seconds = self.default_frequency if max_report_frequency is None else max_report_frequency
+        self.max_progress_rows, self.max_column_length, self.infer_limit = (
+            max_progress_rows,
+            max_column_length,
+            infer_limit,
+        )
+        self.metric, self.mode = metric, mode
+        self._last_report = -math.inf
+        self._last_statuses: list[str] = []
+        self._start = time.time()
+        self._title = ""
+
+    def setup(
+        self, title: str = "", start_time: float | None = None, metric: str | None = None, mode: str | None = None
+    ):
+        """Called once, before the first report."""
+        self._title, self._start = title, start_time or time.time()
+        self.metric, self.mode = self.metric or metric, self.mode or mode
+
+    def should_report(self, trials: Sequence[Reported], done: bool = False) -> bool:
+        """Whether it is time: at the end, after `max_report_frequency` seconds, and whenever a status has changed."""
+        now = time.monotonic()
+        if done or now - self._last_report >= self.seconds:
+            return True
+        return now - self._last_report >= 0.2 and [trial.status for trial in trials] != self._last_statuses
+
+    def report(self, trials: Sequence[Reported], done: bool, *sys_info: str) -> None:
+        """Show the trials."""
+        self._last_report = time.monotonic()
+        self._last_statuses = [trial.status for trial in trials]
+        self.show(trials, done)
+
+    def show(self, trials: Sequence[Reported], done: bool) -> None:
+        raise NotImplementedError
+
+    def print(self, text: str) -> None:
+        """Say something beside the table."""
+        print(text, flush=True)
+
+    def close(self) -> None:
+        """Leave the terminal as it was."""
+
+    # What every kind of table shows
+
+    def summary(self, trials: Sequence[Reported]) -> str:
+        """`PPO_2026-01-31: 1/4 trials (2 RUNNING, 1 PENDING, 1 TERMINATED), 00:01:02`."""
+        counts = Counter(trial.status for trial in trials)
+        finished = counts["TERMINATED"] + counts["ERROR"]
+        by_status = ", ".join(f"{counts[status]} {status}" for status in _ORDER if counts[status])
+        seconds = int(time.time() - self._start)
+        clock = f"{seconds // 3600:02d}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"
+        return f"{self._title}: {finished}/{len(trials)} trials done ({by_status}), {clock}{self._best(trials)}"
+
+    def _best(self, trials: Sequence[Reported]) -> str:
+        if self.metric is None or len(trials) < 2:
+            return ""
+        values = [(flatten(trial.last_result).get(self.metric), trial.name) for trial in trials]
+        finite = [(float(value), name) for value, name in values if is_number(value) and math.isfinite(float(value))]
+        if not finite:
+            return ""
+        value, name = min(finite) if self.mode == "min" else max(finite)
+        return f"; best {self.metric} {_shown(value, 20)} by {name}"
+
+    def columns(self, trials: Sequence[Reported]) -> tuple[dict[str, str], dict[str, str]]:
+        """The parameter and the metric columns, each as name -> heading."""
+        parameters = self.parameter_columns
+        if parameters is None:
+            parameters = {name: name.rpartition("/")[2] for trial in trials for name in trial.evaluated_params}
+        metrics = self.metric_columns
+        if metrics is None:
+            results = [flatten(trial.last_result) for trial in trials[:100] if trial.last_result]
+            metrics = {name: head for name, head in DEFAULT_COLUMNS.items() if any(name in flat for flat in results)}
+            if "episode_reward_mean" not in metrics:
+                metrics |= dict.fromkeys(_inferred(results)[: self.infer_limit], "")
+        return parameters, {name: heading or name for name, heading in metrics.items()}
+
+    def rows(self, trials: Sequence[Reported]) -> tuple[list[str], list[Row], str]:
+        """The headings of the cells, the rows (running trials first), and a line about those that found no room."""
+        parameters, metrics = self.columns(trials)
+        ordered = sorted(trials, key=lambda trial: _ORDER.get(trial.status, 9))
+        rows = []
+        for trial in ordered[: self.max_progress_rows]:
+            flat, chosen = flatten(trial.last_result), trial.evaluated_params
+            cells = [_shown(chosen.get(name), self.max_column_length) for name in parameters]
+            cells += [_shown(flat.get(name), self.max_column_length) for name in metrics]
+            rows.append(Row(trial.name, trial.status, cells, trial.progress))
+        hidden = Counter(trial.status for trial in ordered[self.max_progress_rows :])
+        more = ", ".join(f"{count} {status}" for status, count in hidden.items())
+        return [*parameters.values(), *metrics.values()], rows, f"... and {more}" if more else ""
+
+    def errors(self, trials: Sequence[Reported]) -> list[str]:
+        return [f"{trial.name} failed: {trial.error_file}" for trial in trials if trial.status == "ERROR"]
+
+
+class CLIReporter(ProgressReporter):
+    """A table that renews itself in a terminal; into a pipe or a file, a line for each running or changed trial."""
+
+    def __init__(self, *args: Any, **settings: Any):
+        super().__init__(*args, **settings)
+        self._terminal = bool(sys.stdout and sys.stdout.isatty()) and os.environ.get("TERM") != "dumb"
+        if self._terminal and settings.get("max_report_frequency") is None:
+            self.seconds = 0.5
+        self._live: Any = None
+        self._lines: dict[str, str] = {}
+
+    def show(self, trials: Sequence[Reported], done: bool) -> None:
+        if self._terminal:
+            self._show_table(trials)
+        else:
+            self._show_lines(trials, done)
+
+    def _show_lines(self, trials: Sequence[Reported], done: bool) -> None:
+        headings, rows, more = self.rows(trials)
+        for row in rows:
+            shown = " ".join(f"{head}={cell}" for head, cell in zip(headings, row.cells, strict=True) if cell)
+            progress = f" stop={row.progress:.0%}" if row.progress is not None and row.status == "RUNNING" else ""
+            line = f"{row.name} {row.status} {shown}{progress}".rstrip()
+            if row.status != "PENDING" and self._lines.get(row.name) != line:
+                self._lines[row.name] = line
+                self.print(line)
+        if len(trials) > 1 or done:
+            self.print(self.summary(trials) + (f" {more}" if more else ""))
+        if done:
+            for line in self.errors(trials):
+                self.print(line)
+
+    def _show_table(self, trials: Sequence[Reported]) -> None:
+        from rich.console import Group
+        from rich.live import Live
+        from rich.text import Text
+
+        table, more = self._table(trials)
+        parts = [Text(self.summary(trials)), table]
+        parts += [Text(line) for line in [more, *self.errors(trials)] if line]
+        if self._live is None:
+            self._live = Live(auto_refresh=False, vertical_overflow="ellipsis")
+            self._live.start()
+        self._live.update(Group(*parts), refresh=True)
+
+    def _table(self, trials: Sequence[Reported]) -> tuple[Any, str]:
+        from rich import box
+        from rich.table import Table
+        from rich.text import Text
+
+        headings, rows, more = self.rows(trials)
+        table = Table(box=box.SIMPLE_HEAD)
+        table.add_column("trial", overflow="fold")
+        table.add_column("status")
+        for heading in headings:
+            table.add_column(heading, justify="right")
+        table.add_column("to the stop")
+        for row in rows:
+            status = Text(row.status, style=_COLORS.get(row.status, ""))
+            table.add_row(Text(row.name), status, *map(Text, row.cells), Text(bar(row.progress)))
+        return table, more
+
+    def close(self) -> None:
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+
+class JupyterNotebookReporter(ProgressReporter):
+    """An HTML table in a notebook, renewed in its place; with `overwrite=False` each one below the last."""
+
+    default_frequency = 1.0
+
+    def __init__(self, overwrite: bool = True, *args: Any, **settings: Any):
+        super().__init__(*args, **settings)
+        self._overwrite = overwrite
+        self._handle: Any = None
+
+    def show(self, trials: Sequence[Reported], done: bool) -> None:
+        from IPython.display import HTML, display
+
+        content = HTML(self.html(trials))
+        if self._handle is None or not self._overwrite:
+            self._handle = display(content, display_id=True)
+        else:
+            self._handle.update(content)
+
+    def html(self, trials: Sequence[Reported]) -> str:
+        """The table as HTML; every text from outside is escaped."""
+        headings, rows, more = self.rows(trials)
+        head = "".join(f"<th>{html.escape(cell)}</th>" for cell in ["trial", "status", *headings, "to the stop"])
+        body = ""
+        for row in rows:
+            cells = "".join(f"<td>{html.escape(cell)}</td>" for cell in [row.name, row.status, *row.cells])
+            meter = (
+                "" if row.progress is None else f'<progress value="{row.progress:.3f}"></progress> {row.progress:.0%}'
+            )
+            body += f"<tr>{cells}<td>{meter}</td></tr>"
+        notes = "".join(f"<p>{html.escape(line)}</p>" for line in [more, *self.errors(trials)] if line)
+        summary = html.escape(self.summary(trials))
+        return f"<p>{summary}</p><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{notes}"
+
+
+class SilentReporter(ProgressReporter):
+    """Shows nothing: `verbose=0`."""
+
+    def should_report(self, trials: Sequence[Reported], done: bool = False) -> bool:
+        return False
+
+    def print(self, text: str) -> None:
+        pass
+
+
+def reporter(verbose: int) -> ProgressReporter:
+    """The reporter for where the output goes: a notebook, a terminal, or a pipe."""
+    if verbose == 0:
+        return SilentReporter()
+    return JupyterNotebookReporter() if in_notebook() else CLIReporter()
+
+
+def in_notebook() -> bool:
+    """Whether this is a notebook's kernel (IPython in a terminal is not)."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython is not None else None
+    return shell is not None and type(shell).__name__ == "ZMQInteractiveShell"
+
+
+def bar(progress: float | None, width: int = 12) -> str:
+    """`━━━━━━──────  50%`."""
+    if progress is None:
+        return ""
+    done = round(progress * width)
+    unicode = "utf" in (getattr(sys.stdout, "encoding", None) or "").lower()
+    full, empty = ("━", "─") if unicode else ("#", "-")
+    return full * done + empty * (width - done) + f" {progress:4.0%}"
+
+
+def brief(name: str, result: Mapping[str, Any]) -> str:
+    """One line about a result, `verbose=2`."""
+    flat = flatten(dict(result))
+    known = [f"{head}={_shown(flat[key], 20)}" for key, head in DEFAULT_COLUMNS.items() if key in flat]
+    if "episode_reward_mean" not in flat:
+        known += [f"{key}={_shown(flat[key], 20)}" for key in _inferred([flat])[:3]]
+    return f"Result for {name}: " + " ".join(known)
+
+
+def full(name: str, result: Mapping[str, Any]) -> str:
+    """All of a result, a line for each number and word, `verbose=3`."""
+    flat = flatten(dict(result))
+    lines = [
+        f"  {key}: {_shown(value, 60)}" for key, value in flat.items() if is_number(value) or isinstance(value, str)
+    ]
+    return "\n".join([f"Result for {name}:", *lines])
+
+
+def _inferred(results: Iterable[Mapping[str, Any]]) -> list[str]:
+    names: dict[str, None] = {}
+    for flat in results:
+        names |= {key: None for key, value in flat.items() if is_number(value) and key not in _BOOKKEEPING}
+    return list(names)
+
+
+def _headings(columns: Sequence[str] | Mapping[str, str] | None) -> dict[str, str] | None:
+    if columns is None or isinstance(columns, Mapping):
+        return None if columns is None else dict(columns)
+    return {name: name.rpartition("/")[2] for name in columns}
+
+
+def _shown(value: Any, longest: int) -> str:
+    """A cell: numbers to six digits, long words lose their beginning."""
+    if value is None:
+        return ""
+    if isinstance(value, bool) or not is_number(value):
+        text = str(getattr(value, "__name__", value))
+    elif float(value) == int(value) if math.isfinite(float(value)) else False:
+        text = str(int(value))
+    else:
+        text = f"{float(value):.6g}"
+    return text if len(text) <= longest else "..." + text[3 - longest :]

@@ -1,0 +1,76 @@
+"""Experiments: `from athlete import tune`, then `tune.run("PPO", config=..., stop=...)`.
+
+Nothing heavy is imported here: neither JAX nor pandas, rich or a TensorBoard writer.
+"""
+
+from athlete.record.progress import CLIReporter, JupyterNotebookReporter, ProgressReporter
+from athlete.tune.analysis import ExperimentAnalysis
+from athlete.tune.callbacks import Callback
+from athlete.tune.names import TuneError
+from athlete.tune.run import run, run_experiments
+from athlete.tune.space import (
+    choice,
+    grid_search,
+    lograndint,
+    loguniform,
+    qlograndint,
+    qloguniform,
+    qrandint,
+    qrandn,
+    quniform,
+    randint,
+    randn,
+    sample_from,
+    uniform,
+)
+from athlete.tune.stopper import (
+    CombinedStopper,
+    ExperimentPlateauStopper,
+    FunctionStopper,
+    MaximumIterationStopper,
+    NoopStopper,
+    Stopper,
+    TimeoutStopper,
+    TrialPlateauStopper,
+)
+from athlete.tune.trainable import ClassTrainable as Trainable
+from athlete.tune.trainable import get_checkpoint, register_trainable, report, with_parameters
+from athlete.tune.trial import Trial
+
+__all__ = [
+    "CLIReporter",
+    "Callback",
+    "CombinedStopper",
+    "ExperimentAnalysis",
+    "ExperimentPlateauStopper",
+    "FunctionStopper",
+    "JupyterNotebookReporter",
+    "MaximumIterationStopper",
+    "NoopStopper",
+    "ProgressReporter",
+    "Stopper",
+    "TimeoutStopper",
+    "Trainable",
+    "Trial",
+    "TrialPlateauStopper",
+    "TuneError",
+    "choice",
+    "get_checkpoint",
+    "grid_search",
+    "lograndint",
+    "loguniform",
+    "qlograndint",
+    "qloguniform",
+    "qrandint",
+    "qrandn",
+    "quniform",
+    "randint",
+    "randn",
+    "register_trainable",
+    "report",
+    "run",
+    "run_experiments",
+    "sample_from",
+    "uniform",
+    "with_parameters",
+]

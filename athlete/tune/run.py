@@ -1,0 +1,398 @@
+"""`tune.run`: from a config with a search in it to trials that have run."""
+
+from __future__ import annotations
+
+import datetime
+import inspect
+import logging
+import os
+import random
+import shutil
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from athlete.record.progress import ProgressReporter, reporter
+from athlete.record.results import to_json
+from athlete.tune.callbacks import Callback
+from athlete.tune.experiment import STATE, Experiment, experiments, read_state, read_trials
+from athlete.tune.names import TuneError, nearest
+from athlete.tune.runner import Runner, Settings
+from athlete.tune.space import path_name, variants
+from athlete.tune.stopper import CombinedStopper, Stopper, TimeoutStopper, make_stopper
+from athlete.tune.trainable import config_dict, evaluates, find_run, run_name, with_picks
+from athlete.tune.trial import (
+    ERROR,
+    PAUSED,
+    PENDING,
+    TERMINATED,
+    Trial,
+    custom_name,
+    folder_name,
+    legal,
+    pick_tag,
+    results_folder,
+    trial_name,
+)
+
+if TYPE_CHECKING:
+    from athlete.tune.analysis import ExperimentAnalysis
+
+logger = logging.getLogger("athlete.tune")
+
+_MEANINGLESS = {
+    "resources_per_trial": "trials share this machine; max_concurrent_trials says how many run at once",
+    "sync_config": "results stay on this machine",
+    "storage_filesystem": "results stay on this machine",
+    "reuse_actors": "a trial's process always serves the next trial too",
+    "chdir_to_trial_dir": "the working folder stays as it is",
+    "log_to_file": "what parallel trials print is in worker_00.log, ... of the experiment's folder",
+    "export_formats": "checkpoints are safetensors and JSON",
+    "trial_executor": "max_concurrent_trials says how many processes run",
+    "server_port": "there is no server",
+    "loggers": "params.json, result.json, progress.csv and TensorBoard events are always written",
+    "queue_trials": "trials wait for a free process by themselves",
+    "resume_config": "resume=True, 'AUTO', 'LOCAL+ERRORED', ... says it all",
+}
+_FIFO = {"fifo", "fifoscheduler", "basicvariantgenerator", "variant_generator", "random"}
+
+
+def run(
+    run_or_experiment: Any,
+    *,
+    config: Any = None,
+    stop: Any = None,
+    name: str | None = None,
+    local_dir: str | os.PathLike[str] | None = None,
+    num_samples: int = 1,
+    seed: int | None = None,
+    metric: str | None = None,
+    mode: str | None = None,
+    checkpoint_freq: int = 0,
+    checkpoint_at_end: bool = False,
+    keep_checkpoints_num: int | None = None,
+    checkpoint_score_attr: str | None = None,
+    max_concurrent_trials: int | None = None,
+    time_budget_s: Any = None,
+    resume: bool | str = False,
+    restore: str | os.PathLike[str] | None = None,
+    max_failures: int = 0,
+    fail_fast: bool | str = False,
+    raise_on_failed_trial: bool = True,
+    verbose: int = 1,
+    progress_reporter: ProgressReporter | None = None,
+    callbacks: Sequence[Callback] | None = None,
+    trial_name_creator: Callable[[Trial], str] | None = None,
+    trial_dirname_creator: Callable[[Trial], str] | None = None,
+    **others: Any,
+) -> ExperimentAnalysis:
+    """Train with one config or many, record everything, and return an `ExperimentAnalysis`.
+
+    Args:
+        run_or_experiment: an algorithm's name (`"PPO"`), a config class or config, a class with `train`, `save`,
+            `restore` and `stop`, or a function that takes the config and calls `tune.report(...)`.
+        config: a dictionary or an `AlgorithmConfig`; anywhere in it may be `tune.grid_search([...])`,
+            `tune.uniform(a, b)`, ... There are `num_samples` times the product of the grids trials.
+        stop: when a trial ends: `{"episode_reward_mean": 475, "timesteps_total": 100_000}` (whatever comes first;
+            nested results with `/`), a function `(trial_id, result) -> bool`, a `Stopper`, or a list of these.
+        name: the experiment's folder; by default the algorithm and the date.
+        local_dir: where that folder goes; else `$ATHLETE_RESULTS_DIR`, else `~/athlete_results`.
+        seed: of the search's draws; by default the config's `seed`, else a random one (it is in the state file).
+        metric, mode: what "best" means to the analysis and the table: a result, and `"max"` or `"min"`.
+        checkpoint_freq: a checkpoint every that many iterations; 0 for none.
+        checkpoint_at_end: a checkpoint when a trial reaches its stop.
+        keep_checkpoints_num: keep only that many of the best by `checkpoint_score_attr` (`"min-loss"`: lower is
+            better; by default the newest), and always the newest.
+        max_concurrent_trials: trials at the same time, each in a process of its own; 1 (the default): one after
+            another in this process, where trials of the same shape share the compiled program.
+        time_budget_s: seconds (or a `timedelta`) for all trials together.
+        resume: `True` goes on with the experiment `name`: finished trials stay, others continue from their last
+            checkpoint. `"AUTO"` if it exists, else begins it. `"+ERRORED"` appended also takes up failed trials from
+            their checkpoint, `"+RESTART_ERRORED"` from their beginning, and `"ERRORED_ONLY"` nothing else.
+        restore: a checkpoint that every trial starts from.
+        max_failures: how often a failed trial is tried again from its last checkpoint; -1 for always.
+        fail_fast: end the experiment at the first failed trial; `"raise"`: by raising its error.
+        raise_on_failed_trial: raise TuneError at the end if a trial has failed.
+        verbose: 0 nothing, 1 the table, 2 also a line for each result, 3 also all of it.
+        progress_reporter: a `CLIReporter` or `JupyterNotebookReporter` with columns of your own.
+        callbacks: `Callback`s.
+        trial_name_creator, trial_dirname_creator: functions of the `Trial` that name it and its folder.
+
+    Ctrl-C (or SIGTERM) lets the running iteration end, saves a checkpoint of every running trial and returns; pressed
+    twice it ends at once. Ray Tune's settings that mean nothing here are accepted with a line that says so.
+
+    Raises:
+        TypeError: a setting that does not exist, or of the wrong kind.
+        ValueError: an unknown algorithm, an impossible config or setting; no trial has begun then.
+        TuneError: a trial has failed, a stop key is not among the results, or there is nothing to resume.
+    """
+    respelled = _other_settings(others)
+    _check(mode=mode, num_samples=num_samples, max_concurrent_trials=max_concurrent_trials, resume=resume)
+    run_or_experiment, config = find_run(run_or_experiment, config)
+    experiments_folder = results_folder(respelled.pop("local_dir", local_dir))
+    facts = {"num_samples": num_samples, "seed": seed, "metric": metric, "mode": mode}
+    experiment = _resumed(run_or_experiment, config, experiments_folder, name, resume)
+    if experiment is None:
+        creators = (trial_name_creator, trial_dirname_creator)
+        experiment = _planned(run_or_experiment, config, experiments_folder, name, facts, creators)
+    checkpointing = {
+        "checkpoint_freq": checkpoint_freq,
+        "checkpoint_at_end": checkpoint_at_end,
+        "keep_checkpoints_num": keep_checkpoints_num,
+        "checkpoint_score_attr": checkpoint_score_attr,
+    }
+    settings = Settings(
+        stopper=_stopper(stop, time_budget_s, experiment),
+        max_failures=max_failures,
+        fail_fast=fail_fast,
+        max_concurrent_trials=max_concurrent_trials or 1,
+        restore=None if restore is None else os.fspath(restore),
+        verbose=verbose,
+        **{**checkpointing, **respelled},
+    )
+    shown = progress_reporter or reporter(verbose)
+    shown.setup(experiment.folder.name, experiment.start_time, metric, mode)
+    runner = Runner(experiment, settings, shown, list(callbacks or []))
+    runner.go()
+    _say_end(experiment, runner.interrupt.requested, shown)
+    if raise_on_failed_trial and not runner.interrupt.requested:
+        _raise_failures(experiment, runner.first_error)
+    from athlete.tune.analysis import ExperimentAnalysis
+
+    return ExperimentAnalysis(
+        experiment.folder, metric, mode, trials=experiment.trials, interrupted=runner.interrupt.requested
+    )
+
+
+def run_experiments(experiments: Mapping[str, Mapping[str, Any]], **settings: Any) -> list[Trial]:
+    """Run in turn experiments in RLlib's file form: `{name: {"run": "PPO", "env": ..., "stop": ..., "config": {...}}}`.
+
+    `settings` go to every one of them. Returns all trials.
+    """
+    trials: list[Trial] = []
+    for name, description in experiments.items():
+        spec = dict(description)
+        if "run" not in spec:
+            raise ValueError(f"experiment {name!r} has no 'run': the algorithm's name; it has {', '.join(spec)}")
+        config = dict(spec.pop("config", None) or {})
+        if "env" in spec:
+            config["env"] = spec.pop("env")
+        trials += run(spec.pop("run"), name=name, config=config, **{**spec, **settings}).trials
+    return trials
+
+
+# What was asked for
+
+
+def _check(mode: Any, num_samples: Any, max_concurrent_trials: Any, resume: Any) -> None:
+    if mode not in (None, "min", "max"):
+        raise ValueError(f"tune.run(mode={mode!r}): 'min' or 'max'")
+    if not isinstance(num_samples, int) or num_samples < 1:
+        raise ValueError(f"tune.run(num_samples={num_samples!r}): a whole number of at least 1")
+    if max_concurrent_trials is not None and (not isinstance(max_concurrent_trials, int) or max_concurrent_trials < 0):
+        raise ValueError(f"tune.run(max_concurrent_trials={max_concurrent_trials!r}): a whole number of at least 1")
+    _resume_mode(resume)
+
+
+def _other_settings(others: Mapping[str, Any]) -> dict[str, Any]:
+    """Ray Tune's other settings: ours where they mean the same, a line where they mean nothing, else an error."""
+    respelled: dict[str, Any] = {}
+    for name, value in others.items():
+        if name == "storage_path":
+            respelled["local_dir"] = value
+        elif name == "checkpoint_config":
+            respelled |= {} if value is None else value.settings()
+        elif name in ("scheduler", "search_alg"):
+            _check_fifo(name, value)
+        elif name in _MEANINGLESS:
+            if value is not None:
+                logger.warning("tune.run(%s=...) does nothing here: %s", name, _MEANINGLESS[name])
+        else:
+            known = [*inspect.signature(run).parameters, *_MEANINGLESS, "storage_path", "checkpoint_config"]
+            close = nearest(name, [other for other in known if other != "others"], 1)
+            hint = f"; did you mean {close[0]!r}?" if close else ""
+            raise TypeError(f"tune.run() has no setting {name!r}{hint}")
+    return respelled
+
+
+def _check_fifo(name: str, value: Any) -> None:
+    kind = value if isinstance(value, str) else type(value).__name__
+    if value is not None and kind.lower() not in _FIFO:
+        raise ValueError(
+            f"tune.run({name}={kind}): this version draws configs at random or from grids and runs trials in turn; "
+            "schedulers and searchers are not there yet"
+        )
+
+
+def _stopper(stop: Any, time_budget_s: Any, experiment: Experiment) -> Stopper:
+    configs = {trial.trial_id: trial.config for trial in experiment.trials}
+    stopper = make_stopper(stop, lambda trial_id: evaluates(configs[trial_id]))
+    return stopper if time_budget_s is None else CombinedStopper(stopper, TimeoutStopper(time_budget_s))
+
+
+# A new experiment
+
+
+def _planned(
+    run: Any,
+    config: Any,
+    experiments_folder: Path,
+    name: str | None,
+    facts: dict[str, Any],
+    creators: tuple[Callable[[Trial], str] | None, Callable[[Trial], str] | None],
+) -> Experiment:
+    """The trials of a new experiment, with their configs built: a wrong one is an error before anything begins."""
+    values = config_dict(config)
+    if facts["seed"] is None:
+        own = values.get("seed")
+        facts["seed"] = (
+            own if isinstance(own, int) and not isinstance(own, bool) else random.SystemRandom().getrandbits(32)
+        )
+    date = datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+    tag, trials, configs = uuid.uuid4().hex[:5], [], {}
+    folder = _new_folder(experiments_folder, run_name(run), name, date)
+    for index, picks in enumerate(variants(values, facts["num_samples"], facts["seed"])):
+        final = with_picks(run, config, picks)
+        trial_id, recorded, chosen = f"{tag}_{index:05d}", config_dict(final), pick_tag(picks)
+        trial = Trial(
+            trial_id=trial_id,
+            index=index,
+            name=trial_name(run_name(run), recorded.get("env"), trial_id),
+            config=recorded,
+            folder=folder,
+            picks=picks,
+            experiment_tag=f"{index}_{chosen}" if chosen else str(index),
+        )
+        trial.name = custom_name(creators[0], trial, trial.name)
+        trial.folder = folder / custom_name(creators[1], trial, folder_name(trial.name, index, chosen, date))
+        trials.append(trial)
+        configs[trial_id] = final
+    facts = {"name": folder.name, "run": run_name(run), **facts}
+    _make_room(folder)
+    return Experiment(folder, run, trials, configs, facts)
+
+
+def _new_folder(parent: Path, algorithm: str, name: str | None, date: str) -> Path:
+    if name is not None:
+        return parent / legal(str(name), 120)
+    folder = parent / legal(f"{algorithm}_{date}", 120)
+    count = 1
+    while folder.exists():
+        count += 1
+        folder = folder.with_name(legal(f"{algorithm}_{date}_{count}", 120))
+    return folder
+
+
+def _make_room(folder: Path) -> None:
+    """Create the folder; the state of an earlier experiment of that name steps aside, its trials stay."""
+    folder.mkdir(parents=True, exist_ok=True)
+    state = folder / STATE
+    if state.exists():
+        date = datetime.datetime.fromtimestamp(state.stat().st_mtime).strftime("%Y-%m-%d_%H-%M-%S")
+        state.replace(folder / f"experiment_state_{date}.json")
+        logger.warning(
+            "%s holds an earlier experiment; its trials stay. resume=True would have gone on with it.", folder
+        )
+
+
+# An experiment that goes on
+
+
+def _resume_mode(resume: bool | str) -> tuple[str, bool, bool, bool]:
+    """`(LOCAL, AUTO or "", errored, restart errored, only those)` out of what `resume` may be."""
+    words = "LOCAL" if resume is True else str(resume or "").upper()
+    base, *extras = words.split("+")
+    if base.startswith(("ERRORED", "RESTART_ERRORED")):
+        base, extras = "LOCAL", [base, *extras]
+    base = {"REMOTE": "LOCAL", "PROMPT": "AUTO"}.get(base, base)
+    known = {"ERRORED", "ERRORED_ONLY", "RESTART_ERRORED", "RESTART_ERRORED_ONLY"}
+    if base not in ("", "LOCAL", "AUTO") or not known.issuperset(extras) or (extras and not base):
+        raise ValueError(
+            f"tune.run(resume={resume!r}): True, False, 'LOCAL' or 'AUTO', the latter two also with "
+            f"{', '.join('+' + word for word in sorted(known))}"
+        )
+    restart = any(word.startswith("RESTART") for word in extras)
+    return base, bool(extras) and not restart, restart, any(word.endswith("_ONLY") for word in extras)
+
+
+def _resumed(run: Any, config: Any, parent: Path, name: str | None, resume: bool | str) -> Experiment | None:
+    """The experiment that `resume` asks for, its trials to be continued made PENDING; None for a new one."""
+    base, errored, restart, only = _resume_mode(resume)
+    if not base:
+        return None
+    if name is None:
+        newest = next(iter(experiments(parent)), None)
+        hint = f"; the newest in {parent} is name={newest.name!r}" if newest else f"; there are none in {parent}"
+        raise ValueError(f"tune.run(resume={resume!r}): say which experiment, by its name{hint}")
+    folder = parent / legal(str(name), 120)
+    if base == "AUTO" and not (folder / STATE).exists():
+        return None
+    state = read_state(folder)
+    if state["run"] != run_name(run):
+        raise TuneError(f"resume: {folder} is an experiment of {state['run']}, not of {run_name(run)}")
+    trials = read_trials(folder, state)
+    configs = _rebuilt(run, config, trials, state)
+    for trial in trials:
+        if trial.status == ERROR and (errored or restart):
+            trial.status, trial.failures = PENDING, 0
+            if restart:
+                _forget(trial)
+        elif trial.status not in (TERMINATED, ERROR):
+            trial.status = PAUSED if only else PENDING
+    facts = {key: state[key] for key in ("name", "run", "num_samples", "seed", "metric", "mode")}
+    return Experiment(folder, run, trials, configs, facts)
+
+
+def _rebuilt(run: Any, config: Any, trials: list[Trial], state: Mapping[str, Any]) -> dict[str, Any]:
+    """The configs of an experiment's trials: this call's config with the trials' picks, or the recorded ones."""
+    values = config_dict(config)
+    if not values:
+        return {trial.trial_id: with_picks(run, trial.config, {}) for trial in trials}
+    configs = {}
+    again = list(variants(values, int(state["num_samples"]), int(state["seed"])))
+    for trial in trials:
+        fresh = again[trial.index] if trial.index < len(again) else {}
+        if fresh.keys() != trial.picks.keys():
+            before, now = (", ".join(map(path_name, paths)) or "nothing" for paths in (trial.picks, fresh))
+            raise TuneError(f"resume: the search has changed: {trial.name} chose {before}, this config chooses {now}")
+        # a class among the choices is but its name in the state file; the same seed has drawn it again
+        same = {path: to_json(fresh[path]) == to_json(value) for path, value in trial.picks.items()}
+        trial.picks = {path: fresh[path] if same[path] else value for path, value in trial.picks.items()}
+        configs[trial.trial_id] = with_picks(run, config, trial.picks)
+        trial.config = config_dict(configs[trial.trial_id])
+    return configs
+
+
+def _forget(trial: Trial) -> None:
+    for checkpoint in trial.checkpoints:
+        shutil.rmtree(checkpoint.path, ignore_errors=True)
+    trial.checkpoints = []
+
+
+# The end
+
+
+def _say_end(experiment: Experiment, interrupted: bool, shown: ProgressReporter) -> None:
+    folder = experiment.folder
+    if interrupted:
+        shown.print(
+            f"Interrupted; all is saved in {folder}. To go on, run the same with "
+            f"name={folder.name!r}, local_dir={str(folder.parent)!r}, resume=True"
+        )
+    else:
+        shown.print(f"Results: {folder}")
+
+
+def _raise_failures(experiment: Experiment, first_error: BaseException | None) -> None:
+    failed = [trial for trial in experiment.trials if trial.status == ERROR]
+    if not failed:
+        return
+    lines = []
+    for trial in failed[:10]:
+        trace = Path(trial.error_file).read_text(encoding="utf-8").strip() if trial.error_file else ""
+        lines.append(f"  {trial.name}: {trace.splitlines()[-1] if trace else 'unknown'}\n    {trial.error_file}")
+    if len(failed) > 10:
+        lines.append(f"  and {len(failed) - 10} more")
+    count = f"{len(failed)} of {len(experiment.trials)} trials" if len(experiment.trials) > 1 else "The trial"
+    raise TuneError(f"{count} failed:\n" + "\n".join(lines)) from first_error

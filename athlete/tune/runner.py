@@ -1,0 +1,351 @@
+"""The loop that makes trials happen: starts them, takes their results, stops, saves, records, shows.
+
+All decisions are taken here, in the calling process, after each single result, wherever the trial runs.
+"""
+
+from __future__ import annotations
+
+import datetime
+import logging
+import math
+import socket
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from athlete.record.progress import ProgressReporter, brief, full
+from athlete.record.results import ResultWriter, cut_results, flatten, write_params
+from athlete.record.tensorboard import EventWriter, step_of
+from athlete.tune.callbacks import Callback
+from athlete.tune.experiment import Experiment
+from athlete.tune.interrupt import Interrupt
+from athlete.tune.stopper import Stopper
+from athlete.tune.trial import (
+    ERROR,
+    PAUSED,
+    PENDING,
+    RUNNING,
+    TERMINATED,
+    Checkpoint,
+    Trial,
+    checkpoint_name,
+    checkpoint_score,
+    drop_checkpoints,
+)
+from athlete.tune.worker import LocalPool, Outcome, Pool, ProcessPool, Slot
+
+_STATE_SECONDS = 10.0
+_WAIT_SECONDS = 0.2
+
+logger = logging.getLogger("athlete.tune")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How `tune.run` was asked to run its trials."""
+
+    stopper: Stopper
+    checkpoint_freq: int = 0
+    checkpoint_at_end: bool = False
+    keep_checkpoints_num: int | None = None
+    checkpoint_score_attr: str | None = None
+    max_failures: int = 0
+    fail_fast: bool | str = False
+    max_concurrent_trials: int = 1
+    restore: str | None = None
+    verbose: int = 1
+
+
+class Record:
+    """The open files of a running trial."""
+
+    def __init__(self, folder: Path, purge_step: int | None):
+        self._results = ResultWriter(folder)
+        self._events = EventWriter(folder, purge_step)
+
+    def write(self, result: dict[str, Any]) -> None:
+        flat = flatten(result)
+        self._results.write(result, flat)
+        self._events.write(flat)
+
+    def flush(self) -> None:
+        self._results.flush()
+        self._events.flush()
+
+    def close(self) -> None:
+        self._results.close()
+        self._events.close()
+
+
+@dataclass
+class Running:
+    """A trial in a slot. `command` is what the slot is at, "" if nothing."""
+
+    trial: Trial
+    slot: Slot
+    record: Record
+    command: str = ""
+    began: float = 0.0
+    unsaved: bool = False  # it has trained since its last checkpoint
+    printed: float = -math.inf
+
+    def submit(self, command: str, *arguments: Any) -> None:
+        self.command, self.began = command, time.perf_counter()
+        self.slot.submit(command, *arguments)
+
+
+class Runner:
+    """Runs an experiment's trials to their ends."""
+
+    def __init__(
+        self, experiment: Experiment, settings: Settings, reporter: ProgressReporter, callbacks: list[Callback]
+    ):
+        self.experiment, self.settings, self.reporter, self.callbacks = experiment, settings, reporter, callbacks
+        self.trials = experiment.trials
+        self.waiting = [trial for trial in self.trials if trial.status == PENDING]
+        self.running: list[Running] = []
+        self.interrupt = Interrupt(reporter.print)
+        self.first_error: BaseException | None = None
+        self._failed_fast = False
+        self._events = 0
+        self._last_state = -math.inf
+        self._host = socket.gethostname()
+        self._pool: Pool = LocalPool()
+
+    def go(self) -> None:
+        """Run until every trial has ended, the stopper or Ctrl-C ends the experiment; its `status` then tells which.
+
+        Raises TuneError where going on makes no sense (a stop key that no result has), whatever a callback raises, and
+        with `fail_fast="raise"` a trial's error. The folder is in order in every case.
+        """
+        total = len(self.trials)
+        for callback in self.callbacks:
+            callback.setup(stop=self.settings.stopper, num_samples=total, total_num_samples=total)
+        self._save_state()
+        if self.settings.max_concurrent_trials > 1:
+            self._pool = ProcessPool(self.settings.max_concurrent_trials, self.experiment.folder)
+        with self.interrupt:
+            try:
+                self._loop()
+                self._end_running()
+            finally:
+                self._close()
+
+    def _loop(self) -> None:
+        while True:
+            while not self._ending() and self.waiting and (slot := self._pool.free()) is not None:
+                self._start(self.waiting.pop(0), slot)
+            if not any(running.command for running in self.running):
+                return
+            for callback in self.callbacks:
+                callback.on_step_begin(iteration=self._events, trials=self.trials)
+            slot = self._pool.next(_WAIT_SECONDS)
+            if slot is not None:
+                self._take(slot.occupant)
+                self._events += 1
+            for callback in self.callbacks:
+                callback.on_step_end(iteration=self._events, trials=self.trials)
+            self._report()
+            if time.monotonic() - self._last_state > _STATE_SECONDS:
+                self._save_state()
+
+    def _ending(self) -> bool:
+        """Whether no iteration is begun any more."""
+        return self.interrupt.requested or self._failed_fast or self.settings.stopper.stop_all()
+
+    def _end_running(self) -> None:
+        """What still runs when the loop ends: complete if the stopper ended it all, else saved for a resume."""
+        for running in list(self.running):
+            if self.settings.stopper.stop_all():
+                self._complete(running)
+            else:
+                self._pause(running)
+
+    def _close(self) -> None:
+        """Leave everything in order, whatever has happened."""
+        for running in self.running:
+            running.trial.status = PAUSED
+            running.record.close()
+        over = all(trial.status in (TERMINATED, ERROR) for trial in self.trials)
+        self.experiment.status = TERMINATED if over else PAUSED
+        self._save_state()
+        self._pool.close()
+        self._report(done=True)
+        self.reporter.close()
+        for callback in self.callbacks:
+            callback.on_experiment_end(trials=self.trials)
+
+    # One trial, from its start to its end
+
+    def _start(self, trial: Trial, slot: Slot) -> None:
+        again = bool(trial.last_result)
+        trial.status = RUNNING
+        trial.folder.mkdir(parents=True, exist_ok=True)
+        # what a lost process wrote after the checkpoint will come once more
+        trial.last_result = cut_results(trial.folder, trial.checkpoints[-1].iteration if trial.checkpoints else 0)
+        write_params(trial.folder, trial.config)
+        record = Record(trial.folder, step_of(flatten(trial.last_result)) + 1 if again else None)
+        running = Running(trial, slot, record)
+        slot.occupant = running
+        self.running.append(running)
+        for callback in self.callbacks:
+            callback.on_trial_start(iteration=self._events, trials=self.trials, trial=trial)
+        config = self.experiment.configs[trial.trial_id]
+        running.submit("make", self.experiment.run, config, trial.checkpoint or self.settings.restore)
+
+    def _take(self, running: Running) -> None:
+        """Deal with what came of the command that a trial's slot was given."""
+        outcome = running.slot.take()
+        seconds = time.perf_counter() - running.began
+        command, running.command = running.command, ""
+        if outcome.trace:
+            self._fail(running, outcome)
+        elif command == "make":
+            self._made(running)
+        elif outcome.value is None:
+            self._complete(running)
+        else:
+            self._result(running, outcome.value, seconds)
+
+    def _made(self, running: Running) -> None:
+        if running.trial.checkpoint:
+            for callback in self.callbacks:
+                callback.on_trial_restore(iteration=self._events, trials=self.trials, trial=running.trial)
+        if not self._ending():
+            running.submit("train")
+
+    def _result(self, running: Running, reported: dict[str, Any], seconds: float) -> None:
+        trial, settings = running.trial, self.settings
+        result = self._filled(trial, reported, seconds)
+        running.unsaved = True
+        try:
+            result["done"] = settings.stopper(trial.trial_id, result) or bool(reported.get("done"))
+        finally:  # a stop that raises still leaves the result on record
+            trial.last_result = result
+            running.record.write(result)
+        for callback in self.callbacks:
+            callback.on_trial_result(iteration=self._events, trials=self.trials, trial=trial, result=result)
+        self._print(running, result)
+        due = settings.checkpoint_freq > 0 and trial.iteration % settings.checkpoint_freq == 0
+        if (due or result.get("should_checkpoint")) and not self._save(running):
+            return
+        if result["done"]:
+            self._complete(running)
+        elif not self._ending():
+            running.submit("train")
+
+    def _filled(self, trial: Trial, reported: dict[str, Any], seconds: float) -> dict[str, Any]:
+        """The result with what every result has, where the trainable does not count it itself."""
+        now = time.time()
+        return {
+            "training_iteration": trial.iteration + 1,
+            "time_this_iter_s": seconds,
+            "time_total_s": float(trial.last_result.get("time_total_s", 0.0)) + seconds,
+            "timestamp": int(now),
+            "date": datetime.datetime.fromtimestamp(now).strftime("%Y-%m-%d_%H-%M-%S"),
+            "hostname": self._host,
+            **reported,
+            "done": False,
+            "trial_id": trial.trial_id,
+            "experiment_tag": trial.experiment_tag,
+        }
+
+    def _save(self, running: Running) -> bool:
+        """Save a checkpoint. False if the trainable failed at it, which ends the trial."""
+        trial = running.trial
+        running.record.flush()
+        score = checkpoint_score(self.settings.checkpoint_score_attr, trial.last_result)
+        running.slot.submit("save", str(trial.folder / checkpoint_name(trial.iteration)))
+        outcome = running.slot.take()
+        if outcome.trace:
+            self._fail(running, outcome)
+            return False
+        running.unsaved = False
+        if outcome.value is None:  # the trainable has nothing to save
+            return True
+        checkpoint = Checkpoint(str(outcome.value), trial.iteration, score)
+        trial.checkpoints = [old for old in trial.checkpoints if old.path != checkpoint.path] + [checkpoint]
+        drop_checkpoints(trial, self.settings.keep_checkpoints_num)
+        for callback in self.callbacks:
+            callback.on_trial_save(iteration=self._events, trials=self.trials, trial=trial)
+            callback.on_checkpoint(iteration=self._events, trials=self.trials, trial=trial, checkpoint=checkpoint)
+        return True
+
+    def _complete(self, running: Running) -> None:
+        if self.settings.checkpoint_at_end and running.unsaved and not self._save(running):
+            return
+        self._release(running, TERMINATED)
+        for callback in self.callbacks:
+            callback.on_trial_complete(iteration=self._events, trials=self.trials, trial=running.trial)
+
+    def _pause(self, running: Running) -> None:
+        if running.unsaved and not self._save(running):
+            return
+        self._release(running, PAUSED)
+
+    def _release(self, running: Running, status: str) -> None:
+        """The trial leaves its slot in good order."""
+        running.trial.status = status
+        running.record.close()
+        running.slot.submit("stop")
+        outcome = running.slot.take()
+        if outcome.trace:
+            logger.warning("%s: stop() failed\n%s", running.trial.name, outcome.trace)
+            self._pool.drop(running.slot)
+        running.slot.occupant = None
+        self.running.remove(running)
+        self._save_state()
+
+    def _fail(self, running: Running, outcome: Outcome) -> None:
+        trial, settings = running.trial, self.settings
+        trial.failures += 1
+        running.record.close()
+        with (trial.folder / "error.txt").open("a", encoding="utf-8") as file:
+            file.write(f"Failure {trial.failures}, {time.strftime('%Y-%m-%d %H:%M:%S')}\n{outcome.trace}\n")
+        self._pool.drop(running.slot)
+        self.running.remove(running)
+        self.first_error = self.first_error or outcome.error
+        if settings.fail_fast == "raise" and outcome.error is not None:
+            trial.status = ERROR
+            raise outcome.error
+        if settings.max_failures < 0 or trial.failures <= settings.max_failures:
+            where = f"from {trial.checkpoint}" if trial.checkpoint else "from its beginning"
+            self.reporter.print(f"{trial.name} failed ({_last_line(outcome.trace)}); once more {where}")
+            trial.status = PENDING
+            self.waiting.insert(0, trial)
+            return
+        trial.status = ERROR
+        self._failed_fast = self._failed_fast or bool(settings.fail_fast)
+        self._save_state()
+        for callback in self.callbacks:
+            callback.on_trial_error(iteration=self._events, trials=self.trials, trial=trial)
+
+    # What is shown and kept
+
+    def _print(self, running: Running, result: dict[str, Any]) -> None:
+        """`verbose` 2 and 3: the result itself; of a fast trial only what one can read."""
+        now = time.monotonic()
+        if self.settings.verbose < 2 or (now - running.printed < self.reporter.seconds and not result["done"]):
+            return
+        running.printed = now
+        text = brief if self.settings.verbose == 2 else full
+        self.reporter.print(text(running.trial.name, result))
+
+    def _report(self, done: bool = False) -> None:
+        if not self.reporter.should_report(self.trials, done):
+            return
+        for trial in self.trials:
+            if trial.last_result and trial.status in (RUNNING, PAUSED):
+                trial.progress = self.settings.stopper.progress(trial.trial_id, trial.last_result)
+            elif trial.status == TERMINATED:
+                trial.progress = 1.0
+        self.reporter.report(self.trials, done)
+
+    def _save_state(self) -> None:
+        self.experiment.save()
+        self._last_state = time.monotonic()
+
+
+def _last_line(trace: str) -> str:
+    return trace.strip().splitlines()[-1]

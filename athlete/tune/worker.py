@@ -1,0 +1,307 @@
+"""Where trials run: in this process, one after another, or in processes of their own.
+
+Both kinds of slot speak the same: `submit` a command, `take` its outcome. A process is a fresh interpreter that talks
+through its pipes. It never runs the user's main module again (so scripts need no `if __name__ == "__main__"`, and
+notebooks work); what is defined there travels by value, with cloudpickle. A process serves several trials, one after
+another: importing JAX and compiling the program are paid once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+from athlete.tune.trainable import Trainable, make_trainable
+
+_START = (
+    "import pickle, sys; sys.path[:] = pickle.load(sys.stdin.buffer); from athlete.tune import worker; worker.main()"
+)
+
+
+class Outcome(NamedTuple):
+    """What came of a command: its value, or the error with its traceback."""
+
+    value: Any = None
+    error: BaseException | None = None
+    trace: str = ""
+
+
+class WorkerError(RuntimeError):
+    """A trial's process died, or something in it raised; the message holds the traceback from over there."""
+
+
+class Stage:
+    """Holds one trainable at a time and carries out commands on it."""
+
+    def __init__(self) -> None:
+        self.trainable: Trainable | None = None
+        self._commands: dict[str, Callable[..., Any]] = {
+            "make": self._make,
+            "train": self._train,
+            "save": self._save,
+            "stop": self._stop,
+        }
+
+    def perform(self, command: str, *arguments: Any) -> Outcome:
+        try:
+            return Outcome(self._commands[command](*arguments))
+        except Exception as error:
+            return Outcome(None, error, traceback.format_exc())
+
+    def _make(self, run: Any, config: Any, checkpoint: str | None) -> None:
+        self.trainable = make_trainable(run, config)
+        if checkpoint is not None:
+            self.trainable.restore(checkpoint)
+
+    def _train(self) -> dict[str, Any] | None:
+        assert self.trainable is not None
+        return self.trainable.train()
+
+    def _save(self, folder: str) -> str | None:
+        assert self.trainable is not None
+        return self.trainable.save(folder)
+
+    def _stop(self) -> None:
+        trainable, self.trainable = self.trainable, None
+        if trainable is not None:
+            trainable.stop()
+
+
+class Slot(Protocol):
+    """A place where one trial at a time runs."""
+
+    occupant: Any
+
+    def submit(self, command: str, *arguments: Any) -> None:
+        """Begin a command: `make`, `train`, `save` or `stop`."""
+
+    def take(self) -> Outcome:
+        """Wait for the outcome of the command."""
+
+    def end(self, patience: float) -> None:
+        """Stop what runs in it; a process is killed after that many seconds."""
+
+
+class Pool(Protocol):
+    """The slots of an experiment."""
+
+    def free(self) -> Slot | None:
+        """A slot without a trial, None if all are taken."""
+
+    def next(self, timeout: float) -> Slot | None:
+        """A slot whose outcome can be taken; None if there was none within that many seconds."""
+
+    def drop(self, slot: Slot) -> None:
+        """Give up on a slot after an error in it."""
+
+    def close(self) -> None:
+        """End everything."""
+
+
+class LocalSlot:
+    """Trials in this process: the command is carried out when its outcome is taken."""
+
+    def __init__(self) -> None:
+        self.occupant: Any = None
+        self._stage = Stage()
+        self._command: tuple[Any, ...] = ()
+
+    def submit(self, command: str, *arguments: Any) -> None:
+        self._command = (command, *arguments)
+
+    def take(self) -> Outcome:
+        command, self._command = self._command, ()
+        return self._stage.perform(*command)
+
+    def end(self, patience: float) -> None:
+        self._stage.perform("stop")
+        self.occupant = None
+
+
+class LocalPool:
+    """One slot in this process."""
+
+    def __init__(self) -> None:
+        self._slot = LocalSlot()
+
+    def free(self) -> LocalSlot | None:
+        return self._slot if self._slot.occupant is None else None
+
+    def next(self, timeout: float) -> LocalSlot | None:
+        return self._slot
+
+    def drop(self, slot: Slot) -> None:
+        slot.end(patience=0.0)
+
+    def close(self) -> None:
+        self.drop(self._slot)
+
+
+class ProcessSlot:
+    """A trial's process. A thread reads its answers, so that waiting for many works alike on every system."""
+
+    def __init__(self, log: Path, ready: queue.SimpleQueue[ProcessSlot]):
+        self.occupant: Any = None
+        self.log = log
+        self._answers: queue.Queue[Outcome] = queue.Queue()
+        with log.open("ab") as output:
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", _START],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=output,
+                env={"XLA_PYTHON_CLIENT_PREALLOCATE": "false", **os.environ},  # several processes share a GPU's memory
+                **_own_group(),
+            )
+        self._send(pickle.dumps([os.getcwd() if entry == "" else entry for entry in sys.path]))
+        self._send(_cloudpickle(_environments()))
+        threading.Thread(target=self._read, args=(ready,), daemon=True).start()
+
+    def _send(self, message: bytes) -> None:
+        assert self._process.stdin is not None
+        with contextlib.suppress(OSError):  # a dead process is reported by the reading thread
+            self._process.stdin.write(message)
+            self._process.stdin.flush()
+
+    def _read(self, ready: queue.SimpleQueue[ProcessSlot]) -> None:
+        assert self._process.stdout is not None
+        while True:
+            try:
+                value, trace = pickle.load(self._process.stdout)
+                outcome = Outcome(value, WorkerError(trace) if trace else None, trace)
+            except Exception:
+                message = f"the trial's process {self._end()}; its last words in {self.log}:\n{self._tail()}"
+                self._answers.put(Outcome(None, WorkerError(message), message))
+                ready.put(self)
+                return
+            self._answers.put(outcome)
+            ready.put(self)
+
+    def _end(self) -> str:
+        code = self._process.wait()
+        if code < 0:
+            hint = " (out of memory?)" if code == -9 else ""
+            return f"was killed by signal {-code}, {signal.Signals(-code).name}{hint}"
+        return f"ended with exit code {code}"
+
+    def _tail(self) -> str:
+        return "\n".join(self.log.read_text(encoding="utf-8", errors="replace").splitlines()[-20:])
+
+    def submit(self, command: str, *arguments: Any) -> None:
+        self._send(_cloudpickle((command, *arguments)))
+
+    def take(self) -> Outcome:
+        return self._answers.get()
+
+    @property
+    def answered(self) -> bool:
+        return not self._answers.empty()
+
+    def end(self, patience: float) -> None:
+        assert self._process.stdin is not None
+        with contextlib.suppress(OSError):
+            self._process.stdin.close()
+        try:
+            self._process.wait(patience)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+
+class ProcessPool:
+    """Up to `size` processes, started when they are needed."""
+
+    def __init__(self, size: int, folder: Path):
+        self._size, self._folder, self._started = size, folder, 0
+        self._slots: list[ProcessSlot] = []
+        self._ready: queue.SimpleQueue[ProcessSlot] = queue.SimpleQueue()
+
+    def free(self) -> ProcessSlot | None:
+        for slot in self._slots:
+            if slot.occupant is None:
+                return slot
+        if len(self._slots) == self._size:
+            return None
+        slot = ProcessSlot(self._folder / f"worker_{self._started:02d}.log", self._ready)
+        self._started += 1
+        self._slots.append(slot)
+        return slot
+
+    def next(self, timeout: float) -> ProcessSlot | None:
+        try:
+            slot = self._ready.get(timeout=timeout)
+        except queue.Empty:
+            return None
+        return slot if slot.answered else None  # taken already by someone who waited for just this one
+
+    def drop(self, slot: Slot) -> None:
+        self._slots = [other for other in self._slots if other is not slot]
+        slot.end(patience=0.0)
+
+    def close(self) -> None:
+        for slot in self._slots:
+            with contextlib.suppress(OSError):
+                slot.end(patience=5.0 if slot.occupant is None else 0.0)
+        self._slots = []
+
+
+def _own_group() -> dict[str, Any]:
+    """Ctrl-C in a terminal goes to the whole process group; only the parent shall hear it, and decide."""
+    if sys.platform == "win32":
+        return {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
+    return {"start_new_session": True}
+
+
+def _environments() -> dict[str, Any]:
+    from athlete.env.registry import registered, registered_names
+
+    return {name: registered(name) for name in registered_names()}
+
+
+def _cloudpickle(value: Any) -> bytes:
+    try:
+        import cloudpickle
+    except ImportError as error:
+        raise ImportError("max_concurrent_trials > 1 needs cloudpickle: pip install cloudpickle") from error
+    return cloudpickle.dumps(value)
+
+
+def main() -> None:
+    """A trial's process: carry out commands until the parent closes the pipe, or is no more."""
+    commands = sys.stdin.buffer
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what the training prints goes to the log, not among the answers
+    sys.stdout = sys.stderr
+    from athlete.env.registry import register_env
+
+    for name, factory in pickle.load(commands).items():
+        register_env(name, factory)
+    stage = Stage()
+    while True:
+        try:
+            command = pickle.load(commands)
+        except EOFError:
+            break
+        except Exception:
+            outcome = Outcome(
+                None, None, "the trial's config cannot be rebuilt in its process:\n" + traceback.format_exc()
+            )
+        else:
+            outcome = stage.perform(*command)
+        try:
+            message = pickle.dumps((outcome.value, outcome.trace))
+        except Exception:
+            message = pickle.dumps((None, "the result cannot be sent to the parent:\n" + traceback.format_exc()))
+        answers.write(message)
+        answers.flush()
+    stage.perform("stop")
