@@ -1,0 +1,42 @@
+"""Athlete: reinforcement learning, compiled. The public names, each imported when first used."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from athlete.version import __version__
+
+if TYPE_CHECKING:
+    from athlete import tune as tune
+    from athlete.algorithm import Algorithm as Algorithm
+    from athlete.record.pretty import pretty_print as pretty_print
+    from athlete.callbacks import DefaultCallbacks as DefaultCallbacks
+    from athlete.config import AlgorithmConfig as AlgorithmConfig
+    from athlete.env.baseline import baseline as baseline
+    from athlete.env.check import check_env as check_env
+    from athlete.env.registry import register_env as register_env
+
+_HOMES = {
+    "Algorithm": "athlete.algorithm",
+    "AlgorithmConfig": "athlete.config",
+    "DefaultCallbacks": "athlete.callbacks",
+    "baseline": "athlete.env.baseline",
+    "check_env": "athlete.env.check",
+    "pretty_print": "athlete.record.pretty",
+    "register_env": "athlete.env.registry",
+}
+
+__all__ = ["__version__", "algorithms", "spaces", "tune", *_HOMES]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    if name in ("algorithms", "spaces", "tune"):
+        return importlib.import_module(f"athlete.{name}")
+    raise AttributeError(f"module 'athlete' has no {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -20,6 +20,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from athlete.config import AlgorithmConfig
 from athlete.core import Agent, Array, Key, Memory, Model, Spec, Transition, Tree, hyper
 from athlete.distributions import distribution, flat_action, output_size, shape_action
 from athlete.memory.latest import Latest
@@ -93,7 +94,7 @@ class PPO(Agent):
         params = {"network": self.model.init(key, self.spec.obs, heads)}
         if free:
             params["log_std"] = jnp.zeros(outputs // 2)
-        return PPOState(params, adam_init(params), jnp.asarray(self.kl_coeff or 0.0, jnp.float32))
+        return PPOState(params, adam_init(params), jnp.asarray(0.0 if self.kl_coeff is None else self.kl_coeff, jnp.float32))
 
     def view(self, state: PPOState, progress: Array) -> Tree:
         return state.params
@@ -217,3 +218,10 @@ def _take(packed: Packed, sequences: Batch, order: Array) -> Batch:
     taken = jax.tree.map(lambda leaf: leaf.at[:, order].get(mode="promise_in_bounds"), packed)
     carry = jax.tree.map(lambda leaf: leaf.at[order].get(mode="promise_in_bounds"), sequences.carry)
     return unpack(taken, sequences._replace(carry=()), leading=2)._replace(carry=carry)
+
+
+class PPOConfig(AlgorithmConfig):
+    """Configuration of PPO: `PPOConfig().environment("CartPole-v1").training(lr=1e-3).build()`."""
+
+    algorithm_name = "PPO"
+    agent_class = PPO

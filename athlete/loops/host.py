@@ -12,13 +12,12 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from athlete.core import Agent, Array, Env, Episodes, Rows, Run, Source, Spec, Step, Transition, Tree
+from athlete.core import Agent, Array, Env, Episodes, Rows, Run, Source, Step, Transition, Tree
 from athlete.loops.collect import draw_keys, spec_of
+from athlete.loops.compiling import COMPILER_OPTIONS, RUN_ONCE_OPTIONS
 from athlete.loops.learn import Report, example_transition, learn, progress_of
 from athlete.ops.random import unwrap, wrap
-from athlete.spaces import to_environment, zeros
-
-COMPILER_OPTIONS = {"xla_backend_optimization_level": 2}  # same results and speed as 3, faster to compile
+from athlete.spaces import to_environment
 
 
 class Plan(NamedTuple):
@@ -53,7 +52,7 @@ def learn_from(agent: Agent, state: Tree, store: Tree, trajectory: Transition, k
     return learn(agent, state, store, trajectory, wrap(key), progress)
 
 
-@functools.partial(jax.jit, static_argnames=("rows",))
+@functools.partial(jax.jit, static_argnames=("rows",), compiler_options=RUN_ONCE_OPTIONS)
 def begin(agent: Agent, key: Array, rows: int) -> tuple[Tree, Tree, Array, Array]:
     """The agent's state, the carry of its rows, the run's key and the key of the first reset."""
     run_key, agent_key, rows_key = jax.random.split(wrap(key), 3)
@@ -159,7 +158,3 @@ class HostedEnv(Source):
     def close(self) -> None:
         self._state = ()
 
-
-def example_obs(spec: Spec, rows: int) -> Tree:
-    """Zeros in the shape of `rows` observations."""
-    return zeros(spec.obs, (rows,))

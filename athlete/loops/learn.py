@@ -7,15 +7,23 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from athlete.core import Agent, Array, Env, Episodes, Key, Run, Transition, Tree
+from athlete.core import Agent, Array, Env, Episodes, Key, Run, Transition, Tree, hyper
 from athlete.loops.collect import collect, reset_rows
 from athlete.ops.random import unwrap, wrap
+
+
+@hyper
+class Metrics:
+    """Named numbers in one array `[..., names]`."""
+
+    names: tuple[str, ...]
+    values: jax.Array
 
 
 class Report(NamedTuple):
     """What one iteration tells: the learner's metrics and the episodes that ended."""
 
-    metrics: Tree  # {name: scalar}; stacked by `iterate_many`
+    metrics: Tree  # {name: scalar}, or Metrics where iterations are stacked
     episodes: Episodes
 
 
@@ -74,12 +82,13 @@ def iterate(agent: Agent, env: Env, length: int, horizon: Array, run: Run) -> tu
 def iterate_many(agent: Agent, env: Env, length: int, iterations: int, horizon: Array, run: Run) -> tuple[Run, Report]:
     """`iterations` times `iterate`, as one scan; reports are stacked, `[iterations, ...]`.
 
-    The metrics come as one array `[iterations, names]`, in the order of their sorted names.
+    The metrics come as one array, `Metrics` `[iterations, names]`: an array a metric would be a kernel a metric.
     """
 
     def one_iteration(run: Run, _: None) -> tuple[Run, Report]:
         run, report = iterate(agent, env, length, horizon, run)
-        values = [report.metrics[name] for name in sorted(report.metrics)]
-        return run, report._replace(metrics=jnp.stack(values))
+        names = tuple(sorted(report.metrics))
+        values = jnp.stack([jnp.asarray(report.metrics[name], jnp.float32) for name in names])
+        return run, report._replace(metrics=Metrics(names, values))
 
     return jax.lax.scan(one_iteration, run, None, length=iterations)

@@ -1,0 +1,31 @@
+"""The algorithms by name, imported when asked for."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from athlete.algorithms.ppo import PPOConfig as PPOConfig
+    from athlete.config import AlgorithmConfig
+
+# Name -> module; the module has `<Name>Config`.
+ALGORITHMS: dict[str, str] = {"PPO": "athlete.algorithms.ppo"}
+
+
+def get_config_class(name: str) -> type[AlgorithmConfig]:
+    """The configuration class of the algorithm `name`. Raises ValueError with the nearest name."""
+    by_lower = {known.lower(): known for known in ALGORITHMS}
+    known = by_lower.get(str(name).lower())
+    if known is None:
+        near = difflib.get_close_matches(str(name).lower(), by_lower, n=1)
+        hint = f"; did you mean {by_lower[near[0]]!r}?" if near else ""
+        raise ValueError(f"there is no algorithm {name!r}{hint} Athlete has: {', '.join(ALGORITHMS)}")
+    return getattr(importlib.import_module(ALGORITHMS[known]), f"{known}Config")
+
+
+def __getattr__(name: str) -> Any:
+    if name.endswith("Config") and name.removesuffix("Config") in ALGORITHMS:
+        return get_config_class(name.removesuffix("Config"))
+    raise AttributeError(f"module 'athlete.algorithms' has no {name!r}")

@@ -1,0 +1,1 @@
+"""Combinators: an agent in, an agent out."""

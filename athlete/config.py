@@ -1,0 +1,463 @@
+"""Configuration objects under RLlib's names: chainable sections, checked at the call."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import difflib
+import logging
+import math
+import typing
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from athlete.rllib_names import IGNORED, SECTIONS, SPELLINGS
+
+if typing.TYPE_CHECKING:
+    from athlete.algorithm import Algorithm
+    from athlete.core import Agent, Spec
+
+logger = logging.getLogger("athlete")
+
+
+class Setting(NamedTuple):
+    """A setting that every algorithm has: its section, its default, and which values may be."""
+
+    section: str
+    default: Any
+    kind: str  # read by _VALUE_CHECKS
+
+
+SETTINGS: dict[str, Setting] = {
+    "env": Setting("environment", None, "any"),
+    "env_config": Setting("environment", {}, "dict"),
+    "backend": Setting("environment", "auto", "auto|jax|gymnasium"),
+    "disable_env_checking": Setting("environment", False, "bool"),
+    "normalize_rewards": Setting("environment", False, "bool"),
+    "num_rollout_workers": Setting("rollouts", 0, "count"),
+    "num_envs_per_worker": Setting("rollouts", 8, "positive count"),
+    "rollout_fragment_length": Setting("rollouts", "auto", "positive count or auto"),
+    "observation_filter": Setting("rollouts", "NoFilter", "NoFilter|MeanStdFilter"),
+    "train_batch_size": Setting("training", 2048, "positive count"),
+    "model": Setting("training", {}, "dict"),
+    "lr_schedule": Setting("training", None, "schedule or None"),
+    "entropy_coeff_schedule": Setting("training", None, "schedule or None"),
+    "num_gpus": Setting("resources", 0, "number"),
+    "explore": Setting("exploration", True, "bool"),
+    "evaluation_interval": Setting("evaluation", None, "count or None"),
+    "evaluation_duration": Setting("evaluation", 10, "positive count"),
+    "evaluation_duration_unit": Setting("evaluation", "episodes", "episodes|timesteps"),
+    "evaluation_num_workers": Setting("evaluation", 0, "count"),
+    "evaluation_config": Setting("evaluation", {}, "dict"),
+    "seed": Setting("debugging", None, "count or None"),
+    "log_level": Setting("debugging", "WARN", "DEBUG|INFO|WARN|WARNING|ERROR"),
+    "metrics_num_episodes_for_smoothing": Setting("reporting", 100, "positive count"),
+    "min_time_s_per_iteration": Setting("reporting", None, "number or None"),
+    "min_sample_timesteps_per_iteration": Setting("reporting", 0, "count"),
+    "callbacks": Setting("callbacks", None, "any"),
+}
+
+# Inclusive ranges of numbers that every algorithm reads in the same way.
+RANGES: dict[str, tuple[float, float]] = {
+    "lr": (0.0, math.inf),
+    "gamma": (0.0, 1.0),
+    "lambda_": (0.0, 1.0),
+    "clip_param": (0.0, math.inf),
+    "vf_clip_param": (0.0, math.inf),
+    "vf_loss_coeff": (0.0, math.inf),
+    "entropy_coeff": (-math.inf, math.inf),
+    "kl_coeff": (0.0, math.inf),
+    "kl_target": (0.0, math.inf),
+    "kl_stop": (0.0, math.inf),
+    "grad_clip": (0.0, math.inf),
+    "minibatch_size": (1, math.inf),
+    "num_epochs": (1, math.inf),
+}
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and not math.isnan(value)
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _is_schedule(value: Any) -> bool:
+    return (
+        isinstance(value, list | tuple)
+        and len(value) > 0
+        and all(isinstance(point, list | tuple) and len(point) == 2 and all(map(_is_number, point)) for point in value)
+    )
+
+
+_VALUE_CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "any": (lambda value: True, "anything"),
+    "dict": (lambda value: isinstance(value, Mapping), "a dictionary"),
+    "bool": (lambda value: isinstance(value, bool), "True or False"),
+    "number": (lambda value: _is_number(value) and value >= 0, "a number of at least 0"),
+    "count": (_is_count, "a whole number of at least 0"),
+    "positive count": (lambda value: _is_count(value) and value > 0, "a whole number of at least 1"),
+    "positive count or auto": (
+        lambda value: value == "auto" or (_is_count(value) and value > 0),
+        "a whole number of at least 1, or 'auto'",
+    ),
+    "schedule": (_is_schedule, "[[timestep, value], ...]"),
+}
+
+
+def check_setting(kind: str, value: Any) -> str | None:
+    """None if `value` is of `kind`, else what was expected."""
+    if kind.endswith(" or None"):
+        if value is None:
+            return None
+        expected = check_setting(kind.removesuffix(" or None"), value)
+        return None if expected is None else f"{expected}, or None"
+    if kind in _VALUE_CHECKS:
+        test, expected = _VALUE_CHECKS[kind]
+        return None if test(value) else expected
+    choices = kind.split("|")
+    return None if value in choices else f"one of {', '.join(map(repr, choices))}"
+
+
+def _check_field(name: str, hint: Any, value: Any) -> str | None:
+    """None if `value` fits an agent's field of annotation `hint`, else what was expected."""
+    parts = typing.get_args(hint) or (hint,)
+    names = {getattr(part, "__name__", str(part)) for part in parts}
+    if value is None:
+        return None if "NoneType" in names else "a value, not None"
+    low, high = RANGES.get(name, (-math.inf, math.inf))
+    bounds = _describe_range(low, high)
+    if "Schedule" in names and _is_schedule(value):
+        return None if all(low <= number <= high for _, number in value) else f"values {bounds}"
+    if "float" in names:
+        scheduled = " or a schedule [[timestep, value], ...]" if "Schedule" in names else ""
+        return None if _is_number(value) and low <= value <= high else f"a number {bounds}{scheduled}"
+    if "bool" in names:
+        return None if isinstance(value, bool) else "True or False"
+    if "int" in names:
+        whole = isinstance(value, int) and not isinstance(value, bool)
+        return None if whole and low <= value <= high else f"a whole number {bounds}"
+    return None
+
+
+def _describe_range(low: float, high: float) -> str:
+    if math.isinf(low) and math.isinf(high):
+        return "that is finite"
+    return f"of at least {low:g}" if math.isinf(high) else f"between {low:g} and {high:g}"
+
+
+class AlgorithmConfig:
+    """What an algorithm is to do, in sections that chain and merge: RLlib's names and meanings.
+
+    Subclasses name their agent. `config.lr` and `config["lr"]` read a setting; sections write. Every value is checked
+    at the call. After `build()` the algorithm's own copy is frozen.
+    """
+
+    algorithm_name: str = ""
+    agent_class: type[Agent] | None = None
+    fields_set_elsewhere: tuple[str, ...] = ("model", "memory", "updates", "spec")
+
+    def __init__(self, algo_class: Any = None):
+        self._values: dict[str, Any] = {name: copy.copy(setting.default) for name, setting in SETTINGS.items()}
+        self._values.update(self._agent_defaults())
+        self._chosen: set[str] = set()  # set by the user, not by default
+        self._frozen = False
+
+    # Sections -----------------------------------------------------------------------------------------------------
+
+    def environment(self, env: Any = None, **settings: Any) -> typing.Self:
+        """`env` (id, class, factory, registered name or JAX environment), `env_config`, `backend` ("auto": compiled
+        where there is a JAX twin; "jax": only so; "gymnasium": never), `disable_env_checking`, `normalize_rewards`.
+        """
+        if env is not None:
+            settings["env"] = env
+        return self._set("environment", settings)
+
+    def rollouts(self, **settings: Any) -> typing.Self:
+        """`num_rollout_workers` (processes; 0 is this process), `num_envs_per_worker`, `rollout_fragment_length`,
+        `observation_filter` ("NoFilter" or "MeanStdFilter").
+        """
+        return self._set("rollouts", settings)
+
+    def training(self, **settings: Any) -> typing.Self:
+        """`train_batch_size`, `model`, `lr_schedule`, `entropy_coeff_schedule` and the fields of the agent: its
+        docstring has them. Numbers that may be scheduled also take `[[timestep, value], ...]`.
+        """
+        return self._set("training", settings)
+
+    def resources(self, **settings: Any) -> typing.Self:
+        """`num_gpus`: the JAX that is installed decides; more than there are is an error at `build`."""
+        return self._set("resources", settings)
+
+    def framework(self, framework: str = "jax", **settings: Any) -> typing.Self:
+        """Accepted for RLlib's users; networks run on JAX."""
+        return self._set("framework", {"framework": framework, **settings})
+
+    def exploration(self, **settings: Any) -> typing.Self:
+        """`explore`: whether training samples its actions."""
+        return self._set("exploration", settings)
+
+    def evaluation(self, **settings: Any) -> typing.Self:
+        """`evaluation_interval` (iterations), `evaluation_duration`, `evaluation_duration_unit` ("episodes" or
+        "timesteps"), `evaluation_num_workers`, `evaluation_config` (settings that differ, such as `explore`).
+        """
+        return self._set("evaluation", settings)
+
+    def debugging(self, **settings: Any) -> typing.Self:
+        """`seed` (None: a new one each time, which the results name) and `log_level`."""
+        return self._set("debugging", settings)
+
+    def reporting(self, **settings: Any) -> typing.Self:
+        """`metrics_num_episodes_for_smoothing`, `min_time_s_per_iteration`, `min_sample_timesteps_per_iteration`."""
+        return self._set("reporting", settings)
+
+    def callbacks(self, callbacks: Any = None) -> typing.Self:
+        """A subclass of `athlete.callbacks.DefaultCallbacks`, or an instance of one."""
+        return self._set("callbacks", {"callbacks": callbacks})
+
+    def fault_tolerance(self, **settings: Any) -> typing.Self:
+        """Accepted for RLlib's users."""
+        return self._set("fault_tolerance", settings)
+
+    def api_stack(self, **settings: Any) -> typing.Self:
+        """Accepted for RLlib's users."""
+        return self._set("api_stack", settings)
+
+    def learners(self, **settings: Any) -> typing.Self:
+        """Accepted for RLlib's users."""
+        return self._set("learners", settings)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        if name in SECTIONS:
+            return getattr(self, SECTIONS[name])
+        values = self.__dict__.get("_values", {})
+        name = SPELLINGS.get(name, name)
+        if name in values:
+            return values[name]
+        near = difflib.get_close_matches(name, [*values, *_section_names()], n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise AttributeError(f"{self._title()} has no {name!r}{hint}")
+
+    # Dictionaries -------------------------------------------------------------------------------------------------
+
+    def to_dict(self) -> dict[str, Any]:
+        """All settings, flat, as a new dictionary."""
+        return copy.deepcopy(self._values)
+
+    @classmethod
+    def from_dict(cls, settings: Mapping[str, Any]) -> typing.Self:
+        """A new configuration with `settings` over the defaults."""
+        return cls().update_from_dict(settings)
+
+    def update_from_dict(self, settings: Mapping[str, Any]) -> typing.Self:
+        """Merge flat settings, of any section and spelling, as an RLlib configuration dictionary has them."""
+        return self._set(None, settings)
+
+    def chosen(self) -> dict[str, Any]:
+        """Only what was set, not the defaults."""
+        return {name: copy.deepcopy(self._values[name]) for name in sorted(self._chosen)}
+
+    def copy(self, copy_frozen: bool = False) -> typing.Self:
+        """An independent copy, open to changes unless `copy_frozen` keeps the seal."""
+        new = type(self)()
+        new._values = self.to_dict()
+        new._chosen = set(self._chosen)
+        new._frozen = self._frozen and copy_frozen
+        return new
+
+    def freeze(self) -> None:
+        """Refuse changes from now on."""
+        self._frozen = True
+
+    def get(self, name: str, default: Any = None) -> Any:
+        return self._values.get(SPELLINGS.get(name, name), default)
+
+    def __getitem__(self, name: str) -> Any:
+        return getattr(self, name)
+
+    def __contains__(self, name: str) -> bool:
+        return SPELLINGS.get(name, name) in self._values
+
+    def __repr__(self) -> str:
+        chosen = ", ".join(f"{name}={value!r}" for name, value in self.chosen().items())
+        return f"{type(self).__name__}({chosen})"
+
+    # What stands behind -------------------------------------------------------------------------------------------
+
+    def build(self, env: Any = None, **settings: Any) -> Algorithm:
+        """The algorithm, ready to train. `env` and `settings` go before what was set in sections.
+
+        Raises ValueError where settings do not fit one another or the environment.
+        """
+        from athlete.algorithm import Algorithm
+
+        if self.agent_class is None:
+            raise ValueError("AlgorithmConfig has no algorithm to build; take an algorithm's own, such as PPOConfig()")
+        config = self.copy()
+        if env is not None:
+            settings["env"] = env
+        config._set(None, settings)
+        config.validate()
+        config.freeze()
+        return Algorithm(config)
+
+    def validate(self) -> None:
+        """Raise ValueError where settings do not fit one another."""
+        if self.env is None:
+            raise ValueError(
+                f"{self._title()}: no environment; say .environment('CartPole-v1') or .build(env='CartPole-v1')"
+            )
+        rows, length = self.rows(), self.fragment_length()
+        minibatch = self.get("minibatch_size")
+        if minibatch is not None and "minibatch_size" in self._chosen and minibatch > rows * length:
+            raise ValueError(
+                f"{self._title()}: minibatch_size={minibatch} does not fit a batch of {rows * length} timesteps "
+                f"({rows} environments x {length} steps); make it smaller or train_batch_size larger"
+            )
+
+    def rows(self) -> int:
+        """How many environments step side by side."""
+        return max(1, self.num_rollout_workers) * self.num_envs_per_worker
+
+    def fragment_length(self) -> int:
+        """How many steps each environment takes an iteration; whole sequences, where the network has memory."""
+        length = self.rollout_fragment_length
+        if length == "auto":
+            length = max(1, math.ceil(self.train_batch_size / self.rows()))
+        sequence = self.sequence_length()
+        return math.ceil(length / sequence) * sequence
+
+    def sequence_length(self) -> int:
+        """Over how many steps gradients flow: 1 for a network without memory."""
+        from athlete.models.catalog import MODEL_DEFAULTS, is_recurrent, make_model
+
+        if self.model.get("custom_model") is None and not self.model.get("use_gru"):
+            return 1
+        model = {**MODEL_DEFAULTS, **self.model}
+        return model["max_seq_len"] if is_recurrent(make_model(self.model)) else 1
+
+    def horizon(self) -> float:
+        """The timesteps at which progress is 1: the last point of any schedule."""
+        return max((float(points[-1][0]) for points in self._schedules().values()), default=1.0) or 1.0
+
+    def make_agent(self, spec: Spec) -> Agent:
+        """The algorithm's agent with these settings, bound to the spaces of an environment."""
+        from athlete.models.catalog import make_model
+        from athlete.ops.schedule import from_timesteps
+
+        assert self.agent_class is not None
+        names = self._agent_defaults()
+        fields = {name: self._values[name] for name in names}
+        for name, points in self._schedules().items():
+            fields[name] = from_timesteps(points, self.horizon())
+        fields["model"] = make_model(self.model)
+        if "minibatch_size" in fields:
+            fields["minibatch_size"] = min(fields["minibatch_size"], self.rows() * self.fragment_length())
+        if "max_seq_len" in names:
+            fields["max_seq_len"] = self.sequence_length()
+        if "free_log_std" in names:
+            fields["free_log_std"] = bool(self.model.get("free_log_std", True))
+        agent = self.agent_class(**fields)
+        standardize = self.observation_filter == "MeanStdFilter"
+        if standardize or self.normalize_rewards:
+            from athlete.combine.normalize import Normalize
+
+            gamma = float(fields.get("gamma", 0.99))
+            agent = Normalize(agent, gamma, observations=standardize, rewards=self.normalize_rewards)
+        return agent.bind(spec)
+
+    def _schedules(self) -> dict[str, Any]:
+        """Field -> `[[timestep, value], ...]`, from `name_schedule` settings and from values given as schedules."""
+        found = {name: self._values[name] for name in self._agent_defaults() if _is_schedule(self._values[name])}
+        for name in ("lr", "entropy_coeff"):
+            if self._values.get(f"{name}_schedule") is not None:
+                found[name] = self._values[f"{name}_schedule"]
+        return found
+
+    @classmethod
+    def _agent_defaults(cls) -> dict[str, Any]:
+        if cls.agent_class is None:
+            return {}
+        fields = dataclasses.fields(cls.agent_class)  # type: ignore[arg-type]
+        special = (*cls.fields_set_elsewhere, "max_seq_len", "free_log_std")
+        return {field.name: field.default for field in fields if field.name not in special}
+
+    @classmethod
+    def _agent_hints(cls) -> dict[str, Any]:
+        return typing.get_type_hints(cls.agent_class) if cls.agent_class is not None else {}
+
+    @classmethod
+    def _title(cls) -> str:
+        return cls.algorithm_name or cls.__name__
+
+    def _set(self, section: str | None, settings: Mapping[str, Any]) -> typing.Self:
+        """Check and merge `settings`; `section` None takes those of any section."""
+        if self._frozen and settings:
+            raise AttributeError(
+                f"{self._title()}: the configuration of a built algorithm is frozen; change a .copy() and build that"
+            )
+        hints = self._agent_hints()
+        for given, value in settings.items():
+            name = SPELLINGS.get(given, given)
+            where = f"{section}({given}={value!r})" if section else f"{given}={value!r}"
+            if name in IGNORED and name not in self._values:
+                if not (name == "framework" and value == "jax"):
+                    logger.info("%s: %s", where, IGNORED[name])
+                continue
+            self._check(name, given, value, section, where, hints)
+            self._values[name] = self._merged(name, value)
+            self._chosen.add(name)
+        self._check_together(section, settings)
+        return self
+
+    def _check(self, name: str, given: str, value: Any, section: str | None, where: str, hints: dict) -> None:
+        """Raise ValueError, naming the call, for an unknown name, a wrong type or an impossible value."""
+        if name not in self._values:
+            near = self._nearest(given, section)
+            raise ValueError(f"{where}: {self._title()} has no {given!r}{near}")
+        own = SETTINGS[name].section if name in SETTINGS else "training"
+        if section is not None and own != section:
+            raise ValueError(f"{where}: {given!r} belongs to .{own}(...)")
+        if name in SETTINGS:
+            expected = check_setting(SETTINGS[name].kind, value)
+        else:
+            expected = _check_field(name, hints[name], value)
+        if expected is not None:
+            raise ValueError(f"{where}: expected {expected}, got {type(value).__name__} {value!r}")
+        if name == "model":
+            from athlete.models.catalog import check_model
+
+            check_model(value)
+
+    def _merged(self, name: str, value: Any) -> Any:
+        """Dictionaries merge key by key; all else is replaced."""
+        if SETTINGS.get(name, Setting("", None, "")).kind == "dict":
+            return {**self._values[name], **value}
+        return value
+
+    def _check_together(self, section: str | None, settings: Mapping[str, Any]) -> None:
+        """The one misfit that two settings of one call can have; the rest is seen at `build`."""
+        both = {"minibatch_size", "train_batch_size"} <= self._chosen
+        if both and self._values["minibatch_size"] > self._values["train_batch_size"]:
+            raise ValueError(
+                f"{section or 'config'}({', '.join(f'{name}={value!r}' for name, value in settings.items())}): "
+                f"minibatch_size={self._values['minibatch_size']} does not fit "
+                f"train_batch_size={self._values['train_batch_size']}"
+            )
+
+    def _nearest(self, given: str, section: str | None) -> str:
+        known = [*self._values, *SPELLINGS, *IGNORED]
+        if section is not None:
+            own = [name for name in self._values if (SETTINGS[name].section if name in SETTINGS else "training") == section]
+            near = difflib.get_close_matches(given, own, n=1)
+            if near:
+                return f"; did you mean {near[0]!r}?"
+        near = difflib.get_close_matches(given, known, n=1)
+        return f"; did you mean {near[0]!r}?" if near else f"; `help({type(self).__name__}.training)` lists what it has"
+
+
+def _section_names() -> list[str]:
+    return sorted({setting.section for setting in SETTINGS.values()})

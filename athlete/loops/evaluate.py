@@ -1,0 +1,128 @@
+"""The one evaluation: whole episodes with a policy that does not change, repeatable from its key."""
+
+from __future__ import annotations
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from athlete.core import Agent, Array, Env, Key, Rows, Source, Tree
+from athlete.loops.collect import record_step, reset_rows
+from athlete.loops.compiling import COMPILER_OPTIONS
+from athlete.loops.host import act
+from athlete.ops.random import unwrap, wrap
+from athlete.ops.tree import where
+from athlete.spaces import to_environment
+
+MOST_ROWS = 128  # episodes side by side where the environment is compiled
+STEPS_A_CALL = 1000  # compiled steps between two looks at the keyboard
+
+
+class Evaluation(NamedTuple):
+    """Finished episodes in the order in which they were seeded: `[episodes]` each."""
+
+    returns: np.ndarray  # undiscounted sums of rewards
+    lengths: np.ndarray  # steps
+
+
+class _Play(NamedTuple):
+    rows: Rows
+    finished: Array  # [B]
+    returns: Array
+    lengths: Array
+    key: Array
+    steps: Array
+
+
+@functools.partial(jax.jit, static_argnames=("rows",), compiler_options=COMPILER_OPTIONS)
+def _start(agent: Agent, env: Env, view: Tree, key: Array, rows: int) -> _Play:
+    reset_key, play_key = jax.random.split(wrap(key))
+    none = jnp.zeros(rows, bool)
+    first = reset_rows(env, agent, view, rows, reset_key)
+    return _Play(first, none, jnp.zeros(rows), jnp.zeros(rows, jnp.int32), unwrap(play_key), jnp.zeros((), jnp.int32))
+
+
+@functools.partial(jax.jit, static_argnames=("explore",), compiler_options=COMPILER_OPTIONS)
+def _continue(agent: Agent, env: Env, view: Tree, play: _Play, explore: bool) -> _Play:
+    """Step until every row has finished its episode, or STEPS_A_CALL times."""
+    env_step = jax.vmap(env.step)
+    limit = play.steps + STEPS_A_CALL
+
+    def one_step(play: _Play) -> _Play:
+        act_key, step_key, next_key = jax.random.split(wrap(play.key), 3)
+        rows = play.rows
+        action, carry, extras = agent.act(view, rows.carry, rows.obs, rows.first, act_key, explore)
+        step_keys = jax.random.split(step_key, rows.first.shape[0])
+        env_state, step = env_step(rows.env_state, to_environment(env.action_space, action), step_keys)
+        rows, _, episodes = record_step(rows, action, step, carry, extras)
+        rows = rows._replace(env_state=where(play.finished, play.rows.env_state, env_state))
+        ends = episodes.done & ~play.finished
+        return _Play(
+            rows,
+            play.finished | episodes.done,
+            jnp.where(ends, episodes.return_, play.returns),
+            jnp.where(ends, episodes.length, play.lengths),
+            unwrap(next_key),
+            play.steps + 1,
+        )
+
+    return jax.lax.while_loop(lambda play: ~play.finished.all() & (play.steps < limit), one_step, play)
+
+
+def evaluate_compiled(agent: Agent, env: Env, view: Tree, key: Array, episodes: int, explore: bool) -> Evaluation:
+    """`episodes` episodes on a JAX environment, each in a row of its own, so that short ones are not favoured."""
+    parts = []
+    for start in range(0, episodes, MOST_ROWS):
+        rows = min(MOST_ROWS, episodes - start)
+        play = _start(agent, env, view, _nth(key, start), rows)
+        while not np.asarray(play.finished).all():
+            play = _continue(agent, env, view, play, explore)
+        parts.append(Evaluation(np.asarray(play.returns), np.asarray(play.lengths)))
+    return _join(parts)
+
+
+def evaluate_hosted(agent: Agent, source: Source, view: Tree, key: Array, episodes: int, explore: bool) -> Evaluation:
+    """`episodes` episodes on a source, a wave of rows at a time; a row that is done waits for the others."""
+    parts = []
+    for start in range(0, episodes, source.rows):
+        wave = _play_wave(agent, source, view, _nth(key, start), explore)
+        parts.append(Evaluation(*(field[: episodes - start] for field in wave)))
+    return _join(parts)
+
+
+def _play_wave(agent: Agent, source: Source, view: Tree, key: Array, explore: bool) -> Evaluation:
+    """One episode in every row."""
+    rows = source.rows
+    obs, carry = source.reset(key), _carry(agent, view, key, rows)
+    first, finished = np.ones(rows, bool), np.zeros(rows, bool)
+    returns, lengths = np.zeros(rows, np.float32), np.zeros(rows, np.int32)
+    step_number = 0
+    while not finished.all():
+        step_key = _nth(key, step_number + 1)
+        action, carry, _ = act(agent, view, carry, obs, first, step_key, explore=explore)
+        step = source.step(jax.device_get(action), np.broadcast_to(step_key, (rows, 2)))
+        returns += np.where(finished, 0.0, step.reward)
+        lengths += ~finished
+        first = step.terminated | step.truncated
+        finished |= first
+        waits = first & ~finished.all()
+        obs = source.reset_where(first, step.obs, np.broadcast_to(step_key, (rows, 2))) if waits.any() else step.obs
+        step_number += 1
+    return Evaluation(returns, lengths)
+
+
+@functools.partial(jax.jit, static_argnames=("rows",))
+def _carry(agent: Agent, view: Tree, key: Array, rows: int) -> Tree:
+    return agent.start(view, rows, wrap(key))
+
+
+def _nth(key: Key, number: int) -> np.ndarray:
+    """A key's data for the part that begins at `number`: another one for each, without a compiled call."""
+    return np.asarray(key, np.uint32) + np.array([0, number], np.uint32)
+
+
+def _join(parts: list[Evaluation]) -> Evaluation:
+    return Evaluation(*(np.concatenate(field) for field in zip(*parts, strict=True)))

@@ -1,0 +1,139 @@
+"""Trainings that can be stepped, saved and gone on with: compiled or hosted, the same to whoever holds them."""
+
+from __future__ import annotations
+
+import time
+from typing import NamedTuple, Protocol
+
+import jax
+import numpy as np
+
+from athlete.core import Agent, Array, Env, Episodes, Run, Source, Tree
+from athlete.loops.compiling import COMPILER_OPTIONS, RUN_ONCE_OPTIONS
+from athlete.loops.evaluate import Evaluation, evaluate_compiled, evaluate_hosted
+from athlete.loops.host import init_hosted_run, iterate_hosted
+from athlete.loops.learn import init_run, iterate_many
+
+_init = jax.jit(init_run, static_argnames=("rows", "length"), compiler_options=RUN_ONCE_OPTIONS)
+_iterate = jax.jit(
+    iterate_many, static_argnames=("length", "iterations"), donate_argnames=("run",), compiler_options=COMPILER_OPTIONS
+)
+
+
+class Progress(NamedTuple):
+    """What some iterations brought: mean metrics, finished episodes `[n]`, seconds by part."""
+
+    metrics: dict[str, float]
+    returns: np.ndarray
+    lengths: np.ndarray
+    seconds: dict[str, float]
+
+
+class Training(Protocol):
+    """One run of an agent in its environment."""
+
+    agent: Agent
+    run: Run
+    rows: int
+    length: int
+
+    def advance(self, iterations: int) -> Progress:
+        """Collect and learn `iterations` times."""
+        ...
+
+    def evaluate(self, view: Tree, key: Array, episodes: int, explore: bool) -> Evaluation:
+        """Whole episodes with `view`, repeatable from `key`."""
+        ...
+
+    def restore(self, run: Run) -> None:
+        """Go on from `run`."""
+        ...
+
+    def close(self) -> None:
+        """Let go of environments and processes."""
+        ...
+
+
+class CompiledTraining:
+    """Collecting and learning in one program, where the environment is JAX too."""
+
+    def __init__(self, agent: Agent, env: Env, rows: int, length: int, horizon: float, key: Array):
+        # Python floats would be sent to the device at every call: put them there once.
+        self.agent: Agent = jax.tree.map(_on_device, agent)
+        self.env: Env = jax.tree.map(_on_device, env)
+        self.rows, self.length = rows, length
+        self._horizon = _on_device(horizon)
+        self.run: Run = _init(self.agent, self.env, rows=rows, key=key, length=length)
+
+    def advance(self, iterations: int) -> Progress:
+        start = time.perf_counter()
+        self.run, report = _iterate(
+            self.agent, self.env, length=self.length, iterations=iterations, horizon=self._horizon, run=self.run
+        )
+        values, episodes = np.asarray(report.metrics.values), jax.tree.map(np.asarray, report.episodes)
+        seconds = {"sample_and_learn": time.perf_counter() - start}
+        means = values.mean(axis=0, dtype=np.float64).tolist()
+        metrics = dict(zip(report.metrics.names, means, strict=True))
+        return Progress(metrics, *finished(episodes), seconds)
+
+    def evaluate(self, view: Tree, key: Array, episodes: int, explore: bool) -> Evaluation:
+        return evaluate_compiled(self.agent, self.env, view, key, episodes, explore)
+
+    def restore(self, run: Run) -> None:
+        self.run = jax.device_put(run)
+
+    def close(self) -> None:
+        pass
+
+
+class HostedTraining:
+    """Environments stepped from the host, in this process or in workers; acting and learning compiled."""
+
+    def __init__(self, agent: Agent, source: Source, length: int, horizon: float, key: Array):
+        self.agent: Agent = jax.tree.map(_on_device, agent)
+        self.source = source
+        self.rows, self.length = source.rows, length
+        self._horizon = _on_device(horizon)
+        self.run: Run = init_hosted_run(self.agent, source, key, length)
+
+    def advance(self, iterations: int) -> Progress:
+        reports, seconds = [], {}
+        for _ in range(iterations):
+            self.run, report, spent = iterate_hosted(self.agent, self.source, self.length, self._horizon, self.run)
+            reports.append(report)
+            seconds = {name: seconds.get(name, 0.0) + part for name, part in spent.items()}
+        names = reports[0].metrics
+        metrics = {name: float(np.mean([report.metrics[name] for report in reports])) for name in names}
+        episodes = Episodes(*(np.stack(field) for field in zip(*(report.episodes for report in reports), strict=True)))
+        return Progress(metrics, *finished(episodes), seconds)
+
+    def evaluate(self, view: Tree, key: Array, episodes: int, explore: bool) -> Evaluation:
+        raise NotImplementedError("a hosted training is evaluated on a source of its own: evaluate_on")
+
+    def evaluate_on(self, source: Source, view: Tree, key: Array, episodes: int, explore: bool) -> Evaluation:
+        """As `evaluate`, on environments that are not in the middle of training episodes."""
+        return evaluate_hosted(self.agent, source, view, key, episodes, explore)
+
+    def restore(self, run: Run) -> None:
+        """Go on from `run` with new episodes: environments outside JAX cannot be put back to the middle of one."""
+        obs = self.source.reset(np.asarray(run.key))
+        rows = run.rows._replace(
+            obs=obs,
+            first=np.ones(self.rows, bool),
+            episode_return=np.zeros(self.rows, np.float32),
+            episode_length=np.zeros(self.rows, np.int32),
+        )
+        self.run = run._replace(rows=rows)
+
+    def close(self) -> None:
+        self.source.close()
+
+
+def finished(episodes: Episodes) -> tuple[np.ndarray, np.ndarray]:
+    """Returns and lengths of the episodes that ended, in the order in which they did: `[n]` each."""
+    done = np.asarray(episodes.done).reshape(-1)
+    return np.asarray(episodes.return_).reshape(-1)[done], np.asarray(episodes.length).reshape(-1)[done]
+
+
+def _on_device(leaf: Array) -> Array:
+    return jax.device_put(np.asarray(leaf, np.float32) if isinstance(leaf, float | int) else leaf)

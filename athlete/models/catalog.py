@@ -1,0 +1,82 @@
+"""From RLlib's `model={...}` settings to a network."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from typing import Any
+
+from athlete.core import Model
+from athlete.models.dense import ACTIVATIONS
+from athlete.models.mlp import MLP
+from athlete.models.recurrent import GRU
+from athlete.models.separate import Separate
+
+MODEL_DEFAULTS: dict[str, Any] = {
+    "fcnet_hiddens": [64, 64],  # units of each layer
+    "fcnet_activation": "tanh",
+    "vf_share_layers": False,  # one torso for policy and value
+    "free_log_std": True,  # Box actions: one log standard deviation an action, independent of the observation
+    "use_gru": False,  # a gated recurrent unit behind the layers
+    "gru_cell_size": 64,
+    "max_seq_len": 16,  # timesteps that gradients flow back through
+    "custom_model": None,  # an athlete.core.Model of your own: takes the place of the layers above
+}
+
+# What RLlib's users may set and what Athlete says to it.
+_NOT_YET = {
+    "use_lstm": "there is no LSTM yet; use_gru=True gives a recurrent network of the same kind",
+    "use_attention": "there is no attention network yet; use_gru=True gives a network with memory",
+    "conv_filters": "there are no convolutional networks yet",
+    "custom_model_config": "give custom_model an instance with its settings, such as MyModel(width=32)",
+}
+
+
+def check_model(settings: Mapping[str, Any]) -> None:
+    """Raise ValueError for a name that is not in MODEL_DEFAULTS or a value that cannot be."""
+    for name, value in settings.items():
+        if name in _NOT_YET:
+            if value in (False, None, [], {}):
+                continue
+            raise ValueError(f"model={{{name!r}: {value!r}}}: {_NOT_YET[name]}")
+        if name not in MODEL_DEFAULTS:
+            near = difflib.get_close_matches(name, MODEL_DEFAULTS, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(MODEL_DEFAULTS)}"
+            raise ValueError(f"model={{{name!r}: {value!r}}}: a model has no {name!r}; {hint}")
+        _check_value(name, value)
+
+
+def _check_value(name: str, value: Any) -> None:
+    if name == "fcnet_hiddens" and not (
+        isinstance(value, list | tuple) and all(isinstance(size, int) and size > 0 for size in value)
+    ):
+        raise ValueError(f"model={{'fcnet_hiddens': {value!r}}}: expected a list of layer sizes such as [64, 64]")
+    if name == "fcnet_activation" and value not in ACTIVATIONS:
+        raise ValueError(f"model={{'fcnet_activation': {value!r}}}: there are {', '.join(ACTIVATIONS)}")
+    if name in ("gru_cell_size", "max_seq_len") and (not isinstance(value, int) or value < 1):
+        raise ValueError(f"model={{{name!r}: {value!r}}}: expected a whole number of at least 1")
+    if name == "custom_model" and value is not None and not isinstance(value, Model):
+        raise ValueError(
+            f"model={{'custom_model': {value!r}}}: expected an instance of athlete.core.Model, got {type(value).__name__}"
+        )
+
+
+def make_model(settings: Mapping[str, Any]) -> Model:
+    """The network that `settings` (over MODEL_DEFAULTS) describe."""
+    check_model(settings)
+    chosen = {**MODEL_DEFAULTS, **settings}
+    hiddens = tuple(chosen["fcnet_hiddens"])
+    if chosen["custom_model"] is not None:
+        model = chosen["custom_model"]
+    elif chosen["use_gru"]:
+        model = GRU(chosen["gru_cell_size"], hiddens, chosen["fcnet_activation"])
+    else:
+        model = MLP(hiddens, chosen["fcnet_activation"])
+    return model if chosen["vf_share_layers"] else Separate(model)
+
+
+def is_recurrent(model: Model) -> bool:
+    """Whether the model has a carry."""
+    import jax
+
+    return bool(jax.tree.leaves(jax.eval_shape(lambda: model.start(1))))

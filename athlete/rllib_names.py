@@ -1,0 +1,80 @@
+"""The one table of other spellings: what RLlib's users of any year write, and what it means here."""
+
+from __future__ import annotations
+
+# Other name -> ours.
+SPELLINGS: dict[str, str] = {
+    "lambda": "lambda_",
+    "sgd_minibatch_size": "minibatch_size",
+    "mini_batch_size_per_learner": "minibatch_size",
+    "num_sgd_iter": "num_epochs",
+    "train_batch_size_per_learner": "train_batch_size",
+    "num_workers": "num_rollout_workers",
+    "num_env_runners": "num_rollout_workers",
+    "num_envs_per_env_runner": "num_envs_per_worker",
+    "evaluation_num_env_runners": "evaluation_num_workers",
+    "evaluation_num_episodes": "evaluation_duration",
+    "metrics_smoothing_episodes": "metrics_num_episodes_for_smoothing",
+    "min_iter_time_s": "min_time_s_per_iteration",
+    "min_sample_timesteps_per_reporting": "min_sample_timesteps_per_iteration",
+    "timesteps_per_iteration": "min_sample_timesteps_per_iteration",
+    "max_grad_norm": "grad_clip",
+    "callbacks_class": "callbacks",
+}
+
+# Section methods that were renamed.
+SECTIONS: dict[str, str] = {"env_runners": "rollouts"}
+
+_ONE_PROGRAM = "collecting and learning are one JAX program in this process; there is nothing to place"
+_FRAMEWORK = "networks run on JAX whatever the framework"
+
+# Settings that mean nothing here -> what happens instead. Accepted, with one line in the log.
+IGNORED: dict[str, str] = {
+    "framework": _FRAMEWORK,
+    "eager_tracing": _FRAMEWORK,
+    "eager_max_retraces": _FRAMEWORK,
+    "torch_compile_learner": _FRAMEWORK,
+    "num_cpus_per_worker": _ONE_PROGRAM,
+    "num_gpus_per_worker": _ONE_PROGRAM,
+    "num_cpus_for_local_worker": _ONE_PROGRAM,
+    "num_cpus_for_main_process": _ONE_PROGRAM,
+    "num_cpus_per_env_runner": _ONE_PROGRAM,
+    "num_gpus_per_env_runner": _ONE_PROGRAM,
+    "custom_resources_per_worker": _ONE_PROGRAM,
+    "placement_strategy": _ONE_PROGRAM,
+    "num_learners": _ONE_PROGRAM,
+    "num_gpus_per_learner": _ONE_PROGRAM,
+    "num_cpus_per_learner": _ONE_PROGRAM,
+    "create_env_on_local_worker": "environments are made in this process unless num_rollout_workers > 0",
+    "create_env_on_driver": "environments are made in this process unless num_rollout_workers > 0",
+    "batch_mode": "trajectories are cut by length and bootstrapped from the true last observation",
+    "enable_connectors": "observations and actions are transformed inside the agent",
+    "preprocessor_pref": "observations are read by what their space says",
+    "synchronize_filter": "there is one filter, inside the agent's state",
+    "compress_observations": "observations stay as arrays",
+    "shuffle_sequences": "every epoch takes the samples in a new random order",
+    "shuffle_batch_per_epoch": "every epoch takes the samples in a new random order",
+    "use_gae": "advantages are generalised advantage estimates; lambda_=1.0 gives plain returns",
+    "use_critic": "PPO always has a critic",
+    "simple_optimizer": _ONE_PROGRAM,
+    "enable_rl_module_and_learner": "there is one API",
+    "enable_env_runner_and_connector_v2": "there is one API",
+    "_enable_rl_module_api": "there is one API",
+    "_enable_learner_api": "there is one API",
+    "_disable_preprocessor_api": "there is one API",
+    "_disable_execution_plan_api": "there is one API",
+    "log_sys_usage": "results carry steps a second and memory under 'perf'",
+    "evaluation_parallel_to_training": "evaluation runs between iterations, so that it sees one policy",
+    "enable_async_evaluation": "evaluation runs between iterations, so that it sees one policy",
+    "always_attach_evaluation_results": "results carry evaluation on the iterations that evaluate",
+    "ignore_worker_failures": "a failing environment ends the trial with its own traceback",
+    "recreate_failed_workers": "a failing environment ends the trial with its own traceback",
+    "restart_failed_env_runners": "a failing environment ends the trial with its own traceback",
+    "restart_failed_sub_environments": "a failing environment ends the trial with its own traceback",
+    "render_env": "record_video() and `athlete evaluate --video` render",
+    "clip_actions": "Box actions always arrive within the space's bounds",
+    "normalize_actions": "agents act in [-1, 1] and actions are scaled to the space's bounds",
+    "keep_per_episode_custom_metrics": "results carry means over episodes",
+    "local_tf_session_args": _FRAMEWORK,
+    "tf_session_args": _FRAMEWORK,
+}
