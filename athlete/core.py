@@ -23,7 +23,7 @@ _Class = TypeVar("_Class", bound=type)
 
 def _is_traced(hint: Any) -> bool:
     """Whether a field of this annotation holds numbers that may change without changing the program."""
-    if hint is float or getattr(hint, "__hyper__", False):
+    if hint is float or hint is jax.Array or getattr(hint, "__hyper__", False):
         return True
     origin = typing.get_origin(hint)
     if origin in (typing.Union, types.UnionType, tuple):
@@ -35,8 +35,9 @@ def _is_traced(hint: Any) -> bool:
 def hyper(cls: _Class) -> _Class:
     """Make a class a frozen dataclass whose floats are traced and whose every other field is static.
 
-    Traced: fields annotated `float`, a `@hyper` class (a schedule, a model, an environment), a union or a tuple with
-    one of these. They are leaves of a pytree: a new value never recompiles, and `jax.vmap` can map over it.
+    Traced: fields annotated `float`, `jax.Array` (a table), a `@hyper` class (a schedule, a model, an environment), a
+    union or a tuple with one of these. They are leaves of a pytree: a new value never recompiles, and `jax.vmap` can
+    map over it.
     Static: all the rest (integers, strings, switches); they shape the program and must be hashable.
     """
     data_class = dataclasses.dataclass(frozen=True)(cls)
@@ -80,6 +81,32 @@ class Step(NamedTuple):
     info: Tree
 
 
+class Source:
+    """Environments that live outside JAX, seen as rows: a Gymnasium vector, a PettingZoo game. It owns the row axis.
+
+    A source never resets a row by itself; the loop does, with `reset_where`. Arrays are NumPy and belong to the
+    caller: a later call does not write into them. Actions come in canonical form and are translated here.
+    """
+
+    rows: int
+    spec: Spec
+
+    def reset(self, key: Key) -> Tree:
+        """Start an episode in every row, seeded from `key`: the observations `[B, ...]`."""
+        raise NotImplementedError
+
+    def step(self, action: Tree, key: Key) -> Step:
+        """Take one step in every row with actions `[B, ...]`; each leaf of the `Step` is `[B, ...]`."""
+        raise NotImplementedError
+
+    def reset_where(self, done: Array, obs: Tree, key: Key) -> Tree:
+        """Start new episodes in the rows where `done`: `obs` with these rows replaced."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Release processes, windows and files. May be called twice, and after an error."""
+
+
 class Env:
     """A JAX environment: pure functions of one row. It never resets itself; the loop does.
 
@@ -87,6 +114,8 @@ class Env:
     `action_space` (of `athlete.spaces`), and the two methods. `step` takes the action as the space describes it.
     The state is a pytree of arrays of fixed shapes and dtypes and holds all that changes, the time limit included.
     """
+
+    __hyper__ = True
 
     @property
     def observation_space(self) -> Space:
@@ -111,6 +140,8 @@ class Model:
     Subclasses are `@hyper` classes. A feed-forward model has `carry = ()` and ignores `first`.
     """
 
+    __hyper__ = True
+
     def init(self, key: Key, obs_space: Space, heads: dict[str, tuple[int, float]]) -> Tree:
         """Parameters. `heads` maps a name to (outputs, scale of its initial weights): `{"value": (1, 1.0)}`."""
         raise NotImplementedError
@@ -129,6 +160,8 @@ class Model:
 
 class Memory:
     """Where an agent's batches come from. Subclasses are `@hyper` classes; the store is a pytree of arrays."""
+
+    __hyper__ = True
 
     def init(self, example: Transition, rows: int) -> Tree:
         """An empty store. `example` is one transition of one row, without leading axes."""
@@ -154,7 +187,10 @@ class Agent:
     read by the loop. `act` sees rows `[B, ...]`, `update` sees `[T, B, ...]`.
     """
 
+    __hyper__ = True
     memory: Memory
+    updates: int
+    spec: Spec | None
 
     def bind(self, spec: Spec) -> Agent:
         """The same agent, knowing its spaces. Raises ValueError on spaces that the algorithm cannot serve."""

@@ -1,0 +1,1 @@
+"""Environments: compiled twins of Gymnasium's, the adapters to Gymnasium itself, checks and the random baseline."""

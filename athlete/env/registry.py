@@ -1,0 +1,150 @@
+"""Names for environments, and how a class or a factory is called with an `env_config`. No Gymnasium and no JAX here."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+import re
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
+
+_factories: dict[str, Callable[..., Any]] = {}
+
+# What RLlib's users call the one argument of their environments and factories.
+_CONFIG_NAMES = {"config", "env_config", "cfg", "env_cfg", "env_context", "env_ctx", "context", "ctx"}
+_DOTTED_PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
+
+
+class EnvContext(dict):
+    """An `env_config` that also knows for which row the environment is made, as RLlib passes it.
+
+    `worker_index` is 0 in this process and counts worker processes' groups from 1, `vector_index` is the row within
+    the group, `num_workers` how many groups there are. `remote` is True in a worker process.
+    """
+
+    def __init__(
+        self,
+        env_config: Mapping[str, Any] | None = None,
+        worker_index: int = 0,
+        vector_index: int = 0,
+        num_workers: int = 0,
+    ):
+        super().__init__(env_config or {})
+        self.worker_index = worker_index
+        self.vector_index = vector_index
+        self.num_workers = num_workers
+        self.remote = worker_index > 0
+
+
+def register_env(name: str, factory: Callable[..., Any]) -> None:
+    """Make `factory` available as `.environment(name)`. A second registration of a name replaces the first.
+
+    The factory takes the `env_config` (an `EnvContext`), or its entries as keyword arguments, or nothing, and returns
+    a Gymnasium environment, one of the old Gym API, or a JAX environment (`athlete.core.Env`). A class does as well.
+    """
+    if not isinstance(name, str) or not name:
+        raise ValueError(f"register_env({name!r}, ...): the name must be a string that is not empty")
+    if not callable(factory):
+        raise ValueError(
+            f"register_env({name!r}, {factory!r}): the factory must be callable: a class or a function that makes an "
+            f"environment, such as `lambda env_config: MyEnv(env_config)`; got {type(factory).__name__}"
+        )
+    _factories[name] = factory
+
+
+def registered(name: str) -> Callable[..., Any] | None:
+    """The factory registered under `name`, or None."""
+    return _factories.get(name)
+
+
+def registered_names() -> list[str]:
+    """All names given to `register_env`, sorted."""
+    return sorted(_factories)
+
+
+def resolve(env: Any) -> Any:
+    """What stands behind `env`: the factory of a registered name, the class of a path `"package.module.Class"`.
+
+    All else comes back as it is: a Gymnasium id, a class, a factory, an instance.
+
+    Raises:
+        ValueError: a dotted path whose module or attribute does not exist.
+    """
+    if not isinstance(env, str):
+        return env
+    if env in _factories:
+        return _factories[env]
+    if not _DOTTED_PATH.fullmatch(env):
+        return env
+    module_name, _, attribute = env.rpartition(".")
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        raise ValueError(f"environment {env!r}: there is no module {error.name!r} to import") from error
+    if not hasattr(module, attribute):
+        near = difflib.get_close_matches(attribute, dir(module), n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"environment {env!r}: module {module_name!r} has no {attribute!r}{hint}")
+    return getattr(module, attribute)
+
+
+def create(maker: Callable[..., Any], context: EnvContext) -> Any:
+    """Call a class or a factory with what it accepts: the context as one argument, or its entries by keyword.
+
+    One argument (RLlib's way) if the first parameter is called like a configuration (`config`, `env_config`, ...) or
+    is annotated `EnvContext`, or if it is the only one that must be given; else keyword arguments (Gymnasium's way).
+
+    Raises:
+        ValueError: the entries of `env_config` fit neither way.
+    """
+    try:
+        signature = inspect.signature(maker)
+    except (TypeError, ValueError):  # some callables written in C have none
+        return maker(**context)
+    first = next(iter(signature.parameters.values()), None)
+    if first is not None and _is_config(first) and first.name not in context:
+        return maker(context)
+    if _binds(signature, **context):
+        return maker(**context)
+    required = first is not None and first.default is first.empty
+    mistyped = any(difflib.get_close_matches(str(key), signature.parameters, n=1) for key in context)
+    if required and not mistyped and _binds(signature, context):
+        return maker(context)
+    raise ValueError(misfit(getattr(maker, "__qualname__", repr(maker)), signature, context))
+
+
+def misfit(name: str, signature: inspect.Signature, env_config: Mapping[str, Any]) -> str:
+    """The sentence for an `env_config` that `name(signature)` does not accept."""
+    accepted = [parameter.name for parameter in signature.parameters.values()]
+    unknown = [str(key) for key in env_config if key not in accepted]
+    sentence = f"env_config={dict(env_config)!r} does not fit {name}{signature}"
+    for key in unknown[:1]:
+        near = difflib.get_close_matches(key, accepted, n=1)
+        sentence += f": it has no {key!r}" + (f"; did you mean {near[0]!r}?" if near else "")
+    if not unknown:
+        sentence += ": give all that it needs in env_config, or let it take one argument, the env_config"
+    return sentence
+
+
+def is_jax_env(env: Any) -> bool:
+    """Whether `env` is a JAX environment (`athlete.core.Env`) or a class of them."""
+    # Only a process that has imported athlete.core can hold one; asking must not import JAX.
+    core = sys.modules.get("athlete.core")
+    if core is None:
+        return False
+    return isinstance(env, core.Env) or (isinstance(env, type) and issubclass(env, core.Env))
+
+
+def _is_config(parameter: inspect.Parameter) -> bool:
+    positional = parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
+    return positional and ("EnvContext" in str(parameter.annotation) or parameter.name in _CONFIG_NAMES)
+
+
+def _binds(signature: inspect.Signature, *args: Any, **kwargs: Any) -> bool:
+    try:
+        signature.bind(*args, **kwargs)
+    except TypeError:
+        return False
+    return True

@@ -1,0 +1,222 @@
+"""Gymnasium's environments as a `Source`: rows of NumPy arrays that the loop steps and resets."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing.connection
+import traceback
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from athlete import spaces
+from athlete.core import Array, Key, Source, Spec, Step, Tree
+from athlete.env.errors import EnvError
+from athlete.env.gymnasium import FAILURE, VectorEnv, describe_row, make_vector, require_no_autoreset, to_space
+
+
+class GymnasiumSource(Source):
+    """Rows of a Gymnasium environment, in this process or in worker processes over shared memory.
+
+    Args:
+        env: whatever `make_gymnasium` takes, or a ready-made vector environment with autoreset disabled.
+        env_config: what the environment is made with.
+        num_workers: 0 steps all rows in this process; else every row has a process of its own.
+        num_envs_per_worker: there are `max(num_workers, 1) * num_envs_per_worker` rows.
+        seeded_resets: seed every reset from its key and row, so that a run can be repeated exactly (evaluation). Else
+            only `reset` seeds and `reset_where` goes on with the environment's own random numbers (training).
+
+    Observations have the dtypes of `spec.obs` (never 64 bits), rewards are float32, flags bool; `info` is the
+    dictionary of Gymnasium's vector environments.
+
+    Raises:
+        ValueError: as `make_gymnasium` and `make_vector`; a ready-made vector that resets its rows by itself.
+        EnvError: from any method, if an environment raises or a worker process dies. `close` still works then.
+    """
+
+    def __init__(
+        self,
+        env: Any,
+        env_config: Mapping[str, Any] | None = None,
+        *,
+        num_workers: int = 0,
+        num_envs_per_worker: int = 1,
+        seeded_resets: bool = False,
+    ):
+        if isinstance(env, VectorEnv):
+            require_no_autoreset(env)
+        self._is_foreign = isinstance(env, VectorEnv)
+        self.vector: Any = env if self._is_foreign else make_vector(env, env_config, num_workers, num_envs_per_worker)
+        self.rows: int = self.vector.num_envs
+        self._processes = getattr(self.vector, "processes", [])
+        self._lost_process = False
+        try:
+            self.spec = Spec(
+                to_space(self.vector.single_observation_space, "observation_space"),
+                to_space(self.vector.single_action_space, "action_space"),
+            )
+        except ValueError:
+            self.close()
+            raise
+        self._seeded_resets = seeded_resets
+        self._own_obs = _copier(self.spec.obs)
+        self._fit_action = _action_fitter(self.vector.single_action_space)
+        # For the message if a worker dies, which cannot tell any more where it was.
+        self._seeds: list[int | None] = [None] * self.rows
+        self._resets = np.zeros(self.rows, int)
+        self._steps = 0  # vector steps taken, and how many when each row's episode began
+        self._started = np.zeros(self.rows, int)
+        self._call = "reset"
+
+    def reset(self, key: Key) -> Tree:
+        seed = _seed(key)
+        self._call = "reset"
+        self._seeds = [seed + row for row in range(self.rows)]
+        self._resets[:] = 0
+        self._started[:] = self._steps
+        obs, _ = self._run(lambda: self.vector.reset(seed=seed))
+        return self._own_obs(obs)
+
+    def step(self, action: Tree, key: Key) -> Step:
+        taken = self._fit_action(spaces.to_environment(self.spec.action, _to_numpy(action)))
+        self._call = taken
+        self._steps += 1
+        obs, reward, terminated, truncated, info = self._run(lambda: self.vector.step(taken))
+        return Step(self._own_obs(obs), reward.astype(np.float32), terminated, truncated, info)
+
+    def reset_where(self, done: Array, obs: Tree, key: Key) -> Tree:
+        done = np.array(done, bool)
+        if not done.any():
+            return obs
+        seed = _seed(key) if self._seeded_resets else None
+        self._call = "reset"
+        self._started[done] = self._steps
+        self._resets[done] += 1
+        if seed is not None:
+            self._resets[done] = 0
+            self._seeds = [seed + row if done[row] else old for row, old in enumerate(self._seeds)]
+        fresh, _ = self._run(lambda: self.vector.reset(seed=seed, options={"reset_mask": done.copy()}))
+        fresh = self._own_obs(fresh)
+        if self._is_foreign:
+            self._require_untouched(fresh, obs, ~done)
+        return fresh
+
+    def close(self) -> None:
+        if self.vector.closed:
+            return
+        if not self._lost_process:
+            with warnings.catch_warnings(), contextlib.suppress(Exception):
+                warnings.simplefilter("ignore")  # that a step is pending: so it is after Ctrl-C
+                self.vector.close(**({"timeout": 2.0} if self._processes else {}))
+                return
+        # Gymnasium's way of closing talks to every process and does not survive the loss of one.
+        for process in self._processes:
+            process.terminate()
+        for process in self._processes:
+            process.join(2.0)
+            if process.is_alive():
+                process.kill()
+        self.vector.closed = True
+
+    def _run(self, call: Callable[[], tuple]) -> tuple:
+        """What a call of the vector returns; EnvError with the whole story if something failed in it."""
+        try:
+            result = call()
+        except (EOFError, ConnectionError) as error:
+            self._lost_process = True
+            raise EnvError(self._obituary()) from error
+        except Exception as error:
+            raise EnvError(f"{traceback.format_exc()}{self.vector!r} failed in {self._told_call()}") from error
+        if FAILURE in result[-1]:
+            raise EnvError("\n\n".join(failure for failure in result[-1][FAILURE] if failure))
+        return result
+
+    def _obituary(self) -> str:
+        """Which worker processes died and what each was doing."""
+        multiprocessing.connection.wait([process.sentinel for process in self._processes], timeout=2.0)
+        lines = []
+        for row, process in enumerate(self._processes):
+            if process.exitcode is not None:
+                killed = " (killed; is the memory full?)" if process.exitcode == -9 else ""
+                seed, resets, steps = self._seeds[row], int(self._resets[row]), int(self._steps - self._started[row])
+                lines.append(
+                    f"worker process {row} died with exit code {process.exitcode}{killed}. "
+                    + describe_row(row, seed, resets, steps, self._told_call(row))
+                )
+        return "\n".join(lines) or f"the connection to a worker process broke in {self._told_call()}"
+
+    def _told_call(self, row: int | None = None) -> str:
+        if isinstance(self._call, str):
+            return self._call
+        return f"step({self._call if row is None else _map(lambda leaf: leaf[row], self._call)!r})"
+
+    def _require_untouched(self, fresh: Tree, obs: Tree, kept: np.ndarray) -> None:
+        """Catch a vector environment that resets more rows than `reset_mask` names, whatever its metadata say."""
+        same = _map(
+            lambda new, old: np.array_equal(new[kept], np.asarray(old)[kept], equal_nan=new.dtype.kind == "f"),
+            fresh,
+            obs,
+        )
+        if not all(_leaves(same)):
+            raise EnvError(
+                f"{self.vector!r} ignores options['reset_mask']: rows that it was not asked to reset have changed. "
+                "Pass the id, the class or a factory of one row, so that Athlete makes the vector"
+            )
+
+
+def _seed(key: Key) -> int:
+    """A seed below 2**30 from a JAX key; rows take it and its successors."""
+    return int(np.random.SeedSequence(np.asarray(key).ravel().tolist()).generate_state(1)[0] >> 2)
+
+
+def _map(function: Callable[..., Any], tree: Tree, *others: Tree) -> Tree:
+    """`function` over the arrays of nested tuples and dictionaries."""
+    if isinstance(tree, tuple):
+        return tuple(_map(function, *parts) for parts in zip(tree, *others, strict=True))
+    if isinstance(tree, dict):
+        return {name: _map(function, tree[name], *(other[name] for other in others)) for name in tree}
+    return function(tree, *others)
+
+
+def _leaves(tree: Tree) -> list:
+    if isinstance(tree, tuple | dict):
+        return [leaf for part in (tree.values() if isinstance(tree, dict) else tree) for leaf in _leaves(part)]
+    return [tree]
+
+
+def _to_numpy(tree: Tree) -> Tree:
+    return _map(np.asarray, tree)
+
+
+def _copier(space: spaces.Space) -> Callable[[Tree], Tree]:
+    """A function that copies a vector's buffers into fresh arrays of the space's dtypes."""
+    if isinstance(space, spaces.Tuple):
+        copiers = [_copier(part) for part in space.spaces]
+        return lambda obs: tuple(copy(part) for copy, part in zip(copiers, obs, strict=True))
+    if isinstance(space, spaces.Dict):
+        named = {name: _copier(part) for name, part in space.items}
+        return lambda obs: {name: copy(obs[name]) for name, copy in named.items()}
+    dtype = space.dtype
+    return lambda obs: np.array(obs, dtype)
+
+
+def _action_fitter(space: Any) -> Callable[[Tree], Tree]:
+    """A function that gives actions the exact dtypes and bounds of a Gymnasium space.
+
+    Rescaling in float32 may end a rounding error outside the bounds, which environments that look refuse.
+    """
+    if hasattr(space, "spaces"):
+        if isinstance(space.spaces, Mapping):
+            named = {name: _action_fitter(part) for name, part in space.spaces.items()}
+            return lambda action: {name: fit(action[name]) for name, fit in named.items()}
+        fitters = [_action_fitter(part) for part in space.spaces]
+        return lambda action: tuple(fit(part) for fit, part in zip(fitters, action, strict=True))
+    dtype = space.dtype
+    if not hasattr(space, "low"):
+        return lambda action: action.astype(dtype, copy=False)
+    low, high = space.low, space.high
+    if dtype.kind == "f":
+        return lambda action: np.minimum(np.maximum(action.astype(dtype, copy=False), low), high)
+    return lambda action: np.rint(action.clip(low, high)).astype(dtype)

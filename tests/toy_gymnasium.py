@@ -1,0 +1,94 @@
+"""Tiny Gymnasium environments for tests. Apart, so that worker processes import neither JAX nor pytest with them."""
+
+import os
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces as gs
+
+
+class Counter(gymnasium.Env):
+    """Shows its step counter and a number drawn at the reset; terminates after `length`, is cut after `limit`."""
+
+    observation_space = gs.Dict({"count": gs.Box(0, 100, (1,), np.float32), "drawn": gs.Discrete(1000, start=5)})
+    action_space = gs.Discrete(3, start=1)
+
+    def __init__(self, env_config):
+        self.length = env_config.get("length", 3) + env_config.vector_index
+        self.limit = env_config.get("limit", 1000)
+        self.trouble = env_config.get("trouble", {})
+        self.context = env_config
+
+    def _observe(self):
+        return {"count": np.array([self.count], np.float32), "drawn": self.drawn}
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.count, self.drawn = 0, int(self.np_random.integers(5, 1005))
+        return self._observe(), {}
+
+    def step(self, action):
+        assert action in self.action_space, action
+        self.count += 1
+        if self.trouble.get(self.context.vector_index) == self.count:
+            raise ZeroDivisionError("the 100% track %s is broken")
+        return (
+            self._observe(),
+            float(action),
+            self.count >= self.length,
+            self.count >= self.limit,
+            {"count": self.count},
+        )
+
+
+class Dies(Counter):
+    def step(self, action):
+        if self.context.worker_index == 2:
+            os._exit(3)
+        return super().step(action)
+
+
+class Space:  # stands for gym.spaces.Space: known by its name, gym need not be installed
+    pass
+
+
+class Box(Space):
+    low, high, shape, dtype = np.zeros(2), np.ones(2), (2,), np.dtype(np.float64)
+
+
+class Discrete(Space):
+    n = 2
+
+
+class Old:
+    """As written for gym 0.21: no base class of Gymnasium, its own spaces, `seed` apart from `reset`."""
+
+    observation_space, action_space = Box(), Discrete()
+    seeded = None
+
+    def seed(self, seed):
+        self.seeded = seed
+
+    def reset(self):
+        self.count = 0
+        return np.zeros(2)
+
+    def step(self, action):
+        self.count += 1
+        cut = self.count == 3
+        return np.ones(2), 1.0, self.count >= 2, {"TimeLimit.truncated": True} if cut else {}
+
+    def render(self, mode="human"):
+        return f"drawn as {mode}"
+
+
+class HalfMigrated(gymnasium.Env):
+    """A gymnasium.Env whose methods still answer as of old."""
+
+    observation_space, action_space = gs.Box(0, 1, (2,), np.float32), gs.Discrete(2)
+
+    def reset(self, seed=None, options=None):
+        return np.zeros(2, np.float32)
+
+    def step(self, action):
+        return np.ones(2, np.float32), 1.0, True, {}
