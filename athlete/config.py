@@ -275,6 +275,17 @@ class AlgorithmConfig:
     def get(self, name: str, default: Any = None) -> Any:
         return self._values.get(SPELLINGS.get(name, name), default)
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not name.startswith("_") and SPELLINGS.get(name, name) in self.__dict__.get("_values", {}):
+            self._set(None, {name: value})
+        elif name.startswith("_"):
+            object.__setattr__(self, name, value)
+        else:
+            raise AttributeError(f"{self._title()} has no {name!r}{self._nearest(name, None)}")
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        self._set(None, {name: value})
+
     def __getitem__(self, name: str) -> Any:
         return getattr(self, name)
 
@@ -306,6 +317,9 @@ class AlgorithmConfig:
 
     def validate(self) -> None:
         """Raise ValueError where settings do not fit one another."""
+        for name, value in self._values.items():
+            if is_search(value):
+                raise ValueError(f"{self._title()}: {name}={value!r} is a search space; give the config to tune.run")
         if self.env is None:
             raise ValueError(
                 f"{self._title()}: no environment; say .environment('CartPole-v1') or .build(env='CartPole-v1')"
@@ -400,6 +414,7 @@ class AlgorithmConfig:
                 f"{self._title()}: the configuration of a built algorithm is frozen; change a .copy() and build that"
             )
         hints = self._agent_hints()
+        values, chosen = dict(self._values), set(self._chosen)
         for given, value in settings.items():
             name = SPELLINGS.get(given, given)
             where = f"{section}({given}={value!r})" if section else f"{given}={value!r}"
@@ -408,9 +423,11 @@ class AlgorithmConfig:
                     logger.info("%s: %s", where, IGNORED[name])
                 continue
             self._check(name, given, value, section, where, hints)
-            self._values[name] = self._merged(name, value)
-            self._chosen.add(name)
-        self._check_together(section, settings)
+            values[name] = self._merged(name, value)
+            chosen.add(name)
+        if {"minibatch_size", "train_batch_size"} <= chosen:
+            _check_minibatch(values, section, settings)
+        self._values, self._chosen = values, chosen
         return self
 
     def _check(self, name: str, given: str, value: Any, section: str | None, where: str, hints: dict) -> None:
@@ -421,6 +438,8 @@ class AlgorithmConfig:
         own = SETTINGS[name].section if name in SETTINGS else "training"
         if section is not None and own != section:
             raise ValueError(f"{where}: {given!r} belongs to .{own}(...)")
+        if is_search(value):
+            return
         if name in SETTINGS:
             expected = check_setting(SETTINGS[name].kind, value)
         else:
@@ -430,23 +449,13 @@ class AlgorithmConfig:
         if name == "model":
             from athlete.models.catalog import check_model
 
-            check_model(value)
+            check_model({entry: part for entry, part in value.items() if not is_search(part)})
 
     def _merged(self, name: str, value: Any) -> Any:
         """Dictionaries merge key by key; all else is replaced."""
-        if SETTINGS.get(name, Setting("", None, "")).kind == "dict":
+        if SETTINGS.get(name, Setting("", None, "")).kind == "dict" and not is_search(value):
             return {**self._values[name], **value}
         return value
-
-    def _check_together(self, section: str | None, settings: Mapping[str, Any]) -> None:
-        """The one misfit that two settings of one call can have; the rest is seen at `build`."""
-        both = {"minibatch_size", "train_batch_size"} <= self._chosen
-        if both and self._values["minibatch_size"] > self._values["train_batch_size"]:
-            raise ValueError(
-                f"{section or 'config'}({', '.join(f'{name}={value!r}' for name, value in settings.items())}): "
-                f"minibatch_size={self._values['minibatch_size']} does not fit "
-                f"train_batch_size={self._values['train_batch_size']}"
-            )
 
     def _nearest(self, given: str, section: str | None) -> str:
         known = [*self._values, *SPELLINGS, *IGNORED]
@@ -457,6 +466,22 @@ class AlgorithmConfig:
                 return f"; did you mean {near[0]!r}?"
         near = difflib.get_close_matches(given, known, n=1)
         return f"; did you mean {near[0]!r}?" if near else f"; `help({type(self).__name__}.training)` lists what it has"
+
+
+def _check_minibatch(values: Mapping[str, Any], section: str | None, settings: Mapping[str, Any]) -> None:
+    """The one misfit that shows at the call; whatever needs the environments is seen at `build`."""
+    minibatch, batch = values["minibatch_size"], values["train_batch_size"]
+    if is_search(minibatch) or is_search(batch) or minibatch <= batch:
+        return
+    given = ", ".join(f"{name}={value!r}" for name, value in settings.items())
+    raise ValueError(f"{section or 'config'}({given}): minibatch_size={minibatch} does not fit train_batch_size={batch}")
+
+
+def is_search(value: Any) -> bool:
+    """Whether `value` is a place in a search space, which `tune.run` fills in: `tune.uniform(0, 1)`, a grid."""
+    if isinstance(value, Mapping):
+        return set(value) == {"grid_search"}
+    return type(value).__module__ == "athlete.tune.space"
 
 
 def _section_names() -> list[str]:

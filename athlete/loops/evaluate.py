@@ -121,7 +121,7 @@ def _carry(agent: Agent, view: Tree, key: Array, rows: int) -> Tree:
 
 def _nth(key: Key, number: int) -> np.ndarray:
     """A key's data for the part that begins at `number`: another one for each, without a compiled call."""
-    return np.asarray(key, np.uint32) + np.array([0, number], np.uint32)
+    return np.random.SeedSequence([*np.asarray(key).tolist(), number]).generate_state(2)
 
 
 def _join(parts: list[Evaluation]) -> Evaluation:

@@ -80,7 +80,7 @@ class CompiledTraining:
         return evaluate_compiled(self.agent, self.env, view, key, episodes, explore)
 
     def restore(self, run: Run) -> None:
-        self.run = jax.device_put(run)
+        self.run = jax.device_put(run, may_alias=False)  # its buffers will be given away
 
     def close(self) -> None:
         pass

@@ -1,0 +1,574 @@
+"""`Algorithm`: what users hold. A configuration, an agent in its environment, and RLlib's methods."""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+import sys
+import time
+from collections import deque
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from athlete.config import AlgorithmConfig
+from athlete.core import Run, Source, Tree
+from athlete.env.world import World, env_name, find_world
+from athlete.loops.collect import spec_of
+from athlete.loops.compiling import compilations, set_up
+from athlete.loops.evaluate import Evaluation
+from athlete.loops.host import act
+from athlete.loops.train import CompiledTraining, HostedTraining, Progress, Training
+from athlete.policy import Policy
+from athlete.version import __version__
+
+logger = logging.getLogger("athlete")
+
+EVALUATION_SALT = 0x45564131  # keeps the keys of evaluations apart from those of training
+
+
+class Algorithm:
+    """An algorithm in its environment: `train()`, `evaluate()`, `save()`, `restore()`, `compute_single_action()`.
+
+    Made by `PPOConfig()....build()`, or read back by `Algorithm.from_checkpoint(path)`.
+    """
+
+    def __init__(self, config: AlgorithmConfig):
+        set_up()
+        self._show_log(config.log_level)
+        self.config = config
+        self.seed: int = config.seed if config.seed is not None else int.from_bytes(os.urandom(4), "little")
+        self._check_devices()
+        self._world = find_world(config.env, config.env_config, config.backend)
+        self._check_environment()
+        self._training = self._start_training()
+        self._evaluation_worlds: dict[str, World] = {}
+        self._evaluation_source: Source | None = None
+        self._callbacks = self._make_callbacks()
+        self._window_returns: deque[float] = deque(maxlen=config.metrics_num_episodes_for_smoothing)
+        self._window_lengths: deque[int] = deque(maxlen=config.metrics_num_episodes_for_smoothing)
+        self.iteration = 0
+        self._timesteps_total = 0
+        self._episodes_total = 0
+        self._time_total = 0.0
+        self._restored_at = (0, 0, 0.0)  # iteration, timesteps, seconds
+        self._compilations_seen = 0
+        self._policy: Policy | None = None
+        self._stopped = False
+        self._callbacks.on_algorithm_init(algorithm=self)
+
+    # Training -----------------------------------------------------------------------------------------------------
+
+    @property
+    def training_iteration(self) -> int:
+        return self.iteration
+
+    @property
+    def agent(self):
+        """The bound agent: an `athlete.core.Agent`."""
+        return self._training.agent
+
+    @property
+    def run(self) -> Run:
+        """The whole state of the training. The next `train()` uses it up: copy what you keep."""
+        return self._training.run
+
+    def train(self) -> dict[str, Any]:
+        """Collect and learn, at least one iteration, and tell how it went; evaluate where the interval says so."""
+        self._refuse_if_stopped("train")
+        start = time.perf_counter()
+        batch = self._training.rows * self._training.length
+        iterations = max(1, -(-self.config.min_sample_timesteps_per_iteration // batch))
+        parts = [self._training.advance(iterations)]
+        while time.perf_counter() - start < (self.config.min_time_s_per_iteration or 0.0):
+            parts.append(self._training.advance(iterations))
+        self._policy = None
+        steps = batch * iterations * len(parts)
+        self.iteration += 1
+        self._timesteps_total += steps
+        progress = _joined(parts)
+        result = self._result(progress, steps, time.perf_counter() - start)
+        interval = self.config.evaluation_interval
+        if interval and self.iteration % interval == 0:
+            result.update(self.evaluate())
+        seconds = time.perf_counter() - start
+        self._time_total += seconds
+        result |= {
+            "time_this_iter_s": seconds,
+            "time_total_s": self._time_total,
+            "time_since_restore": self._time_total - self._restored_at[2],
+        }
+        self._callbacks.on_train_result(algorithm=self, result=result)
+        return result
+
+    def _result(self, progress: Progress, steps: int, seconds: float) -> dict[str, Any]:
+        """One iteration under RLlib's keys; statistics over the last `metrics_num_episodes_for_smoothing` episodes."""
+        self._window_returns.extend(progress.returns.tolist())
+        self._window_lengths.extend(progress.lengths.tolist())
+        self._episodes_total += len(progress.returns)
+        timers = {f"{name}_time_ms": 1000.0 * part for name, part in progress.seconds.items()}
+        timers["training_iteration_time_ms"] = 1000.0 * seconds
+        count, compile_seconds = compilations()
+        new, self._compilations_seen = count - self._compilations_seen, count
+        stats = {**progress.metrics, "num_agent_steps_trained": self._timesteps_total}
+        return {
+            **episode_statistics(self._window_returns, self._window_lengths),
+            "episodes_this_iter": len(progress.returns),
+            "episodes_total": self._episodes_total,
+            "timesteps_this_iter": steps,
+            "timesteps_total": self._timesteps_total,
+            "agent_timesteps_total": self._timesteps_total,
+            "training_iteration": self.iteration,
+            "iterations_since_restore": self.iteration - self._restored_at[0],
+            "timesteps_since_restore": self._timesteps_total - self._restored_at[1],
+            "num_env_steps_sampled": self._timesteps_total,
+            "num_env_steps_trained": self._timesteps_total,
+            "num_env_steps_sampled_this_iter": steps,
+            "num_env_steps_trained_this_iter": steps,
+            "info": {
+                "learner": {"default_policy": {"learner_stats": stats}},
+                "num_env_steps_sampled": self._timesteps_total,
+                "num_env_steps_trained": self._timesteps_total,
+            },
+            "timers": timers,
+            "perf": {
+                "env_steps_per_second": steps / max(seconds, 1e-9),
+                "compilations_this_iter": new,
+                "compilations": count,
+                "compile_time_s": compile_seconds,
+                "memory_mib": memory_mib(),
+            },
+            "num_healthy_workers": self.config.num_rollout_workers,
+            "done": False,
+            "date": time.strftime("%Y-%m-%d_%H-%M-%S"),
+            "timestamp": int(time.time()),
+            "pid": os.getpid(),
+            "hostname": platform.node(),
+            "seed": self.seed,
+        }
+
+    # Evaluation ---------------------------------------------------------------------------------------------------
+
+    def evaluate(self, episodes: int | None = None, seed: int | None = None) -> dict[str, Any]:
+        """`{"evaluation": {...}}` over whole episodes, greedy unless `evaluation_config={"explore": True}`.
+
+        `episodes` is by default the configured duration. The seed is by default the training's, so that evaluating a
+        restored checkpoint gives the same numbers; it is in the result.
+        """
+        self._refuse_if_stopped("evaluate")
+        self._callbacks.on_evaluate_start(algorithm=self)
+        start = time.perf_counter()
+        unit = "episodes" if episodes is not None else self.config.evaluation_duration_unit
+        duration = episodes if episodes is not None else self.config.evaluation_duration
+        seed = self.seed if seed is None else seed
+        key = np.array([EVALUATION_SALT ^ (seed & 0xFFFFFFFF), self.iteration], np.uint32)
+        explore = bool(self.config.evaluation_config.get("explore", False))
+        if unit == "episodes":
+            found = self._play(key, duration, explore)
+        else:
+            found = self._play_timesteps(key, duration, explore)
+        measured = episode_statistics(found.returns, found.lengths) | {
+            "episodes_this_iter": len(found.returns),
+            "timesteps_this_iter": int(found.lengths.sum()),
+            "hist_stats": {"episode_reward": found.returns.tolist(), "episode_lengths": found.lengths.tolist()},
+            "seed": seed,
+            "explore": explore,
+            "time_s": time.perf_counter() - start,
+        }
+        metrics = {"evaluation": measured}
+        self._callbacks.on_evaluate_end(algorithm=self, evaluation_metrics=metrics)
+        return metrics
+
+    def _play_timesteps(self, key: np.ndarray, timesteps: int, explore: bool) -> Evaluation:
+        """Whole episodes until they add up to `timesteps`."""
+        parts: list[Evaluation] = []
+        while sum(int(part.lengths.sum()) for part in parts) < timesteps:
+            part_key = key + np.array([len(parts) << 16, 0], np.uint32)
+            parts.append(self._play(part_key, 8, explore))
+        return Evaluation(*(np.concatenate(field) for field in zip(*parts, strict=True)))
+
+    def _play(self, key: np.ndarray, episodes: int, explore: bool) -> Evaluation:
+        training = self._training
+        view = self.get_policy().view
+        world = self._evaluation_world()
+        if isinstance(training, CompiledTraining):
+            env = training.env if world is self._world else world.env
+            if env is not None:
+                return training.evaluate(view, key, episodes, explore) if env is training.env else self._play_on(
+                    env, view, key, episodes, explore
+                )
+        return self._play_hosted(world, view, key, episodes, explore)
+
+    def _play_on(self, env: Any, view: Tree, key: np.ndarray, episodes: int, explore: bool) -> Evaluation:
+        from athlete.loops.evaluate import evaluate_compiled
+
+        return evaluate_compiled(self.agent, env, view, key, episodes, explore)
+
+    def _play_hosted(self, world: World, view: Tree, key: np.ndarray, episodes: int, explore: bool) -> Evaluation:
+        from athlete.loops.evaluate import evaluate_hosted
+
+        if self._evaluation_source is None:
+            workers = self.config.evaluation_num_workers
+            side_by_side = max(1, min(8, self.config.evaluation_duration) // max(1, workers))
+            self._evaluation_source = world.source(
+                num_workers=workers, num_envs_per_worker=side_by_side, seeded_resets=True
+            )
+        return evaluate_hosted(self.agent, self._evaluation_source, view, key, episodes, explore)
+
+    def _evaluation_world(self) -> World:
+        """The environment that evaluations run on: that of training unless `evaluation_config` says otherwise."""
+        changes = self.config.evaluation_config
+        if not ({"env", "env_config"} & set(changes)):
+            return self._world
+        if "world" not in self._evaluation_worlds:
+            env_config = {**self.config.env_config, **changes.get("env_config", {})}
+            self._evaluation_worlds["world"] = find_world(
+                changes.get("env", self.config.env), env_config, self.config.backend
+            )
+        return self._evaluation_worlds["world"]
+
+    # Acting -------------------------------------------------------------------------------------------------------
+
+    def get_policy(self, policy_id: str = "default_policy") -> Policy:
+        """The acting side as it is now: a snapshot that later training does not change."""
+        self._refuse_if_stopped("get_policy")
+        if policy_id != "default_policy":
+            raise ValueError(f"get_policy({policy_id!r}): there is one policy, 'default_policy'")
+        if self._policy is None:
+            agent, state = self._training.agent, self._training.run.state
+            batch = self._training.rows * self._training.length
+            done = int(self._training.run.iteration) * batch / self.config.horizon()
+            self._policy = Policy(agent, _view(agent, state, np.float32(min(done, 1.0))), self.seed)
+        return self._policy
+
+    def compute_single_action(
+        self,
+        observation: Any,
+        state: Any = None,
+        *,
+        explore: bool | None = None,
+        full_fetch: bool = False,
+        policy_id: str = "default_policy",
+    ) -> Any:
+        """What `env.step` takes, for one observation as `env.reset` and `env.step` give it.
+
+        Greedy unless `explore=True`. For a network with memory give `state` (at first
+        `algo.get_policy().get_initial_state()`) and get `(action, state, {})`; so too with `full_fetch=True`.
+        Raises ValueError, with the space, for an observation that does not fit.
+        """
+        policy = self.get_policy(policy_id)
+        action, new_state = policy.act_one(observation, state, explore=bool(explore))
+        return (action, new_state, {}) if state is not None or full_fetch else action
+
+    def compute_actions(
+        self, observations: Any, state: Any = None, *, explore: bool | None = None, policy_id: str = "default_policy"
+    ) -> Any:
+        """Actions for many observations: a dictionary by name, as RLlib's, or a list."""
+        policy = self.get_policy(policy_id)
+        names = list(observations) if isinstance(observations, Mapping) else list(range(len(observations)))
+        states = state if state is not None else dict.fromkeys(names)
+        acted = {name: policy.act_one(observations[name], states[name], explore=bool(explore)) for name in names}
+        actions = {name: action for name, (action, _) in acted.items()}
+        new_states = {name: new for name, (_, new) in acted.items()}
+        if not isinstance(observations, Mapping):
+            actions, new_states = list(actions.values()), list(new_states.values())  # type: ignore[assignment]
+        return (actions, new_states, {}) if state is not None else actions
+
+    def get_weights(self) -> dict[str, Tree]:
+        """`{"default_policy": the learner's state}` as NumPy arrays: parameters, optimiser and normalisers."""
+        return {"default_policy": jax.device_get(self._training.run.state)}
+
+    def set_weights(self, weights: Mapping[str, Tree]) -> None:
+        """Take over what `get_weights` gave. Raises ValueError where structure or shapes differ."""
+        own = self._training.run.state
+        new = weights["default_policy"]
+        if jax.tree.structure(own) != jax.tree.structure(new):
+            raise ValueError("set_weights: these weights are of another network or algorithm")
+        for (path, a), b in zip(jax.tree_util.tree_leaves_with_path(own), jax.tree.leaves(new), strict=True):
+            if np.shape(a) != np.shape(b):
+                name = jax.tree_util.keystr(path)
+                raise ValueError(f"set_weights: {name} has shape {np.shape(b)}, and here it has {np.shape(a)}")
+        state = jax.device_put(new, may_alias=False)
+        self._training.run = self._training.run._replace(state=state)
+        self._policy = None
+
+    # Keeping ------------------------------------------------------------------------------------------------------
+
+    def save(self, checkpoint_dir: str | os.PathLike | None = None) -> str:
+        """Write a checkpoint and return its folder.
+
+        A folder that is not itself called `checkpoint_...` gets the checkpoint inside, as `checkpoint_000012`.
+        Without a folder: `$ATHLETE_RESULTS_DIR`, else `~/athlete_results`, under the algorithm's and environment's name.
+        """
+        from athlete.record.checkpoint import save_checkpoint
+
+        self._refuse_if_stopped("save")
+        folder = Path(checkpoint_dir) if checkpoint_dir is not None else self._default_folder()
+        if not folder.name.startswith("checkpoint"):
+            folder = folder / f"checkpoint_{self.iteration:06d}"
+        run = self._training.run
+        trees = {"agent": {"state": run.state, "store": run.store, "key": run.key, "iteration": run.iteration}}
+        if self._world.env is not None:
+            trees["rows"] = run.rows
+        return str(save_checkpoint(folder, jax.device_get(trees), self._metadata()))
+
+    def restore(self, checkpoint_path: str | os.PathLike) -> None:
+        """Go on from a checkpoint of the same algorithm, settings and spaces.
+
+        Exact to the last bit where the environment is compiled; on Gymnasium training goes on with new episodes.
+        Raises `CheckpointError` with a sentence that says what does not fit.
+        """
+        from athlete.record.checkpoint import check_compatible, load_checkpoint, read_metadata
+
+        self._refuse_if_stopped("restore")
+        metadata = read_metadata(checkpoint_path)
+        spec = self._training.agent.spec
+        assert spec is not None
+        check_compatible(
+            metadata, algorithm=self.config.algorithm_name, observation_space=spec.obs, action_space=spec.action
+        )
+        run = self._training.run
+        likes = {"agent": {"state": run.state, "store": run.store, "key": run.key, "iteration": run.iteration}}
+        exact = self._world.env is not None and metadata["rows"] == self._training.rows and metadata["compiled"]
+        if exact:
+            likes["rows"] = run.rows
+        loaded = load_checkpoint(checkpoint_path, likes)
+        restored = Run(rows=loaded["rows"] if exact else run.rows, **loaded["agent"])
+        if self._world.env is not None and not exact:
+            logger.warning("restored onto other environments than it was saved with: training starts new episodes")
+        self._training.restore(restored)
+        self._take_counters(metadata["counters"])
+        self.seed = metadata["seed"]
+        self._policy = None
+        self._callbacks.on_checkpoint_loaded(algorithm=self)
+
+    @classmethod
+    def from_checkpoint(cls, path: str | os.PathLike, env: Any = None, **settings: Any) -> Algorithm:
+        """The algorithm that a checkpoint was saved from, ready to go on; no configuration needed.
+
+        `env` is needed only where the environment was a function, or a class that is not imported here; `settings`
+        go over the saved ones. Nothing is executed on reading: code is never imported because a file says so.
+        """
+        from athlete.algorithms import get_config_class
+        from athlete.record.checkpoint import CheckpointError, read_metadata
+        from athlete.record.portable import from_portable
+
+        metadata = read_metadata(path)
+        saved = dict(metadata["config"])
+        if env is not None:
+            saved["env"] = None
+        saved.pop("callbacks", None)
+        try:
+            values = from_portable(saved)
+        except LookupError as error:
+            raise CheckpointError(
+                f"{path}: {error}: from_checkpoint(path, env=...) takes the environment's class or factory"
+            ) from error
+        if isinstance(values.get("env"), str):
+            _refuse_imports(values["env"], path)
+        values = {name: value for name, value in values.items() if name != "env" or value is not None}
+        config = get_config_class(metadata["algorithm"]).from_dict(values)
+        algorithm = config.build(env=env, **settings)
+        algorithm.restore(path)
+        return algorithm
+
+    def record_video(
+        self, folder: str | os.PathLike, episodes: int = 1, *, explore: bool = False, seed: int | None = None
+    ) -> list[str]:
+        """Film `episodes` episodes as mp4 files into `folder`; their paths. Works without a screen."""
+        from athlete.record.video import record_episodes
+
+        policy = self.get_policy()
+
+        def choose(observation: Any, state: Any, first: bool) -> tuple[Any, Any]:
+            return policy.act_one(observation, state, explore=explore, first=first)
+
+        films = record_episodes(
+            self._evaluation_world().make_for_film, choose, Path(folder), episodes, self.seed if seed is None else seed
+        )
+        return [str(film.path) for film in films]
+
+    def stop(self) -> None:
+        """Close environments and end worker processes. May be called twice."""
+        if not self._stopped:
+            self._stopped = True
+            self._training.close()
+            if self._evaluation_source is not None:
+                self._evaluation_source.close()
+
+    def __enter__(self) -> Algorithm:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    # Inside -------------------------------------------------------------------------------------------------------
+
+    def _start_training(self) -> Training:
+        config, world = self.config, self._world
+        key = np.array([0, self.seed & 0xFFFFFFFF], np.uint32)
+        if world.env is not None:
+            agent = config.make_agent(spec_of(world.env))
+            return CompiledTraining(agent, world.env, config.rows(), config.fragment_length(), config.horizon(), key)
+        source = world.source(
+            num_workers=config.num_rollout_workers, num_envs_per_worker=config.num_envs_per_worker
+        )
+        try:
+            agent = config.make_agent(source.spec)
+            return HostedTraining(agent, source, config.fragment_length(), config.horizon(), key)
+        except BaseException:
+            source.close()
+            raise
+
+    def _check_environment(self) -> None:
+        """Find what is wrong with an environment before training does."""
+        if self.config.disable_env_checking or self._world.is_twin:
+            return
+        from athlete.env.check import check_env
+
+        if self._world.env is not None:
+            check_env(self._world.env)
+            return
+        from athlete.env.gymnasium import make_gymnasium
+
+        env = make_gymnasium(self._world.maker, self._world.env_config)
+        try:
+            check_env(env)
+        finally:
+            env.close()
+
+    def _check_devices(self) -> None:
+        wanted = self.config.num_gpus
+        if wanted and wanted > (found := sum(device.platform == "gpu" for device in jax.devices())):
+            raise ValueError(
+                f"resources(num_gpus={wanted}): JAX sees {found} GPUs here; install a JAX for your GPU "
+                "(`pip install -U 'jax[cuda12]'`), or leave num_gpus out; `athlete doctor` shows the devices"
+            )
+
+    def _make_callbacks(self) -> Any:
+        from athlete.callbacks import DefaultCallbacks
+
+        callbacks = self.config.get("callbacks") or DefaultCallbacks
+        return callbacks() if isinstance(callbacks, type) else callbacks
+
+    def _show_log(self, level: str) -> None:
+        logger.setLevel(logging.getLevelName("WARNING" if level == "WARN" else level))
+
+    def _metadata(self) -> dict[str, Any]:
+        from athlete.record.checkpoint import space_to_json
+        from athlete.record.portable import to_portable
+
+        spec = self._training.agent.spec
+        assert spec is not None
+        return {
+            "algorithm": self.config.algorithm_name,
+            "environment": env_name(self.config.env),
+            "observation_space": space_to_json(spec.obs),
+            "action_space": space_to_json(spec.action),
+            "config": to_portable(self.config.chosen()),
+            "seed": self.seed,
+            "rows": self._training.rows,
+            "compiled": self._world.env is not None,
+            "counters": {
+                "iteration": self.iteration,
+                "timesteps_total": self._timesteps_total,
+                "episodes_total": self._episodes_total,
+                "time_total_s": self._time_total,
+                "window_returns": list(self._window_returns),
+                "window_lengths": list(self._window_lengths),
+            },
+            "versions": {
+                "athlete": __version__,
+                "jax": jax.__version__,
+                "numpy": np.__version__,
+                "python": platform.python_version(),
+            },
+        }
+
+    def _take_counters(self, counters: Mapping[str, Any]) -> None:
+        self.iteration = counters["iteration"]
+        self._timesteps_total = counters["timesteps_total"]
+        self._episodes_total = counters["episodes_total"]
+        self._time_total = counters["time_total_s"]
+        self._restored_at = (self.iteration, self._timesteps_total, self._time_total)
+        self._window_returns.clear()
+        self._window_returns.extend(counters["window_returns"])
+        self._window_lengths.clear()
+        self._window_lengths.extend(counters["window_lengths"])
+
+    def _default_folder(self) -> Path:
+        root = os.environ.get("ATHLETE_RESULTS_DIR")
+        base = Path(root) if root else Path.home() / "athlete_results"
+        name = "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in env_name(self.config.env))
+        return base / f"{self.config.algorithm_name}_{name}"
+
+    def _refuse_if_stopped(self, method: str) -> None:
+        if self._stopped:
+            raise RuntimeError(f"{method}(): this algorithm was stopped; build a new one or Algorithm.from_checkpoint")
+
+
+def episode_statistics(returns: Any, lengths: Any) -> dict[str, float]:
+    """RLlib's statistics of finished episodes; NaN where there are none."""
+    if not len(returns):
+        nan = float("nan")
+        return {
+            "episode_reward_mean": nan,
+            "episode_reward_min": nan,
+            "episode_reward_max": nan,
+            "episode_len_mean": nan,
+        }
+    return {
+        "episode_reward_mean": float(np.mean(returns)),
+        "episode_reward_min": float(np.min(returns)),
+        "episode_reward_max": float(np.max(returns)),
+        "episode_len_mean": float(np.mean(lengths)),
+    }
+
+
+def memory_mib() -> float:
+    """The resident memory of this process in MiB; NaN where the system does not tell."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+    except (OSError, AttributeError, ValueError):
+        pass
+    try:
+        import resource
+
+        unit = 2**20 if sys.platform == "darwin" else 2**10
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+    except ImportError:
+        return float("nan")
+
+
+def _joined(parts: list[Progress]) -> Progress:
+    if len(parts) == 1:
+        return parts[0]
+    metrics = {name: float(np.mean([part.metrics[name] for part in parts])) for name in parts[0].metrics}
+    seconds = {name: sum(part.seconds[name] for part in parts) for name in parts[0].seconds}
+    returns, lengths = (np.concatenate(field) for field in zip(*((part.returns, part.lengths) for part in parts), strict=True))
+    return Progress(metrics, returns, lengths, seconds)
+
+
+@jax.jit
+def _view(agent: Any, state: Tree, progress: Any) -> Tree:
+    # A copy: the state's own buffers are given away by the next iteration.
+    return jax.tree.map(lambda leaf: leaf.copy(), agent.view(state, progress))
+
+
+def _refuse_imports(env_id: str, path: Any) -> None:
+    """A checkpoint may name an environment, but not code to import for it."""
+    from athlete.env.registry import registered
+    from athlete.record.checkpoint import CheckpointError
+
+    module = env_id.partition(":")[0] if ":" in env_id else env_id.rpartition(".")[0]
+    dotted = ":" in env_id or (module and module.isidentifier() and not env_id.startswith("ALE/"))
+    if dotted and registered(env_id) is None and module.split(".")[0] not in sys.modules:
+        raise CheckpointError(
+            f"{path}: the environment {env_id!r} lives in a module that is not imported here; import {module!r} "
+            "first if you trust it, or pass env="
+        )

@@ -1,0 +1,137 @@
+"""Which environment a configuration means, and where it runs: compiled, or hosted by Gymnasium."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from athlete.core import Env, Source, Spec
+from athlete.env.registry import EnvContext, create, is_jax_env, resolve
+
+logger = logging.getLogger("athlete")
+
+
+class World(NamedTuple):
+    """An environment, ready to be used in either way. `env` is None where it lives outside JAX."""
+
+    name: str
+    env: Env | None
+    maker: Any  # what `athlete.env.source.GymnasiumSource` takes
+    env_config: dict[str, Any]
+    is_twin: bool
+
+    def source(self, *, num_workers: int = 0, num_envs_per_worker: int = 1, seeded_resets: bool = False) -> Source:
+        """Rows of it on Gymnasium."""
+        from athlete.env.source import GymnasiumSource
+
+        return GymnasiumSource(
+            self.maker,
+            self.env_config,
+            num_workers=num_workers,
+            num_envs_per_worker=num_envs_per_worker,
+            seeded_resets=seeded_resets,
+        )
+
+    def make_for_film(self) -> Any:
+        """One environment, Gymnasium's way, that renders arrays."""
+        if self.env is not None and not self.is_twin:
+            return FilmedEnv(self.env)
+        from athlete.env.gymnasium import make_gymnasium
+
+        return make_gymnasium(self.maker, {**self.env_config, "render_mode": "rgb_array"})
+
+
+def find_world(env: Any, env_config: Mapping[str, Any], backend: str) -> World:
+    """The environment that `env` names, compiled where it can be and `backend` allows.
+
+    Raises ValueError where `backend="jax"` and there is no JAX form, or where the environment cannot be made.
+    """
+    name = env_name(env)
+    config = dict(env_config)
+    resolved = resolve(env)
+    if isinstance(resolved, str):
+        return _find_by_id(resolved, config, backend)
+    if is_jax_env(resolved):
+        jax_env = create(resolved, EnvContext(config)) if isinstance(resolved, type) else resolved
+        return World(name, _checked_backend(jax_env, name, backend), resolved, config, False)
+    if callable(resolved) and not isinstance(resolved, type) and not hasattr(resolved, "step"):
+        made = create(resolved, EnvContext(config))  # a factory: only its product tells which kind it makes
+        if is_jax_env(made):
+            return World(name, _checked_backend(made, name, backend), resolved, config, False)
+        if hasattr(made, "close"):
+            made.close()
+    if backend == "jax":
+        raise ValueError(f"environment({name}, backend='jax'): it is no JAX environment (athlete.core.Env)")
+    return World(name, None, resolved, config, False)
+
+
+def _find_by_id(env_id: str, config: dict[str, Any], backend: str) -> World:
+    if backend == "gymnasium":
+        return World(env_id, None, env_id, config, False)
+    from athlete.env.twins import find_twin
+
+    twin, why = find_twin(env_id, config)
+    if twin is None and backend == "jax":
+        raise ValueError(f"environment({env_id!r}, backend='jax'): {why}")
+    if twin is not None or config:
+        logger.info(why)
+    return World(env_id, twin, env_id, config, twin is not None)
+
+
+def _checked_backend(env: Env, name: str, backend: str) -> Env:
+    if backend == "gymnasium":
+        raise ValueError(f"environment({name}, backend='gymnasium'): it is a JAX environment; leave backend out")
+    return env
+
+
+def env_name(env: Any) -> str:
+    """How an environment is called in names of folders and messages."""
+    if isinstance(env, str):
+        return env
+    if isinstance(env, type):
+        return env.__name__
+    return getattr(env, "__name__", type(env).__name__)
+
+
+class FilmedEnv:
+    """A JAX environment in the form of Gymnasium's, one row, for films: needs `render(state)` giving uint8 [H, W, 3]."""
+
+    def __init__(self, env: Env):
+        import jax
+
+        from athlete.ops.random import unwrap, wrap
+
+        if not hasattr(env, "render"):
+            raise ValueError(
+                f"{type(env).__name__} cannot be filmed: give it a method render(state) that returns an image, "
+                "a uint8 array [height, width, 3]"
+            )
+        self.env = env
+        self.metadata = {"render_fps": getattr(env, "render_fps", 30)}
+        self.spec: Spec = Spec(env.observation_space, env.action_space)
+        self._reset = jax.jit(lambda key: env.reset(wrap(key)))
+        self._step = jax.jit(lambda state, action, key: env.step(state, action, wrap(key)))
+        self._next_key = jax.jit(lambda key: unwrap(jax.random.split(wrap(key))))
+        self._key: Any = None
+        self._state: Any = None
+
+    def reset(self, *, seed: int = 0) -> tuple[Any, dict]:
+        import numpy as np
+
+        self._key, key = self._next_key(np.array([0, seed], np.uint32))
+        self._state, obs = self._reset(key)
+        return obs, {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict]:
+        self._key, key = self._next_key(self._key)
+        self._state, step = self._step(self._state, action, key)
+        return step.obs, float(step.reward), bool(step.terminated), bool(step.truncated), {}
+
+    def render(self) -> Any:
+        import numpy as np
+
+        return np.asarray(self.env.render(self._state))  # type: ignore[attr-defined]
+
+    def close(self) -> None:
+        self._state = None

@@ -1,0 +1,102 @@
+"""A policy as users act with it: one observation in, what `env.step` takes out."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import jax
+import numpy as np
+
+from athlete.core import Agent, Tree
+from athlete.loops.compiling import COMPILER_OPTIONS
+from athlete.loops.host import act
+from athlete.ops.random import wrap
+from athlete.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Space, Tuple, to_environment
+
+
+@functools.partial(jax.jit, static_argnames=("rows",), compiler_options=COMPILER_OPTIONS)
+def _start(agent: Agent, view: Tree, key: Any, rows: int) -> Tree:
+    return agent.start(view, rows, wrap(key))
+
+
+class Policy:
+    """A snapshot of the acting side: network, normalisers and the spaces they fit."""
+
+    def __init__(self, agent: Agent, view: Tree, seed: int):
+        self.agent, self.view = agent, view
+        self._generator = np.random.default_rng(seed)
+        self._memoryless: bool | None = None
+
+    def get_initial_state(self) -> Tree:
+        """The recurrent state at the start of an episode; `()` for a network without memory."""
+        return _start(self.agent, self.view, np.zeros(2, np.uint32), 1)
+
+    def is_recurrent(self) -> bool:
+        """Whether the network has memory."""
+        if self._memoryless is None:
+            self._memoryless = not jax.tree.leaves(self.get_initial_state())
+        return not self._memoryless
+
+    def act_one(self, observation: Any, state: Tree = None, *, explore: bool = False, first: bool | None = None) -> tuple:
+        """`(action, new state)` for one observation; `state` None, or `first`, begins an episode."""
+        spec = self.agent.spec
+        assert spec is not None
+        obs = _row(spec.obs, observation, "observation")
+        begins = state is None if first is None else first
+        if state is None or (isinstance(state, list) and not state):  # RLlib's users give [] for no state
+            state = self.get_initial_state() if self.is_recurrent() else self._empty_state()
+        key = self._generator.integers(0, 2**32, 2, np.uint32)
+        action, state, _ = act(self.agent, self.view, state, obs, np.array([begins]), key, explore=explore)
+        action = jax.tree.map(lambda leaf: leaf[0], jax.device_get(action))
+        return _as_gymnasium(spec.action, to_environment(spec.action, action)), state
+
+    @functools.cached_property
+    def _empty(self) -> Tree:
+        return self.get_initial_state()
+
+    def _empty_state(self) -> Tree:
+        return self._empty
+
+
+def _row(space: Space, observation: Any, where: str) -> Any:
+    """An observation as one row `[1, ...]`. Raises ValueError, naming the entry, where it does not fit the space."""
+    if isinstance(space, Tuple):
+        if not isinstance(observation, tuple | list) or len(observation) != len(space.spaces):
+            raise ValueError(f"{where}: expected a tuple of {len(space.spaces)} entries, got {observation!r}")
+        return tuple(_row(part, observation[i], f"{where}[{i}]") for i, part in enumerate(space.spaces))
+    if isinstance(space, Dict):
+        if not hasattr(observation, "keys") or set(observation.keys()) != {name for name, _ in space.items}:
+            raise ValueError(f"{where}: expected the entries {[name for name, _ in space.items]}, got {observation!r}")
+        return {name: _row(part, observation[name], f"{where}[{name!r}]") for name, part in space.items}
+    try:
+        array = np.asarray(observation, space.dtype)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{where}: {observation!r} is no element of {space}") from error
+    if array.shape != space.shape:
+        raise ValueError(
+            f"{where}: expected shape {space.shape} of {space}, got {array.shape}; "
+            "compute_actions takes many observations, this one"
+        )
+    if isinstance(space, Discrete) and not space.start <= int(array) < space.start + space.n:
+        raise ValueError(f"{where}: {int(array)} is outside {space}")
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise ValueError(f"{where}: {array} is not finite")
+    return array[None]
+
+
+def _as_gymnasium(space: Space, action: Any) -> Any:
+    """An action in the types that Gymnasium's spaces contain: integers for Discrete, arrays of the space's dtype."""
+    if isinstance(space, Tuple):
+        return tuple(_as_gymnasium(part, action[i]) for i, part in enumerate(space.spaces))
+    if isinstance(space, Dict):
+        return {name: _as_gymnasium(part, action[name]) for name, part in space.items}
+    if isinstance(space, Discrete):
+        return int(action)
+    if isinstance(space, MultiDiscrete):
+        return np.asarray(action, np.int64)
+    if isinstance(space, MultiBinary):
+        return np.asarray(action, np.int8)
+    assert isinstance(space, Box)
+    # Rounding in float32 may leave the bounds by one unit in the last place.
+    return np.clip(np.asarray(action, space.dtype), space.low, space.high)
