@@ -85,7 +85,8 @@ class Source:
     """Environments that live outside JAX, seen as rows: a Gymnasium vector, a PettingZoo game. It owns the row axis.
 
     A source never resets a row by itself; the loop does, with `reset_where`. Arrays are NumPy and belong to the
-    caller: a later call does not write into them. Actions come in canonical form and are translated here.
+    caller: a later call does not write into them. Actions come in canonical form and are translated here. Keys are
+    uint32 data, `[2]` for `reset` and one per row, `[B, 2]`, for the others.
     """
 
     rows: int

@@ -17,6 +17,7 @@ from athlete.env.check import check_env
 from athlete.env.registry import EnvContext, register_env
 
 OBS = np.zeros(2, np.float32)
+TAXI = next(env_id for env_id in gymnasium.registry if env_id.startswith("Taxi-v"))  # Gymnasium 1.2: v3, 1.4: v4
 
 
 class Good(gymnasium.Env):
@@ -94,7 +95,7 @@ def nested(pos=(0, 0, 0), card=2, bits=(0, 1)):
 
 @pytest.mark.parametrize(
     "env",
-    ["CartPole-v1", "Taxi-v4", "Blackjack-v1", "Pendulum-v1", "FrozenLake-v1", Good, Counter, lambda: Good()],
+    ["CartPole-v1", TAXI, "Blackjack-v1", "Pendulum-v1", "FrozenLake-v1", Good, Counter, lambda: Good()],
 )
 def test_good_environments_pass_in_silence(env, recwarn, capsys):
     assert check_env(env) is None
@@ -207,6 +208,7 @@ def test_all_kinds_of_numbers_pass_as_rewards(reward):
         (having(step=raising), "step( ... ), in step 1 of episode 1, raised KeyError: 'the map'"),
         (having(__init__=raising), "making ... raised KeyError: 'the map'"),
         # No environment at all
+        (type("OnlySteps", (), {"step": None, "observation_space": None})(), "OnlySteps has no reset; expected"),
         (lambda: 3, "gave 3; expected an environment with reset and step"),
         ("CartPoel-v1", "did you mean 'CartPole"),
     ],

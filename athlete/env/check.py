@@ -81,6 +81,9 @@ def _adapted(env: Any) -> Any:
 
 
 def _check_gymnasium(env: Any) -> None:
+    for method in ("reset", "step"):
+        if not callable(getattr(env, method, None)):
+            raise ValueError(f"{_name(env)} has no {method}; expected the methods reset and step of gymnasium.Env")
     obs_space = _space(env, "observation_space")
     action_space = _space(env, "action_space")
     generator = np.random.default_rng(0)

@@ -11,6 +11,7 @@ import numpy as np
 
 from athlete.core import Env, Step, Tree
 from athlete.env.membership import sample, violation
+from athlete.ops.random import wrap
 from athlete.spaces import Dict, Space, Tuple, zeros
 
 STEPS = 100
@@ -26,7 +27,7 @@ def check_jax_env(env: Env) -> None:
     obs_space, action_space = _space(env, "observation_space"), _space(env, "action_space")
     if any(leaf is env for leaf in jax.tree_util.tree_leaves(env)):
         raise ValueError(f"{name} is not known to JAX; decorate the class with @athlete.core.hyper")
-    key = jax.random.PRNGKey(0)
+    key = wrap(np.zeros(2, np.uint32))  # of the kind that environments get from the loops
     generator = np.random.default_rng(0)
     actions = [_as_agents_give(action_space, sample(action_space, generator)) for _ in range(STEPS)]
 

@@ -167,7 +167,7 @@ class GymnasiumSource(Source):
 
 
 def _seed(key: Key) -> int:
-    """A seed below 2**30 from a JAX key; rows take it and its successors."""
+    """A seed below 2**30 from the data of a key or of several; rows take it and its successors."""
     return int(np.random.SeedSequence(np.asarray(key).ravel().tolist()).generate_state(1)[0] >> 2)
 
 
