@@ -289,5 +289,6 @@ class ExperimentAnalysis:
 def _row(trial: Trial, flat: dict[str, Any]) -> dict[str, Any]:
     """A trial's row in a dataframe: numbers and words, what the search chose, and the folder."""
     values = {key: value for key, value in flat.items() if isinstance(value, str) or is_number(value)}
+    values.pop("trial_id", None)  # the index has it
     chosen = {f"config/{name}": value for name, value in trial.evaluated_params.items()}
     return {**values, **chosen, "logdir": trial.logdir}

@@ -154,8 +154,11 @@ def run(
     shown = progress_reporter or reporter(verbose)
     shown.setup(experiment.folder.name, experiment.start_time, metric, mode)
     runner = Runner(experiment, settings, shown, list(callbacks or []))
-    runner.go()
-    _say_end(experiment, runner.interrupt.requested, shown)
+    with runner.interrupt:
+        try:
+            runner.go()
+        finally:
+            _say_end(experiment, shown)
     if raise_on_failed_trial and not runner.interrupt.requested:
         _raise_failures(experiment, runner.first_error)
     from athlete.tune.analysis import ExperimentAnalysis
@@ -373,15 +376,14 @@ def _forget(trial: Trial) -> None:
 # The end
 
 
-def _say_end(experiment: Experiment, interrupted: bool, shown: ProgressReporter) -> None:
+def _say_end(experiment: Experiment, shown: ProgressReporter) -> None:
     folder = experiment.folder
-    if interrupted:
+    shown.print(f"Results: {folder}")
+    if experiment.status == PAUSED:
         shown.print(
-            f"Interrupted; all is saved in {folder}. To go on, run the same with "
+            "Not all trials have ended. To go on, run the same with "
             f"name={folder.name!r}, local_dir={str(folder.parent)!r}, resume=True"
         )
-    else:
-        shown.print(f"Results: {folder}")
 
 
 def _raise_failures(experiment: Experiment, first_error: BaseException | None) -> None:

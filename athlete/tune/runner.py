@@ -117,7 +117,7 @@ class Runner:
         """Run until every trial has ended, the stopper or Ctrl-C ends the experiment; its `status` then tells which.
 
         Raises TuneError where going on makes no sense (a stop key that no result has), whatever a callback raises, and
-        with `fail_fast="raise"` a trial's error. The folder is in order in every case.
+        with `fail_fast="raise"` a trial's error. The folder is in order in every case. Call it within `self.interrupt`.
         """
         total = len(self.trials)
         for callback in self.callbacks:
@@ -125,12 +125,11 @@ class Runner:
         self._save_state()
         if self.settings.max_concurrent_trials > 1:
             self._pool = ProcessPool(self.settings.max_concurrent_trials, self.experiment.folder)
-        with self.interrupt:
-            try:
-                self._loop()
-                self._end_running()
-            finally:
-                self._close()
+        try:
+            self._loop()
+            self._end_running()
+        finally:
+            self._close()
 
     def _loop(self) -> None:
         while True:

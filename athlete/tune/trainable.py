@@ -183,7 +183,7 @@ class FunctionTrainable:
     def stop(self) -> None:
         if self._thread is not None and self._thread.is_alive():
             self._turns.put("stop")
-            self._thread.join(timeout=5.0)
+            self._thread.join(timeout=1.0)
 
 
 def report(metrics: Mapping[str, Any] | None = None, *, checkpoint: Any = None, **more: Any) -> None:
@@ -251,15 +251,14 @@ def _algorithm(name: str) -> Any:
 
 def _is_config(value: Any) -> bool:
     """Whether a value is an `AlgorithmConfig` or a class of them, told by its methods: tune needs no more of it."""
-    return all(hasattr(value, method) for method in ("build", "to_dict", "update_from_dict", "copy"))
+    return all(hasattr(value, method) for method in ("build", "to_dict", "update_from_dict", "validate"))
 
 
 def run_name(run: Any) -> str:
     """How the trials of this are called: `PPO` for `PPOConfig`, else the class's or function's name."""
     while isinstance(run, functools.partial):
         run = run.func
-    name = str(getattr(run, "__name__", type(run).__name__))
-    return name.removesuffix("Config") if _is_config(run) else name
+    return str(getattr(run, "algorithm_name", None) or getattr(run, "__name__", type(run).__name__))
 
 
 def config_dict(config: Any) -> dict[str, Any]:
@@ -269,11 +268,15 @@ def config_dict(config: Any) -> dict[str, Any]:
 
 def with_picks(run: Any, config: Any, picks: Mapping[ConfigPath, Any]) -> Any:
     """The config of one trial: the search's picks in their places. Raises what the algorithm's config raises."""
-    if not _is_config(config):
-        values = replace(config, picks)
-        return run().update_from_dict(values) if _is_config(run) else values
-    values = replace(config_dict(config), picks)
-    return config.copy().update_from_dict({key: values[key] for key in dict.fromkeys(path[0] for path in picks)})
+    if _is_config(config):
+        values = replace(config_dict(config), picks)
+        final = config.copy().update_from_dict({key: values[key] for key in dict.fromkeys(path[0] for path in picks)})
+    elif _is_config(run):
+        final = run().update_from_dict(replace(config, picks))
+    else:
+        return replace(config, picks)
+    final.validate()
+    return final
 
 
 def make_trainable(run: Any, config: Any) -> Trainable:

@@ -203,7 +203,7 @@ def trial_name(run_name: str, env: Any, trial_id: str) -> str:
 
 def folder_name(name: str, index: int, tag: str, date: str) -> str:
     """`PPO_CartPole-v1_1a2b3_00000_0_lr=0.001_2026-01-31_12-00-00`; a long tag is cut, the rest never."""
-    head = legal(f"{name}_{index}", _LONGEST_FOLDER)
+    head = legal(f"{name}_{index}", _LONGEST_FOLDER - len(date) - 1)
     room = _LONGEST_FOLDER - len(head) - len(date) - 2
     return f"{head}_{legal(tag, room)}_{date}" if tag and room > 0 else f"{head}_{date}"
 
