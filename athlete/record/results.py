@@ -25,13 +25,16 @@ _INFINITIES = {"Infinity": math.inf, "-Infinity": -math.inf}
 def flatten(result: Mapping[str, Any]) -> dict[str, Any]:
     """Nested dictionaries as one: `{"info": {"loss": 1}}` -> `{"info/loss": 1}`. Empty ones vanish."""
     flat: dict[str, Any] = {}
+    _flatten_into(flat, "", result)
+    return flat
+
+
+def _flatten_into(flat: dict[str, Any], prefix: str, result: Mapping[str, Any]) -> None:
     for key, value in result.items():
         if isinstance(value, dict):
-            for inner, leaf in flatten(value).items():
-                flat[f"{key}/{inner}"] = leaf
+            _flatten_into(flat, f"{prefix}{key}/", value)
         else:
-            flat[key] = value
-    return flat
+            flat[f"{prefix}{key}"] = value
 
 
 def is_number(value: Any) -> TypeGuard[float]:

@@ -18,7 +18,7 @@ from typing import Any
 
 from athlete.record.results import FLUSH_SECONDS, is_number
 
-_NOT_CHARTED = {"timestamp", "pid", "done", "trial_id", "experiment_id", "iterations_since_restore"}
+_NOT_CHARTED = {"timestamp", "pid", "seed", "done", "trial_id", "experiment_id", "iterations_since_restore"}
 _NOT_CHARTED |= {"timesteps_since_restore", "time_since_restore", "training_iteration", "timesteps_total"}
 _CHUNK = 1024
 
@@ -42,7 +42,7 @@ def tag(key: str) -> str | None:
 
 @cache
 def _crc_tables() -> Any:
-    """`[_CHUNK, 256]`: what a byte adds to the CRC-32C when k zero bytes follow it.
+    """What a byte adds to the CRC-32C when k zero bytes follow it, at `256 * k + byte`; and 256 k for k falling to 0.
 
     A CRC is linear over XOR, so that of a message is the XOR of its bytes' shares: one gather instead of a Python loop.
     """
@@ -55,21 +55,28 @@ def _crc_tables() -> Any:
     tables[0] = first
     for k in range(1, _CHUNK):
         tables[k] = (tables[k - 1] >> 8) ^ first[tables[k - 1] & 0xFF]
-    return tables
+    return tables.ravel(), 256 * np.arange(_CHUNK - 1, -1, -1)
 
 
 def crc32c(data: bytes) -> int:
     """The CRC-32C (Castagnoli) checksum of a message."""
     import numpy as np
 
-    tables, state = _crc_tables(), 0xFFFFFFFF
+    (shares, places), state = _crc_tables(), 0xFFFFFFFF
     for start in range(0, len(data), _CHUNK):
         chunk = np.frombuffer(data[start : start + _CHUNK], np.uint8).copy()
         head = min(4, len(chunk))  # the state so far acts like four bytes laid over the next ones
         chunk[:head] ^= np.frombuffer(struct.pack("<I", state), np.uint8)[:head]
-        shares = tables[np.arange(len(chunk) - 1, -1, -1), chunk]
-        state = int(np.bitwise_xor.reduce(shares)) ^ (state >> 8 * head)
+        own = shares.take(places[_CHUNK - len(chunk) :] + chunk)
+        state = int(np.bitwise_xor.reduce(own)) ^ (state >> 8 * head)
     return state ^ 0xFFFFFFFF
+
+
+@cache
+def _length(number: int) -> bytes:
+    """A record's length with its checksum; events of a run have few different ones."""
+    length = struct.pack("<Q", number)
+    return length + _masked(length)
 
 
 def _masked(data: bytes) -> bytes:
@@ -94,8 +101,7 @@ def _field(number: int, payload: bytes) -> bytes:
 def _event(wall_time: float, step: int, body: bytes) -> bytes:
     """An `Event` as a record: length and payload, each with its checksum."""
     event = b"\x09" + struct.pack("<d", wall_time) + b"\x10" + _varint(max(step, 0)) + body
-    length = struct.pack("<Q", len(event))
-    return length + _masked(length) + event + _masked(event)
+    return _length(len(event)) + event + _masked(event)
 
 
 class EventWriter:
@@ -115,7 +121,7 @@ class EventWriter:
             self._file.write(_event(now, purge_step, _field(7, b"\x08\x01")))  # SessionLog.status = START
         self._file.flush()
         self._pending: list[tuple[float, dict[str, Any]]] = []
-        self._layout = _Layout({})
+        self._layouts: dict[tuple[str, ...], _Layout] = {}
         self._last_flush = -math.inf
 
     def write(self, flat: dict[str, Any]) -> None:
@@ -134,10 +140,13 @@ class EventWriter:
 
     def _summary(self, flat: dict[str, Any]) -> bytes:
         keys = tuple(flat)
-        if keys != self._layout.keys:
-            self._layout = _Layout(flat)
+        layout = self._layouts.get(keys)
+        if layout is None:
+            if len(self._layouts) >= 100:  # results whose keys keep changing
+                self._layouts.clear()
+            layout = self._layouts[keys] = _Layout(flat)
         try:
-            return self._layout.summary(flat)
+            return layout.summary(flat)
         except (TypeError, ValueError, OverflowError):  # a value has become, or is no longer, a number of float32
             return _Layout(flat).summary({key: _float32(value) for key, value in flat.items()})
 
@@ -158,7 +167,6 @@ class _Layout:
     """How results with the same keys become a `Summary`: tags packed once, so that a result is one `pack` call."""
 
     def __init__(self, flat: dict[str, Any]):
-        self.keys = tuple(flat)
         self._charted = [key for key in flat if tag(key) is not None and is_number(flat[key])]
         prefixes = [_value_prefix(str(tag(key))) for key in self._charted]
         self._struct = struct.Struct("<" + "".join(f"{len(prefix)}sf" for prefix in prefixes))

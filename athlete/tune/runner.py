@@ -5,7 +5,6 @@ All decisions are taken here, in the calling process, after each single result, 
 
 from __future__ import annotations
 
-import datetime
 import logging
 import math
 import socket
@@ -236,13 +235,12 @@ class Runner:
 
     def _filled(self, trial: Trial, reported: dict[str, Any], seconds: float) -> dict[str, Any]:
         """The result with what every result has, where the trainable does not count it itself."""
-        now = time.time()
         return {
             "training_iteration": trial.iteration + 1,
             "time_this_iter_s": seconds,
             "time_total_s": float(trial.last_result.get("time_total_s", 0.0)) + seconds,
-            "timestamp": int(now),
-            "date": datetime.datetime.fromtimestamp(now).strftime("%Y-%m-%d_%H-%M-%S"),
+            "timestamp": int(time.time()),
+            "date": reported.get("date") or time.strftime("%Y-%m-%d_%H-%M-%S"),
             "hostname": self._host,
             **reported,
             "done": False,
