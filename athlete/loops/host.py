@@ -17,13 +17,14 @@ from athlete.loops.collect import draw_keys, spec_of
 from athlete.loops.compiling import COMPILER_OPTIONS, RUN_ONCE_OPTIONS
 from athlete.loops.learn import Report, example_transition, learn, progress_of
 from athlete.ops.random import unwrap, wrap
+from athlete.ops.tree import Packet, fetch, from_packet, to_packet
 from athlete.spaces import to_environment
 
 
 class Plan(NamedTuple):
     """What an iteration needs to know before its first step, all from one compiled call."""
 
-    view: Tree
+    view: Packet  # of what acts
     progress: Array
     next_key: Array
     learn_key: Array
@@ -38,13 +39,21 @@ def plan(agent: Agent, run_key: Array, state: Tree, iteration: Array, horizon: A
     progress = progress_of(iteration, length * rows, horizon)
     keys = draw_keys(collect_key, length, rows)
     view = agent.view(state, progress)
-    return Plan(view, progress, unwrap(key), unwrap(learn_key), *(unwrap(part) for part in keys))
+    return Plan(to_packet(view), progress, unwrap(key), unwrap(learn_key), *(unwrap(part) for part in keys))
 
 
 @functools.partial(jax.jit, static_argnames=("explore",), compiler_options=COMPILER_OPTIONS)
 def act(agent: Agent, view: Tree, carry: Tree, obs: Tree, first: Array, key: Array, explore: bool) -> tuple:
     """`Agent.act` for rows `[B, ...]`, with the key as data `[2]`."""
     return agent.act(view, carry, obs, first, wrap(key), explore)
+
+
+@functools.partial(jax.jit, compiler_options=COMPILER_OPTIONS)
+def act_packed(agent: Agent, view: Packet, carry: Tree, inputs: Packet) -> tuple[Packet, Tree]:
+    """`act`, exploring, for the inner loop: `inputs` are (obs, first, key); the result is (action, extras) and carry."""
+    obs, first, key = from_packet(inputs)
+    action, carry, extras = agent.act(from_packet(view), carry, obs, first, wrap(key))
+    return to_packet((action, extras)), carry
 
 
 @functools.partial(jax.jit, donate_argnames=("state", "store"), compiler_options=COMPILER_OPTIONS)
@@ -95,8 +104,8 @@ def collect_hosted(agent: Agent, source: Source, plan: Plan, rows: Rows) -> tupl
     seconds = {"env_step": 0.0, "inference": 0.0}
     for t in range(len(act_keys)):
         start = time.perf_counter()
-        action, carry, extras = act(agent, plan.view, rows.carry, rows.obs, rows.first, act_keys[t], explore=True)
-        action, extras = jax.device_get((action, extras))
+        outputs, carry = act_packed(agent, plan.view, rows.carry, to_packet((rows.obs, rows.first, act_keys[t])))
+        action, extras = fetch(outputs)
         acted = time.perf_counter()
         step = source.step(action, step_keys[t])
         transition = Transition(
