@@ -1,0 +1,97 @@
+"""What an algorithm learns: a tuned example, or an algorithm with its defaults, over seeds, into a manifest.
+
+    python benchmarks/learning.py cartpole-ppo --seeds 10
+    python benchmarks/learning.py PPO Acrobot-v1 --timesteps 300000 --seeds 10
+
+Each seed trains to the timesteps of the example's `stop`, however good it is before, and is then evaluated
+greedily over 20 episodes. Seeds that the manifest already has are not run again, so a stopped run goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from manifest import write_manifest  # noqa: E402
+
+from athlete.algorithms import get_config_class  # noqa: E402
+from athlete.ops.statistics import interquartile_mean  # noqa: E402
+
+EPISODES = 20
+
+
+def settings(arguments: argparse.Namespace) -> tuple[str, str, dict, int]:
+    """Algorithm, environment, configuration and timesteps."""
+    if arguments.environment is not None:
+        return arguments.name, arguments.environment, {}, arguments.timesteps
+    from athlete import tuned_examples
+
+    example = tuned_examples.load(arguments.name)
+    timesteps = arguments.timesteps or int(example.stop["timesteps_total"])
+    return example.run, example.env, dict(example.config), timesteps
+
+
+def train(algorithm: str, environment: str, config: dict, timesteps: int, seed: int) -> tuple[dict, float]:
+    """One seed: its curve and the mean of its greedy evaluation."""
+    build = get_config_class(algorithm).from_dict({**config, "env": environment, "seed": seed}).build
+    start = time.time()
+    with build() as learner:
+        curve: dict = {"seed": seed, "timesteps": [], "episode_reward_mean": []}
+        result = {"timesteps_total": 0}
+        while result["timesteps_total"] < timesteps:
+            result = learner.train()
+            curve["timesteps"].append(result["timesteps_total"])
+            curve["episode_reward_mean"].append(round(result["episode_reward_mean"], 3))
+        measured = learner.evaluate(episodes=EPISODES)["evaluation"]["episode_reward_mean"]
+    curve["seconds"] = round(time.time() - start, 2)
+    return curve, measured
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("name", help="a tuned example, or an algorithm where an environment follows")
+    parser.add_argument("environment", nargs="?")
+    parser.add_argument("--timesteps", type=int, default=None)
+    parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--output", type=Path, default=None)
+    arguments = parser.parse_args()
+    algorithm, environment, config, timesteps = settings(arguments)
+    label = arguments.name if arguments.environment is None else f"{algorithm}-{environment}-defaults".lower()
+    path = arguments.output or Path(__file__).parent / "results" / f"learning-{label}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    done: dict = {"curves": [], "evaluation": []}
+    if path.exists():
+        done = {name: json.loads(path.read_text())[name] for name in done}
+    known = {curve["seed"] for curve in done["curves"]}
+    for seed in range(arguments.seeds):
+        if seed in known:
+            continue
+        curve, measured = train(algorithm, environment, config, timesteps, seed)
+        done["curves"].append(curve)
+        done["evaluation"].append(measured)
+        print(f"{label} seed {seed}: greedy {measured:.2f}, {curve['seconds']} s", flush=True)
+        figures = {"iqm": round(interquartile_mean(done["evaluation"]), 3), "worst": round(min(done["evaluation"]), 3)}
+        write_manifest(
+            path,
+            figures,
+            {"athlete": sys.executable},
+            seeds=[curve["seed"] for curve in done["curves"]],
+            algorithm=algorithm,
+            environment=environment,
+            config=config,
+            timesteps=timesteps,
+            evaluation_episodes=EPISODES,
+            **figures,
+            **done,
+        )
+    final = json.loads(path.read_text())
+    print(f"{label}: {len(final['seeds'])} seeds, IQM {final['iqm']}, worst {final['worst']} -> {path}")
+
+
+if __name__ == "__main__":
+    main()

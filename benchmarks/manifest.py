@@ -1,0 +1,87 @@
+"""What benchmarks write beside their figures: command, versions, commit, machine and load that they came from."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+RIVALS = ROOT / ".rivals"
+PACKAGES = ["athlete", "jax", "jaxlib", "numpy", "gymnasium", "torch", "stable-baselines3", "sbx-rl", "ray"]
+
+_LIST_VERSIONS = """
+import importlib.metadata, json, platform, sys
+versions = {"python": platform.python_version()}
+for name in sys.argv[1:]:
+    try:
+        versions[name] = importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        pass
+print(json.dumps(versions))
+"""
+
+
+def rival_python(name: str) -> str:
+    """The interpreter of a rival's environment. Exits with what to do if it was not set up."""
+    python = RIVALS / name / "bin" / "python"
+    if not python.exists():
+        raise SystemExit(f"no environment for {name}: run benchmarks/setup_rivals.sh {name}")
+    return str(python)
+
+
+def versions(python: str) -> dict[str, str]:
+    """Versions of Python and of `PACKAGES` as far as they are installed beside the interpreter `python`."""
+    command = [python, "-c", _LIST_VERSIONS, *PACKAGES]
+    return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+
+def write_manifest(
+    path: str | Path, figures: Any, interpreters: Mapping[str, str], seeds: Iterable[int] = (), **more: Any
+) -> None:
+    """Write `figures` to the JSON file `path`, with all that is needed to judge and repeat them.
+
+    `interpreters` maps each contestant to its Python; `more` is added as it is.
+    """
+    manifest = {
+        "command": " ".join(["python", *sys.argv]),
+        "written": time.strftime("%Y-%m-%d %H:%M:%S"),
+        "commit": _git("rev-parse", "HEAD"),
+        "dirty": bool(_git("status", "--porcelain", "--untracked-files=no")),
+        "machine": machine(),
+        "versions": {name: versions(python) for name, python in interpreters.items()},
+        "seeds": list(seeds),
+        **more,
+        "figures": figures,
+    }
+    Path(path).write_text(json.dumps(manifest, indent=1) + "\n")
+
+
+def machine() -> dict[str, Any]:
+    """Cores, processor, platform and the load average of the last minute (the benchmark's own load included)."""
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+    return {
+        "cores": os.cpu_count(),
+        "processor": _processor(),
+        "platform": platform.platform(),
+        "load_1_minute": load,
+    }
+
+
+def _processor() -> str:
+    information = Path("/proc/cpuinfo")
+    if information.exists():
+        for line in information.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor()
+
+
+def _git(*arguments: str) -> str:
+    return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()

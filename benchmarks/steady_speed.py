@@ -1,0 +1,91 @@
+"""Steady steps per second of PPO on CartPole-v1, at equal hyperparameters: Athlete and its rivals, alternating.
+
+    benchmarks/setup_rivals.sh sb3
+    python benchmarks/steady_speed.py [--json FILE]
+
+Compiled against a one-file scan program in PureJaxRL's method (`rivals/scan_ppo.py`), at three settings; hosted, on
+Gymnasium's own CartPole, against Stable-Baselines3. Importing, compiling and a warm-up are left out; each process gives
+the median of its repeats, and the figure is the median over the processes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+from typing import Any, NamedTuple
+
+from manifest import rival_python, write_manifest
+from processes import run_cold
+
+OURS = "benchmarks/ours_cartpole.py"
+SCAN = "benchmarks/rivals/scan_ppo.py"
+
+
+class Match(NamedTuple):
+    """Two commands to compare, and how many times as fast ours has to be."""
+
+    title: str
+    ours: list[str]
+    rival: list[str]
+    to_reach: float
+
+
+def compiled_match(envs: int, steps: int, minibatch: int, epochs: int) -> Match:
+    shape = f"--envs {envs} --steps {steps} --minibatch {minibatch} --epochs {epochs}".split()
+    timesteps = str(max(20_480, 8 * envs * steps))
+    return Match(
+        f"compiled ({envs} envs, {steps} steps, minibatch {minibatch}, {epochs} epochs)",
+        [sys.executable, OURS, "--steady", *shape, "--timesteps", timesteps],
+        [sys.executable, SCAN, *shape, "--timesteps", timesteps],
+        1.0,
+    )
+
+
+def hosted_match() -> Match:
+    return Match(
+        "hosted on Gymnasium (8 envs, zoo settings) against Stable-Baselines3",
+        [sys.executable, OURS, "--steady", "--backend", "gymnasium", "--timesteps", "5120"],
+        [rival_python("sb3"), "benchmarks/rivals/sb3_cartpole.py", "--steady"],
+        4.0,
+    )
+
+
+def play(match: Match, rounds: int) -> dict[str, Any]:
+    """Run both commands alternately; print and return medians and their ratio."""
+    speeds: dict[str, list[float]] = {"ours": [], "rival": []}
+    for _ in range(rounds):
+        speeds["ours"].append(run_cold(match.ours)["steps_per_second"])
+        speeds["rival"].append(run_cold(match.rival)["steps_per_second"])
+    medians = {name: statistics.median(values) for name, values in speeds.items()}
+    ratio = medians["ours"] / medians["rival"]
+    print(
+        f"{match.title}: ours {medians['ours']:,.0f}, rival {medians['rival']:,.0f} steps/s, "
+        f"ratio {ratio:.2f} (to reach: {match.to_reach:g})",
+        flush=True,
+    )
+    return {"title": match.title, "median_steps_per_second": medians, "ratio": ratio, "all": speeds}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--only", choices=["compiled", "hosted"])
+    parser.add_argument("--json", help="write figures and circumstances to this file")
+    arguments = parser.parse_args()
+
+    matches = []
+    if arguments.only != "hosted":
+        matches += [compiled_match(*shape) for shape in [(8, 32, 256, 20), (4, 128, 128, 4), (64, 128, 2048, 4)]]
+    if arguments.only != "compiled":
+        matches.append(hosted_match())
+    figures = [play(match, arguments.rounds) for match in matches]
+    if arguments.json:
+        interpreters = {"athlete": sys.executable}
+        if arguments.only != "compiled":
+            interpreters["sb3"] = rival_python("sb3")
+        write_manifest(arguments.json, figures, interpreters, rounds=arguments.rounds)
+
+
+if __name__ == "__main__":
+    main()
