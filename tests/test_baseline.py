@@ -50,7 +50,7 @@ class GymnasiumCountdown(gymnasium.Env):
 
 def test_cartpole_at_random_earns_22():
     result = baseline("CartPole-v1", episodes=20_000)
-    assert result.backend == "compiled" and result.episodes == 20_000 and result.seconds > 0
+    assert result.backend == "jax" and result.episodes == 20_000 and result.seconds > 0
     assert abs(result.episode_reward_mean - 22.25) < 0.35  # four standard errors
     assert abs(result.episode_reward_std - 11.9) < 0.4
     assert result.episode_len_mean == result.episode_reward_mean
@@ -114,7 +114,7 @@ def test_classes_factories_and_registered_names_are_played():
     assert baseline(GymnasiumCountdown, episodes=2).episode_len_mean == 3
     assert baseline(GymnasiumCountdown(2), episodes=2).episode_len_mean == 2
     compiled = baseline("geometric", episodes=2, env_config={"going_on": 0.0})
-    assert compiled.backend == "compiled" and compiled.episode_len_mean == 1
+    assert compiled.backend == "jax" and compiled.episode_len_mean == 1
 
 
 @pytest.mark.parametrize("episodes", [0, -1, 2.5])
@@ -124,10 +124,12 @@ def test_the_number_of_episodes_must_be_positive(episodes):
 
 
 def test_backends_are_checked():
-    with pytest.raises(ValueError, match=r"baseline\(backend='torch'\): expected None or 'gymnasium'"):
+    with pytest.raises(ValueError, match=r"baseline\(backend='torch'\): expected None, 'auto', 'jax' or 'gymnasium'"):
         baseline("CartPole-v1", backend="torch")
-    with pytest.raises(ValueError, match="is a JAX environment and runs compiled only"):
+    with pytest.raises(ValueError, match="it is a JAX environment"):
         baseline(Geometric(), backend="gymnasium")
+    with pytest.raises(ValueError, match="LunarLander-v3 has no compiled twin"):
+        baseline("LunarLander-v3", backend="jax")
 
 
 @pytest.mark.parametrize("env", [Geometric(going_on=1.0), GymnasiumCountdown(length=10**9)])

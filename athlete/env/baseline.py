@@ -12,8 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from athlete.core import Array, Env, Tree
-from athlete.env.registry import EnvContext, create, is_jax_env, resolve
-from athlete.env.twins import find_twin
+from athlete.env.world import find_world
 from athlete.ops.random import wrap
 from athlete.ops.sampling import sample
 
@@ -33,7 +32,7 @@ class BaselineResult(NamedTuple):
     episode_reward_max: float
     episodes: int
     seconds: float
-    backend: str  # "compiled" or "gymnasium"
+    backend: str  # "jax" (compiled) or "gymnasium"
 
 
 def baseline(
@@ -49,21 +48,24 @@ def baseline(
 
     Args:
         env: what `environment(...)` takes: an id, a name given to `register_env`, a class, a factory, an instance.
-        backend: None for the faster of the two, or `"gymnasium"`.
+        backend: None or `"auto"` for compiled where that is possible, `"jax"` to insist on it, or `"gymnasium"`.
 
     Raises:
-        ValueError: no such environment, a number of episodes below 1, an unknown backend, an endless episode.
+        ValueError: no such environment, a number of episodes below 1, a backend that is unknown or that the
+            environment does not have, an endless episode.
     """
     if not isinstance(episodes, int) or episodes < 1:
         raise ValueError(f"baseline(episodes={episodes!r}): expected a whole number of at least 1")
-    if backend not in (None, "gymnasium"):
-        raise ValueError(f"baseline(backend={backend!r}): expected None or 'gymnasium'")
+    if backend not in (None, "auto", "jax", "gymnasium"):
+        raise ValueError(f"baseline(backend={backend!r}): expected None, 'auto', 'jax' or 'gymnasium'")
     began = time.perf_counter()
-    env = _make(env, env_config, compiled=backend is None)
-    if isinstance(env, Env):
-        returns, lengths = _play_compiled(env, episodes, seed)
+    world = find_world(env, env_config or {}, backend or "auto")
+    if world.env is not None:
+        returns, lengths = _play_compiled(world.env, episodes, seed)
     else:
-        returns, lengths = _play_gymnasium(env, episodes, seed)
+        from athlete.env.gymnasium import make_gymnasium
+
+        returns, lengths = _play_gymnasium(make_gymnasium(world.maker, world.env_config), episodes, seed)
     return BaselineResult(
         episode_reward_mean=float(returns.mean()),
         episode_reward_std=float(returns.std()),
@@ -72,26 +74,8 @@ def baseline(
         episode_reward_max=float(returns.max()),
         episodes=episodes,
         seconds=time.perf_counter() - began,
-        backend="compiled" if isinstance(env, Env) else "gymnasium",
+        backend="gymnasium" if world.env is None else "jax",
     )
-
-
-def _make(env: Any, env_config: Mapping[str, Any] | None, compiled: bool) -> Any:
-    """The JAX environment, or else the Gymnasium one, that `env` names."""
-    env = resolve(env)
-    if isinstance(env, str) and compiled:
-        twin, _ = find_twin(env, env_config)
-        if twin is not None:
-            return twin
-    if not isinstance(env, str) and (isinstance(env, type) or not hasattr(env, "step")):
-        env = create(env, EnvContext(env_config))
-    if is_jax_env(env):
-        if not compiled:
-            raise ValueError(f"baseline(backend='gymnasium'): {env!r} is a JAX environment and runs compiled only")
-        return env
-    from athlete.env.gymnasium import make_gymnasium
-
-    return make_gymnasium(env, env_config)
 
 
 @functools.partial(jax.jit, compiler_options=_COMPILER_OPTIONS)
