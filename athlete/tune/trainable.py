@@ -251,7 +251,7 @@ def _algorithm(name: str) -> Any:
 
 def _is_config(value: Any) -> bool:
     """Whether a value is an `AlgorithmConfig` or a class of them, told by its methods: tune needs no more of it."""
-    return all(hasattr(value, method) for method in ("build", "to_dict", "update_from_dict", "validate"))
+    return all(hasattr(value, method) for method in ("build", "to_dict", "chosen", "validate"))
 
 
 def run_name(run: Any) -> str:
@@ -269,8 +269,7 @@ def config_dict(config: Any) -> dict[str, Any]:
 def with_picks(run: Any, config: Any, picks: Mapping[ConfigPath, Any]) -> Any:
     """The config of one trial: the search's picks in their places. Raises what the algorithm's config raises."""
     if _is_config(config):
-        values = replace(config_dict(config), picks)
-        final = config.copy().update_from_dict({key: values[key] for key in dict.fromkeys(path[0] for path in picks)})
+        final = type(config).from_dict(replace(config.chosen(), picks))
     elif _is_config(run):
         final = run().update_from_dict(replace(config, picks))
     else:
