@@ -36,24 +36,40 @@ from athlete.tune.stopper import (
 from athlete.tune.trainable import ClassTrainable as Trainable
 from athlete.tune.trainable import get_checkpoint, register_trainable, report, with_parameters
 from athlete.tune.trial import Trial
+from athlete.tune.tuner import (
+    CheckpointConfig,
+    FailureConfig,
+    Result,
+    ResultGrid,
+    RunConfig,
+    TuneConfig,
+    Tuner,
+)
 
 __all__ = [
     "CLIReporter",
     "Callback",
+    "CheckpointConfig",
     "CombinedStopper",
     "ExperimentAnalysis",
     "ExperimentPlateauStopper",
+    "FailureConfig",
     "FunctionStopper",
     "JupyterNotebookReporter",
     "MaximumIterationStopper",
     "NoopStopper",
     "ProgressReporter",
+    "Result",
+    "ResultGrid",
+    "RunConfig",
     "Stopper",
     "TimeoutStopper",
     "Trainable",
     "Trial",
     "TrialPlateauStopper",
+    "TuneConfig",
     "TuneError",
+    "Tuner",
     "choice",
     "get_checkpoint",
     "grid_search",
