@@ -47,3 +47,7 @@ class TimeLimit(Env):
         steps = state.steps + 1
         truncated = step.truncated | (steps >= self.max_episode_steps)
         return TimeLimitState(env_state, steps), step._replace(truncated=truncated)
+
+    def render(self, state: TimeLimitState) -> Array:
+        """The picture of `env`, where it draws one."""
+        return self.env.render(state.env_state)  # type: ignore[attr-defined]

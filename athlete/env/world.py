@@ -100,15 +100,19 @@ class FilmedEnv:
     def __init__(self, env: Env):
         import jax
 
+        from athlete.env.time_limit import TimeLimit
         from athlete.ops.random import unwrap, wrap
 
-        if not hasattr(env, "render"):
+        inner = env
+        while isinstance(inner, TimeLimit):
+            inner = inner.env
+        if not hasattr(inner, "render"):
             raise ValueError(
-                f"{type(env).__name__} cannot be filmed: give it a method render(state) that returns an image, "
+                f"{type(inner).__name__} cannot be filmed: give it a method render(state) that returns an image, "
                 "a uint8 array [height, width, 3]"
             )
         self.env = env
-        self.metadata = {"render_fps": getattr(env, "render_fps", 30)}
+        self.metadata = {"render_fps": getattr(inner, "render_fps", 30)}
         self.spec: Spec = Spec(env.observation_space, env.action_space)
         self._reset = jax.jit(lambda key: env.reset(wrap(key)))
         self._step = jax.jit(lambda state, action, key: env.step(state, action, wrap(key)))

@@ -77,6 +77,8 @@ class VideoWriter:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         if self.path.suffix == ".gif":
             return imageio.get_writer(self._temporary, mode="I", duration=1000 / self.fps, loop=0)
+        # Else imageio starts ffmpeg by a fork that runs Python, which can hang once JAX has threads.
+        os.environ.setdefault("IMAGEIO_FFMPEG_NO_PREVENT_SIGINT", "1")
         # Sizes are even already; a larger block would make ffmpeg rescale, which blurs.
         return imageio.get_writer(self._temporary, fps=self.fps, macro_block_size=2)
 
