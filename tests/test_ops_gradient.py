@@ -1,0 +1,91 @@
+"""Adam, step by step, beside the paper's algorithm 1 in NumPy."""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import numpy as np
+import pytest
+
+from athlete.ops.gradient import adam, adam_init
+
+PARAMS = {"w": np.array([[1.0, -2.0], [0.5, 3.0]], np.float32), "b": np.array([0.1], np.float32)}
+one_step = jax.jit(functools.partial(adam, epsilon=1e-5))
+unclipped = jax.jit(functools.partial(adam, grad_clip=None, epsilon=1e-5))
+
+
+def gradients_at(step):
+    random = np.random.default_rng(step)
+    return jax.tree.map(lambda leaf: (5 * random.normal(size=leaf.shape)).astype(np.float32), PARAMS)
+
+
+def reference(params, steps, learning_rate, clip):
+    """Kingma & Ba's algorithm 1 in float64, leaf by leaf, and the gradient norms before clipping."""
+    params = {name: leaf.astype(float) for name, leaf in params.items()}
+    mean, square = ({name: np.zeros(leaf.shape) for name, leaf in params.items()} for _ in range(2))
+    norms = []
+    for t in range(1, steps + 1):
+        gradients = {name: leaf.astype(float) for name, leaf in gradients_at(t).items()}
+        norms.append(np.sqrt(sum((leaf**2).sum() for leaf in gradients.values())))
+        scale = 1.0 if clip is None else min(1.0, clip / norms[-1])
+        for name, gradient in gradients.items():
+            gradient = scale * gradient
+            mean[name] = 0.9 * mean[name] + 0.1 * gradient
+            square[name] = 0.999 * square[name] + 0.001 * gradient**2
+            unbiased = mean[name] / (1 - 0.9**t), square[name] / (1 - 0.999**t)
+            params[name] -= learning_rate * unbiased[0] / (np.sqrt(unbiased[1]) + 1e-5)
+    return params, norms
+
+
+@pytest.mark.parametrize("clip", [None, 0.5, 11.0, 1e6])
+def test_five_steps_are_those_of_the_paper(clip):
+    params, state, norms = PARAMS, adam_init(PARAMS), []
+    for t in range(1, 6):
+        if clip is None:
+            params, state, norm = unclipped(params, gradients_at(t), state, 0.1)
+        else:
+            params, state, norm = one_step(params, gradients_at(t), state, 0.1, clip)
+        norms.append(float(norm))
+    expected, expected_norms = reference(PARAMS, 5, 0.1, clip)
+    np.testing.assert_allclose(norms, expected_norms, rtol=1e-6)
+    assert clip != 11.0 or min(norms) < clip < max(norms), "some steps are clipped and some are not"
+    for name in PARAMS:
+        assert params[name].shape == PARAMS[name].shape
+        np.testing.assert_allclose(params[name], expected[name], rtol=1e-4)
+    assert int(state.count) == 5
+
+
+def test_the_first_step_has_the_length_of_the_learning_rate_whatever_the_gradient():
+    gradients = {"w": np.array([[100.0, -100.0], [0.01, 0.0]], np.float32), "b": np.array([-3.0], np.float32)}
+    moved, _, norm = unclipped(PARAMS, gradients, adam_init(PARAMS), 0.25)
+    np.testing.assert_allclose(moved["w"] - PARAMS["w"], [[-0.25, 0.25], [-0.25, 0.0]], rtol=2e-3)
+    np.testing.assert_allclose(moved["b"] - PARAMS["b"], [0.25], rtol=1e-4)
+    assert norm == pytest.approx(np.sqrt(2 * 100**2 + 0.01**2 + 3**2))
+
+
+def test_clipping_is_by_the_norm_over_all_leaves_together():
+    # Global norm of (3, 4) is 5: clipped to 1 it is (0.6, 0.8), which the first moment shows a tenth of.
+    gradients = {"a": np.array([3.0], np.float32), "b": np.array([4.0], np.float32)}
+    _, state, norm = one_step(gradients, gradients, adam_init(gradients), 0.1, 1.0)
+    assert norm == pytest.approx(5.0)
+    np.testing.assert_allclose(state.mean, [0.06, 0.08], rtol=1e-5)
+
+
+def test_a_gradient_of_zero_moves_nothing_and_stays_finite():
+    zero = jax.tree.map(np.zeros_like, PARAMS)
+    moved, _, norm = one_step(PARAMS, zero, adam_init(PARAMS), 0.1, 0.5)
+    assert norm == 0
+    np.testing.assert_array_equal(moved["w"], PARAMS["w"])
+
+
+def test_gradients_are_averaged_over_a_named_axis():
+    gradients = {"w": np.array([[[1.0, 2.0], [3.0, 4.0]], [[3.0, 4.0], [5.0, 6.0]]], np.float32)}
+    gradients["b"] = np.array([[0.0], [8.0]], np.float32)
+    over_devices = jax.vmap(
+        lambda gradient: adam(PARAMS, gradient, adam_init(PARAMS), 0.1, axis_name="devices"), axis_name="devices"
+    )
+    moved, _, norm = jax.jit(over_devices)(gradients)
+    expected, _, expected_norm = unclipped(PARAMS, jax.tree.map(lambda leaf: leaf.mean(axis=0), gradients), adam_init(PARAMS), 0.1)
+    np.testing.assert_allclose(norm, [expected_norm] * 2, rtol=1e-6)
+    np.testing.assert_allclose(moved["w"], np.stack([expected["w"]] * 2), rtol=1e-3)
