@@ -1,4 +1,4 @@
-"""Which Gymnasium ids have a compiled twin, and why a made environment has none. Classic ids import no Gymnasium."""
+"""Which Gymnasium ids have a compiled twin, and why a made environment has none. Classic ids import no Gymnasium, lists no JAX."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import importlib
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from athlete.core import Env
+if TYPE_CHECKING:
+    from athlete.core import Env
 
 _IGNORED = {"render_mode", "disable_env_checker"}  # arguments of `gymnasium.make` that change no step
 
