@@ -1,4 +1,7 @@
-"""Which Gymnasium ids have a compiled twin, and why a made environment has none. Classic ids import no Gymnasium, lists no JAX."""
+"""Which Gymnasium ids have a compiled twin, and why a made environment has none.
+
+Classic ids are found without importing Gymnasium, and the list of ids without JAX: both would cost start-up time.
+"""
 
 from __future__ import annotations
 
