@@ -48,10 +48,10 @@ def test_trials_run_in_other_processes_which_serve_several() -> None:
 
 
 def test_an_error_in_a_process_comes_with_its_traceback(tmp_path: Path) -> None:
-    config = {"fail_at": tune.grid_search([2, None])}
-    with pytest.raises(tune.TuneError, match=r"1 of 2 trials failed:\n.*the environment broke"):
-        run(Counter, config=config, stop={"training_iteration": 3}, name="mine")
-    failed, good = tune.ExperimentAnalysis(tmp_path / "mine").trials
+    config = {"fail_at": tune.grid_search([2, None, 3]), "sleep": 0.05}
+    with pytest.raises(tune.TuneError, match=r"2 of 3 trials failed:\n.*the environment broke"):
+        run(Counter, config=config, stop={"training_iteration": 10}, name="mine")
+    failed, good, _ = tune.ExperimentAnalysis(tmp_path / "mine").trials
     assert (failed.status, good.status) == ("ERROR", "TERMINATED")
     assert "tune_fakes.py" in Path(failed.error_file or "").read_text()
 

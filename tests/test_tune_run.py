@@ -69,6 +69,13 @@ def test_names_are_legal_everywhere_and_bounded() -> None:
     assert "lr=1,lr=1" in folder_name("PPO_abcde_00000", 0, "lr=1," * 100, "2026-01-31_12-00-00")
 
 
+def test_names_of_your_own(tmp_path: Path) -> None:
+    creators = {"trial_name_creator": lambda trial: f"my {trial.index}", "trial_dirname_creator": lambda trial: "same"}
+    trials = run(Counter, num_samples=2, stop={"training_iteration": 1}, **creators).trials
+    assert [trial.name for trial in trials] == ["my_0", "my_1"]
+    assert [trial.folder.name for trial in trials] == ["same", "same_1"], "trials never share a folder"
+
+
 def test_local_dir_and_name_choose_the_folder(tmp_path: Path) -> None:
     analysis = run(Counter, stop={"training_iteration": 1}, local_dir=tmp_path / "here", name="mine")
     assert analysis.experiment_path == str(tmp_path / "here" / "mine")

@@ -179,6 +179,8 @@ class CLIReporter(ProgressReporter):
         self._terminal = bool(sys.stdout and sys.stdout.isatty()) and os.environ.get("TERM") != "dumb"
         if self._terminal and settings.get("max_report_frequency") is None:
             self.seconds = 0.5
+        # rich's live display replaces sys.stdout by one that does not tell its encoding
+        self._unicode = "utf" in (getattr(sys.stdout, "encoding", None) or "").lower()
         self._live: Any = None
         self._lines: dict[str, str] = {}
 
@@ -230,7 +232,7 @@ class CLIReporter(ProgressReporter):
         table.add_column("to the stop")
         for row in rows:
             status = Text(row.status, style=_COLORS.get(row.status, ""))
-            table.add_row(Text(row.name), status, *map(Text, row.cells), Text(bar(row.progress)))
+            table.add_row(Text(row.name), status, *map(Text, row.cells), Text(bar(row.progress, self._unicode)))
         return table, more
 
     def close(self) -> None:
@@ -298,12 +300,11 @@ def in_notebook() -> bool:
     return shell is not None and type(shell).__name__ == "ZMQInteractiveShell"
 
 
-def bar(progress: float | None, width: int = 12) -> str:
-    """`━━━━━━──────  50%`."""
+def bar(progress: float | None, unicode: bool = True, width: int = 12) -> str:
+    """`━━━━━━──────  50%`; without Unicode `######------  50%`."""
     if progress is None:
         return ""
     done = round(progress * width)
-    unicode = "utf" in (getattr(sys.stdout, "encoding", None) or "").lower()
     full, empty = ("━", "─") if unicode else ("#", "-")
     return full * done + empty * (width - done) + f" {progress:4.0%}"
 

@@ -3,6 +3,7 @@
 Nothing heavy is imported here: neither JAX nor pandas, rich or a TensorBoard writer.
 """
 
+from athlete.env.registry import register_env
 from athlete.record.progress import CLIReporter, JupyterNotebookReporter, ProgressReporter
 from athlete.tune.analysis import ExperimentAnalysis
 from athlete.tune.callbacks import Callback
@@ -82,6 +83,7 @@ __all__ = [
     "quniform",
     "randint",
     "randn",
+    "register_env",
     "register_trainable",
     "report",
     "run",

@@ -153,6 +153,10 @@ def run(
     )
     shown = progress_reporter or reporter(verbose)
     shown.setup(experiment.folder.name, experiment.start_time, metric, mode)
+    if max_concurrent_trials is None and len(experiment.trials) > 1:
+        shown.print(
+            f"{len(experiment.trials)} trials, one after another; max_concurrent_trials=... runs them in parallel"
+        )
     runner = Runner(experiment, settings, shown, list(callbacks or []))
     with runner.interrupt:
         try:
@@ -268,7 +272,9 @@ def _planned(
             experiment_tag=f"{index}_{chosen}" if chosen else str(index),
         )
         trial.name = custom_name(creators[0], trial, trial.name)
-        trial.folder = folder / custom_name(creators[1], trial, folder_name(trial.name, index, chosen, date))
+        own_folder = custom_name(creators[1], trial, folder_name(trial.name, index, chosen, date))
+        taken = any(other.folder.name == own_folder for other in trials)
+        trial.folder = folder / (f"{own_folder}_{index}" if taken else own_folder)
         trials.append(trial)
         configs[trial_id] = final
     facts = {"name": folder.name, "run": run_name(run), **facts}

@@ -5,6 +5,7 @@ All decisions are taken here, in the calling process, after each single result, 
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import socket
@@ -164,7 +165,8 @@ class Runner:
         """Leave everything in order, whatever has happened."""
         for running in self.running:
             running.trial.status = PAUSED
-            running.record.close()
+            with contextlib.suppress(OSError):  # a full disk shall not keep the rest from being put in order
+                running.record.close()
         over = all(trial.status in (TERMINATED, ERROR) for trial in self.trials)
         self.experiment.status = TERMINATED if over else PAUSED
         self._save_state()

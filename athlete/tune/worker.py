@@ -214,8 +214,16 @@ class ProcessSlot:
         try:
             self._process.wait(patience)
         except subprocess.TimeoutExpired:
-            self._process.kill()
+            self._kill()
             self._process.wait()
+
+    def _kill(self) -> None:
+        """Kill the process and, where groups exist, the environments' processes that it has started."""
+        if sys.platform == "win32":
+            self._process.kill()
+        else:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
 
 
 class ProcessPool:
@@ -242,7 +250,12 @@ class ProcessPool:
             slot = self._ready.get(timeout=timeout)
         except queue.Empty:
             return None
-        return slot if slot.answered else None  # taken already by someone who waited for just this one
+        if slot not in self._slots or not slot.answered:  # given up, or taken by someone who waited for just this one
+            return None
+        if slot.occupant is None:  # a process that died with nothing to do
+            self.drop(slot)
+            return None
+        return slot
 
     def drop(self, slot: Slot) -> None:
         self._slots = [other for other in self._slots if other is not slot]
