@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from athlete.record import results, tensorboard
@@ -55,6 +55,7 @@ JSON_VALUES = st.recursive(
 )
 
 
+@settings(deadline=None, max_examples=40)
 @given(st.dictionaries(st.text(), JSON_VALUES))
 def test_results_come_back_from_json_as_they_were(result: dict) -> None:
     assert from_json(to_json(result)) == result
@@ -139,6 +140,7 @@ def test_crc32c_of_known_messages() -> None:
     assert tensorboard.crc32c(bytes(range(32))) == 0x46DD794E
 
 
+@settings(deadline=None, max_examples=40)
 @given(st.binary(max_size=3000))
 def test_crc32c_of_long_messages_agrees_with_the_definition(data: bytes) -> None:
     crc = 0xFFFFFFFF

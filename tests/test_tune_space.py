@@ -7,7 +7,7 @@ import random
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from athlete import tune
@@ -78,6 +78,7 @@ def test_the_config_given_is_not_changed() -> None:
     assert config == {"model": {"layers": layers}}
 
 
+@settings(deadline=None, max_examples=40)
 @given(st.integers(0, 2**32), st.floats(0.01, 5), st.floats(5.5, 100))
 def test_draws_stay_within_their_bounds(seed: int, lower: float, upper: float) -> None:
     def draws(domain: Any) -> list[Any]:

@@ -154,9 +154,8 @@ def run(
     shown = progress_reporter or reporter(verbose)
     shown.setup(experiment.folder.name, experiment.start_time, metric, mode)
     if max_concurrent_trials is None and len(experiment.trials) > 1:
-        shown.print(
-            f"{len(experiment.trials)} trials, one after another; max_concurrent_trials=... runs them in parallel"
-        )
+        count = len(experiment.trials)
+        shown.print(f"{count} trials, one after another; max_concurrent_trials=... runs them side by side")
     runner = Runner(experiment, settings, shown, list(callbacks or []))
     with runner.interrupt:
         try:
@@ -257,7 +256,9 @@ def _planned(
             own if isinstance(own, int) and not isinstance(own, bool) else random.SystemRandom().getrandbits(32)
         )
     date = datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
-    tag, trials, configs = uuid.uuid4().hex[:5], [], {}
+    tag = uuid.uuid4().hex[:5]
+    trials: list[Trial] = []
+    configs: dict[str, Any] = {}
     folder = _new_folder(experiments_folder, run_name(run), name, date)
     for index, picks in enumerate(variants(values, facts["num_samples"], facts["seed"])):
         final = with_picks(run, config, picks)
