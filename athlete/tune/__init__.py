@@ -3,6 +3,8 @@
 Nothing heavy is imported here: neither JAX nor pandas, rich or a TensorBoard writer.
 """
 
+from typing import TYPE_CHECKING, Any
+
 from athlete.env.registry import register_env
 from athlete.record.progress import CLIReporter, JupyterNotebookReporter, ProgressReporter
 from athlete.tune.analysis import ExperimentAnalysis
@@ -37,15 +39,9 @@ from athlete.tune.stopper import (
 from athlete.tune.trainable import ClassTrainable as Trainable
 from athlete.tune.trainable import get_checkpoint, register_trainable, report, with_parameters
 from athlete.tune.trial import Trial
-from athlete.tune.tuner import (
-    CheckpointConfig,
-    FailureConfig,
-    Result,
-    ResultGrid,
-    RunConfig,
-    TuneConfig,
-    Tuner,
-)
+
+if TYPE_CHECKING:
+    from athlete.tune.tuner import CheckpointConfig, FailureConfig, Result, ResultGrid, RunConfig, TuneConfig, Tuner
 
 __all__ = [
     "CLIReporter",
@@ -92,3 +88,13 @@ __all__ = [
     "uniform",
     "with_parameters",
 ]
+
+_OF_TUNER = {"CheckpointConfig", "FailureConfig", "Result", "ResultGrid", "RunConfig", "TuneConfig", "Tuner"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _OF_TUNER:
+        raise AttributeError(f"module 'athlete.tune' has no {name!r}")
+    from athlete.tune import tuner
+
+    return getattr(tuner, name)

@@ -8,7 +8,6 @@ import logging
 import os
 import random
 import shutil
-import uuid
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -256,7 +255,7 @@ def _planned(
             own if isinstance(own, int) and not isinstance(own, bool) else random.SystemRandom().getrandbits(32)
         )
     date = datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
-    tag = uuid.uuid4().hex[:5]
+    tag = os.urandom(3).hex()[:5]
     trials: list[Trial] = []
     configs: dict[str, Any] = {}
     folder = _new_folder(experiments_folder, run_name(run), name, date)

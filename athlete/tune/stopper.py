@@ -8,10 +8,9 @@ windows fill anew and time budgets begin again.
 from __future__ import annotations
 
 import math
-import statistics
 import time
 from collections import defaultdict, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from athlete.record.results import is_number
@@ -140,7 +139,7 @@ class TrialPlateauStopper(Stopper):
             reached = value >= self.metric_threshold if self.mode == "max" else value <= self.metric_threshold
             if not reached:
                 return False
-        return all(map(math.isfinite, window)) and statistics.pstdev(window) <= self.std
+        return all(map(math.isfinite, window)) and _spread(window) <= self.std
 
 
 class ExperimentPlateauStopper(Stopper):
@@ -160,7 +159,7 @@ class ExperimentPlateauStopper(Stopper):
         value = _number(result, self.metric)
         if math.isfinite(value):
             self._best = sorted([*self._best, value], reverse=self.mode == "max")[: self.top]
-        level = len(self._best) == self.top and statistics.pstdev(self._best) <= self.std
+        level = len(self._best) == self.top and _spread(self._best) <= self.std
         self._waited = self._waited + 1 if level else 0
         return self.stop_all()
 
@@ -213,6 +212,13 @@ class DictStopper(Stopper):
             part = (float(value) - start) / (target - start) if target > start else 1.0
             parts.append(min(max(part, 0.0), 1.0))
         return max(parts, default=None)
+
+
+def _spread(values: Iterable[float]) -> float:
+    """The standard deviation, as of a whole population."""
+    values = list(values)
+    mean = math.fsum(values) / len(values)
+    return math.sqrt(math.fsum((value - mean) ** 2 for value in values) / len(values))
 
 
 def _number(result: dict[str, Any], metric: str) -> float:
