@@ -288,7 +288,7 @@ def test_a_score_of_evaluation_counts_where_it_was_measured() -> None:
 
 def test_an_unknown_score_is_an_error() -> None:
     with pytest.raises(tune.TuneError, match="checkpoint_score_attr='min-reward': the results have no number 'reward'"):
-        run(Counter, checkpoint_freq=1, checkpoint_score_attr="min-reward", stop={"training_iteration": 2})
+        run(Counter, checkpoint_freq=100, checkpoint_score_attr="min-reward", stop={"training_iteration": 200})
 
 
 # Failures

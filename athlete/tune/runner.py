@@ -224,6 +224,7 @@ class Runner:
         finally:  # a stop that raises still leaves the result on record
             trial.last_result = result
             running.record.write(result)
+        checkpoint_score(settings.checkpoint_score_attr, result)  # a wrong name is an error now, not when Ctrl-C saves
         for callback in self.callbacks:
             callback.on_trial_result(iteration=self._events, trials=self.trials, trial=trial, result=result)
         self._print(running, result)
