@@ -1,0 +1,68 @@
+# Everything happens in .venv, which is made where it is missing; only Python (3.11 or newer) and make are needed.
+PYTHON ?= python3
+VENV := .venv
+ifeq ($(OS),Windows_NT)
+BIN := $(VENV)/Scripts
+else
+BIN := $(VENV)/bin
+endif
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --retries 5
+NOTEBOOKS := $(wildcard examples/notebooks/*.ipynb)
+
+.PHONY: help install demo test learning notebook docs lint types clean
+
+help:
+	@echo "make install   an environment for development in $(VENV)"
+	@echo "make demo      train CartPole-v1 to its threshold, show the learning curve, film the policy"
+	@echo "make test      the fast tests"
+	@echo "make learning  the tests that train to a threshold"
+	@echo "make notebook  execute the notebooks"
+	@echo "make docs      build the documentation into site/"
+	@echo "make lint      ruff: rules and format"
+	@echo "make types     mypy"
+	@echo "make clean     remove what was built (not $(VENV))"
+
+# A virtual environment that works; one that is there already is kept.
+$(BIN)/python:
+	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11))" || \
+		{ echo "$(PYTHON) is older than 3.11; say which one to take: make PYTHON=python3.12"; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || \
+		{ echo "$(PYTHON) cannot make environments; on Debian and Ubuntu: apt install python3-venv"; exit 1; }
+
+# The package alone, for who only wants to use it.
+$(BIN)/athlete: | $(BIN)/python
+	$(PIP) --editable .
+
+# The package with the tools of development; again whenever the list of requirements has changed.
+$(VENV)/.development: pyproject.toml | $(BIN)/python
+	$(PIP) --editable '.[dev,docs]'
+	@touch $@
+
+install: $(VENV)/.development
+
+demo: $(BIN)/athlete
+	$(BIN)/athlete example run cartpole-ppo --video --local-dir demo_results
+
+test: install
+	$(BIN)/python -m pytest
+
+learning: install
+	$(BIN)/python -m pytest -m learning
+
+notebook: install
+	@test -n "$(NOTEBOOKS)" || echo "there are no notebooks in examples/notebooks"
+	@set -e; for notebook in $(NOTEBOOKS); do echo "$$notebook"; $(BIN)/jupyter execute --timeout=600 "$$notebook"; done
+
+docs: install
+	$(BIN)/python -m mkdocs build --strict --quiet
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: install
+	$(BIN)/mypy
+
+clean:
+	rm -rf build dist site demo_results .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	find athlete tests benchmarks examples -name __pycache__ -type d -prune -exec rm -rf {} +

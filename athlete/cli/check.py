@@ -1,0 +1,74 @@
+"""`athlete check`, `athlete list` and `athlete doctor`."""
+
+from __future__ import annotations
+
+import enum
+from typing import Annotated
+
+import typer
+
+from athlete.cli.common import Verbose, aligned, find_modules_here
+
+
+def check(
+    environment: Annotated[str, typer.Argument(help="A Gymnasium id, or a class such as my_module.MyEnv.")],
+    env_config: Annotated[str, typer.Option("--env-config", help="What it is made with, as JSON or YAML.")] = "{}",
+    verbose: Verbose = 0,
+) -> None:
+    """Play an environment with random actions and say precisely what is wrong with it, if anything is."""
+    from athlete.cli.log import show_log
+    from athlete.env.check import check_env
+    from athlete.tuned_examples.experiment_file import parse_yaml
+
+    find_modules_here()
+    show_log(verbose)
+    arguments = parse_yaml(env_config, "--env-config")
+    if not isinstance(arguments, dict):
+        raise typer.BadParameter(f"expected a dictionary such as '{{\"is_slippery\": false}}', got {env_config!r}")
+    check_env(environment, arguments)
+    typer.secho(f"{environment}: ok", fg="green")
+
+
+class Listed(enum.StrEnum):
+    """What there are lists of."""
+
+    algorithms = "algorithms"
+    environments = "environments"
+    examples = "examples"
+
+
+def list_names(
+    what: Annotated[Listed, typer.Argument(metavar="algorithms|environments|examples", help="What to list.")],
+) -> None:
+    """List the algorithms, the environments, or the tuned examples."""
+    if what is Listed.algorithms:
+        from athlete.algorithms import ALGORITHMS
+
+        typer.echo("\n".join(sorted(ALGORITHMS)))
+    elif what is Listed.environments:
+        typer.echo(aligned(_environments()))
+    else:
+        from athlete.cli.example import overview
+
+        typer.echo(overview(""))
+
+
+def _environments() -> list[tuple[str, str]]:
+    """Every id that Gymnasium knows here, with where it runs; the compiled ones first."""
+    from athlete.env.gymnasium import registry
+    from athlete.env.twins import twin_ids
+
+    compiled = [env_id for env_id in twin_ids() if env_id in registry]
+    others = sorted(env_id for env_id in registry if env_id not in compiled)
+    return [(env_id, "compiled") for env_id in compiled] + [(env_id, "on Gymnasium") for env_id in others]
+
+
+def doctor() -> None:
+    """Check this installation: versions, devices, folders, films; exit with 1 if a core part does not work."""
+    from athlete.cli.doctor import examine
+
+    text, is_well = examine()
+    typer.echo(text)
+    typer.secho("\nAll core parts work." if is_well else "\nNot all core parts work.", fg="green" if is_well else "red")
+    if not is_well:
+        raise typer.Exit(1)

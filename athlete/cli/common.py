@@ -1,0 +1,57 @@
+"""What the commands share. Imports typer and nothing else: it is on the way to `--help`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+
+def _remember(ctx: typer.Context, value: int) -> int:
+    ctx.meta["athlete.verbose"] = value
+    return value
+
+
+Verbose = Annotated[
+    int, typer.Option("-v", "--verbose", count=True, callback=_remember, help="Say more; show tracebacks. Also -vv.")
+]
+
+
+def find_modules_here() -> None:
+    """Let `my_module.MyEnv` be found in the folder where the command was typed, after everything installed."""
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.append(here)
+
+
+def aligned(rows: Sequence[Sequence[Any]]) -> str:
+    """Rows as lines with aligned columns; the last column may be long and is not padded."""
+    texts = [[str(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in texts]
+    return "\n".join(lines)
+
+
+def without_options(args: Sequence[str], passed_over: dict[str, tuple[bool, str]]) -> list[str]:
+    """The command line without RLlib's options that mean nothing here; a line for each that was given.
+
+    `passed_over` maps an option to whether a value follows it, and the line.
+    """
+    kept: list[str] = []
+    rest = list(args)
+    while rest:
+        word = rest.pop(0)
+        name, has_value, _ = word.partition("=")
+        if word == "--":
+            return [*kept, word, *rest]
+        if name not in passed_over:
+            kept.append(word)
+            continue
+        takes_value, line = passed_over[name]
+        if takes_value and not has_value and rest:
+            rest.pop(0)
+        typer.echo(f"{name}: {line}", err=True)
+    return kept

@@ -1,0 +1,240 @@
+"""From the words of a command line to experiments, and what is said when they have run."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from athlete import tune
+from athlete.cli.curve import learning_curve
+from athlete.record.results import read_results
+from athlete.tuned_examples.experiment_file import (
+    Experiment,
+    parse_yaml,
+    read_experiments,
+    result_name,
+    without_rllib_only,
+)
+
+if TYPE_CHECKING:
+    from athlete.tune.trial import Trial
+
+_FILES = (".yaml", ".yml", ".json", ".py")
+
+
+# What was asked for
+
+
+def chosen(words: Sequence[str], run: str | None, env: str | None, file: str | None) -> tuple[list[Experiment], bool]:
+    """The experiments that the command names, and whether they come from a file.
+
+    Raises typer.BadParameter where it names too much or too little.
+    """
+    rest = list(words)
+    if rest[:1] == ["file"]:
+        rest = rest[1:]
+        if file is None and not rest:
+            raise typer.BadParameter("which file? athlete train file FILE.yaml")
+    if file is None and rest and rest[0].endswith(_FILES):
+        file = rest.pop(0)
+    if file is not None:
+        if rest or run or env:
+            raise typer.BadParameter(f"{file} says what to train; leave the algorithm and the environment out")
+        return read_experiments(Path(file).expanduser()), True
+    if run is None and rest:
+        run = rest.pop(0)
+    if env is None and rest:
+        env = rest.pop(0)
+    if rest:
+        raise typer.BadParameter(f"one algorithm and one environment; what is {' '.join(map(repr, rest))}?")
+    if run is None:
+        raise typer.BadParameter("which algorithm and environment? athlete train PPO CartPole-v1")
+    return [Experiment(None, run, {} if env is None else {"env": env})], False
+
+
+def dictionary(text: str | None, option: str) -> dict[str, Any]:
+    """The value of an option that takes a dictionary in JSON or YAML."""
+    value = parse_yaml(text, option) if text else {}
+    if not isinstance(value, Mapping):
+        raise typer.BadParameter(f"{option} takes a dictionary such as '{{\"lr\": 1e-3}}', got {text!r}")
+    return dict(value)
+
+
+def nested(assignments: Sequence[str]) -> dict[str, Any]:
+    """`["lr=1e-3", "model.use_gru=true"]` as a configuration; values are YAML, dots lead into dictionaries."""
+    config: dict[str, Any] = {}
+    for assignment in assignments:
+        path, equals, text = assignment.partition("=")
+        *outer, last = path.strip().split(".")
+        if not equals or not last or not all(outer):
+            raise typer.BadParameter(
+                f"--set takes NAME=VALUE, such as lr=1e-3 or model.use_gru=true; got {assignment!r}"
+            )
+        inner = config
+        for key in outer:
+            inner = inner.setdefault(key, {})
+            if not isinstance(inner, dict):
+                raise typer.BadParameter(f"--set {assignment}: {key!r} was set to {inner!r} before")
+        inner[last] = parse_yaml(text, f"--set {assignment}")
+    return config
+
+
+def changed(
+    experiment: Experiment, config: Mapping[str, Any], stop: Mapping[str, Any], settings: Mapping[str, Any]
+) -> Experiment:
+    """The experiment with what the command line says on top; a setting of None says nothing.
+
+    Raises what `Experiment.check` does.
+    """
+    given = {name: value for name, value in settings.items() if value is not None}
+    stops = {result_name(name): value for name, value in stop.items()}
+    final_config = merged(experiment.config, without_rllib_only(config, "--config"))
+    settings = {**experiment.settings, **given}
+    if "seed" in given:  # several samples with one seed would be the same training several times
+        several = settings.get("num_samples", 1) > 1
+        final_config["seed"] = tune.randint(0, 2**31 - 1) if several else given["seed"]
+    final = dataclasses.replace(experiment, config=final_config, stop={**experiment.stop, **stops}, settings=settings)
+    if final.config.get("env") is None:
+        raise typer.BadParameter(f"which environment? athlete train {experiment.run} CartPole-v1")
+    final.check()
+    return final
+
+
+def merged(config: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Dictionaries merge key by key, however deep; a search takes the place of what was there."""
+    result = dict(config)
+    for key, value in changes.items():
+        old = result.get(key)
+        if isinstance(old, Mapping) and isinstance(value, Mapping) and "grid_search" not in {*old, *value}:
+            value = merged(old, value)
+        result[key] = value
+    return result
+
+
+def renamed(experiments: Sequence[Experiment], name: str) -> list[Experiment]:
+    """The one experiment under another name."""
+    if len(experiments) > 1:
+        raise typer.BadParameter(
+            f"--name {name}: the file holds {len(experiments)} experiments, with names of their own"
+        )
+    return [dataclasses.replace(experiments[0], name=name)]
+
+
+# Running
+
+
+def run_all(experiments: Sequence[Experiment], how: Mapping[str, Any], video: bool, words: Sequence[str]) -> None:
+    """Run experiments in turn and say where their checkpoints are.
+
+    `how` goes to `tune.run` beneath the experiments' own settings; `words` are what was typed, for the line that
+    resumes. Exits with 1 if a trial has failed, with 130 after Ctrl-C.
+    """
+    has_failed = False
+    for experiment in experiments:
+        if not experiment.stop and "time_budget_s" not in experiment.settings:
+            typer.echo("Nothing says when to stop (--stop-reward, --stop-timesteps, ...): Ctrl-C ends it.", err=True)
+        # The library is quiet once an algorithm is built; here its lines are wanted.
+        config = {"log_level": "DEBUG" if how["verbose"] > 2 else "INFO", **experiment.config}
+        settings = {**how, **experiment.settings}
+        analysis = tune.run(
+            experiment.run,
+            config=config,
+            stop=experiment.stop or None,
+            name=experiment.name,
+            raise_on_failed_trial=False,
+            **settings,
+        )
+        show_results(analysis, video)
+        failed = [trial for trial in analysis.trials if trial.status == "ERROR"]
+        for trial in failed:
+            typer.secho(f"Error: {trial.name}: {_last_line(trial)}", fg="red", err=True)
+        has_failed = has_failed or bool(failed)
+        if analysis.interrupted:
+            typer.echo(f"\nTo go on: {resume_line(words, analysis.folder, len(experiments) > 1)}")
+            raise typer.Exit(130)
+    if has_failed:
+        raise typer.Exit(1)
+
+
+def resume_line(words: Sequence[str], folder: Path, has_own_names: bool) -> str:
+    """The command that goes on with the experiment in `folder`, from the words that began it."""
+    kept: list[str] = []
+    rest = [word for word in words if word != "--resume"]
+    while rest:
+        word = rest.pop(0)
+        option, has_value, _ = word.partition("=")
+        if option in ("--name", "--experiment-name", "-n", "--local-dir") and not has_own_names:
+            rest = rest if has_value else rest[1:]
+        else:
+            kept.append(word)
+    named = [] if has_own_names else ["--name", folder.name, "--local-dir", str(folder.parent)]
+    return shlex.join(["athlete", "train", *kept, *named, "--resume"])
+
+
+def _last_line(trial: Trial) -> str:
+    path = trial.error_file
+    lines = Path(path).read_text(encoding="utf-8").strip().splitlines() if path else []
+    return f"{lines[-1]} (all of it in {path})" if lines else "unknown"
+
+
+# What is said at the end
+
+
+def show_results(analysis: tune.ExperimentAnalysis, video: bool) -> None:
+    """The learning curve of a single trial, each trial's best checkpoint, and what to do with it."""
+    if len(analysis.trials) == 1:
+        draw_curve(analysis.trials[0].folder)
+    checkpoints = {trial.name: best_checkpoint(analysis, trial) for trial in analysis.trials if trial.checkpoints}
+    if not checkpoints:
+        return
+    typer.echo("\nBest checkpoint of each trial:")
+    for name, path in checkpoints.items():
+        typer.echo(f"  {name}: {path}")
+    best = next(iter(checkpoints.values()))
+    if len(checkpoints) > 1:
+        best = best_checkpoint(analysis, best_trial(analysis)) or best
+    if video:
+        film(str(best))
+    typer.echo(f"\nTo evaluate it:\n  athlete evaluate {shlex.quote(str(best))} --episodes 20")
+
+
+def draw_curve(trial_folder: Path) -> None:
+    """A trial's mean episode reward over its timesteps."""
+    rows = read_results(trial_folder)
+    steps = [float(row.get("timesteps_total", math.nan)) for row in rows]
+    rewards = [float(row.get("episode_reward_mean", math.nan)) for row in rows]
+    chart = learning_curve(steps, rewards, "episode_reward_mean")
+    if chart:
+        typer.echo(f"\n{chart}")
+
+
+def best_trial(analysis: tune.ExperimentAnalysis) -> Trial:
+    """The best of the trials that have a checkpoint; the first where none has a finite reward."""
+    try:
+        trial = analysis.get_best_trial()
+    except tune.TuneError:
+        trial = analysis.trials[0]
+    return trial if trial.checkpoints else next(trial for trial in analysis.trials if trial.checkpoints)
+
+
+def best_checkpoint(analysis: tune.ExperimentAnalysis, trial: Trial) -> str | None:
+    """The trial's best checkpoint by its reward; the newest where there was no episode to judge by."""
+    try:
+        return analysis.get_best_checkpoint(trial)
+    except tune.TuneError:
+        return trial.checkpoint
+
+
+def film(checkpoint: str) -> None:
+    """Film an episode of a checkpoint into `videos` beside it."""
+    from athlete.algorithm import Algorithm
+
+    with Algorithm.from_checkpoint(checkpoint) as algorithm:
+        for path in algorithm.record_video(Path(checkpoint).parent / "videos"):
+            typer.echo(f"\nFilm: {path}")

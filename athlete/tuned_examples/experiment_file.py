@@ -1,0 +1,184 @@
+"""Experiment files, in the form that RLlib's users have: `name: {env, run, stop, config, num_samples, ...}`."""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import re
+import runpy
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+logger = logging.getLogger("athlete")
+
+# What an experiment may say beside `run`, `env`, `config`, `stop` and its criteria: settings of `tune.run`.
+_SETTINGS = {
+    *("num_samples", "seed", "metric", "mode", "local_dir", "storage_path", "time_budget_s", "max_concurrent_trials"),
+    *("checkpoint_freq", "checkpoint_at_end", "keep_checkpoints_num", "checkpoint_score_attr", "checkpoint_config"),
+    *("restore", "max_failures", "fail_fast", "resources_per_trial", "sync_config", "scheduler", "search_alg"),
+}
+_CRITERIA = ("pass_criteria", "floor")
+
+# Settings of RLlib that Athlete has no counterpart for. In a file they are passed over, with a line each.
+_RLLIB_ONLY = {
+    *("use_pytorch", "torch", "eager", "use_kl_loss", "optimizer", "exploration_config", "clip_rewards", "horizon"),
+    *("soft_horizon", "no_done_at_end", "observation_space", "action_space", "env_task_fn", "sample_async"),
+    *("sample_collector", "sample_timeout_s", "remote_worker_envs", "remote_env_batch_wait_ms", "_fake_gpus"),
+    *("validate_workers_after_construction", "num_consecutive_worker_failures_tolerance", "worker_cls"),
+    *("extra_python_environs_for_driver", "extra_python_environs_for_worker", "grad_clip_by", "logger_config"),
+    *("max_requests_in_flight_per_sampler_worker", "max_requests_in_flight_per_env_runner", "fake_sampler"),
+    *("evaluation_sample_timeout_s", "off_policy_estimation_methods", "ope_split_batch_by_episode"),
+    *("min_train_timesteps_per_iteration", "metrics_episode_collection_timeout_s", "export_native_model_files"),
+    *("gym_env_vectorize_mode", "ignore_env_runner_failures", "max_num_env_runner_restarts", "local_gpu_idx"),
+    *("num_consecutive_env_runner_failures_tolerance", "num_aggregator_actors_per_learner", "log_gradients"),
+    *("_disable_action_flattening", "_tf_policy_handles_more_than_one_loss", "learner_config_dict"),
+}
+
+# How RLlib's later versions call the results that stops and criteria are about.
+_RESULTS = {
+    "episode_return_mean": "episode_reward_mean",
+    "episode_return_min": "episode_reward_min",
+    "episode_return_max": "episode_reward_max",
+    "num_env_steps_sampled_lifetime": "timesteps_total",
+}
+_CHECKPOINT_CONFIG = {
+    "checkpoint_frequency": "checkpoint_freq",
+    "num_to_keep": "keep_checkpoints_num",
+    "checkpoint_score_attribute": "checkpoint_score_attr",
+    "checkpoint_at_end": "checkpoint_at_end",
+}
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What a file says of one experiment, under Athlete's names. `config` holds the environment as `env`.
+
+    `settings` are further arguments of `tune.run`. `pass_criteria` is what a tuned example must reach in the middle of
+    its seeds, `floor` what its worst seed must reach: result -> number.
+    """
+
+    name: str | None
+    run: str
+    config: dict[str, Any]
+    stop: dict[str, Any] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
+    pass_criteria: dict[str, float] = field(default_factory=dict)
+    floor: dict[str, float] = field(default_factory=dict)
+
+    def check(self) -> None:
+        """Raise ValueError for an unknown algorithm, and for a setting that its configuration does not take."""
+        from athlete.algorithms import get_config_class
+
+        try:
+            get_config_class(self.run).from_dict(self.config)
+        except ValueError as error:
+            raise ValueError(f"experiment {self.name!r}: {error}" if self.name else str(error)) from error
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML whose numbers may be written `1e-3`; PyYAML alone takes that for a string."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
+
+
+def parse_yaml(text: str, where: str) -> Any:
+    """The value of a text in YAML or JSON. Raises ValueError that begins with `where` and says line and column."""
+    try:
+        return yaml.load(text, _Loader)  # _Loader is a SafeLoader: it makes plain values only
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        at = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise ValueError(f"{where}: not YAML or JSON{at}: {error.problem}") from error
+
+
+def read_experiments(path: str | Path) -> list[Experiment]:
+    """The experiments of a YAML or JSON file; of a Python file the one of its `config` and, if it has one, its `stop`.
+
+    Raises ValueError that names the file, the experiment and the entry that is wrong.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"there is no file {str(path)!r}")
+    if path.suffix == ".py":
+        return [_from_python(path)]
+    if path.suffix not in (".yaml", ".yml", ".json"):
+        raise ValueError(f"{path}: an experiment file ends in .yaml, .json or .py")
+    described = parse_yaml(path.read_text(encoding="utf-8"), str(path))
+    if not isinstance(described, Mapping) or not described:
+        raise ValueError(f"{path}: expected experiments, `name: {{run: PPO, env: CartPole-v1, ...}}`")
+    return [_experiment(str(name), entry, f"{path}: experiment {name!r}") for name, entry in described.items()]
+
+
+def _from_python(path: Path) -> Experiment:
+    variables = runpy.run_path(str(path))
+    config: Any = variables.get("config")
+    if not hasattr(config, "chosen"):
+        raise ValueError(f"{path}: expected a variable `config`, an AlgorithmConfig such as PPOConfig()...")
+    return Experiment(path.stem, config.algorithm_name, config.chosen(), _results(variables.get("stop")))
+
+
+def _experiment(name: str, entry: Any, where: str) -> Experiment:
+    if not isinstance(entry, Mapping):
+        raise ValueError(f"{where}: expected a dictionary with `run` and `env`, got {entry!r}")
+    known = {"run", "env", "config", "stop", *_CRITERIA, *_SETTINGS}
+    for key in entry:
+        if key not in known:
+            near = difflib.get_close_matches(str(key), known, n=1)
+            raise ValueError(f"{where} has no {key!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
+    for key in ("config", "stop", *_CRITERIA, "checkpoint_config"):
+        if not isinstance(entry.get(key) or {}, Mapping):
+            raise ValueError(f"{where}: {key!r} takes a dictionary, got {entry[key]!r}")
+    if not isinstance(entry.get("run"), str):
+        raise ValueError(f"{where} has no 'run': the algorithm's name, such as PPO")
+    config = without_rllib_only(entry.get("config") or {}, where)
+    if "env" in entry:
+        config["env"] = entry["env"]
+    if config.get("env") is None:
+        raise ValueError(f"{where} has no 'env': the environment, such as CartPole-v1")
+    settings = {key: entry[key] for key in entry if key in _SETTINGS and key != "checkpoint_config"}
+    settings |= _checkpointing(entry.get("checkpoint_config") or {}, where)
+    criteria = [_results(entry.get(key)) for key in ("stop", *_CRITERIA)]
+    return Experiment(name, entry["run"], config, criteria[0], settings, criteria[1], criteria[2])
+
+
+def without_rllib_only(config: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """The configuration without RLlib's settings that mean nothing here; a line for each that was switched on."""
+    kept = {}
+    for name, value in config.items():
+        if name not in _RLLIB_ONLY:
+            kept[name] = value
+        elif value:
+            logger.warning("%s: %s=%r is RLlib's and has no counterpart here; it has no effect", where, name, value)
+    return kept
+
+
+def _checkpointing(given: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """`checkpoint_config` of Tune's later versions as arguments of `tune.run`."""
+    order = given.get("checkpoint_score_order", "max")
+    settings = {}
+    for key, value in given.items():
+        if key in _CHECKPOINT_CONFIG:
+            settings[_CHECKPOINT_CONFIG[key]] = value
+        elif key != "checkpoint_score_order":
+            raise ValueError(f"{where}: checkpoint_config has no {key!r}; it has {', '.join(_CHECKPOINT_CONFIG)}")
+    if order == "min" and "checkpoint_score_attr" in settings:
+        settings["checkpoint_score_attr"] = f"min-{settings['checkpoint_score_attr']}"
+    return settings
+
+
+def _results(thresholds: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Thresholds under our results' names: `env_runners/episode_return_mean` is `episode_reward_mean`."""
+    return {result_name(str(key)): value for key, value in (thresholds or {}).items()}
+
+
+def result_name(key: str) -> str:
+    """What a result of any of RLlib's versions is called here."""
+    parts = [part for part in key.split("/") if part not in ("sampler_results", "env_runners")]
+    return "/".join([*parts[:-1], _RESULTS.get(parts[-1], parts[-1])]) if parts else key
