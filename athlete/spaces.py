@@ -7,9 +7,10 @@ Agents give actions in *canonical* form: a bounded `Box` as numbers in [-1, 1], 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -24,6 +25,15 @@ class Space:
     @property
     def dtype(self) -> np.dtype:
         raise NotImplementedError
+
+
+class Affine(NamedTuple):
+    """Canonical to actual actions: `(canonical * scale + offset)`, then clipped to `low` and `high`; float32 arrays."""
+
+    scale: np.ndarray
+    offset: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
 
 
 class Box(Space):
@@ -51,6 +61,20 @@ class Box(Space):
         if not np.issubdtype(self._dtype, np.floating):
             return np.ones(self._shape, bool)
         return np.isfinite(self.low) & np.isfinite(self.high)
+
+    @functools.cached_property
+    def affine(self) -> Affine | None:
+        """How canonical actions are rescaled and clipped; None where the space has no bounds at all."""
+        largest = np.finfo(np.float32).max
+        # Bounds beyond float32 are how environments write "unbounded" in the largest number of a dtype.
+        low, high = (np.clip(bound, -largest, largest).astype(np.float32) for bound in (self.low, self.high))
+        if (low == -largest).all() and (high == largest).all():
+            return None
+        half = high * np.float32(0.5) - low * np.float32(0.5)
+        rescaled = self.bounded & (half > 0) & (half < 0.5 * largest)
+        scale = np.where(rescaled, half, 1).astype(np.float32)
+        offset = np.where(rescaled, high * np.float32(0.5) + low * np.float32(0.5), 0).astype(np.float32)
+        return Affine(scale, offset, low, high)
 
     def _identity(self) -> tuple:
         return self._shape, self._dtype.str, self.low.tobytes(), self.high.tobytes()
@@ -142,9 +166,9 @@ def zeros(space: Space, leading: tuple[int, ...] = ()) -> Any:
 
 
 def to_environment(space: Space, action: Any) -> Any:
-    """Canonical action -> what the environment takes: Box clipped to [-1, 1] and rescaled where bounded, Discrete shifted.
+    """Canonical action -> what the environment takes: Box rescaled and clipped to its bounds, Discrete shifted.
 
-    Leading axes are kept. Only Box entries bounded on both sides are rescaled; the others pass as they are.
+    Leading axes are kept. Only Box entries bounded on both sides are rescaled from [-1, 1]; others keep their scale.
     """
     if isinstance(space, Tuple):
         return tuple(to_environment(part, action[i]) for i, part in enumerate(space.spaces))
@@ -154,15 +178,8 @@ def to_environment(space: Space, action: Any) -> Any:
         return action + space.start if space.start else action
     if isinstance(space, MultiDiscrete) and space.start is not None:
         return action + np.asarray(space.start, np.int32)
-    if isinstance(space, Box) and space.bounded.any():
-        bounded = space.bounded
-        low = np.where(bounded, space.low, -1).astype(np.float32)
-        high = np.where(bounded, space.high, 1).astype(np.float32)
-        rescaled = low + (action.clip(-1.0, 1.0) + np.float32(1)) * np.float32(0.5) * (high - low)
-        if bounded.all():
-            return rescaled
-        weight = bounded.astype(np.float32)
-        return rescaled * weight + action * (np.float32(1) - weight)
+    if isinstance(space, Box) and (affine := space.affine) is not None:
+        return (action * affine.scale + affine.offset).clip(affine.low, affine.high)
     return action
 
 
@@ -176,8 +193,6 @@ def to_canonical(space: Space, action: Any) -> Any:
         return action - space.start
     if isinstance(space, MultiDiscrete) and space.start is not None:
         return action - np.asarray(space.start, np.int32)
-    if isinstance(space, Box) and space.bounded.any():
-        low = np.where(space.bounded, space.low, -1).astype(np.float32)
-        high = np.where(space.bounded, space.high, 1).astype(np.float32)
-        return (action - low) / (high - low) * np.float32(2) - np.float32(1)
+    if isinstance(space, Box) and (affine := space.affine) is not None:
+        return (action - affine.offset) / affine.scale
     return action

@@ -86,6 +86,8 @@ def test_gradients_are_averaged_over_a_named_axis():
         lambda gradient: adam(PARAMS, gradient, adam_init(PARAMS), 0.1, axis_name="devices"), axis_name="devices"
     )
     moved, _, norm = jax.jit(over_devices)(gradients)
-    expected, _, expected_norm = unclipped(PARAMS, jax.tree.map(lambda leaf: leaf.mean(axis=0), gradients), adam_init(PARAMS), 0.1)
+    expected, _, expected_norm = unclipped(
+        PARAMS, jax.tree.map(lambda leaf: leaf.mean(axis=0), gradients), adam_init(PARAMS), 0.1
+    )
     np.testing.assert_allclose(norm, [expected_norm] * 2, rtol=1e-6)
     np.testing.assert_allclose(moved["w"], np.stack([expected["w"]] * 2), rtol=1e-3)

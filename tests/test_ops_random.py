@@ -21,9 +21,7 @@ SOURCES = {
     "draws of split keys": jax.jit(
         lambda key: jax.vmap(lambda child: jax.random.bits(child, (4,)))(jax.random.split(key, NUMBER // 4)).ravel()
     ),
-    "folded in numbers": jax.jit(
-        lambda key: jax.vmap(lambda i: unwrap(jax.random.fold_in(key, i))[1])(SEEDS)
-    ),
+    "folded in numbers": jax.jit(lambda key: jax.vmap(lambda i: unwrap(jax.random.fold_in(key, i))[1])(SEEDS)),
 }
 
 

@@ -41,7 +41,9 @@ def test_a_truncation_is_bootstrapped_from_where_it_led_and_lets_nothing_flow_in
 
 
 def test_a_termination_at_the_time_limit_is_a_termination():
-    found = advantages([1, 2, 3], [2, 4, 6], [4, 100, 8], terminated=[False, True, False], truncated=[False, True, False])
+    found = advantages(
+        [1, 2, 3], [2, 4, 6], [4, 100, 8], terminated=[False, True, False], truncated=[False, True, False]
+    )
     np.testing.assert_allclose(found, [0.5, -2, 1], rtol=1e-6)
 
 

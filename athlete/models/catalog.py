@@ -51,13 +51,16 @@ def _check_value(name: str, value: Any) -> None:
         isinstance(value, list | tuple) and all(isinstance(size, int) and size > 0 for size in value)
     ):
         raise ValueError(f"model={{'fcnet_hiddens': {value!r}}}: expected a list of layer sizes such as [64, 64]")
-    if name == "fcnet_activation" and value not in ACTIVATIONS:
+    if name in ("vf_share_layers", "free_log_std", "use_gru") and not isinstance(value, bool):
+        raise ValueError(f"model={{{name!r}: {value!r}}}: expected True or False")
+    if name == "fcnet_activation" and not (isinstance(value, str) and value in ACTIVATIONS):
         raise ValueError(f"model={{'fcnet_activation': {value!r}}}: there are {', '.join(ACTIVATIONS)}")
-    if name in ("gru_cell_size", "max_seq_len") and (not isinstance(value, int) or value < 1):
+    if name in ("gru_cell_size", "max_seq_len") and (not isinstance(value, int) or value is True or value < 1):
         raise ValueError(f"model={{{name!r}: {value!r}}}: expected a whole number of at least 1")
     if name == "custom_model" and value is not None and not isinstance(value, Model):
         raise ValueError(
-            f"model={{'custom_model': {value!r}}}: expected an instance of athlete.core.Model, got {type(value).__name__}"
+            f"model={{'custom_model': {value!r}}}: expected an instance of athlete.core.Model, "
+            f"got {type(value).__name__}"
         )
 
 

@@ -37,7 +37,7 @@ def sample(space: Space, key: Key, shape: tuple[int, ...] = ()) -> Any:
         case MultiBinary():
             return _integers(key, shape + space.shape, 2, 0).astype(space.dtype)
         case Box():
-            return _sample_box(space, key, shape + space.shape).astype(space.dtype)
+            return _sample_box(space, key, shape + space.shape).astype(jax.dtypes.canonicalize_dtype(space.dtype))
     raise TypeError(f"sample({space!r}, ...): expected a space of athlete.spaces, got {type(space).__name__}")
 
 
@@ -55,8 +55,9 @@ def _sample_box(space: Box, key: Key, shape: tuple[int, ...]) -> Array:
         bits = jax.random.bits(key, shape, jnp.uint32)
         return jnp.where(count == 0, bits, bits % np.maximum(count, 1)) + low.astype(np.uint32)
     below, above = np.isfinite(space.low), np.isfinite(space.high)
-    floor = np.where(below, space.low, 0).astype(np.float32)
-    ceiling = np.where(above, space.high, 0).astype(np.float32)
+    largest = np.finfo(np.float32).max
+    floor = np.where(below, space.low, 0).clip(-largest, largest).astype(np.float32)
+    ceiling = np.where(above, space.high, 0).clip(-largest, largest).astype(np.float32)
     uniform = jax.random.uniform(key, shape)
     inside = floor * (1 - uniform) + ceiling * uniform
     if space.bounded.all():

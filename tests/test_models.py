@@ -1,0 +1,247 @@
+"""Networks: shapes, initialisation, and the rules of memory that every recurrent model keeps."""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from athlete.core import Model, hyper
+from athlete.models.catalog import MODEL_DEFAULTS, check_model, is_recurrent, make_model
+from athlete.models.dense import Layer, activation, dense, init_layers
+from athlete.models.mlp import MLP
+from athlete.models.recurrent import GRU
+from athlete.models.separate import Separate
+from athlete.ops.random import wrap
+from athlete.spaces import Box, Discrete
+
+KEY = wrap(np.array([0, 1], np.uint32))
+OBS = Box(-1, 1, (3,))
+HEADS = {"policy": (2, 0.01), "value": (1, 1.0)}
+STEPS, ROWS = 5, 4
+
+
+def apply(model):
+    return jax.jit(model.apply)
+
+
+def observations(seed=0, steps=STEPS):
+    return np.random.default_rng(seed).normal(size=(steps, ROWS, 3)).astype(np.float32)
+
+
+# Layers -----------------------------------------------------------------------------------------------------------
+
+
+def test_weights_are_normal_with_the_entries_of_an_orthogonal_matrix_and_biases_0():
+    layers = [Layer(100, 50, 2.0), Layer(50, 100, 2.0), Layer(64, 64, 0.01), Layer(3, 1, 1.0)]
+    params = jax.device_get(jax.jit(lambda key: init_layers(key, layers))(KEY))
+    assert [layer["kernel"].shape for layer in params] == [(100, 50), (50, 100), (64, 64), (3, 1)]
+    assert all((layer["bias"] == np.zeros(spec.outputs)).all() for layer, spec in zip(params, layers, strict=True))
+    # The columns of an orthonormal [100, 50] have squares that add up to 1: entries of 1 / sqrt(100).
+    for layer, deviation in zip(params, [2 / 10, 2 / 10, 0.01 / 8], strict=False):
+        kernel = layer["kernel"]
+        assert kernel.std() == pytest.approx(deviation, rel=0.06)
+        assert abs(kernel.mean()) < 5 * deviation / np.sqrt(kernel.size)
+        assert (np.abs(kernel) < deviation).mean() == pytest.approx(0.683, abs=0.04)
+
+
+def test_no_two_layers_share_their_random_numbers():
+    params = init_layers(KEY, [Layer(4, 4, 1.0), Layer(4, 4, 1.0)])
+    assert not np.isin(params[0]["kernel"], params[1]["kernel"]).any()
+
+
+def test_dense_is_a_product_on_the_last_axis_whatever_comes_before():
+    params = {"kernel": np.arange(6.0).reshape(3, 2), "bias": np.array([10.0, 20.0])}
+    x = np.arange(24.0).reshape(2, 4, 3)
+    np.testing.assert_allclose(dense(params, x), x @ params["kernel"] + params["bias"])
+    np.testing.assert_allclose(dense(params, x[0, 0]), x[0, 0] @ params["kernel"] + params["bias"])
+
+
+def test_an_unknown_activation_is_refused_with_those_there_are():
+    with pytest.raises(ValueError, match=r"no activation 'tahn'; there are tanh, relu"):
+        activation("tahn")
+
+
+# Feed-forward -----------------------------------------------------------------------------------------------------
+
+
+def test_mlp_is_its_formula():
+    model = MLP((4,), "relu")
+    params = jax.jit(functools.partial(model.init, obs_space=OBS, heads=HEADS))(KEY)
+    obs = observations()
+    carry, heads = apply(model)(params, (), obs, np.zeros((STEPS, ROWS), bool))
+    hidden = np.maximum(obs @ params["layers"][0]["kernel"] + params["layers"][0]["bias"], 0)
+    assert carry == ()
+    for name in HEADS:
+        head = params["heads"][name]
+        np.testing.assert_allclose(heads[name], hidden @ head["kernel"] + head["bias"], rtol=1e-4, atol=1e-5)
+    assert (heads["policy"].shape, heads["value"].shape) == ((STEPS, ROWS, 2), (STEPS, ROWS, 1))
+
+
+def test_a_heads_scale_is_that_of_its_first_weights():
+    params = MLP((16,)).init(KEY, OBS, {"policy": (200, 0.01), "value": (200, 1.0)})
+    deviations = {name: float(head["kernel"].std()) for name, head in params["heads"].items()}
+    assert deviations == pytest.approx({"policy": 0.01 / np.sqrt(200), "value": 1 / np.sqrt(200)}, rel=0.1)
+    assert all((layer["bias"] == 0).all() for layer in [*params["layers"], *params["heads"].values()])
+
+
+def test_inputs_are_as_many_as_the_space_has_features_and_no_layers_is_linear():
+    params = MLP(()).init(KEY, Discrete(7), {"value": (1, 1.0)})
+    assert params["heads"]["value"]["kernel"].shape == (7, 1)
+
+
+# Memory -----------------------------------------------------------------------------------------------------------
+
+MODELS = {"GRU": GRU(6, (5,)), "GRU without layers": GRU(6, ()), "separate GRUs": Separate(GRU(6, (5,)))}
+
+
+@pytest.fixture(scope="module", params=MODELS)
+def recurrent(request):
+    model = MODELS[request.param]
+    return model, jax.jit(functools.partial(model.init, obs_space=OBS, heads=HEADS))(KEY), apply(model)
+
+
+NEVER = np.zeros((STEPS, ROWS), bool)
+
+
+def last(carries):
+    return jax.tree.map(lambda leaf: leaf[-1], carries)
+
+
+def test_carries_come_after_each_step_for_every_step(recurrent):
+    model, params, run = recurrent
+    carries, heads = run(params, model.start(ROWS), observations(), NEVER)
+    started = jax.tree.leaves(model.start(ROWS))
+    assert [leaf.shape for leaf in jax.tree.leaves(carries)] == [(STEPS, *leaf.shape) for leaf in started]
+    assert {name: head.shape for name, head in heads.items()} == {"policy": (STEPS, ROWS, 2), "value": (STEPS, ROWS, 1)}
+
+
+def test_steps_one_by_one_are_one_long_apply(recurrent):
+    model, params, run = recurrent
+    obs, first = observations(), np.random.default_rng(1).random((STEPS, ROWS)) < 0.3
+    carries, whole = run(params, model.start(ROWS), obs, first)
+    carry = model.start(ROWS)
+    for t in range(STEPS):
+        stepped, heads = run(params, carry, obs[t : t + 1], first[t : t + 1])
+        carry = last(stepped)
+        for name in HEADS:
+            np.testing.assert_allclose(heads[name][0], whole[name][t], rtol=1e-5, atol=1e-6)
+    for a, b in zip(jax.tree.leaves(carry), jax.tree.leaves(last(carries)), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
+def test_first_forgets_all_that_was_before_in_that_row_only(recurrent):
+    model, params, run = recurrent
+    first = NEVER.copy()
+    first[3, 1] = True
+    obs = observations()
+    _, heads = run(params, model.start(ROWS), obs, first)
+    other = obs.copy()
+    other[:3] = 9.0  # another past for all rows
+    _, others = run(params, jax.tree.map(lambda leaf: leaf + 5.0, model.start(ROWS)), other, first)
+    np.testing.assert_allclose(others["value"][3:, 1], heads["value"][3:, 1], rtol=1e-5, atol=1e-6)
+    apart = np.abs(others["value"][3] - heads["value"][3])[:, 0]
+    assert (apart[[0, 2, 3]] > 1e-3).all(), "rows that go on remember"
+
+
+def test_rows_do_not_touch(recurrent):
+    model, params, run = recurrent
+    obs = observations()
+    changed = obs.copy()
+    changed[:, 2] += 1.0
+    _, heads = run(params, model.start(ROWS), obs, NEVER)
+    _, others = run(params, model.start(ROWS), changed, NEVER)
+    same = np.abs(others["value"] - heads["value"])[:, :, 0].max(axis=0) < 1e-6
+    np.testing.assert_array_equal(same, [True, True, False, True])
+
+
+def test_a_gru_step_is_its_formula():
+    """Cho et al. 2014 with the reset gate behind the product, as cuDNN, PyTorch and Flax have it."""
+    model = GRU(2, ())
+    params = model.init(KEY, OBS, {"value": (1, 1.0)})
+    x, h = np.array([0.3, -1.0, 2.0]), np.array([0.5, -0.25])
+    from_input = x @ np.asarray(params["input"]["kernel"]) + 0.1
+    from_state = h @ np.asarray(params["state"]["kernel"]) - 0.2
+    params["input"]["bias"], params["state"]["bias"] = jnp.full(6, 0.1), jnp.full(6, -0.2)
+
+    def sigmoid(z):
+        return 1 / (1 + np.exp(-z))
+
+    reset, update = sigmoid(from_input[:2] + from_state[:2]), sigmoid(from_input[2:4] + from_state[2:4])
+    new = np.tanh(from_input[4:] + reset * from_state[4:])
+    carries, _ = model.apply(
+        params, jnp.asarray(h[None], jnp.float32), jnp.asarray(x[None, None], jnp.float32), np.zeros((1, 1), bool)
+    )
+    np.testing.assert_allclose(carries[0, 0], (1 - update) * new + update * h, rtol=1e-5)
+
+
+def test_separate_heads_share_no_parameter():
+    model = Separate(MLP((4,)))
+    params = model.init(KEY, OBS, HEADS)
+    obs, first = observations(), NEVER
+
+    def value(params):
+        return model.apply(params, {"policy": (), "value": ()}, obs, first)[1]["value"].sum()
+
+    gradient = jax.grad(value)(params)
+    assert all((leaf == 0).all() for leaf in jax.tree.leaves(gradient["policy"]))
+    assert all((leaf != 0).any() for leaf in jax.tree.leaves(gradient["value"]))
+    assert not np.array_equal(params["policy"]["layers"][0]["kernel"], params["value"]["layers"][0]["kernel"])
+
+
+# RLlib's model dictionary -----------------------------------------------------------------------------------------
+
+
+@hyper
+class Constant(Model):
+    number: float = 1.0
+
+
+@pytest.mark.parametrize(
+    ("settings", "model"),
+    [
+        ({}, Separate(MLP((64, 64), "tanh"))),
+        ({"fcnet_hiddens": [8], "fcnet_activation": "relu", "vf_share_layers": True}, MLP((8,), "relu")),
+        ({"use_gru": True, "gru_cell_size": 7, "fcnet_hiddens": []}, Separate(GRU(7, ()))),
+        ({"custom_model": Constant(2.0), "vf_share_layers": True}, Constant(2.0)),
+        ({"use_lstm": False, "conv_filters": None}, Separate(MLP())),
+    ],
+)
+def test_settings_describe_a_network(settings, model):
+    assert make_model(settings) == model
+
+
+def test_every_default_is_a_setting_that_is_accepted():
+    check_model(MODEL_DEFAULTS)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"fcnet_hidden": [64]}, r"no 'fcnet_hidden'; did you mean 'fcnet_hiddens'\?"),
+        ({"fcnet_hiddens": [64, 0]}, r"'fcnet_hiddens': \[64, 0\].*layer sizes such as \[64, 64\]"),
+        ({"fcnet_hiddens": 64}, r"expected a list of layer sizes"),
+        ({"fcnet_activation": "tan"}, r"'fcnet_activation': 'tan'.*there are tanh"),
+        ({"gru_cell_size": 0}, r"whole number of at least 1"),
+        ({"max_seq_len": 2.5}, r"whole number of at least 1"),
+        ({"max_seq_len": True}, r"whole number of at least 1"),
+        ({"fcnet_activation": ["tanh"]}, r"there are tanh"),
+        ({"vf_share_layers": "no"}, r"'vf_share_layers': 'no'.*True or False"),
+        ({"use_lstm": True}, r"no LSTM yet; use_gru=True"),
+        ({"conv_filters": [[16, 8, 4]]}, r"no convolutional networks yet"),
+        ({"custom_model": "my_model"}, r"expected an instance of athlete.core.Model, got str"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        make_model(settings)
+
+
+@pytest.mark.parametrize(
+    ("model", "memory"), [(MLP(), False), (Separate(MLP()), False), (GRU(), True), (Separate(GRU()), True)]
+)
+def test_which_models_have_memory(model, memory):
+    assert is_recurrent(model) is memory
