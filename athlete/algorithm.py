@@ -21,7 +21,6 @@ from athlete.env.world import World, env_name, find_world
 from athlete.loops.collect import spec_of
 from athlete.loops.compiling import compilations, set_up
 from athlete.loops.evaluate import Evaluation
-from athlete.loops.host import act
 from athlete.loops.train import CompiledTraining, HostedTraining, Progress, Training
 from athlete.policy import Policy
 from athlete.version import __version__
@@ -198,8 +197,10 @@ class Algorithm:
         if isinstance(training, CompiledTraining):
             env = training.env if world is self._world else world.env
             if env is not None:
-                return training.evaluate(view, key, episodes, explore) if env is training.env else self._play_on(
-                    env, view, key, episodes, explore
+                return (
+                    training.evaluate(view, key, episodes, explore)
+                    if env is training.env
+                    else self._play_on(env, view, key, episodes, explore)
                 )
         return self._play_hosted(world, view, key, episodes, explore)
 
@@ -302,7 +303,7 @@ class Algorithm:
         """Write a checkpoint and return its folder.
 
         A folder that is not itself called `checkpoint_...` gets the checkpoint inside, as `checkpoint_000012`.
-        Without a folder: `$ATHLETE_RESULTS_DIR`, else `~/athlete_results`, under the algorithm's and environment's name.
+        Without a folder: `$ATHLETE_RESULTS_DIR`, else `~/athlete_results`, under algorithm's and environment's names.
         """
         from athlete.record.checkpoint import save_checkpoint
 
@@ -414,9 +415,7 @@ class Algorithm:
         if world.env is not None:
             agent = config.make_agent(spec_of(world.env))
             return CompiledTraining(agent, world.env, config.rows(), config.fragment_length(), config.horizon(), key)
-        source = world.source(
-            num_workers=config.num_rollout_workers, num_envs_per_worker=config.num_envs_per_worker
-        )
+        source = world.source(num_workers=config.num_rollout_workers, num_envs_per_worker=config.num_envs_per_worker)
         try:
             agent = config.make_agent(source.spec)
             return HostedTraining(agent, source, config.fragment_length(), config.horizon(), key)
@@ -437,7 +436,7 @@ class Algorithm:
 
         env = make_gymnasium(self._world.maker, self._world.env_config)
         try:
-            check_env(env)
+            check_env(env, adapt=True)
         finally:
             env.close()
 
@@ -550,7 +549,9 @@ def _joined(parts: list[Progress]) -> Progress:
         return parts[0]
     metrics = {name: float(np.mean([part.metrics[name] for part in parts])) for name in parts[0].metrics}
     seconds = {name: sum(part.seconds[name] for part in parts) for name in parts[0].seconds}
-    returns, lengths = (np.concatenate(field) for field in zip(*((part.returns, part.lengths) for part in parts), strict=True))
+    returns, lengths = (
+        np.concatenate(field) for field in zip(*((part.returns, part.lengths) for part in parts), strict=True)
+    )
     return Progress(metrics, returns, lengths, seconds)
 
 

@@ -156,11 +156,12 @@ class AlgorithmConfig:
 
     algorithm_name: str = ""
     agent_class: type[Agent] | None = None
+    defaults: typing.ClassVar[dict[str, Any]] = {}  # of settings that every algorithm has, where this one differs
     fields_set_elsewhere: tuple[str, ...] = ("model", "memory", "updates", "spec")
 
     def __init__(self, algo_class: Any = None):
         self._values: dict[str, Any] = {name: copy.copy(setting.default) for name, setting in SETTINGS.items()}
-        self._values.update(self._agent_defaults())
+        self._values.update({**copy.deepcopy(self.defaults), **self._agent_defaults()})
         self._chosen: set[str] = set()  # set by the user, not by default
         self._frozen = False
 
@@ -435,7 +436,7 @@ class AlgorithmConfig:
         if name not in self._values:
             near = self._nearest(given, section)
             raise ValueError(f"{where}: {self._title()} has no {given!r}{near}")
-        own = SETTINGS[name].section if name in SETTINGS else "training"
+        own = _section_of(name)
         if section is not None and own != section:
             raise ValueError(f"{where}: {given!r} belongs to .{own}(...)")
         if is_search(value):
@@ -449,18 +450,21 @@ class AlgorithmConfig:
         if name == "model":
             from athlete.models.catalog import check_model
 
-            check_model({entry: part for entry, part in value.items() if not is_search(part)})
+            check_model(value)
 
     def _merged(self, name: str, value: Any) -> Any:
         """Dictionaries merge key by key; all else is replaced."""
-        if SETTINGS.get(name, Setting("", None, "")).kind == "dict" and not is_search(value):
+        merges = SETTINGS.get(name, Setting("", None, "")).kind == "dict"
+        if merges and isinstance(value, Mapping) and "grid_search" not in value:
             return {**self._values[name], **value}
         return value
 
     def _nearest(self, given: str, section: str | None) -> str:
         known = [*self._values, *SPELLINGS, *IGNORED]
         if section is not None:
-            own = [name for name in self._values if (SETTINGS[name].section if name in SETTINGS else "training") == section]
+            own = [
+                name for name in self._values if (SETTINGS[name].section if name in SETTINGS else "training") == section
+            ]
             near = difflib.get_close_matches(given, own, n=1)
             if near:
                 return f"; did you mean {near[0]!r}?"
@@ -474,14 +478,23 @@ def _check_minibatch(values: Mapping[str, Any], section: str | None, settings: M
     if is_search(minibatch) or is_search(batch) or minibatch <= batch:
         return
     given = ", ".join(f"{name}={value!r}" for name, value in settings.items())
-    raise ValueError(f"{section or 'config'}({given}): minibatch_size={minibatch} does not fit train_batch_size={batch}")
+    raise ValueError(
+        f"{section or 'config'}({given}): minibatch_size={minibatch} does not fit train_batch_size={batch}"
+    )
 
 
 def is_search(value: Any) -> bool:
-    """Whether `value` is a place in a search space, which `tune.run` fills in: `tune.uniform(0, 1)`, a grid."""
+    """Whether `value` is or holds a place of a search, which `tune.run` fills in: `tune.uniform(0, 1)`, a grid."""
     if isinstance(value, Mapping):
-        return set(value) == {"grid_search"}
+        return set(value) == {"grid_search"} or any(is_search(part) for part in value.values())
+    if isinstance(value, list | tuple):
+        return any(is_search(part) for part in value)
     return type(value).__module__ == "athlete.tune.space"
+
+
+def _section_of(name: str) -> str:
+    """The section that a setting belongs to; an agent's fields are `training`'s."""
+    return SETTINGS[name].section if name in SETTINGS else "training"
 
 
 def _section_names() -> list[str]:

@@ -1,4 +1,4 @@
-"""The words of the library: one currency (`Transition`), the contracts (`Env`, `Model`, `Memory`, `Agent`), one state (`Run`).
+"""The words of the library: one currency (`Transition`), the contracts (`Env`, `Model`, `Memory`, `Agent`) and `Run`.
 
 Everything else is written in these. Time is axis 0 and rows (parallel environments) are axis 1: `[T, B, ...]`.
 """

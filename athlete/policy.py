@@ -38,7 +38,9 @@ class Policy:
             self._memoryless = not jax.tree.leaves(self.get_initial_state())
         return not self._memoryless
 
-    def act_one(self, observation: Any, state: Tree = None, *, explore: bool = False, first: bool | None = None) -> tuple:
+    def act_one(
+        self, observation: Any, state: Tree = None, *, explore: bool = False, first: bool | None = None
+    ) -> tuple:
         """`(action, new state)` for one observation; `state` None, or `first`, begins an episode."""
         spec = self.agent.spec
         assert spec is not None

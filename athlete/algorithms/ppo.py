@@ -15,7 +15,7 @@ Departures from the paper, each of them common practice:
 from __future__ import annotations
 
 import dataclasses
-from typing import NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -29,9 +29,9 @@ from athlete.models.separate import Separate
 from athlete.ops.features import features
 from athlete.ops.gradient import AdamState, adam, adam_init
 from athlete.ops.returns import generalized_advantages
-from athlete.ops.statistics import explained_variance
 from athlete.ops.schedule import Schedule, value_at
 from athlete.ops.shuffle import random_orders
+from athlete.ops.statistics import explained_variance
 from athlete.ops.tree import Packed, fold, pack, unpack, where
 from athlete.spaces import Box
 
@@ -94,7 +94,9 @@ class PPO(Agent):
         params = {"network": self.model.init(key, self.spec.obs, heads)}
         if free:
             params["log_std"] = jnp.zeros(outputs // 2)
-        return PPOState(params, adam_init(params), jnp.asarray(0.0 if self.kl_coeff is None else self.kl_coeff, jnp.float32))
+        return PPOState(
+            params, adam_init(params), jnp.asarray(0.0 if self.kl_coeff is None else self.kl_coeff, jnp.float32)
+        )
 
     def view(self, state: PPOState, progress: Array) -> Tree:
         return state.params
@@ -225,3 +227,5 @@ class PPOConfig(AlgorithmConfig):
 
     algorithm_name = "PPO"
     agent_class = PPO
+    # Values of unlike size are what makes PPO fail untuned: rewards are scaled by default.
+    defaults: ClassVar[dict[str, Any]] = {"normalize_rewards": True}

@@ -95,7 +95,7 @@ def env_name(env: Any) -> str:
 
 
 class FilmedEnv:
-    """A JAX environment in the form of Gymnasium's, one row, for films: needs `render(state)` giving uint8 [H, W, 3]."""
+    """A JAX environment in Gymnasium's form, one row, for films: needs `render(state)` giving uint8 [H, W, 3]."""
 
     def __init__(self, env: Env):
         import jax

@@ -1,4 +1,4 @@
-"""The iteration of collecting and learning where the environments live outside JAX: Gymnasium, in process or in workers.
+"""The iteration of collecting and learning where environments live outside JAX: Gymnasium, in process or in workers.
 
 The same steps with the same randomness in the same order as `loops/learn.iterate`; the tests hold the two equal.
 """
@@ -50,7 +50,7 @@ def act(agent: Agent, view: Tree, carry: Tree, obs: Tree, first: Array, key: Arr
 
 @functools.partial(jax.jit, compiler_options=COMPILER_OPTIONS)
 def act_packed(agent: Agent, view: Packet, carry: Tree, inputs: Packet) -> tuple[Packet, Tree]:
-    """`act`, exploring, for the inner loop: `inputs` are (obs, first, key); the result is (action, extras) and carry."""
+    """`act`, exploring, for the inner loop: `inputs` are (obs, first, key); gives (action, extras) and the carry."""
     obs, first, key = from_packet(inputs)
     action, carry, extras = agent.act(from_packet(view), carry, obs, first, wrap(key))
     return to_packet((action, extras)), carry
@@ -80,21 +80,8 @@ def init_hosted_run(agent: Agent, source: Source, key: Array, length: int) -> Ru
     """A training about to begin on a source: the same as `init_run` where the source hosts a JAX environment."""
     state, carry, run_key, reset_key = begin(agent, key, source.rows)
     rows = host_rows(source.reset(np.asarray(reset_key)), carry, source.rows)
-    store = agent.memory.init(example_transition(_example_trajectory(agent, state, rows)), source.rows)
+    store = agent.memory.init(example_transition(agent, state, rows), source.rows)
     return Run(state, store, rows, np.asarray(run_key), np.zeros((), np.int32))
-
-
-def _example_trajectory(agent: Agent, state: Tree, rows: Rows) -> Transition:
-    """The shapes `[1, B, ...]` of a trajectory, without stepping anything."""
-
-    def one(state: Tree, rows: Rows) -> Transition:
-        view = agent.view(state, 0.0)
-        action, _, extras = agent.act(view, rows.carry, rows.obs, rows.first, wrap(np.zeros(2, np.uint32)))
-        total, flag = rows.episode_return, rows.first
-        step = Transition(rows.obs, flag, action, total, rows.obs, flag, flag, rows.carry, extras)
-        return jax.tree.map(lambda leaf: leaf[None], step)
-
-    return jax.eval_shape(one, state, rows)
 
 
 def collect_hosted(agent: Agent, source: Source, plan: Plan, rows: Rows) -> tuple[Rows, Transition, Episodes, dict]:
@@ -124,7 +111,7 @@ def collect_hosted(agent: Agent, source: Source, plan: Plan, rows: Rows) -> tupl
 
 
 def iterate_hosted(agent: Agent, source: Source, length: int, horizon: Array, run: Run) -> tuple[Run, Report, dict]:
-    """Collect `length` steps of every row and learn from them. `run` is used up: its buffers are given to the new one."""
+    """Collect `length` steps of every row and learn from them. `run` is used up: the new one takes its buffers."""
     planned = plan(agent, run.key, run.state, run.iteration, horizon, length, source.rows)
     rows, trajectory, episodes, seconds = collect_hosted(agent, source, planned, run.rows)
     start = time.perf_counter()
@@ -166,4 +153,3 @@ class HostedEnv(Source):
 
     def close(self) -> None:
         self._state = ()
-

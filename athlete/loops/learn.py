@@ -6,8 +6,9 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from athlete.core import Agent, Array, Env, Episodes, Key, Run, Transition, Tree, hyper
+from athlete.core import Agent, Array, Env, Episodes, Key, Rows, Run, Transition, Tree, hyper
 from athlete.loops.collect import collect, reset_rows
 from athlete.ops.random import unwrap, wrap
 
@@ -52,9 +53,17 @@ def progress_of(run_iteration: Array, steps: int, horizon: Array) -> Array:
     return jnp.clip(run_iteration.astype(jnp.float32) * steps / horizon, 0.0, 1.0)
 
 
-def example_transition(trajectory: Transition) -> Transition:
-    """One transition of one row, without leading axes: what `Memory.init` needs to know."""
-    return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape[2:], leaf.dtype), trajectory)
+def example_transition(agent: Agent, state: Tree, rows: Rows) -> Transition:
+    """One transition of one row, zeros without leading axes: what `Memory.init` needs to know. Steps nothing."""
+
+    def one(state: Tree, rows: Rows) -> Transition:
+        view = agent.view(state, jnp.zeros(()))
+        action, _, extras = agent.act(view, rows.carry, rows.obs, rows.first, wrap(np.zeros(2, np.uint32)))
+        number, flag = rows.episode_return, rows.first
+        return Transition(rows.obs, flag, action, number, rows.obs, flag, flag, rows.carry, extras)
+
+    shapes = jax.eval_shape(one, state, rows)
+    return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape[1:], leaf.dtype), shapes)
 
 
 def init_run(agent: Agent, env: Env, rows: int, key: Key, length: int) -> Run:
@@ -63,8 +72,7 @@ def init_run(agent: Agent, env: Env, rows: int, key: Key, length: int) -> Run:
     state = agent.init(agent_key)
     view = agent.view(state, jnp.zeros(()))
     first_rows = reset_rows(env, agent, view, rows, rows_key)
-    shapes = jax.eval_shape(lambda rows: collect(agent, env, view, rows, rows_key, 1)[1], first_rows)
-    store = agent.memory.init(example_transition(shapes), rows)
+    store = agent.memory.init(example_transition(agent, state, first_rows), rows)
     return Run(state, store, first_rows, unwrap(run_key), jnp.zeros((), jnp.int32))
 
 

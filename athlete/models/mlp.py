@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
-import jax
-
 from athlete.core import Array, Key, Model, Tree, hyper
-from athlete.models.dense import activation, dense, init_dense
+from athlete.models.dense import Layer, activation, dense, init_layers
 from athlete.ops.features import feature_size
 from athlete.spaces import Space
 
@@ -20,17 +19,11 @@ class MLP(Model):
     activation: str = "tanh"
 
     def init(self, key: Key, obs_space: Space, heads: dict[str, tuple[int, float]]) -> Tree:
-        keys = jax.random.split(key, len(self.hiddens) + len(heads))
         sizes = (feature_size(obs_space), *self.hiddens)
-        layers = [
-            init_dense(keys[i], inputs, outputs, math.sqrt(2.0))
-            for i, (inputs, outputs) in enumerate(zip(sizes, sizes[1:], strict=False))
-        ]
-        named = {
-            name: init_dense(keys[len(layers) + i], sizes[-1], outputs, scale)
-            for i, (name, (outputs, scale)) in enumerate(heads.items())
-        }
-        return {"layers": layers, "heads": named}
+        torso = [Layer(*pair, math.sqrt(2.0)) for pair in itertools.pairwise(sizes)]
+        ends = [Layer(sizes[-1], outputs, scale) for outputs, scale in heads.values()]
+        params = init_layers(key, torso + ends)
+        return {"layers": params[: len(torso)], "heads": dict(zip(heads, params[len(torso) :], strict=True))}
 
     def apply(self, params: Tree, carry: Tree, obs: Array, first: Array) -> tuple[Tree, dict[str, Array]]:
         squash = activation(self.activation)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import jax
 import jax.numpy as jnp
 
 from athlete.core import Array, Key, Model, Tree, hyper
-from athlete.models.dense import activation, dense, init_dense
+from athlete.models.dense import Layer, activation, dense, init_layers
 from athlete.ops.features import feature_size
 from athlete.ops.tree import where
 from athlete.spaces import Space
@@ -23,22 +24,14 @@ class GRU(Model):
     activation: str = "tanh"
 
     def init(self, key: Key, obs_space: Space, heads: dict[str, tuple[int, float]]) -> Tree:
-        keys = jax.random.split(key, len(self.hiddens) + len(heads) + 2)
         sizes = (feature_size(obs_space), *self.hiddens)
-        layers = [
-            init_dense(keys[i], inputs, outputs, math.sqrt(2.0))
-            for i, (inputs, outputs) in enumerate(zip(sizes, sizes[1:], strict=False))
-        ]
-        named = {
-            name: init_dense(keys[len(layers) + 2 + i], self.cell_size, outputs, scale)
-            for i, (name, (outputs, scale)) in enumerate(heads.items())
-        }
-        return {
-            "layers": layers,
-            "input": init_dense(keys[len(layers)], sizes[-1], 3 * self.cell_size, 1.0),
-            "state": init_dense(keys[len(layers) + 1], self.cell_size, 3 * self.cell_size, 1.0),
-            "heads": named,
-        }
+        torso = [Layer(*pair, math.sqrt(2.0)) for pair in itertools.pairwise(sizes)]
+        cell = [Layer(sizes[-1], 3 * self.cell_size, 1.0), Layer(self.cell_size, 3 * self.cell_size, 1.0)]
+        ends = [Layer(self.cell_size, outputs, scale) for outputs, scale in heads.values()]
+        params = init_layers(key, torso + cell + ends)
+        *layers, inward, onward = params[: len(torso) + 2]
+        named = dict(zip(heads, params[len(torso) + 2 :], strict=True))
+        return {"layers": layers, "input": inward, "state": onward, "heads": named}
 
     def start(self, rows: int) -> Array:
         return jnp.zeros((rows, self.cell_size))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import jax.numpy as jnp
@@ -41,6 +42,6 @@ def from_timesteps(points: Sequence[Sequence[float]], horizon: float) -> Schedul
     Raises ValueError where the timesteps do not increase.
     """
     times = [float(time) for time, _ in points]
-    if any(later <= earlier for earlier, later in zip(times, times[1:], strict=False)):
+    if any(later <= earlier for earlier, later in itertools.pairwise(times)):
         raise ValueError(f"a schedule's timesteps must increase, got {times}")
     return Schedule(tuple(time / horizon for time in times), tuple(float(value) for _, value in points))

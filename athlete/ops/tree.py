@@ -56,9 +56,7 @@ class Packed(NamedTuple):
 def pack(tree: Tree, leading: int) -> Packed:
     """Pack the leaves of `tree`, all with the same `leading` axes. Bits are kept: `unpack` gives the same tree back."""
     leaves = jax.tree.leaves(tree)
-    parts = [
-        _to_float(leaf).reshape(*leaf.shape[:leading], -1) for leaf in leaves if _is_narrow(leaf, leading)
-    ]
+    parts = [_to_float(leaf).reshape(*leaf.shape[:leading], -1) for leaf in leaves if _is_narrow(leaf, leading)]
     table = jnp.concatenate(parts, axis=-1) if parts else jnp.zeros((*leaves[0].shape[:leading], 0))
     return Packed(table, [leaf for leaf in leaves if not _is_narrow(leaf, leading)])
 
@@ -143,7 +141,7 @@ def to_packet(tree: Tree) -> Packet:
     shapes = tuple([(leaf.shape, leaf.dtype) for leaf in leaves])
     wide = tuple([leaf for leaf in leaves if leaf.size > IN_ONE_PIECE])
     parts = [_to_float(leaf.reshape(-1)) for leaf in leaves if leaf.size <= IN_ONE_PIECE]
-    array_module = np if all([isinstance(leaf, np.ndarray) for leaf in leaves]) else jnp
+    array_module = np if all(isinstance(leaf, np.ndarray) for leaf in leaves) else jnp
     vector = array_module.concatenate(parts) if parts else array_module.zeros(0, np.float32)
     return Packet(structure, shapes, vector, wide)
 
