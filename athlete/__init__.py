@@ -10,12 +10,12 @@ from athlete.version import __version__
 if TYPE_CHECKING:
     from athlete import tune as tune
     from athlete.algorithm import Algorithm as Algorithm
-    from athlete.record.pretty import pretty_print as pretty_print
     from athlete.callbacks import DefaultCallbacks as DefaultCallbacks
     from athlete.config import AlgorithmConfig as AlgorithmConfig
     from athlete.env.baseline import baseline as baseline
     from athlete.env.check import check_env as check_env
     from athlete.env.registry import register_env as register_env
+    from athlete.record.pretty import pretty_print as pretty_print
 
 _HOMES = {
     "Algorithm": "athlete.algorithm",

@@ -287,7 +287,7 @@ class Algorithm:
         """Take over what `get_weights` gave. Raises ValueError where structure or shapes differ."""
         own = self._training.run.state
         new = weights["default_policy"]
-        if jax.tree.structure(own) != jax.tree.structure(new):
+        if not jax.tree.structure(own) == jax.tree.structure(new):
             raise ValueError("set_weights: these weights are of another network or algorithm")
         for (path, a), b in zip(jax.tree_util.tree_leaves_with_path(own), jax.tree.leaves(new), strict=True):
             if np.shape(a) != np.shape(b):
@@ -299,7 +299,7 @@ class Algorithm:
 
     # Keeping ------------------------------------------------------------------------------------------------------
 
-    def save(self, checkpoint_dir: str | os.PathLike | None = None) -> str:
+    def save(self, checkpoint_dir: str | Path | None = None) -> str:
         """Write a checkpoint and return its folder.
 
         A folder that is not itself called `checkpoint_...` gets the checkpoint inside, as `checkpoint_000012`.
@@ -312,12 +312,14 @@ class Algorithm:
         if not folder.name.startswith("checkpoint"):
             folder = folder / f"checkpoint_{self.iteration:06d}"
         run = self._training.run
-        trees = {"agent": {"state": run.state, "store": run.store, "key": run.key, "iteration": run.iteration}}
+        trees: dict[str, Tree] = {
+            "agent": {"state": run.state, "store": run.store, "key": run.key, "iteration": run.iteration}
+        }
         if self._world.env is not None:
             trees["rows"] = run.rows
         return str(save_checkpoint(folder, jax.device_get(trees), self._metadata()))
 
-    def restore(self, checkpoint_path: str | os.PathLike) -> None:
+    def restore(self, checkpoint_path: str | Path) -> None:
         """Go on from a checkpoint of the same algorithm, settings and spaces.
 
         Exact to the last bit where the environment is compiled; on Gymnasium training goes on with new episodes.
@@ -333,7 +335,9 @@ class Algorithm:
             metadata, algorithm=self.config.algorithm_name, observation_space=spec.obs, action_space=spec.action
         )
         run = self._training.run
-        likes = {"agent": {"state": run.state, "store": run.store, "key": run.key, "iteration": run.iteration}}
+        likes: dict[str, Tree] = {
+            "agent": {"state": run.state, "store": run.store, "key": run.key, "iteration": run.iteration}
+        }
         exact = self._world.env is not None and metadata["rows"] == self._training.rows and metadata["compiled"]
         if exact:
             likes["rows"] = run.rows
@@ -348,7 +352,7 @@ class Algorithm:
         self._callbacks.on_checkpoint_loaded(algorithm=self)
 
     @classmethod
-    def from_checkpoint(cls, path: str | os.PathLike, env: Any = None, **settings: Any) -> Algorithm:
+    def from_checkpoint(cls, path: str | Path, env: Any = None, **settings: Any) -> Algorithm:
         """The algorithm that a checkpoint was saved from, ready to go on; no configuration needed.
 
         `env` is needed only where the environment was a function, or a class that is not imported here; `settings`
@@ -378,7 +382,7 @@ class Algorithm:
         return algorithm
 
     def record_video(
-        self, folder: str | os.PathLike, episodes: int = 1, *, explore: bool = False, seed: int | None = None
+        self, folder: str | Path, episodes: int = 1, *, explore: bool = False, seed: int | None = None
     ) -> list[str]:
         """Film `episodes` episodes as mp4 files into `folder`; their paths. Works without a screen."""
         from athlete.record.video import record_episodes

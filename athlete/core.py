@@ -40,13 +40,13 @@ def hyper(cls: _Class) -> _Class:
     map over it.
     Static: all the rest (integers, strings, switches); they shape the program and must be hashable.
     """
-    data_class = dataclasses.dataclass(frozen=True)(cls)
+    data_class: Any = dataclasses.dataclass(frozen=True)(cls)
     hints = typing.get_type_hints(data_class)
     names = [field.name for field in dataclasses.fields(data_class)]
     traced = [name for name in names if _is_traced(hints[name])]
     static = [name for name in names if name not in traced]
     jax.tree_util.register_dataclass(data_class, data_fields=traced, meta_fields=static)
-    data_class.__hyper__ = True  # type: ignore[attr-defined]
+    data_class.__hyper__ = True
     return data_class
 
 
@@ -191,7 +191,7 @@ class Agent:
     __hyper__ = True
     memory: Memory
     updates: int
-    spec: Spec | None
+    spec: Spec  # None until `bind`
 
     def bind(self, spec: Spec) -> Agent:
         """The same agent, knowing its spaces. Raises ValueError on spaces that the algorithm cannot serve."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -35,7 +35,7 @@ class Categorical(NamedTuple):
         log_probs = jax.nn.log_softmax(self.logits)
         return -jnp.sum(jnp.exp(log_probs) * log_probs, axis=-1)
 
-    def kl(self, other: Categorical) -> Array:
+    def kl(self, other: Any) -> Array:
         """KL(self || other)."""
         log_probs = jax.nn.log_softmax(self.logits)
         return jnp.sum(jnp.exp(log_probs) * (log_probs - jax.nn.log_softmax(other.logits)), axis=-1)
@@ -59,7 +59,7 @@ class MultiCategorical(NamedTuple):
     def entropy(self) -> Array:
         return sum((part.entropy() for part in self.parts), jnp.float32(0))
 
-    def kl(self, other: MultiCategorical) -> Array:
+    def kl(self, other: Any) -> Array:
         return sum((a.kl(b) for a, b in zip(self.parts, other.parts, strict=True)), jnp.float32(0))
 
 
@@ -82,7 +82,7 @@ class DiagonalGaussian(NamedTuple):
     def entropy(self) -> Array:
         return jnp.sum(self.log_std + 0.5 * math.log(2 * math.pi * math.e), axis=-1)
 
-    def kl(self, other: DiagonalGaussian) -> Array:
+    def kl(self, other: Any) -> Array:
         """KL(self || other)."""
         ratio = jnp.exp(2.0 * (self.log_std - other.log_std))
         shift = (self.mean - other.mean) * jnp.exp(-other.log_std)

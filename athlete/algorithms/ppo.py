@@ -81,7 +81,7 @@ class PPO(Agent):
     model: Model = Separate(MLP())
     memory: Memory = Latest()
     updates: int = 1
-    spec: Spec | None = None
+    spec: Spec = None  # type: ignore[assignment]  # known once bound
 
     def bind(self, spec: Spec) -> PPO:
         output_size(spec.action)

@@ -88,11 +88,11 @@ class Normalize(Agent):
         return self.agent.memory
 
     @property
-    def updates(self) -> int:
+    def updates(self) -> int:  # type: ignore[override]
         return self.agent.updates
 
     @property
-    def spec(self) -> Spec | None:
+    def spec(self) -> Spec:  # type: ignore[override]
         return self.agent.spec
 
     def bind(self, spec: Spec) -> Normalize:
@@ -139,9 +139,7 @@ class Normalize(Agent):
         leaves, structure = jax.tree.flatten(obs)
         known = iter(zip(moments.mean, moments.variance, strict=True))
         standard = [
-            standardize(leaf, *next(known), self.obs_clip)
-            if jnp.issubdtype(leaf.dtype, jnp.floating)
-            else leaf
+            standardize(leaf, *next(known), self.obs_clip) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
             for leaf in leaves
         ]
         return jax.tree.unflatten(structure, standard)

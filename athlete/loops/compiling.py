@@ -31,7 +31,7 @@ def set_up() -> None:
     _is_set_up = True
     jax.monitoring.register_event_duration_secs_listener(_count)
     folder = cache_folder()
-    if folder is not None and not jax.config.jax_compilation_cache_dir:
+    if folder is not None and not jax.config.jax_compilation_cache_dir:  # type: ignore[attr-defined]
         jax.config.update("jax_compilation_cache_dir", str(folder))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.05)
         jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
@@ -48,13 +48,13 @@ def cache_folder() -> Path | None:
 
 def compilations() -> tuple[int, float]:
     """How many programs this process has compiled or loaded from the cache so far, and the seconds that took."""
-    return _compilations["count"], _compilations["seconds"]
+    return int(_compilations["count"]), _compilations["seconds"]
 
 
-def _count(event: str, duration: float, **_: object) -> None:
+def _count(event: str, duration_secs: float, **_: str | int) -> None:
     if event == "/jax/core/compile/backend_compile_duration":
         _compilations["count"] += 1
-        _compilations["seconds"] += duration
+        _compilations["seconds"] += duration_secs
 
 
 def _processor() -> str:

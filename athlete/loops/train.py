@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple, Protocol
 
 import jax
@@ -12,7 +13,7 @@ from athlete.core import Agent, Array, Env, Episodes, Run, Source, Tree
 from athlete.loops.compiling import COMPILER_OPTIONS, RUN_ONCE_OPTIONS
 from athlete.loops.evaluate import Evaluation, evaluate_compiled, evaluate_hosted
 from athlete.loops.host import init_hosted_run, iterate_hosted
-from athlete.loops.learn import init_run, iterate_many
+from athlete.loops.learn import Report, init_run, iterate_many
 
 _init = jax.jit(init_run, static_argnames=("rows", "length"), compiler_options=RUN_ONCE_OPTIONS)
 _iterate = jax.jit(
@@ -33,9 +34,16 @@ class Training(Protocol):
     """One run of an agent in its environment."""
 
     agent: Agent
-    run: Run
     rows: int
     length: int
+
+    @property
+    def run(self) -> Run:
+        """The whole state; the next `advance` uses it up."""
+        ...
+
+    @run.setter
+    def run(self, run: Run) -> None: ...
 
     def advance(self, iterations: int) -> Progress:
         """Collect and learn `iterations` times."""
@@ -63,13 +71,31 @@ class CompiledTraining:
         self.env: Env = jax.tree.map(_on_device, env)
         self.rows, self.length = rows, length
         self._horizon = _on_device(horizon)
-        self.run: Run = _init(self.agent, self.env, rows=rows, key=key, length=length)
+        arguments = {"rows": rows, "key": key, "length": length}
+        self._shapes = _init.trace(self.agent, self.env, **arguments).out_info
+        # The first state is made in a thread of its own, so that its program compiles while `advance` traces the next.
+        executor = ThreadPoolExecutor(1)
+        self._first_run: Future[Run] | None = executor.submit(_init, self.agent, self.env, **arguments)
+        executor.shutdown(wait=False)
+        self._run: Run | None = None
+
+    @property
+    def run(self) -> Run:
+        if self._run is None:
+            assert self._first_run is not None
+            self._run, self._first_run = self._first_run.result(), None
+        return self._run
+
+    @run.setter
+    def run(self, run: Run) -> None:
+        self._run, self._first_run = run, None
 
     def advance(self, iterations: int) -> Progress:
         start = time.perf_counter()
-        self.run, report = _iterate(
-            self.agent, self.env, length=self.length, iterations=iterations, horizon=self._horizon, run=self.run
-        )
+        arguments = {"length": self.length, "iterations": iterations, "horizon": self._horizon}
+        if self._run is None:
+            _iterate.lower(self.agent, self.env, **arguments, run=self._shapes).compile()
+        self.run, report = _iterate(self.agent, self.env, **arguments, run=self.run)
         values, episodes = np.asarray(report.metrics.values), jax.tree.map(np.asarray, report.episodes)
         seconds = {"sample_and_learn": time.perf_counter() - start}
         means = values.mean(axis=0, dtype=np.float64).tolist()
@@ -97,7 +123,8 @@ class HostedTraining:
         self.run: Run = init_hosted_run(self.agent, source, key, length)
 
     def advance(self, iterations: int) -> Progress:
-        reports, seconds = [], {}
+        reports: list[Report] = []
+        seconds: dict[str, float] = {}
         for _ in range(iterations):
             self.run, report, spent = iterate_hosted(self.agent, self.source, self.length, self._horizon, self.run)
             reports.append(report)

@@ -128,8 +128,8 @@ class Packet:
 
     structure: Any
     shapes: tuple[Any, ...]
-    vector: jax.Array
-    wide: tuple[jax.Array, ...]
+    vector: jax.Array | np.ndarray
+    wide: tuple[jax.Array | np.ndarray, ...]
 
 
 IN_ONE_PIECE = 1 << 16  # numbers; larger leaves are worth a transfer of their own
