@@ -287,7 +287,7 @@ class Algorithm:
         """Take over what `get_weights` gave. Raises ValueError where structure or shapes differ."""
         own = self._training.run.state
         new = weights["default_policy"]
-        if not jax.tree.structure(own) == jax.tree.structure(new):
+        if str(jax.tree.structure(own)) != str(jax.tree.structure(new)):
             raise ValueError("set_weights: these weights are of another network or algorithm")
         for (path, a), b in zip(jax.tree_util.tree_leaves_with_path(own), jax.tree.leaves(new), strict=True):
             if np.shape(a) != np.shape(b):
@@ -546,6 +546,11 @@ def memory_mib() -> float:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
     except ImportError:
         return float("nan")
+
+
+def _learner_part(run: Run) -> dict[str, Tree]:
+    """What a checkpoint keeps wherever the environments live."""
+    return {"state": run.state, "store": run.store, "key": run.key, "iteration": run.iteration}
 
 
 def _joined(parts: list[Progress]) -> Progress:

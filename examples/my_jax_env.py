@@ -22,6 +22,7 @@ from athlete.core import Array, Env, Key, Step, hyper
 from athlete.env.time_limit import TimeLimit
 
 
+# --8<-- [start:lander]
 class LanderState(NamedTuple):
     height: Array  # metres above the ground
     velocity: Array  # metres a second, upwards
@@ -74,9 +75,14 @@ def _observe(state: LanderState) -> Array:
     return jnp.stack([state.height / 10.0, state.velocity / 5.0])
 
 
+# --8<-- [end:lander]
+# --8<-- [start:time-limit]
 def make_lander(env_config: dict) -> Env:
     """The rocket with a time limit. `env_config` holds fields of `Lander`."""
     return TimeLimit(Lander(**env_config), max_episode_steps=400)
+
+
+# --8<-- [end:time-limit]
 
 
 def main() -> None:
