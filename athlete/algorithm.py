@@ -312,9 +312,7 @@ class Algorithm:
         if not folder.name.startswith("checkpoint"):
             folder = folder / f"checkpoint_{self.iteration:06d}"
         run = self._training.run
-        trees: dict[str, Tree] = {
-            "agent": {"state": run.state, "store": run.store, "key": run.key, "iteration": run.iteration}
-        }
+        trees: dict[str, Tree] = {"agent": _learner_part(run)}
         if self._world.env is not None:
             trees["rows"] = run.rows
         return str(save_checkpoint(folder, jax.device_get(trees), self._metadata()))
@@ -335,9 +333,7 @@ class Algorithm:
             metadata, algorithm=self.config.algorithm_name, observation_space=spec.obs, action_space=spec.action
         )
         run = self._training.run
-        likes: dict[str, Tree] = {
-            "agent": {"state": run.state, "store": run.store, "key": run.key, "iteration": run.iteration}
-        }
+        likes: dict[str, Tree] = {"agent": _learner_part(run)}
         exact = self._world.env is not None and metadata["rows"] == self._training.rows and metadata["compiled"]
         if exact:
             likes["rows"] = run.rows
