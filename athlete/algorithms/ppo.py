@@ -118,7 +118,7 @@ class PPO(Agent):
     def update(self, state: PPOState, batch: Transition, key: Key, progress: Array) -> tuple[PPOState, dict]:
         sequences = self._prepare(state.params, batch)
         length, number = sequences.advantage.shape
-        size = max(1, self.minibatch_size // length)
+        size = min(max(1, self.minibatch_size // length), number)
         minibatches = number // size
         orders = random_orders(key, self.num_epochs, number)
         orders = orders[:, : minibatches * size].reshape(-1, size)
