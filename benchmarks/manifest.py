@@ -28,6 +28,17 @@ print(json.dumps(versions))
 """
 
 
+LOAD_AT_START = os.getloadavg()[0] if hasattr(os, "getloadavg") else None  # mean of the last minute
+
+
+def warn_if_busy() -> None:
+    """Say so if other work would share the figures' time: rivals that spin on two threads suffer most from it."""
+    if LOAD_AT_START is not None and LOAD_AT_START > 0.5:
+        print(
+            f"WARNING: the load average is {LOAD_AT_START:.1f}; on a busy machine these figures mean little", flush=True
+        )
+
+
 def rival_python(name: str) -> str:
     """The interpreter of a rival's environment. Exits with what to do if it was not set up."""
     python = RIVALS / name / "bin" / "python"
@@ -64,13 +75,12 @@ def write_manifest(
 
 
 def machine() -> dict[str, Any]:
-    """Cores, processor, platform and the load average of the last minute (the benchmark's own load included)."""
-    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+    """Cores, processor, platform and the load average of the minute before the benchmark."""
     return {
         "cores": os.cpu_count(),
         "processor": _processor(),
         "platform": platform.platform(),
-        "load_1_minute": load,
+        "load_at_start": LOAD_AT_START,
     }
 
 

@@ -13,6 +13,7 @@ STARTED = time.perf_counter()
 
 import argparse  # noqa: E402
 import json  # noqa: E402
+import statistics  # noqa: E402
 
 from athlete.algorithm import Algorithm  # noqa: E402  (build() would import it; here it counts as import)
 from athlete.algorithms.ppo import PPOConfig  # noqa: E402
@@ -77,15 +78,16 @@ def reached(result: dict, target: float) -> bool:
 def steady(arguments: argparse.Namespace) -> dict:
     algorithm = build(arguments, timesteps_per_train=arguments.timesteps)
     algorithm.train()
-    speeds = []
+    speeds, speeds_of_cpu = [], []
     for _ in range(arguments.repeats):
-        started = time.perf_counter()
+        started, cpu_started = time.perf_counter(), time.process_time()
         result = algorithm.train()
         speeds.append(result["timesteps_this_iter"] / (time.perf_counter() - started))
-    speeds.sort()
+        speeds_of_cpu.append(result["timesteps_this_iter"] / (time.process_time() - cpu_started))
     return {
-        "steps_per_second": speeds[len(speeds) // 2],
+        "steps_per_second": statistics.median(speeds),
         "all_steps_per_second": speeds,
+        "steps_per_cpu_second": statistics.median(speeds_of_cpu),
         "timesteps": result["timesteps_total"],
         "last_return": result["episode_reward_mean"],
     }

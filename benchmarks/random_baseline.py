@@ -11,7 +11,7 @@ import argparse
 import statistics
 import sys
 
-from manifest import write_manifest
+from manifest import warn_if_busy, write_manifest
 from processes import run_cold
 
 OURS = """
@@ -43,6 +43,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--json", help="write figures and circumstances to this file")
     arguments = parser.parse_args()
+    warn_if_busy()
 
     seconds: dict[str, list[float]] = {"athlete": [], "gymnasium loop": []}
     means: dict[str, list[float]] = {"athlete": [], "gymnasium loop": []}

@@ -15,7 +15,7 @@ import statistics
 import sys
 from typing import Any, NamedTuple
 
-from manifest import rival_python, write_manifest
+from manifest import rival_python, warn_if_busy, write_manifest
 from processes import run_cold
 
 OURS = "benchmarks/ours_cartpole.py"
@@ -52,19 +52,27 @@ def hosted_match() -> Match:
 
 
 def play(match: Match, rounds: int) -> dict[str, Any]:
-    """Run both commands alternately; print and return medians and their ratio."""
-    speeds: dict[str, list[float]] = {"ours": [], "rival": []}
+    """Run both commands alternately; print and return medians and their ratios."""
+    runs: dict[str, list[dict[str, Any]]] = {"ours": [], "rival": []}
     for _ in range(rounds):
-        speeds["ours"].append(run_cold(match.ours)["steps_per_second"])
-        speeds["rival"].append(run_cold(match.rival)["steps_per_second"])
-    medians = {name: statistics.median(values) for name, values in speeds.items()}
-    ratio = medians["ours"] / medians["rival"]
+        runs["ours"].append(run_cold(match.ours))
+        runs["rival"].append(run_cold(match.rival))
+    medians = {name: statistics.median(run["steps_per_second"] for run in results) for name, results in runs.items()}
+    of_cpu = {name: statistics.median(run["steps_per_cpu_second"] for run in results) for name, results in runs.items()}
+    ratio, cpu_ratio = medians["ours"] / medians["rival"], of_cpu["ours"] / of_cpu["rival"]
     print(
         f"{match.title}: ours {medians['ours']:,.0f}, rival {medians['rival']:,.0f} steps/s, "
-        f"ratio {ratio:.2f} (to reach: {match.to_reach:g})",
+        f"ratio {ratio:.2f} (to reach: {match.to_reach:g}); ratio per CPU second {cpu_ratio:.2f}",
         flush=True,
     )
-    return {"title": match.title, "median_steps_per_second": medians, "ratio": ratio, "all": speeds}
+    return {
+        "title": match.title,
+        "median_steps_per_second": medians,
+        "ratio": ratio,
+        "median_steps_per_cpu_second": of_cpu,
+        "cpu_ratio": cpu_ratio,
+        "runs": runs,
+    }
 
 
 def main() -> None:
@@ -73,6 +81,7 @@ def main() -> None:
     parser.add_argument("--only", choices=["compiled", "hosted"])
     parser.add_argument("--json", help="write figures and circumstances to this file")
     arguments = parser.parse_args()
+    warn_if_busy()
 
     matches = []
     if arguments.only != "hosted":

@@ -15,7 +15,7 @@ import statistics
 import sys
 from typing import Any
 
-from manifest import rival_python, write_manifest
+from manifest import rival_python, warn_if_busy, write_manifest
 from processes import run_cold
 
 TO_REACH = {"sb3": 3.0, "rllib": 20.0}
@@ -70,6 +70,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--json", help="write figures and circumstances to this file")
     arguments = parser.parse_args()
+    warn_if_busy()
 
     contestants = commands(arguments.contestants)
     for command in contestants.values():

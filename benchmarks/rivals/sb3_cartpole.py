@@ -40,7 +40,7 @@ class Reach(BaseCallback):
 
 
 class Clock(BaseCallback):
-    """Notes the time at the end of each rollout, with the timesteps so far."""
+    """Notes the timesteps so far, the time and the process's CPU time at the start of each rollout."""
 
     def __init__(self):
         super().__init__()
@@ -50,7 +50,7 @@ class Clock(BaseCallback):
         return True
 
     def _on_rollout_start(self) -> None:
-        self.marks.append((self.num_timesteps, time.perf_counter()))
+        self.marks.append((self.num_timesteps, time.perf_counter(), time.process_time()))
 
 
 def build(seed: int) -> PPO:
@@ -82,11 +82,8 @@ def steady(seed: int, warm_up: int, timesteps: int) -> dict:
     clock = Clock()
     model.learn(warm_up + timesteps, callback=clock)
     marks = [mark for mark in clock.marks if mark[0] >= warm_up]
-    (first_steps, first_time), (last_steps, last_time) = marks[0], marks[-1]
-    return {
-        "steps_per_second": (last_steps - first_steps) / (last_time - first_time),
-        "timesteps": last_steps - first_steps,
-    }
+    steps, seconds, cpu_seconds = (last - first for first, last in zip(marks[0], marks[-1], strict=True))
+    return {"steps_per_second": steps / seconds, "steps_per_cpu_second": steps / cpu_seconds, "timesteps": steps}
 
 
 if __name__ == "__main__":

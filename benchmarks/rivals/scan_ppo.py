@@ -211,19 +211,22 @@ def main() -> None:
     compile_s = time.perf_counter() - started
     jax.block_until_ready(train(init_network(arguments.seed), jax.random.key(arguments.seed)))  # warm-up
 
-    speeds, last_returns = [], []
+    speeds, speeds_of_cpu, last_returns = [], [], []
+    steps = updates * arguments.envs * arguments.steps
     for repeat in range(arguments.repeats):
         params, key = init_network(arguments.seed + repeat), jax.random.key(arguments.seed + repeat)
-        started = time.perf_counter()
+        started, cpu_started = time.perf_counter(), time.process_time()
         _, (returns, episodes) = jax.block_until_ready(train(params, key))
-        speeds.append(updates * arguments.envs * arguments.steps / (time.perf_counter() - started))
+        speeds.append(steps / (time.perf_counter() - started))
+        speeds_of_cpu.append(steps / (time.process_time() - cpu_started))
         last = max(1, updates // 10)
         last_returns.append(float(np.sum(returns[-last:]) / max(1, np.sum(episodes[-last:]))))
     figures = {
         "steps_per_second": statistics.median(speeds),
         "all_steps_per_second": speeds,
+        "steps_per_cpu_second": statistics.median(speeds_of_cpu),
         "compile_s": compile_s,
-        "timesteps": updates * arguments.envs * arguments.steps,
+        "timesteps": steps,
         "last_return": statistics.median(last_returns),
     }
     print(json.dumps(figures))
