@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import struct
 from pathlib import Path
 
 import numpy as np
@@ -132,25 +131,6 @@ def test_writing_beside_leaves_no_other_file(tmp_path: Path) -> None:
 # TensorBoard
 
 
-def test_crc32c_of_known_messages() -> None:
-    # the check value of the algorithm's catalogue, and the examples of RFC 3720, appendix B.4
-    assert tensorboard.crc32c(b"123456789") == 0xE3069283
-    assert tensorboard.crc32c(bytes(32)) == 0x8A9136AA
-    assert tensorboard.crc32c(b"\xff" * 32) == 0x62A8AB43
-    assert tensorboard.crc32c(bytes(range(32))) == 0x46DD794E
-
-
-@settings(deadline=None, max_examples=40)
-@given(st.binary(max_size=3000))
-def test_crc32c_of_long_messages_agrees_with_the_definition(data: bytes) -> None:
-    crc = 0xFFFFFFFF
-    for byte in data:
-        crc ^= byte
-        for _ in range(8):
-            crc = (crc >> 1) ^ (0x82F63B78 if crc & 1 else 0)
-    assert tensorboard.crc32c(data) == crc ^ 0xFFFFFFFF
-
-
 def test_tags() -> None:
     assert tensorboard.tag("episode_reward_mean") == "train/episode_reward_mean"
     assert tensorboard.tag("evaluation/episode_reward_mean") == "evaluation/episode_reward_mean"
@@ -200,16 +180,3 @@ def test_tensorboard_hides_what_a_resumed_run_repeats(tmp_path: Path) -> None:
     second.close()
     losses = [(1, 1.0), (2, 1.0), (3, 1.0), (4, 2.0), (5, 2.0), (6, 2.0)]
     assert read_events(tmp_path)["train/loss"] == losses
-
-
-def test_an_event_file_is_a_row_of_checked_records(tmp_path: Path) -> None:
-    writer = tensorboard.EventWriter(tmp_path)
-    writer.write({"training_iteration": 1, "loss": 1.0})
-    writer.close()
-    data, records = writer.path.read_bytes(), 0
-    while data:
-        (length,) = struct.unpack("<Q", data[:8])
-        assert data[8:12] == tensorboard._masked(data[:8])
-        assert data[12 + length : 16 + length] == tensorboard._masked(data[12 : 12 + length])
-        data, records = data[16 + length :], records + 1
-    assert records == 2
