@@ -1,0 +1,270 @@
+"""What README and documentation say is so: their code runs, their links lead somewhere, their tables are complete.
+
+A fence below `<!-- run -->` is executed; the fences of a page share their variables, in order.
+`<!-- run: a => b; c => d -->` replaces texts first, to make budgets small. `<!-- run raises -->` expects an error and
+takes its message for the output. A fence below `<!-- prints -->` is the output of the fence before it, with `...` for
+whatever varies.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import doctest
+import importlib.util
+import io
+import json
+import re
+import shlex
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
+SNIPPET = re.compile(r'--8<-- "([^":]+)(?::([\w-]+))?"')
+
+
+class Fence(NamedTuple):
+    mark: str  # of the comment right above: "run", "run raises", "prints", ...
+    replacements: dict[str, str]
+    language: str
+    text: str
+
+
+def fences(page: Path) -> list[Fence]:
+    """The fenced blocks of a page."""
+    pattern = r"(?:<!-- ([^\n]*?) -->\n)?^```(\w*)[^\n]*\n(.*?)^```$"
+    found = []
+    for mark, language, text in re.findall(pattern, page.read_text(encoding="utf-8"), re.M | re.S):
+        kind, _, listed = mark.partition(": ")
+        pairs = [part.split(" => ", 1) for part in listed.split("; ")] if listed else []
+        found.append(Fence(kind, dict(pairs), language, text))
+    return found
+
+
+def is_run(fence: Fence) -> bool:
+    return fence.mark in ("run", "run raises")
+
+
+def name_of(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+def run(fence: Fence, variables: dict[str, Any]) -> str:
+    """Execute a fence: what it printed, or the message of the error it had to raise."""
+    text = fence.text
+    for old, new in fence.replacements.items():
+        assert old in text, f"{old!r} is not in the block that says it replaces it"
+        text = text.replace(old, new)
+    code = compile(text, "block", "exec", dont_inherit=True)
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        if fence.mark == "run":
+            exec(code, variables)
+            return printed.getvalue()
+        with pytest.raises(Exception) as raised:
+            exec(code, variables)
+    return f"{type(raised.value).__name__}: {raised.value}\n"
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if any(map(is_run, fences(page)))], ids=name_of)
+def test_the_code_of_a_page_runs_and_prints_what_it_says(
+    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ATHLETE_RESULTS_DIR", str(tmp_path / "athlete_results"))
+    monkeypatch.syspath_prepend(str(ROOT / "examples"))
+    variables: dict[str, Any] = {"__name__": "__main__"}
+    printed = ""
+    for fence in fences(page):
+        if is_run(fence):
+            printed = run(fence, variables)
+        elif fence.mark == "prints":
+            checker = doctest.OutputChecker()
+            flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+            assert checker.check_output(fence.text, printed, flags), f"the page says\n{fence.text}\nit was\n{printed}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_marks_are_spelled_right_and_python_blocks_are_python(page: Path) -> None:
+    for fence in fences(page):
+        assert fence.mark in ("", "run", "run raises", "prints") or fence.mark.startswith("figure"), fence.mark
+        if fence.language == "python" and not SNIPPET.search(fence.text):
+            ast.parse(fence.text)
+
+
+# Links
+
+
+def slug(heading: str) -> str:
+    """The anchor that mkdocs gives a heading."""
+    plain = re.sub(r"[^\w\s-]", "", heading.replace("`", "")).strip().lower()
+    return re.sub(r"[\s-]+", "-", plain)
+
+
+def anchors(page: Path) -> set[str]:
+    text = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.M | re.S)
+    return {slug(heading) for heading in re.findall(r"^#+ (.+)$", text, re.M)}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_links_and_snippets_lead_to_what_exists(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)\s]+)\)", re.sub(r"^```.*?^```$", "", text, flags=re.M | re.S)):
+        if re.match(r"https?://", target):
+            continue
+        path, _, anchor = target.partition("#")
+        linked = (page.parent / path).resolve() if path else page
+        assert linked.exists(), target
+        assert not anchor or anchor in anchors(linked), target
+    for path, section in SNIPPET.findall(text):
+        assert (ROOT / path).exists(), path
+        assert not section or f"[start:{section}]" in (ROOT / path).read_text(encoding="utf-8"), section
+
+
+# Tables: every first cell that is code, with the cells after it
+
+
+def rows(page: str) -> list[tuple[list[str], list[str]]]:
+    """The rows of all tables of a page: the code in the first cell, and all cells."""
+    found = []
+    for line in (ROOT / "docs" / page).read_text(encoding="utf-8").splitlines():
+        cells = [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
+        if cells and (names := re.findall(r"`([^`]+)`", cells[0])):
+            found.append((names, cells))
+    return found
+
+
+def defaults(page: str) -> dict[str, str]:
+    """Setting -> its cell of defaults."""
+    return {names[0]: cells[1] for names, cells in rows(page) if len(cells) == 3 and len(names) == 1}
+
+
+def test_the_configuration_page_has_every_setting_with_its_default() -> None:
+    from athlete.algorithms.ppo import PPOConfig
+    from athlete.config import SETTINGS
+    from athlete.models.catalog import MODEL_DEFAULTS
+
+    ppo = PPOConfig().to_dict()
+    expected = {}
+    for name, setting in SETTINGS.items():
+        own = f" (PPO: `{ppo[name]!r}`)" if ppo[name] != setting.default else ""
+        expected[name] = f"`{setting.default!r}`{own}"
+    expected |= {name: f"`{value!r}`" for name, value in ppo.items() if name not in SETTINGS}
+    expected |= {name: f"`{value!r}`" for name, value in MODEL_DEFAULTS.items()}
+    assert defaults("configuration.md") == expected
+
+
+def test_the_configuration_page_puts_settings_under_their_sections() -> None:
+    from athlete.config import SETTINGS
+
+    text = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
+    for part in re.split(r"^### ", text, flags=re.M)[1:]:
+        heading, _, table = part.partition("\n")
+        sections = re.findall(r"`\.(\w+)\(", heading)
+        for name in re.findall(r"^\| `(\w+)` \|", table.partition("\n## ")[0], re.M) if sections else []:
+            assert SETTINGS[name].section in sections, name
+
+
+def test_the_rllib_page_has_every_other_spelling_and_every_setting_without_effect() -> None:
+    from athlete.rllib_names import IGNORED, SECTIONS, SPELLINGS
+
+    spelled = {}
+    ignored = {}
+    for names, cells in rows("coming-from-rllib.md"):
+        if len(cells) == 2 and re.fullmatch(r"`[\w.()]+`", cells[1]):
+            spelled |= dict.fromkeys(names, cells[1].strip("`"))
+        elif len(cells) == 2 and cells[1] in IGNORED.values():
+            ignored |= dict.fromkeys(names, cells[1])
+    sections = {f".{old}(...)": f".{new}(...)" for old, new in SECTIONS.items()}
+    assert spelled == SPELLINGS | sections
+    assert ignored == IGNORED
+
+
+def test_the_results_page_has_every_key_and_no_other() -> None:
+    from athlete.algorithms.ppo import PPOConfig
+    from athlete.record.results import flatten
+
+    small = PPOConfig().environment("CartPole-v1").evaluation(evaluation_interval=1, evaluation_duration=1)
+    keys: set[str] = set()
+    for config in (small, small.copy().environment(backend="gymnasium").training(train_batch_size=16)):
+        with config.build() as algo:
+            keys |= flatten(algo.train()).keys()
+    documented = {names[0] for names, cells in rows("results.md") if len(cells) == 2}
+    assert documented == keys
+
+
+def test_commands_in_the_documentation_exist_with_their_options() -> None:
+    import typer
+
+    from athlete.cli.main import app
+
+    commands: Any = typer.main.get_command(app)
+    for page in PAGES:
+        for fence in fences(page):
+            for line in fence.text.splitlines() if fence.language == "bash" else []:
+                words = shlex.split(line, comments=True)
+                if words[:1] != ["athlete"]:
+                    continue
+                command, rest = commands, words[1:]
+                while hasattr(command, "commands") and rest[0] in command.commands:
+                    command = command.commands[rest.pop(0)]
+                known = {option for parameter in command.params for option in parameter.opts + parameter.secondary_opts}
+                assert known.issuperset(word for word in rest if word.startswith("-")), line
+
+
+# What draws and shows the learning curves
+
+
+def load(path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+MANIFEST = {
+    "algorithm": "PPO",
+    "environment": "CartPole-v1",
+    "command": "python benchmarks/learning.py cartpole-ppo --seeds 2",
+    "commit": "0123456789abcdef",
+    "iqm": 40.0,
+    "worst": 30.0,
+    "curves": [
+        {"seed": 0, "timesteps": [10, 20, 30], "episode_reward_mean": [float("nan"), 0.0, 10.0]},
+        {"seed": 1, "timesteps": [10, 20, 40], "episode_reward_mean": [10.0, 20.0, 40.0]},
+    ],
+}
+
+
+def test_curves_are_read_where_every_seed_has_them() -> None:
+    grid, rewards = load(ROOT / "docs" / "make_figures.py").curves_on_grid(MANIFEST["curves"])
+    assert (grid[0], grid[-1]) == (20, 30)
+    assert rewards[:, [0, -1]].tolist() == [[0, 10], [20, 30]]
+
+
+def test_a_figure_appears_on_its_page_once_it_has_been_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    figures, hook = load(ROOT / "docs" / "make_figures.py"), load(ROOT / "docs" / "figures_hook.py")
+    for module, name, value in [
+        (figures, "RESULTS", tmp_path),
+        (figures, "ASSETS", tmp_path / "assets"),
+        (hook, "ASSETS", tmp_path / "assets"),
+    ]:
+        monkeypatch.setattr(module, name, value)
+
+    class Page:
+        class file:
+            src_uri = "algorithms/ppo.md"
+
+    marked = "before\n\n<!-- figure: ppo-cartpole -->\n\nafter"
+    assert hook.on_page_markdown(marked, Page) == "before\n\n\n\nafter"
+    (tmp_path / "learning-cartpole-ppo.json").write_text(json.dumps(MANIFEST))
+    figures.main()
+    shown = hook.on_page_markdown(marked, Page)
+    assert "](../assets/ppo-cartpole.svg)" in shown
+    assert "interquartile mean 40, worst seed 30" in shown
+    assert (tmp_path / "assets" / "ppo-cartpole.svg").read_text().startswith("<?xml")
