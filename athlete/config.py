@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import difflib
+import itertools
 import logging
 import math
 import typing
@@ -54,7 +54,7 @@ SETTINGS: dict[str, Setting] = {
     "metrics_num_episodes_for_smoothing": Setting("reporting", 100, "positive count"),
     "min_time_s_per_iteration": Setting("reporting", None, "number or None"),
     "min_sample_timesteps_per_iteration": Setting("reporting", 0, "count"),
-    "callbacks": Setting("callbacks", None, "any"),
+    "callbacks": Setting("callbacks", None, "callbacks or None"),
 }
 
 # Inclusive ranges of numbers that every algorithm reads in the same way.
@@ -75,6 +75,13 @@ RANGES: dict[str, tuple[float, float]] = {
 }
 
 
+EVALUATION_CHANGES = ("explore", "env", "env_config")  # what evaluation_config may change
+
+# Where infinity is a way to say "no limit".
+UNLIMITED = ("grad_clip", "clip_param", "vf_clip_param", "kl_stop")
+SCHEDULE_FORM = "[[timestep, value], ...] with increasing timesteps"
+
+
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and not math.isnan(value)
 
@@ -84,16 +91,27 @@ def _is_count(value: Any) -> bool:
 
 
 def _is_schedule(value: Any) -> bool:
-    return (
-        isinstance(value, list | tuple)
-        and len(value) > 0
-        and all(isinstance(point, list | tuple) and len(point) == 2 and all(map(_is_number, point)) for point in value)
-    )
+    """Whether `value` is `[[timestep, value], ...]` with finite numbers and timesteps that increase from 0 or later."""
+    if not isinstance(value, list | tuple) or not value:
+        return False
+    for point in value:
+        if not (isinstance(point, list | tuple) and len(point) == 2 and all(map(_is_number, point))):
+            return False
+    times = [time for time, _ in value]
+    increase = all(earlier < later for earlier, later in itertools.pairwise(times))
+    return times[0] >= 0 and increase and all(math.isfinite(number) for point in value for number in point)
+
+
+def _is_callbacks(value: Any) -> bool:
+    from athlete.callbacks import DefaultCallbacks
+
+    return issubclass(value if isinstance(value, type) else type(value), DefaultCallbacks)
 
 
 _VALUE_CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "any": (lambda value: True, "anything"),
     "dict": (lambda value: isinstance(value, Mapping), "a dictionary"),
+    "callbacks": (_is_callbacks, "a subclass of athlete.callbacks.DefaultCallbacks or an instance of one"),
     "bool": (lambda value: isinstance(value, bool), "True or False"),
     "number": (lambda value: _is_number(value) and value >= 0, "a number of at least 0"),
     "count": (_is_count, "a whole number of at least 0"),
@@ -102,7 +120,7 @@ _VALUE_CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
         lambda value: value == "auto" or (_is_count(value) and value > 0),
         "a whole number of at least 1, or 'auto'",
     ),
-    "schedule": (_is_schedule, "[[timestep, value], ...]"),
+    "schedule": (_is_schedule, SCHEDULE_FORM),
 }
 
 
@@ -131,8 +149,9 @@ def _check_field(name: str, hint: Any, value: Any) -> str | None:
     if "Schedule" in names and _is_schedule(value):
         return None if all(low <= number <= high for _, number in value) else f"values {bounds}"
     if "float" in names:
-        scheduled = " or a schedule [[timestep, value], ...]" if "Schedule" in names else ""
-        return None if _is_number(value) and low <= value <= high else f"a number {bounds}{scheduled}"
+        scheduled = f" or a schedule {SCHEDULE_FORM}" if "Schedule" in names else ""
+        fits = _is_number(value) and low <= value <= high and (math.isfinite(value) or name in UNLIMITED)
+        return None if fits else f"a number {bounds}{scheduled}"
     if "bool" in names:
         return None if isinstance(value, bool) else "True or False"
     if "int" in names:
@@ -160,8 +179,8 @@ class AlgorithmConfig:
     fields_set_elsewhere: tuple[str, ...] = ("model", "memory", "updates", "spec")
 
     def __init__(self, algo_class: Any = None):
-        self._values: dict[str, Any] = {name: copy.copy(setting.default) for name, setting in SETTINGS.items()}
-        self._values.update({**copy.deepcopy(self.defaults), **self._agent_defaults()})
+        self._values: dict[str, Any] = {name: _copied(setting.default) for name, setting in SETTINGS.items()}
+        self._values.update({**_copied(self.defaults), **self._agent_defaults()})
         self._chosen: set[str] = set()  # set by the user, not by default
         self._frozen = False
 
@@ -246,7 +265,7 @@ class AlgorithmConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """All settings, flat, as a new dictionary."""
-        return copy.deepcopy(self._values)
+        return _copied(self._values)
 
     @classmethod
     def from_dict(cls, settings: Mapping[str, Any]) -> typing.Self:
@@ -259,7 +278,7 @@ class AlgorithmConfig:
 
     def chosen(self) -> dict[str, Any]:
         """Only what was set, not the defaults."""
-        return {name: copy.deepcopy(self._values[name]) for name in sorted(self._chosen)}
+        return {name: _copied(self._values[name]) for name in sorted(self._chosen)}
 
     def copy(self, copy_frozen: bool = False) -> typing.Self:
         """An independent copy, open to changes unless `copy_frozen` keeps the seal."""
@@ -288,7 +307,9 @@ class AlgorithmConfig:
         self._set(None, {name: value})
 
     def __getitem__(self, name: str) -> Any:
-        return getattr(self, name)
+        known = SPELLINGS.get(name, name)
+        # `callbacks` is a section's method as well as a setting.
+        return self._values[known] if known in self._values else getattr(self, name)
 
     def __contains__(self, name: str) -> bool:
         return SPELLINGS.get(name, name) in self._values
@@ -339,9 +360,11 @@ class AlgorithmConfig:
 
     def fragment_length(self) -> int:
         """How many steps each environment takes an iteration; whole sequences, where the network has memory."""
-        length = self.rollout_fragment_length
+        length, batch = self.rollout_fragment_length, math.ceil(self.train_batch_size / self.rows())
         if length == "auto":
-            length = max(1, math.ceil(self.train_batch_size / self.rows()))
+            length = batch
+        elif "train_batch_size" in self._chosen:
+            length *= math.ceil(batch / length)  # whole fragments until the batch is full, as in RLlib
         sequence = self.sequence_length()
         return math.ceil(length / sequence) * sequence
 
@@ -371,10 +394,11 @@ class AlgorithmConfig:
         fields["model"] = make_model(self.model)
         if "minibatch_size" in fields:
             fields["minibatch_size"] = min(fields["minibatch_size"], self.rows() * self.fragment_length())
-        if "max_seq_len" in names:
+        of_agent = {field.name for field in dataclasses.fields(self.agent_class)}  # type: ignore[arg-type]
+        if "max_seq_len" in of_agent:
             fields["max_seq_len"] = self.sequence_length()
-        if "free_log_std" in names:
-            fields["free_log_std"] = bool(self.model.get("free_log_std", True))
+        if "free_log_std" in of_agent:
+            fields["free_log_std"] = self.model.get("free_log_std", True)
         agent = self.agent_class(**fields)
         standardize = self.observation_filter == "MeanStdFilter"
         if standardize or self.normalize_rewards:
@@ -417,7 +441,7 @@ class AlgorithmConfig:
         hints = self._agent_hints()
         values, chosen = dict(self._values), set(self._chosen)
         for given, value in settings.items():
-            name = SPELLINGS.get(given, given)
+            name, value = SPELLINGS.get(given, given), _plain(value)
             where = f"{section}({given}={value!r})" if section else f"{given}={value!r}"
             if name in IGNORED and name not in self._values:
                 if not (name == "framework" and value == "jax"):
@@ -441,30 +465,44 @@ class AlgorithmConfig:
             raise ValueError(f"{where}: {given!r} belongs to .{own}(...)")
         if is_search(value):
             return
-        if name in SETTINGS:
-            expected = check_setting(SETTINGS[name].kind, value)
-        else:
+        scheduled = name.removesuffix("_schedule")
+        if name not in SETTINGS:
             expected = _check_field(name, hints[name], value)
+        elif scheduled != name and scheduled in hints and _is_schedule(value):
+            expected = _check_field(scheduled, hints[scheduled], value)
+        else:
+            expected = check_setting(SETTINGS[name].kind, value)
         if expected is not None:
             raise ValueError(f"{where}: expected {expected}, got {type(value).__name__} {value!r}")
         if name == "model":
             from athlete.models.catalog import check_model
 
             check_model(value)
+        if name == "evaluation_config":
+            self._check_evaluation_config(value, where)
+
+    def _check_evaluation_config(self, changes: Mapping[str, Any], where: str) -> None:
+        """Raise ValueError for a name that does not exist; say so of one that changes nothing."""
+        for given in changes:
+            if given in EVALUATION_CHANGES:
+                continue
+            if SPELLINGS.get(given, given) not in self._values and given not in IGNORED:
+                near = difflib.get_close_matches(given, [*EVALUATION_CHANGES, *self._values, *SPELLINGS], n=1)
+                hint = f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(EVALUATION_CHANGES)}"
+                raise ValueError(f"{where}: {self._title()} has no {given!r}{hint}")
+            logger.info("%s: %r is the same in evaluation as in training", where, given)
 
     def _merged(self, name: str, value: Any) -> Any:
         """Dictionaries merge key by key; all else is replaced."""
         merges = SETTINGS.get(name, Setting("", None, "")).kind == "dict"
         if merges and isinstance(value, Mapping) and "grid_search" not in value:
-            return {**self._values[name], **value}
-        return value
+            return {**self._values[name], **_copied(value)}
+        return _copied(value)
 
     def _nearest(self, given: str, section: str | None) -> str:
         known = [*self._values, *SPELLINGS, *IGNORED]
         if section is not None:
-            own = [
-                name for name in self._values if (SETTINGS[name].section if name in SETTINGS else "training") == section
-            ]
+            own = [name for name in self._values if _section_of(name) == section]
             near = difflib.get_close_matches(given, own, n=1)
             if near:
                 return f"; did you mean {near[0]!r}?"
@@ -490,6 +528,18 @@ def is_search(value: Any) -> bool:
     if isinstance(value, list | tuple):
         return any(is_search(part) for part in value)
     return type(value).__module__ == "athlete.tune.space"
+
+
+def _plain(value: Any) -> Any:
+    """NumPy's and JAX's scalars as Python's numbers, which files can hold."""
+    return value.item() if getattr(value, "shape", None) == () and hasattr(value, "item") else value
+
+
+def _copied(value: Any) -> Any:
+    """A copy of nested containers. What is in them (environments, callbacks, models) stays the same object."""
+    if isinstance(value, Mapping):
+        return {name: _copied(part) for name, part in value.items()}
+    return type(value)(map(_copied, value)) if type(value) in (list, tuple) else value
 
 
 def _section_of(name: str) -> str:
