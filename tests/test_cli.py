@@ -34,12 +34,14 @@ class Corridor(gymnasium.Env):
 
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
-        self.position = 0.0
+        self.position, self.steps = 0.0, 0
         return numpy.array([0.0], numpy.float32), {}
 
     def step(self, action):
         self.position = min(max(self.position + (1.0 if action else -1.0), 0.0), 5.0)
-        return numpy.array([self.position], numpy.float32), self.position, self.position == 5.0, False, {}
+        self.steps += 1
+        observation = numpy.array([self.position], numpy.float32)
+        return observation, self.position, self.position == 5.0, self.steps == 20, {}
 
 class Broken(Corridor):
     def step(self, action):
@@ -357,6 +359,11 @@ def test_experiments_of_a_file_with_a_grid_and_a_class_of_ones_own(here: Path) -
     assert result.exit_code == 0, result.output
     checkpoints = sorted(path.parent.parent.name for path in (here / "results").rglob("checkpoint_000001"))
     assert checkpoints == ["grid", "grid", "own"]
+    (checkpoint,) = (here / "results" / "own").glob("*/checkpoint_000001")
+    assert f"athlete evaluate {checkpoint} --episodes 20 --env my_corridors.Corridor\n" in result.stdout
+    sys.modules.pop("my_corridors")
+    assert "my_corridors" in athlete(f"evaluate {checkpoint}").stderr  # code is not imported because a file names it
+    assert evaluated(f"{checkpoint} --episodes 2 --env my_corridors.Corridor")["episodes_this_iter"] == 2
 
 
 def test_a_failed_trial_ends_with_1_and_names_its_error(here: Path) -> None:
@@ -366,6 +373,7 @@ def test_a_failed_trial_ends_with_1_and_names_its_error(here: Path) -> None:
     assert "Traceback" not in result.stderr
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="a process cannot be sent a Ctrl-C of its own there")
 def test_ctrl_c_ends_with_130_and_the_line_that_goes_on(tmp_path: Path) -> None:
     words = f"train PPO CartPole-v1 {TINY} --stop-timesteps 1000000000 --seed 1 --local-dir {tmp_path}"
     process = subprocess.Popen(

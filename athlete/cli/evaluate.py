@@ -54,9 +54,9 @@ def evaluate(
         measured = algorithm.evaluate(episodes=episodes, seed=seed)["evaluation"]
         films = algorithm.record_video(video, explore=explore, seed=seed) if video else []
     played = measured.pop("hist_stats")
-    told = {"checkpoint": str(path), **measured, "episode_rewards": played["episode_reward"], "films": films}
-    told["episode_lengths"] = played["episode_lengths"]
     if as_json:
+        each = {"episode_rewards": played["episode_reward"], "episode_lengths": played["episode_lengths"]}
+        told = {"checkpoint": str(path), **measured, **each, "films": films}
         typer.echo(to_json(told, indent=2))
         return
     rows: list[tuple[str, Any]] = [(name, f"{measured[name]:.6g}") for name in _ROWS]

@@ -196,12 +196,20 @@ def show_results(analysis: tune.ExperimentAnalysis, video: bool) -> None:
     typer.echo("\nBest checkpoint of each trial:")
     for name, path in checkpoints.items():
         typer.echo(f"  {name}: {path}")
-    best = next(iter(checkpoints.values()))
-    if len(checkpoints) > 1:
-        best = best_checkpoint(analysis, best_trial(analysis)) or best
+    trial = best_trial(analysis)
+    best = str(checkpoints[trial.name])
     if video:
-        film(str(best))
-    typer.echo(f"\nTo evaluate it:\n  athlete evaluate {shlex.quote(str(best))} --episodes 20")
+        film(best)
+    typer.echo(f"\nTo evaluate it:\n  {evaluate_line(best, trial.config.get('env'))}")
+
+
+def evaluate_line(checkpoint: str, env: Any) -> str:
+    """The command that evaluates a checkpoint.
+
+    It names an environment of the user's own: `evaluate` imports no code because a checkpoint says so.
+    """
+    is_own = isinstance(env, str) and ("." in env or ":" in env)
+    return shlex.join(["athlete", "evaluate", checkpoint, "--episodes", "20", *(["--env", env] if is_own else [])])
 
 
 def draw_curve(trial_folder: Path) -> None:
