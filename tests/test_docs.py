@@ -16,6 +16,7 @@ import io
 import json
 import re
 import shlex
+import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -99,6 +100,11 @@ def test_marks_are_spelled_right_and_python_blocks_are_python(page: Path) -> Non
 # Links
 
 
+def prose(page: Path) -> str:
+    """A page without its fences and equations, where brackets mean something else."""
+    return re.sub(r"^```.*?^```$|\\\[.*?\\\]|\\\(.*?\\\)", "", page.read_text(encoding="utf-8"), flags=re.M | re.S)
+
+
 def slug(heading: str) -> str:
     """The anchor that mkdocs gives a heading."""
     plain = re.sub(r"[^\w\s-]", "", heading.replace("`", "")).strip().lower()
@@ -106,21 +112,19 @@ def slug(heading: str) -> str:
 
 
 def anchors(page: Path) -> set[str]:
-    text = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.M | re.S)
-    return {slug(heading) for heading in re.findall(r"^#+ (.+)$", text, re.M)}
+    return {slug(heading) for heading in re.findall(r"^#+ (.+)$", prose(page), re.M)}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_links_and_snippets_lead_to_what_exists(page: Path) -> None:
-    text = page.read_text(encoding="utf-8")
-    for target in re.findall(r"\]\(([^)\s]+)\)", re.sub(r"^```.*?^```$", "", text, flags=re.M | re.S)):
+    for target in re.findall(r"\]\(([^)\s]+)\)", prose(page)):
         if re.match(r"https?://", target):
             continue
         path, _, anchor = target.partition("#")
         linked = (page.parent / path).resolve() if path else page
         assert linked.exists(), target
         assert not anchor or anchor in anchors(linked), target
-    for path, section in SNIPPET.findall(text):
+    for path, section in SNIPPET.findall(page.read_text(encoding="utf-8")):
         assert (ROOT / path).exists(), path
         assert not section or f"[start:{section}]" in (ROOT / path).read_text(encoding="utf-8"), section
 
@@ -156,6 +160,15 @@ def test_the_configuration_page_has_every_setting_with_its_default() -> None:
     expected |= {name: f"`{value!r}`" for name, value in ppo.items() if name not in SETTINGS}
     expected |= {name: f"`{value!r}`" for name, value in MODEL_DEFAULTS.items()}
     assert defaults("configuration.md") == expected
+
+
+def test_what_the_ppo_page_calls_off_by_default_is_off() -> None:
+    from athlete.algorithms.ppo import PPOConfig
+
+    page = (ROOT / "docs" / "algorithms" / "ppo.md").read_text(encoding="utf-8")
+    off = re.findall(r"\(`(\w+)`, off by default\)", page)
+    assert set(off) == {"vf_clip_param", "kl_stop"}
+    assert [PPOConfig()[name] for name in [*off, "kl_coeff"]] == [None] * 3
 
 
 def test_the_configuration_page_puts_settings_under_their_sections() -> None:
@@ -216,15 +229,42 @@ def test_commands_in_the_documentation_exist_with_their_options() -> None:
                 assert known.issuperset(word for word in rest if word.startswith("-")), line
 
 
-# What draws and shows the learning curves
+# The example and the notebook
 
 
 def load(path: Path) -> ModuleType:
+    """The module of a file, as `import` would give it."""
     spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    sys.modules[path.stem] = module  # where annotations are resolved
     spec.loader.exec_module(module)
     return module
+
+
+def test_the_example_of_a_jax_environment_runs_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["my_jax_env.py", "--timesteps", "2048", "--folder", str(tmp_path)])
+    load(ROOT / "examples" / "my_jax_env.py").main()
+    *_, first, second = capsys.readouterr().out.splitlines()
+    compiled = [line.split()[-1] for line in (first, second)]
+    assert compiled[0] == compiled[1], "the second gravity compiled something"
+    assert (tmp_path / "episode_000.mp4").exists()
+
+
+@pytest.mark.parametrize("notebook", sorted((ROOT / "examples" / "notebooks").glob("*.ipynb")), ids=name_of)
+def test_notebooks_are_kept_without_outputs_and_their_contents_lead_somewhere(notebook: Path) -> None:
+    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    code = [cell for cell in cells if cell["cell_type"] == "code"]
+    assert not any(cell["outputs"] or cell["execution_count"] for cell in code)
+    for cell in code:
+        ast.parse("".join(cell["source"]))
+    prose = "".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
+    assert re.findall(r"\]\(#(\w+)\)", prose) == re.findall(r'<a id="(\w+)">', prose)
+
+
+# What draws and shows the learning curves
 
 
 MANIFEST = {
@@ -248,7 +288,7 @@ def test_curves_are_read_where_every_seed_has_them() -> None:
 
 
 def test_a_figure_appears_on_its_page_once_it_has_been_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    figures, hook = load(ROOT / "docs" / "make_figures.py"), load(ROOT / "docs" / "figures_hook.py")
+    figures, hook = load(ROOT / "docs" / "make_figures.py"), load(ROOT / "docs" / "site_hooks.py")
     for module, name, value in [
         (figures, "RESULTS", tmp_path),
         (figures, "ASSETS", tmp_path / "assets"),

@@ -1,0 +1,38 @@
+"""For mkdocs: learning curves appear once they are drawn, equations become MathML, which browsers show by themselves.
+
+`<!-- figure: NAME -->` in a page becomes `assets/NAME.svg` with its caption `assets/NAME.txt`.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+from pathlib import Path
+from typing import Any
+
+ASSETS = Path(__file__).parent / "assets"
+
+
+def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
+    """The page with its figures; those that `docs/make_figures.py` has not drawn are left out."""
+    up = "../" * page.file.src_uri.count("/")
+
+    def figure(match: re.Match[str]) -> str:
+        name = match[1]
+        caption = ASSETS / f"{name}.txt"
+        if not (ASSETS / f"{name}.svg").exists() or not caption.exists():
+            return ""
+        return f"![Learning curve]({up}assets/{name}.svg)\n\n{caption.read_text(encoding='utf-8')}"
+
+    return re.sub(r"<!-- figure: ([\w-]+) -->", figure, markdown)
+
+
+def on_page_content(content: str, **_: Any) -> str:
+    """The page's HTML with its equations as MathML: no script is loaded for them."""
+    from latex2mathml.converter import convert
+
+    def equation(match: re.Match[str]) -> str:
+        tag, opening, tex = match[1], match[2], html.unescape(match[3])
+        return f"<{tag}>{convert(tex, display='block' if opening == '[' else 'inline')}</{tag}>"
+
+    return re.sub(r'<(span|div) class="arithmatex">\\([\[(])(.*?)\\[\])]</\1>', equation, content, flags=re.S)
