@@ -55,7 +55,6 @@ class Algorithm:
         self._episodes_total = 0
         self._time_total = 0.0
         self._restored_at = (0, 0, 0.0)  # iteration, timesteps, seconds
-        self._compilations_seen = 0
         self._policy: Policy | None = None
         self._stopped = False
         self._callbacks.on_algorithm_init(algorithm=self)
@@ -80,6 +79,7 @@ class Algorithm:
         """Collect and learn, at least one iteration, and tell how it went; evaluate where the interval says so."""
         self._refuse_if_stopped("train")
         start = time.perf_counter()
+        compiled_before, _ = compilations()
         batch = self._training.rows * self._training.length
         iterations = max(1, -(-self.config.min_sample_timesteps_per_iteration // batch))
         parts = [self._training.advance(iterations)]
@@ -91,6 +91,8 @@ class Algorithm:
         self._timesteps_total += steps
         progress = _joined(parts)
         result = self._result(progress, steps, time.perf_counter() - start)
+        # Only those of collecting and learning: what evaluations and others in this process compile is not ours.
+        result["perf"]["compilations_this_iter"] = compilations()[0] - compiled_before
         interval = self.config.evaluation_interval
         if interval and self.iteration % interval == 0:
             result.update(self.evaluate())
@@ -112,7 +114,6 @@ class Algorithm:
         timers = {f"{name}_time_ms": 1000.0 * part for name, part in progress.seconds.items()}
         timers["training_iteration_time_ms"] = 1000.0 * seconds
         count, compile_seconds = compilations()
-        new, self._compilations_seen = count - self._compilations_seen, count
         stats = {**progress.metrics, "num_agent_steps_trained": self._timesteps_total}
         return {
             **episode_statistics(self._window_returns, self._window_lengths),
@@ -136,7 +137,6 @@ class Algorithm:
             "timers": timers,
             "perf": {
                 "env_steps_per_second": steps / max(seconds, 1e-9),
-                "compilations_this_iter": new,
                 "compilations": count,
                 "compile_time_s": compile_seconds,
                 "memory_mib": memory_mib(),
@@ -163,6 +163,8 @@ class Algorithm:
         start = time.perf_counter()
         unit = "episodes" if episodes is not None else self.config.evaluation_duration_unit
         duration = episodes if episodes is not None else self.config.evaluation_duration
+        if duration < 1:
+            raise ValueError(f"evaluate(episodes={episodes}): expected at least 1")
         seed = self.seed if seed is None else seed
         key = np.array([EVALUATION_SALT ^ (seed & 0xFFFFFFFF), self.iteration], np.uint32)
         explore = bool(self.config.evaluation_config.get("explore", False))
@@ -259,9 +261,12 @@ class Algorithm:
 
         Greedy unless `explore=True`. For a network with memory give `state` (at first
         `algo.get_policy().get_initial_state()`) and get `(action, state, {})`; so too with `full_fetch=True`.
-        Raises ValueError, with the space, for an observation that does not fit.
+        Raises ValueError, with the space, for an observation that does not fit, and where a network with memory would
+        lose it.
         """
         policy = self.get_policy(policy_id)
+        if state is None and not full_fetch:
+            _refuse_without_memory(policy, "compute_single_action")
         action, new_state = policy.act_one(observation, state, explore=bool(explore))
         return (action, new_state, {}) if state is not None or full_fetch else action
 
@@ -270,6 +275,8 @@ class Algorithm:
     ) -> Any:
         """Actions for many observations: a dictionary by name, as RLlib's, or a list."""
         policy = self.get_policy(policy_id)
+        if state is None:
+            _refuse_without_memory(policy, "compute_actions")
         names = list(observations) if isinstance(observations, Mapping) else list(range(len(observations)))
         states = state if state is not None else dict.fromkeys(names)
         acted = {name: policy.act_one(observations[name], states[name], explore=bool(explore)) for name in names}
@@ -285,6 +292,10 @@ class Algorithm:
 
     def set_weights(self, weights: Mapping[str, Tree]) -> None:
         """Take over what `get_weights` gave. Raises ValueError where structure or shapes differ."""
+        if "default_policy" not in weights:
+            raise ValueError(
+                f"set_weights: expected {{'default_policy': ...}} as get_weights gives, got {list(weights)}"
+            )
         own = self._training.run.state
         new = weights["default_policy"]
         if str(jax.tree.structure(own)) != str(jax.tree.structure(new)):
@@ -508,6 +519,14 @@ class Algorithm:
     def _refuse_if_stopped(self, method: str) -> None:
         if self._stopped:
             raise RuntimeError(f"{method}(): this algorithm was stopped; build a new one or Algorithm.from_checkpoint")
+
+
+def _refuse_without_memory(policy: Policy, method: str) -> None:
+    if policy.is_recurrent():
+        raise ValueError(
+            f"{method}(...): this network has memory and would lose it: give state, at the start of an episode "
+            "algo.get_policy().get_initial_state() and then the state that came back with the last action"
+        )
 
 
 def episode_statistics(returns: Any, lengths: Any) -> dict[str, float]:

@@ -26,17 +26,18 @@ class Policy:
     def __init__(self, agent: Agent, view: Tree, seed: int):
         self.agent, self.view = agent, view
         self._generator = np.random.default_rng(seed)
-        self._memoryless: bool | None = None
+
+    @functools.cached_property
+    def _initial_state(self) -> Tree:
+        return _start(self.agent, self.view, np.zeros(2, np.uint32), 1)
 
     def get_initial_state(self) -> Tree:
-        """The recurrent state at the start of an episode; `()` for a network without memory."""
-        return _start(self.agent, self.view, np.zeros(2, np.uint32), 1)
+        """The recurrent state at the start of an episode; without arrays for a network without memory."""
+        return self._initial_state
 
     def is_recurrent(self) -> bool:
         """Whether the network has memory."""
-        if self._memoryless is None:
-            self._memoryless = not jax.tree.leaves(self.get_initial_state())
-        return not self._memoryless
+        return bool(jax.tree.leaves(self._initial_state))
 
     def act_one(
         self, observation: Any, state: Tree = None, *, explore: bool = False, first: bool | None = None
@@ -45,20 +46,13 @@ class Policy:
         spec = self.agent.spec
         assert spec is not None
         obs = _row(spec.obs, observation, "observation")
-        begins = state is None if first is None else first
-        if state is None or (isinstance(state, list) and not state):  # RLlib's users give [] for no state
-            state = self.get_initial_state() if self.is_recurrent() else self._empty_state()
+        is_start = state is None or (isinstance(state, list | tuple) and not state)  # RLlib's users give [] for none
+        begins = is_start if first is None else first
+        state = self._initial_state if is_start else state
         key = self._generator.integers(0, 2**32, 2, np.uint32)
         action, state, _ = act(self.agent, self.view, state, obs, np.array([begins]), key, explore=explore)
         action = jax.tree.map(lambda leaf: leaf[0], jax.device_get(action))
         return _as_gymnasium(spec.action, to_environment(spec.action, action)), state
-
-    @functools.cached_property
-    def _empty(self) -> Tree:
-        return self.get_initial_state()
-
-    def _empty_state(self) -> Tree:
-        return self._empty
 
 
 def _row(space: Space, observation: Any, where: str) -> Any:
@@ -73,15 +67,21 @@ def _row(space: Space, observation: Any, where: str) -> Any:
         return {name: _row(part, observation[name], f"{where}[{name!r}]") for name, part in space.items}
     try:
         array = np.asarray(observation, space.dtype)
-    except (TypeError, ValueError) as error:
+        kept = array.dtype.kind == "f" or np.array_equal(array, observation)
+    except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"{where}: {observation!r} is no element of {space}") from error
+    if not kept:  # cut to a whole number, or wrapped around
+        raise ValueError(f"{where}: {observation!r} is no element of {space}")
     if array.shape != space.shape:
         raise ValueError(
             f"{where}: expected shape {space.shape} of {space}, got {array.shape}; "
             "compute_actions takes many observations, this one"
         )
-    if isinstance(space, Discrete) and not space.start <= int(array) < space.start + space.n:
-        raise ValueError(f"{where}: {int(array)} is outside {space}")
+    if isinstance(space, Discrete | MultiDiscrete):
+        start = np.asarray(space.start or 0)
+        count = np.asarray(space.n if isinstance(space, Discrete) else space.nvec)
+        if not ((array >= start) & (array < start + count)).all():
+            raise ValueError(f"{where}: {array} is outside {space}")
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise ValueError(f"{where}: {array} is not finite")
     return array[None]
@@ -101,4 +101,4 @@ def _as_gymnasium(space: Space, action: Any) -> Any:
         return np.asarray(action, np.int8)
     assert isinstance(space, Box)
     # Rounding in float32 may leave the bounds by one unit in the last place.
-    return np.clip(np.asarray(action, space.dtype), space.low, space.high)
+    return np.asarray(np.clip(np.asarray(action, space.dtype), space.low, space.high))
