@@ -10,13 +10,14 @@ import pytest
 from athlete.tuned_examples import judge, load, names, train
 
 SEEDS = range(int(os.environ.get("ATHLETE_LEARNING_SEEDS", "3")))
+PROCESSES = min(len(SEEDS), os.cpu_count() or 1)
 
 
 @pytest.mark.learning
 @pytest.mark.parametrize("name", [name for name in names() if name.endswith("-ppo")])
 def test_an_example_reaches_its_threshold(name: str, tmp_path: Path) -> None:
     example = load(name)
-    outcomes = train(example, SEEDS, local_dir=tmp_path, verbose=0)
+    outcomes = train(example, SEEDS, local_dir=tmp_path, verbose=0, max_concurrent_trials=PROCESSES)
     verdicts = judge(example, outcomes)
     print("\n".join(map(str, verdicts)))
     assert all(verdict.met for verdict in verdicts), "\n".join(map(str, verdicts))
