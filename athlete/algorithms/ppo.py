@@ -187,8 +187,8 @@ class PPO(Agent):
         log_ratio = policy.log_prob(batch.action) - batch.log_prob
         ratio = jnp.exp(log_ratio)
         clip = value_at(self.clip_param, progress)
-        clipped = jnp.clip(ratio, 1.0 - clip, 1.0 + clip)
-        surrogate = jnp.minimum(ratio * batch.advantage, clipped * batch.advantage)
+        clipped = jax.lax.clamp(1.0 - clip, ratio, 1.0 + clip)  # jnp.clip's gradient splits ties: three kernels more
+        surrogate = smaller(ratio * batch.advantage, clipped * batch.advantage)
         error = jnp.square(value - batch.target)
         if self.vf_clip_param is not None:
             near = batch.value + jnp.clip(value - batch.value, -self.vf_clip_param, self.vf_clip_param)
@@ -207,6 +207,10 @@ class PPO(Agent):
         """The paper's rule (section 4) with RLlib's factors: half as much again above 2 targets, half below 1/2."""
         larger = jnp.where(kl > 2.0 * self.kl_target, kl_coeff * 1.5, kl_coeff)
         return jnp.where(kl < 0.5 * self.kl_target, larger * 0.5, larger)
+
+
+def smaller(a: Array, b: Array) -> Array:
+    return jnp.where(a < b, a, b)
 
 
 def _cut(leaf: Array, length: int) -> Array:
