@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import platform
 import sys
@@ -18,14 +17,13 @@ import numpy as np
 from athlete.config import AlgorithmConfig
 from athlete.core import Run, Source, Tree
 from athlete.env.world import World, env_name, find_world
+from athlete.log import logger, set_level
 from athlete.loops.collect import spec_of
 from athlete.loops.compiling import compilations, set_up
 from athlete.loops.evaluate import Evaluation
 from athlete.loops.train import CompiledTraining, HostedTraining, Progress, Training
 from athlete.policy import Policy
 from athlete.version import __version__
-
-logger = logging.getLogger("athlete")
 
 EVALUATION_SALT = 0x45564131  # keeps the keys of evaluations apart from those of training
 
@@ -38,7 +36,7 @@ class Algorithm:
 
     def __init__(self, config: AlgorithmConfig):
         set_up()
-        self._show_log(config.log_level)
+        set_level(config.log_level)
         self.config = config
         self.seed: int = config.seed if config.seed is not None else int.from_bytes(os.urandom(4), "little")
         self._check_devices()
@@ -464,9 +462,6 @@ class Algorithm:
 
         callbacks = self.config.get("callbacks") or DefaultCallbacks
         return callbacks() if isinstance(callbacks, type) else callbacks
-
-    def _show_log(self, level: str) -> None:
-        logger.setLevel(logging.getLevelName("WARNING" if level == "WARN" else level))
 
     def _metadata(self) -> dict[str, Any]:
         from athlete.record.checkpoint import space_to_json

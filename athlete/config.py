@@ -5,19 +5,17 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import itertools
-import logging
 import math
 import typing
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+from athlete.log import logger
 from athlete.rllib_names import IGNORED, SECTIONS, SPELLINGS
 
 if typing.TYPE_CHECKING:
     from athlete.algorithm import Algorithm
     from athlete.core import Agent, Spec
-
-logger = logging.getLogger("athlete")
 
 
 class Setting(NamedTuple):
@@ -43,14 +41,13 @@ SETTINGS: dict[str, Setting] = {
     "lr_schedule": Setting("training", None, "schedule or None"),
     "entropy_coeff_schedule": Setting("training", None, "schedule or None"),
     "num_gpus": Setting("resources", 0, "number"),
-    "explore": Setting("exploration", True, "bool"),
     "evaluation_interval": Setting("evaluation", None, "count or None"),
     "evaluation_duration": Setting("evaluation", 10, "positive count"),
     "evaluation_duration_unit": Setting("evaluation", "episodes", "episodes|timesteps"),
     "evaluation_num_workers": Setting("evaluation", 0, "count"),
     "evaluation_config": Setting("evaluation", {}, "dict"),
     "seed": Setting("debugging", None, "count or None"),
-    "log_level": Setting("debugging", "WARN", "DEBUG|INFO|WARN|WARNING|ERROR"),
+    "log_level": Setting("debugging", "INFO", "DEBUG|INFO|WARN|WARNING|ERROR"),
     "metrics_num_episodes_for_smoothing": Setting("reporting", 100, "positive count"),
     "min_time_s_per_iteration": Setting("reporting", None, "number or None"),
     "min_sample_timesteps_per_iteration": Setting("reporting", 0, "count"),
@@ -215,7 +212,7 @@ class AlgorithmConfig:
         return self._set("framework", {"framework": framework, **settings})
 
     def exploration(self, **settings: Any) -> typing.Self:
-        """`explore`: whether training samples its actions."""
+        """Accepted for RLlib's users; PPO explores by sampling its own policy."""
         return self._set("exploration", settings)
 
     def evaluation(self, **settings: Any) -> typing.Self:

@@ -5,6 +5,7 @@ generalised advantage estimates (arXiv:1506.02438). One file serves feed-forward
 space that has a distribution, and all loops.
 
 Departures from the paper, each of them common practice:
+
 - advantages are standardised over the batch;
 - a truncated episode is bootstrapped from its true last observation, with the recurrent state of that moment;
 - `vf_clip_param` clips how far a value may move from the old one, as OpenAI's code does (RLlib clips the error);

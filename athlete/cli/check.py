@@ -16,7 +16,7 @@ def check(
     verbose: Verbose = 0,
 ) -> None:
     """Play an environment with random actions and say precisely what is wrong with it, if anything is."""
-    from athlete.cli.log import show_log
+    from athlete.log import show_log
     from athlete.env.check import check_env
     from athlete.tuned_examples.experiment_file import parse_yaml
 

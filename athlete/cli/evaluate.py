@@ -43,7 +43,7 @@ def evaluate(
 ) -> None:
     """Play whole episodes with a trained policy, greedily, and tell their rewards. The same numbers every time."""
     from athlete.algorithm import Algorithm
-    from athlete.cli.log import show_log
+    from athlete.log import show_log
     from athlete.record.results import to_json
 
     find_modules_here()

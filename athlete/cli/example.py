@@ -60,7 +60,7 @@ def run(
     """Train an example as its file says; exit with 1 if it does not reach its threshold."""
     from athlete import tuned_examples
     from athlete.cli.experiments import draw_curve, film
-    from athlete.cli.log import show_log
+    from athlete.log import show_log
 
     show_log(verbose)
     example = tuned_examples.load(name)

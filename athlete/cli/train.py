@@ -85,7 +85,7 @@ def train(
     athlete train PPO CartPole-v1 --stop-reward 475
     """
     from athlete.cli import experiments
-    from athlete.cli.log import show_log
+    from athlete.log import show_log
 
     find_modules_here()
     show_log(verbose)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from athlete.core import Env, Source, Spec
 from athlete.env.registry import EnvContext, create, is_jax_env, resolve
-
-logger = logging.getLogger("athlete")
+from athlete.log import logger
 
 
 class World(NamedTuple):

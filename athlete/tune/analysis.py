@@ -103,7 +103,8 @@ class ExperimentAnalysis:
             if key not in frame or frame[key].isna().all():
                 continue
             position = frame[key].idxmax() if best_is_max else frame[key].idxmin()
-            rows.append({"trial_id": trial.trial_id, **_row(trial, frame.loc[position].to_dict())})
+            best = frame.loc[position]  # type: ignore[call-overload]
+            rows.append({"trial_id": trial.trial_id, **_row(trial, best.to_dict())})
         return pandas.DataFrame(rows)
 
     @property

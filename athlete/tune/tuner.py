@@ -195,10 +195,10 @@ class Result:
     def best_checkpoints(self) -> list[tuple[str, dict[str, Any]]]:
         """The checkpoints that were kept, oldest first, each with the result it was saved after."""
         frame = self.metrics_dataframe
-        kept = []
+        kept: list[tuple[str, dict[str, Any]]] = []
         for checkpoint in self._trial.checkpoints:
             rows = frame[frame["training_iteration"] == checkpoint.iteration]
-            kept.append((checkpoint.path, rows.iloc[-1].to_dict() if len(rows) else {}))
+            kept.append((checkpoint.path, dict(rows.iloc[-1]) if len(rows) else {}))
         return kept
 
     def __repr__(self) -> str:
