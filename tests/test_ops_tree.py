@@ -10,7 +10,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays_of
 
-from athlete.ops.tree import NARROW, flatten, fold, pack, packed_scan, unflatten, unpack, where
+from athlete.ops.tree import (
+    IN_ONE_PIECE,
+    NARROW,
+    fetch,
+    flatten,
+    fold,
+    from_packet,
+    pack,
+    packed_scan,
+    to_packet,
+    unflatten,
+    unpack,
+    where,
+)
 
 # A few shapes, so that few programs are compiled; the values are what varies.
 SHAPES = [(), (2, 2), (NARROW + 1,)]
@@ -121,3 +134,37 @@ def test_folding_merges_time_and_rows_in_that_order():
     found = fold({"x": np.arange(12).reshape(2, 3, 2), "flag": np.array([[True, False, False]] * 2)})
     np.testing.assert_array_equal(found["x"], np.arange(12).reshape(6, 2))
     assert found["flag"].shape == (6,)
+
+
+# Packets ----------------------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=25, deadline=None)
+@given(tree=trees(()))
+def test_a_packet_gives_back_every_bit_on_the_host(tree):
+    packet = to_packet(tree)
+    assert isinstance(packet.vector, np.ndarray)
+    assert packet.vector.ndim == 1
+    assert_same_bits(from_packet(packet), tree)
+
+
+def test_a_packet_crosses_into_a_program_and_back_to_the_last_bit():
+    tree = {name: np.array(values, name) for name, values in EXTREMES.items()}
+    tree |= {"flags": np.array([[True], [False]]), "scalar": np.array(-7, np.int8)}
+    tree["large"] = np.arange(IN_ONE_PIECE + 1, dtype=np.int32)
+    crossed = jax.jit(lambda packet: to_packet(from_packet(packet)))
+    assert len(to_packet(tree).wide) == 1
+    assert_same_bits(fetch(crossed(to_packet(tree))), tree)
+
+
+def test_packets_of_one_structure_share_a_program():
+    count = 0
+
+    @jax.jit
+    def total(packet):
+        nonlocal count
+        count += 1
+        return from_packet(packet)["x"].sum()
+
+    found = [float(total(to_packet({"x": np.full(3, number, np.float32)}))) for number in (1.0, 2.0)]
+    assert (found, count) == ([3.0, 6.0], 1)
