@@ -131,3 +131,17 @@ def test_normal_numbers_are_standard_normal_and_uniform_ones_uniform():
     assert ((normal**3).mean(), (normal**4).mean()) == pytest.approx((0, 3), abs=0.1)
     assert 0 <= uniform.min() < uniform.max() < 1
     assert np.abs(deviations(np.bincount((uniform * 100).astype(int), minlength=100))) < 5
+
+
+def test_what_a_key_draws_is_unrelated_to_the_keys_of_its_children():
+    """Both count from 0 under the same key: without a salt the children's first words would be the draws."""
+
+    @jax.jit
+    def words_of(key):
+        folded = jax.vmap(lambda number: unwrap(jax.random.fold_in(key, number)))(SEEDS[:1000])
+        return jax.random.bits(key, (1000,)), unwrap(jax.random.split(key, 1000)), folded
+
+    drawn, children, folded = words_of(key_of(3))
+    for keys in (children, folded):
+        assert not np.isin(drawn, keys).any()
+    assert not np.isin(children, folded).any()
