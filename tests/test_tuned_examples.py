@@ -10,9 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from athlete import tuned_examples
+from athlete.algorithms.ppo import PPOConfig
 from athlete.ops.statistics import interquartile_mean
+from athlete.rllib_names import IGNORED, SPELLINGS
 from athlete.tuned_examples import Experiment, Outcome, judge, load, names, read_experiments
-from athlete.tuned_examples.experiment_file import parse_yaml, result_name
+from athlete.tuned_examples.experiment_file import RLLIB_ONLY, parse_yaml, result_name
 
 RESULTS = {"evaluation/episode_reward_mean", "episode_reward_mean", "timesteps_total"}
 
@@ -241,6 +243,11 @@ def test_other_kinds_of_files_are_refused(tmp_path: Path) -> None:
         read_experiments(tmp_path / "none.yaml")
     with pytest.raises(ValueError, match="expected a variable `config`"):
         read_experiments(written(tmp_path, "x = 3", "file.py"))
+
+
+def test_no_setting_that_athlete_knows_is_passed_over() -> None:
+    known = {*PPOConfig().to_dict(), *SPELLINGS, *IGNORED}
+    assert not known & RLLIB_ONLY
 
 
 def test_a_setting_that_does_not_exist_is_found_before_anything_runs() -> None:

@@ -16,8 +16,8 @@ def check(
     verbose: Verbose = 0,
 ) -> None:
     """Play an environment with random actions and say precisely what is wrong with it, if anything is."""
-    from athlete.log import show_log
     from athlete.env.check import check_env
+    from athlete.log import show_log
     from athlete.tuned_examples.experiment_file import parse_yaml
 
     find_modules_here()

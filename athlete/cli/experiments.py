@@ -139,8 +139,7 @@ def run_all(experiments: Sequence[Experiment], how: Mapping[str, Any], video: bo
     for experiment in experiments:
         if not experiment.stop and "time_budget_s" not in experiment.settings:
             typer.echo("Nothing says when to stop (--stop-reward, --stop-timesteps, ...): Ctrl-C ends it.", err=True)
-        # The library is quiet once an algorithm is built; here its lines are wanted.
-        config = {"log_level": "DEBUG" if how["verbose"] > 2 else "INFO", **experiment.config}
+        config = {"log_level": "DEBUG", **experiment.config} if how["verbose"] > 2 else experiment.config
         settings = {**how, **experiment.settings}
         analysis = tune.run(
             experiment.run,

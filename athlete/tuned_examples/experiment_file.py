@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import logging
 import re
 import runpy
 from collections.abc import Mapping
@@ -13,7 +12,7 @@ from typing import Any
 
 import yaml
 
-logger = logging.getLogger("athlete")
+from athlete.log import logger
 
 # What an experiment may say beside `run`, `env`, `config`, `stop` and its criteria: settings of `tune.run`.
 _SETTINGS = {
@@ -24,8 +23,8 @@ _SETTINGS = {
 _CRITERIA = ("pass_criteria", "floor")
 
 # Settings of RLlib that Athlete has no counterpart for. In a file they are passed over, with a line each.
-_RLLIB_ONLY = {
-    *("use_pytorch", "torch", "eager", "use_kl_loss", "optimizer", "exploration_config", "clip_rewards", "horizon"),
+RLLIB_ONLY = {
+    *("use_pytorch", "torch", "eager", "use_kl_loss", "optimizer", "clip_rewards", "horizon"),
     *("soft_horizon", "no_done_at_end", "observation_space", "action_space", "env_task_fn", "sample_async"),
     *("sample_collector", "sample_timeout_s", "remote_worker_envs", "remote_env_batch_wait_ms", "_fake_gpus"),
     *("validate_workers_after_construction", "num_consecutive_worker_failures_tolerance", "worker_cls"),
@@ -152,7 +151,7 @@ def without_rllib_only(config: Mapping[str, Any], where: str) -> dict[str, Any]:
     """The configuration without RLlib's settings that mean nothing here; a line for each that was switched on."""
     kept = {}
     for name, value in config.items():
-        if name not in _RLLIB_ONLY:
+        if name not in RLLIB_ONLY:
             kept[name] = value
         elif value:
             logger.warning("%s: %s=%r is RLlib's and has no counterpart here; it has no effect", where, name, value)
