@@ -4,7 +4,7 @@
     python benchmarks/learning.py PPO Acrobot-v1 --timesteps 300000 --seeds 10
 
 Each seed trains to the timesteps of the example's `stop`, however good it is before, and is then evaluated
-greedily over 20 episodes. Seeds that the manifest already has are not run again, so a stopped run goes on.
+greedily over 20 episodes, or as many as its `evaluation_duration` says. Seeds that the manifest already has are not run again, so a stopped run goes on.
 """
 
 from __future__ import annotations
@@ -33,7 +33,13 @@ def settings(arguments: argparse.Namespace) -> tuple[str, str, dict, int]:
 
     example = tuned_examples.load(arguments.name)
     timesteps = arguments.timesteps or int(example.stop["timesteps_total"])
-    return example.run, example.env, dict(example.config), timesteps
+    config = dict(example.config)
+    return example.run, config.pop("env"), config, timesteps
+
+
+def episodes_of(config: dict) -> int:
+    """Episodes of the final evaluation."""
+    return config.get("evaluation_duration", EPISODES)
 
 
 def train(algorithm: str, environment: str, config: dict, timesteps: int, seed: int) -> tuple[dict, float]:
@@ -47,7 +53,7 @@ def train(algorithm: str, environment: str, config: dict, timesteps: int, seed: 
             result = learner.train()
             curve["timesteps"].append(result["timesteps_total"])
             curve["episode_reward_mean"].append(round(result["episode_reward_mean"], 3))
-        measured = learner.evaluate(episodes=EPISODES)["evaluation"]["episode_reward_mean"]
+        measured = learner.evaluate(episodes=episodes_of(config))["evaluation"]["episode_reward_mean"]
     curve["seconds"] = round(time.time() - start, 2)
     return curve, measured
 
@@ -85,7 +91,7 @@ def main() -> None:
             environment=environment,
             config=config,
             timesteps=timesteps,
-            evaluation_episodes=EPISODES,
+            evaluation_episodes=episodes_of(config),
             **figures,
             **done,
         )
