@@ -3,8 +3,9 @@
     python benchmarks/learning.py cartpole-ppo --seeds 10
     python benchmarks/learning.py PPO Acrobot-v1 --timesteps 300000 --seeds 10
 
-Each seed trains to the timesteps of the example's `stop`, however good it is before, and is then evaluated
-greedily over 20 episodes, or as many as its `evaluation_duration` says. Seeds that the manifest already has are not run again, so a stopped run goes on.
+Each seed trains to the timesteps of the example's `stop`, however good it is before. It is then evaluated greedily
+over 20 episodes, or as many as its `evaluation_duration` says. Seeds that the manifest already has are not run again,
+so a stopped run goes on.
 """
 
 from __future__ import annotations
@@ -17,10 +18,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from manifest import write_manifest  # noqa: E402
+from manifest import write_manifest
 
-from athlete.algorithms import get_config_class  # noqa: E402
-from athlete.ops.statistics import interquartile_mean  # noqa: E402
+from athlete.algorithms import get_config_class
+from athlete.ops.statistics import interquartile_mean
 
 EPISODES = 20
 
