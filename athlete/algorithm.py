@@ -535,10 +535,10 @@ def episode_statistics(returns: Any, lengths: Any) -> dict[str, float]:
             "episode_len_mean": nan,
         }
     return {
-        "episode_reward_mean": float(np.mean(returns)),
+        "episode_reward_mean": float(np.mean(returns, dtype=np.float64)),
         "episode_reward_min": float(np.min(returns)),
         "episode_reward_max": float(np.max(returns)),
-        "episode_len_mean": float(np.mean(lengths)),
+        "episode_len_mean": float(np.mean(lengths, dtype=np.float64)),
     }
 
 

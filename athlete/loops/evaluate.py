@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from athlete.core import Agent, Array, Env, Key, Rows, Source, Tree
+from athlete.log import logger
 from athlete.loops.collect import record_step, reset_rows
 from athlete.loops.compiling import COMPILER_OPTIONS
 from athlete.loops.host import act
@@ -19,6 +20,7 @@ from athlete.spaces import to_environment
 
 MOST_ROWS = 128  # episodes side by side where the environment is compiled
 STEPS_A_CALL = 1000  # compiled steps between two looks at the keyboard
+LONGEST_EPISODE = 100_000  # steps; an episode of an environment without a time limit counts as it stands then
 
 
 class Evaluation(NamedTuple):
@@ -78,9 +80,12 @@ def evaluate_compiled(agent: Agent, env: Env, view: Tree, key: Array, episodes: 
     for start in range(0, episodes, MOST_ROWS):
         rows = min(MOST_ROWS, episodes - start)
         play = _start(agent, env, view, _nth(key, start), rows)
-        while not np.asarray(play.finished).all():
+        while not np.asarray(play.finished).all() and int(play.steps) < LONGEST_EPISODE:
             play = _continue(agent, env, view, play, explore)
-        parts.append(Evaluation(np.asarray(play.returns), np.asarray(play.lengths)))
+        finished = np.asarray(play.finished)
+        _warn_of_endless(finished)
+        returns = np.where(finished, play.returns, play.rows.episode_return)
+        parts.append(Evaluation(returns, np.where(finished, play.lengths, play.rows.episode_length)))
     return _join(parts)
 
 
@@ -100,7 +105,7 @@ def _play_wave(agent: Agent, source: Source, view: Tree, key: Array, explore: bo
     first, finished = np.ones(rows, bool), np.zeros(rows, bool)
     returns, lengths = np.zeros(rows, np.float32), np.zeros(rows, np.int32)
     step_number = 0
-    while not finished.all():
+    while not finished.all() and step_number < LONGEST_EPISODE:
         step_key = _nth(key, step_number + 1)
         action, carry, _ = act(agent, view, carry, obs, first, step_key, explore=explore)
         step = source.step(jax.device_get(action), np.broadcast_to(step_key, (rows, 2)))
@@ -111,7 +116,18 @@ def _play_wave(agent: Agent, source: Source, view: Tree, key: Array, explore: bo
         waits = first & ~finished.all()
         obs = source.reset_where(first, step.obs, np.broadcast_to(step_key, (rows, 2))) if waits.any() else step.obs
         step_number += 1
+    _warn_of_endless(finished)
     return Evaluation(returns, lengths)
+
+
+def _warn_of_endless(finished: np.ndarray) -> None:
+    if not finished.all():
+        logger.warning(
+            "%d of %d evaluation episodes were cut after %d steps: the environment has no time limit that ends them",
+            (~finished).sum(),
+            len(finished),
+            LONGEST_EPISODE,
+        )
 
 
 @functools.partial(jax.jit, static_argnames=("rows",))

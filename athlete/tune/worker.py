@@ -275,10 +275,26 @@ def _own_group() -> dict[str, Any]:
     return {"start_new_session": True}
 
 
-def _environments() -> dict[str, Any]:
+def _environments() -> dict[str, bytes]:
+    """Registered environments, each in a parcel of its own: one that cannot be opened must not spoil the others."""
     from athlete.env.registry import registered, registered_names
 
-    return {name: registered(name) for name in registered_names()}
+    return {name: _cloudpickle(registered(name)) for name in registered_names()}
+
+
+def _register(name: str, parcel: bytes) -> None:
+    """Register a parent's environment here; one that cannot be rebuilt says so when it is used."""
+    from athlete.env.registry import register_env
+
+    try:
+        factory = pickle.loads(parcel)
+    except Exception:
+        why = traceback.format_exc()
+
+        def factory(env_config: Any) -> Any:
+            raise ImportError(f"environment {name!r} cannot be rebuilt in a trial's process:\n{why}")
+
+    register_env(name, factory)
 
 
 def _cloudpickle(value: Any) -> bytes:
@@ -295,10 +311,8 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what the training prints goes to the log, not among the answers
     sys.stdout = sys.stderr
-    from athlete.env.registry import register_env
-
-    for name, factory in pickle.load(commands).items():
-        register_env(name, factory)
+    for name, parcel in pickle.load(commands).items():
+        _register(name, parcel)
     stage = Stage()
     while True:
         try:
