@@ -136,3 +136,17 @@ def test_episodes_longer_than_one_compiled_call_go_on_in_the_next():
     found = play("compiled", Long(), 3)
     np.testing.assert_array_equal(found.lengths, [2 * evaluate.STEPS_A_CALL + 5] * 3)
     np.testing.assert_array_equal(found.returns, found.lengths)
+
+
+def test_episodes_that_never_end_are_cut_with_a_warning(mode, monkeypatch, caplog):
+    monkeypatch.setattr(evaluate, "LONGEST_EPISODE", evaluate.STEPS_A_CALL)
+
+    @hyper
+    class Endless(Lengths):
+        def reset(self, key):
+            return LengthsState(jnp.int32(10**9), jnp.int32(0)), jnp.float32(0)
+
+    found = play(mode, Endless(), 4)
+    np.testing.assert_array_equal(found.lengths, [evaluate.STEPS_A_CALL] * 4)
+    np.testing.assert_array_equal(found.returns, found.lengths)
+    assert "4 of 4 evaluation episodes were cut after 1000 steps" in caplog.text
