@@ -397,18 +397,54 @@ def test_values_know_what_an_ending_means(terminates, values):
     assert (report.episodes.length[report.episodes.done] == CHAIN).all()
 
 
-def test_a_recurrent_network_sees_in_the_update_what_it_saw_when_it_acted():
-    """Sequences are cut in the middle of episodes, hold endings, and are shuffled: outputs must still be the same."""
-    env = Chain(0.0)
-    agent = PPO(model=GRU(4, ()), lr=0.0, num_epochs=2, minibatch_size=16, max_seq_len=4)
+class RecallState(NamedTuple):
+    cue: jax.Array
+    step: jax.Array
+
+
+@hyper
+class Recall(Env):
+    """Shows a cue at the first of four steps and asks for it at the last: 1 for the right answer."""
+
+    observation_space = Box(-1, 1, (2,))
+    action_space = Discrete(2)
+
+    def reset(self, key):
+        cue = jax.random.randint(key, (), 0, 2)
+        return RecallState(cue, jnp.int32(0)), jnp.stack([2.0 * cue - 1.0, 0.0])
+
+    def step(self, state, action, key):
+        step = state.step + 1
+        over = step >= 4
+        reward = jnp.where(over & (action == state.cue), 1.0, 0.0)
+        obs = jnp.stack([0.0, 1.0 * (step == 3)])
+        return RecallState(state.cue, step), Step(obs, reward, over, jnp.asarray(False), {})
+
+
+@pytest.fixture(scope="module")
+def train_to_recall():
+    env = Recall()
+    agent = PPO(model=GRU(8, ()), gamma=0.9, num_epochs=4, minibatch_size=64, max_seq_len=8, grad_clip=None)
     agent = agent.bind(Spec(env.observation_space, env.action_space))
 
     @functools.partial(jax.jit, compiler_options=QUICK)
     def train(agent, env):
-        run = init_run(agent, env, 4, KEY_DATA, 8)
-        return iterate_many(agent, env, 8, 2, jnp.float32(1.0), run)
+        run = init_run(agent, env, 16, KEY_DATA, 16)
+        return iterate_many(agent, env, 16, 25, jnp.float32(1.0), run)
 
-    run, report = train(agent, env)
+    return lambda lr: jax.device_get(train(dataclasses.replace(agent, lr=lr), env))
+
+
+def test_a_recurrent_network_sees_in_the_update_what_it_saw_when_it_acted(train_to_recall):
+    """Sequences are cut in the middle of episodes, hold endings, and are shuffled: outputs must still be the same."""
+    run, report = train_to_recall(0.0)
     kl = report.metrics.values[:, report.metrics.names.index("kl")]
     np.testing.assert_allclose(kl, 0, atol=1e-6)
-    assert np.abs(jax.tree.leaves(run.rows.carry)[0]).max() > 0, "the second iteration began with memories"
+    assert np.abs(jax.tree.leaves(run.rows.carry)[0]).max() > 0, "iterations begin with memories"
+
+
+def test_a_recurrent_network_learns_to_remember(train_to_recall):
+    _, report = train_to_recall(1e-2)
+    right = [report.episodes.return_[part][report.episodes.done[part]].mean() for part in (slice(2), slice(-5, None))]
+    assert right[0] < 0.7, "at first it guesses"
+    assert right[1] > 0.95
