@@ -1,0 +1,70 @@
+"""`@hyper` decides by annotation: floats and what holds floats are traced, all else shapes the program."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from athlete.core import hyper
+from athlete.ops.schedule import Schedule
+
+
+@hyper
+class Inner:
+    weight: float = 1.0
+    name: str = "inner"
+
+
+@hyper
+class Outer:
+    rate: float | Schedule = 0.1
+    limit: float | None = None
+    table: jax.Array | None = None
+    inner: Inner = Inner()
+    pair: tuple[float, ...] = (1.0, 2.0)
+    size: int = 3
+    flag: bool = True
+    sizes: tuple[int, ...] = (4, 5)
+
+
+def test_floats_tables_and_nested_hyperparameters_are_leaves_and_nothing_else():
+    assert jax.tree.leaves(Outer()) == [0.1, 1.0, 1.0, 2.0]
+    assert jax.tree.leaves(Outer(limit=7.0, rate=Schedule((0.0,), (9.0,)))) == [0.0, 9.0, 7.0, 1.0, 1.0, 2.0]
+
+
+def test_new_numbers_share_a_program_and_new_shapes_do_not():
+    traced = []
+
+    @jax.jit
+    def size_times_rate(outer):
+        traced.append(outer.size)
+        return outer.rate * outer.size * outer.inner.weight
+
+    found = [float(size_times_rate(outer)) for outer in (Outer(), Outer(rate=0.5, inner=Inner(2.0)), Outer(size=4))]
+    assert found == pytest.approx([0.3, 3.0, 0.4])
+    assert traced == [3, 4]
+    assert jax.tree.structure(Outer()) == jax.tree.structure(Outer(rate=9.0)) != jax.tree.structure(Outer(flag=False))
+
+
+def test_numbers_can_be_mapped_over():
+    many = dataclasses.replace(Outer(), rate=np.array([1.0, 2.0], np.float32))
+    axes = dataclasses.replace(jax.tree.map(lambda _: None, Outer()), rate=0)
+    found = jax.vmap(lambda outer: outer.rate * outer.size, in_axes=(axes,))(many)
+    np.testing.assert_allclose(found, [3.0, 6.0])
+
+
+def test_hyperparameters_are_frozen_and_compare_by_value():
+    assert Outer() == Outer() != Outer(size=4)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Outer().size = 4
+
+
+def test_a_subclass_inherits_the_fields_of_its_parent():
+    @hyper
+    class Special(Inner):
+        extra: float = 2.0
+
+    assert jax.tree.leaves(Special()) == [1.0, 2.0]
