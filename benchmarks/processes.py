@@ -12,6 +12,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+# Rivals on torch run with one thread: on two shared cores their own default of two took twice as long.
+RIVAL_ENVIRONMENT = {"OMP_NUM_THREADS": "1"}
+
 ROOT = Path(__file__).resolve().parent.parent
 
 

@@ -16,7 +16,7 @@ import sys
 from typing import Any, NamedTuple
 
 from manifest import rival_python, warn_if_busy, write_manifest
-from processes import run_cold
+from processes import RIVAL_ENVIRONMENT, run_cold
 
 OURS = "benchmarks/ours_cartpole.py"
 SCAN = "benchmarks/rivals/scan_ppo.py"
@@ -56,7 +56,7 @@ def play(match: Match, rounds: int) -> dict[str, Any]:
     runs: dict[str, list[dict[str, Any]]] = {"ours": [], "rival": []}
     for _ in range(rounds):
         runs["ours"].append(run_cold(match.ours))
-        runs["rival"].append(run_cold(match.rival))
+        runs["rival"].append(run_cold(match.rival, RIVAL_ENVIRONMENT))
     medians = {name: statistics.median(run["steps_per_second"] for run in results) for name, results in runs.items()}
     of_cpu = {name: statistics.median(run["steps_per_cpu_second"] for run in results) for name, results in runs.items()}
     ratio, cpu_ratio = medians["ours"] / medians["rival"], of_cpu["ours"] / of_cpu["rival"]

@@ -16,7 +16,7 @@ import sys
 from typing import Any
 
 from manifest import rival_python, warn_if_busy, write_manifest
-from processes import run_cold
+from processes import RIVAL_ENVIRONMENT, run_cold
 
 TO_REACH = {"sb3": 3.0, "rllib": 20.0}
 
@@ -74,11 +74,11 @@ def main() -> None:
 
     contestants = commands(arguments.contestants)
     for command in contestants.values():
-        run_cold([*command, "--target", "0"])
+        run_cold([*command, "--target", "0"], RIVAL_ENVIRONMENT)
     runs: dict[str, list[dict[str, Any]]] = {name: [] for name in contestants}
     for seed in range(arguments.seeds):
         for name, command in contestants.items():
-            run = run_cold([*command, "--seed", str(seed)])
+            run = run_cold([*command, "--seed", str(seed)], None if name == "athlete" else RIVAL_ENVIRONMENT)
             runs[name].append(run)
             end = "" if run["reached"] else " (not reached)"
             print(f"seed {seed} {name:8} {run['wall_s']:7.2f} s {run['timesteps']:8,} steps{end}", flush=True)
