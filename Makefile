@@ -9,13 +9,13 @@ endif
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --retries 5
 NOTEBOOKS := $(wildcard examples/notebooks/*.ipynb)
 
-.PHONY: help install demo test learning notebook docs lint types clean
+.PHONY: help install demo test learning learning-all notebook docs lint types clean
 
 help:
 	@echo "make install   an environment for development in $(VENV)"
 	@echo "make demo      train CartPole-v1 to its threshold, show the learning curve, film the policy"
 	@echo "make test      the fast tests"
-	@echo "make learning  the tests that train to a threshold"
+	@echo "make learning  the tests that train to a threshold; make learning-all those of minutes a seed too"
 	@echo "make notebook  execute the notebooks"
 	@echo "make docs      build the documentation into site/"
 	@echo "make lint      ruff: rules and format"
@@ -47,6 +47,9 @@ test: install
 	$(BIN)/python -m pytest
 
 learning: install
+	$(BIN)/python -m pytest -m "learning and not slow"
+
+learning-all: install
 	$(BIN)/python -m pytest -m learning
 
 notebook: install

@@ -13,8 +13,14 @@ SEEDS = range(int(os.environ.get("ATHLETE_LEARNING_SEEDS", "3")))
 PROCESSES = min(len(SEEDS), os.cpu_count() or 1)
 
 
+SLOW = {"cliff-walking-ppo", "frozen-lake-8x8-ppo", "mountain-car-ppo", "taxi-ppo"}
+EXAMPLES = [
+    pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in names() if name.endswith("-ppo")
+]
+
+
 @pytest.mark.learning
-@pytest.mark.parametrize("name", [name for name in names() if name.endswith("-ppo")])
+@pytest.mark.parametrize("name", EXAMPLES)
 def test_an_example_reaches_its_threshold(name: str, tmp_path: Path) -> None:
     example = load(name)
     outcomes = train(example, SEEDS, local_dir=tmp_path, verbose=0, max_concurrent_trials=PROCESSES)
