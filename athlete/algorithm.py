@@ -15,14 +15,16 @@ import jax
 import numpy as np
 
 from athlete.config import AlgorithmConfig
-from athlete.core import Run, Source, Tree
+from athlete.core import Run, Source, Spec, Tree
 from athlete.env.world import World, env_name, find_world
 from athlete.log import logger, set_level
 from athlete.loops.collect import spec_of
 from athlete.loops.compiling import compilations, set_up
-from athlete.loops.evaluate import Evaluation
+from athlete.loops.evaluate import Evaluation, evaluate_compiled, evaluate_hosted
 from athlete.loops.train import CompiledTraining, HostedTraining, Progress, Training
+from athlete.models.catalog import MODEL_DEFAULTS
 from athlete.policy import Policy
+from athlete.spaces import Box, Space
 from athlete.version import __version__
 
 EVALUATION_SALT = 0x45564131  # keeps the keys of evaluations apart from those of training
@@ -41,9 +43,9 @@ class Algorithm:
         self.seed: int = config.seed if config.seed is not None else int.from_bytes(os.urandom(4), "little")
         self._check_devices()
         self._world = find_world(config.env, config.env_config, config.backend)
+        self._evaluation_world = self._find_evaluation_world()
         self._check_environment()
         self._training = self._start_training()
-        self._evaluation_worlds: dict[str, World] = {}
         self._evaluation_source: Source | None = None
         self._callbacks = self._make_callbacks()
         self._window_returns: deque[float] = deque(maxlen=config.metrics_num_episodes_for_smoothing)
@@ -161,8 +163,9 @@ class Algorithm:
         start = time.perf_counter()
         unit = "episodes" if episodes is not None else self.config.evaluation_duration_unit
         duration = episodes if episodes is not None else self.config.evaluation_duration
-        if duration < 1:
-            raise ValueError(f"evaluate(episodes={episodes}): expected at least 1")
+        if not isinstance(duration, int | np.integer) or duration < 1:
+            raise ValueError(f"evaluate(episodes={episodes!r}): expected a whole number of at least 1")
+        duration = int(duration)
         seed = self.seed if seed is None else seed
         key = np.array([EVALUATION_SALT ^ (seed & 0xFFFFFFFF), self.iteration], np.uint32)
         explore = bool(self.config.evaluation_config.get("explore", False))
@@ -191,46 +194,38 @@ class Algorithm:
         return Evaluation(*(np.concatenate(field) for field in zip(*parts, strict=True)))
 
     def _play(self, key: np.ndarray, episodes: int, explore: bool) -> Evaluation:
-        training = self._training
-        view = self.get_policy().view
-        world = self._evaluation_world()
-        if isinstance(training, CompiledTraining):
-            env = training.env if world is self._world else world.env
-            if env is not None:
-                return (
-                    training.evaluate(view, key, episodes, explore)
-                    if env is training.env
-                    else self._play_on(env, view, key, episodes, explore)
-                )
-        return self._play_hosted(world, view, key, episodes, explore)
-
-    def _play_on(self, env: Any, view: Tree, key: np.ndarray, episodes: int, explore: bool) -> Evaluation:
-        from athlete.loops.evaluate import evaluate_compiled
-
-        return evaluate_compiled(self.agent, env, view, key, episodes, explore)
-
-    def _play_hosted(self, world: World, view: Tree, key: np.ndarray, episodes: int, explore: bool) -> Evaluation:
-        from athlete.loops.evaluate import evaluate_hosted
-
+        view, world = self.get_policy().view, self._evaluation_world
+        if world is self._world and isinstance(self._training, CompiledTraining):
+            return self._training.evaluate(view, key, episodes, explore)
+        if world.env is not None:
+            self._check_evaluation_spaces(spec_of(world.env))
+            return evaluate_compiled(self.agent, world.env, view, key, episodes, explore)
         if self._evaluation_source is None:
             workers = self.config.evaluation_num_workers
             side_by_side = max(1, min(8, self.config.evaluation_duration) // max(1, workers))
             self._evaluation_source = world.source(
                 num_workers=workers, num_envs_per_worker=side_by_side, seeded_resets=True
             )
+        self._check_evaluation_spaces(self._evaluation_source.spec)
         return evaluate_hosted(self.agent, self._evaluation_source, view, key, episodes, explore)
 
-    def _evaluation_world(self) -> World:
+    def _find_evaluation_world(self) -> World:
         """The environment that evaluations run on: that of training unless `evaluation_config` says otherwise."""
         changes = self.config.evaluation_config
         if not ({"env", "env_config"} & set(changes)):
             return self._world
-        if "world" not in self._evaluation_worlds:
-            env_config = {**self.config.env_config, **changes.get("env_config", {})}
-            self._evaluation_worlds["world"] = find_world(
-                changes.get("env", self.config.env), env_config, self.config.backend
-            )
-        return self._evaluation_worlds["world"]
+        env_config = {**self.config.env_config, **changes.get("env_config", {})}
+        return find_world(changes.get("env", self.config.env), env_config, self.config.backend)
+
+    def _check_evaluation_spaces(self, spec: Spec) -> None:
+        """Raise ValueError where the policy does not fit the environment of `evaluation_config`."""
+        trained = self.agent.spec
+        for name, there, here in (("observation", spec.obs, trained.obs), ("action", spec.action, trained.action)):
+            if not _alike(there, here):
+                raise ValueError(
+                    f"evaluation_config={self.config.evaluation_config!r}: its environment has the {name} space "
+                    f"{there}, and the policy was trained on {here}"
+                )
 
     # Acting -------------------------------------------------------------------------------------------------------
 
@@ -332,7 +327,7 @@ class Algorithm:
         Exact to the last bit where the environment is compiled; on Gymnasium training goes on with new episodes.
         Raises `CheckpointError` with a sentence that says what does not fit.
         """
-        from athlete.record.checkpoint import check_compatible, load_checkpoint, read_metadata
+        from athlete.record.checkpoint import CheckpointError, check_compatible, load_checkpoint, read_metadata
 
         self._refuse_if_stopped("restore")
         metadata = read_metadata(checkpoint_path)
@@ -341,16 +336,16 @@ class Algorithm:
         check_compatible(
             metadata, algorithm=self.config.algorithm_name, observation_space=spec.obs, action_space=spec.action
         )
+        _check_meaning(metadata["config"], self.config, checkpoint_path)
         run = self._training.run
-        likes: dict[str, Tree] = {"agent": _learner_part(run)}
-        exact = self._world.env is not None and metadata["rows"] == self._training.rows and metadata["compiled"]
-        if exact:
-            likes["rows"] = run.rows
-        loaded = load_checkpoint(checkpoint_path, likes)
-        restored = Run(rows=loaded["rows"] if exact else run.rows, **loaded["agent"])
-        if self._world.env is not None and not exact:
-            logger.warning("restored onto other environments than it was saved with: training starts new episodes")
-        self._training.restore(restored)
+        learner = load_checkpoint(checkpoint_path, {"agent": _learner_part(run)})["agent"]
+        rows = run.rows
+        if self._world.env is not None:
+            try:  # every sum is right by now: what can fail is that another environment has another state
+                rows = load_checkpoint(checkpoint_path, {"rows": rows})["rows"]
+            except CheckpointError:
+                logger.warning("restored onto other environments than it was saved with: training starts new episodes")
+        self._training.restore(Run(rows=rows, **learner))
         self._take_counters(metadata["counters"])
         self.seed = metadata["seed"]
         self._policy = None
@@ -378,8 +373,8 @@ class Algorithm:
             raise CheckpointError(
                 f"{path}: {error}: from_checkpoint(path, env=...) takes the environment's class or factory"
             ) from error
-        if isinstance(values.get("env"), str):
-            _refuse_imports(values["env"], path)
+        _refuse_code(values.get("env"), path)
+        _refuse_code(values.get("evaluation_config", {}).get("env"), path)
         values = {name: value for name, value in values.items() if name != "env" or value is not None}
         config = get_config_class(metadata["algorithm"]).from_dict(values)
         algorithm = config.build(env=env, **settings)
@@ -398,7 +393,7 @@ class Algorithm:
             return policy.act_one(observation, state, explore=explore, first=first)
 
         films = record_episodes(
-            self._evaluation_world().make_for_film, choose, Path(folder), episodes, self.seed if seed is None else seed
+            self._evaluation_world.make_for_film, choose, Path(folder), episodes, self.seed if seed is None else seed
         )
         return [str(film.path) for film in films]
 
@@ -563,6 +558,29 @@ def _learner_part(run: Run) -> dict[str, Tree]:
     return {"state": run.state, "store": run.store, "key": run.key, "iteration": run.iteration}
 
 
+def _alike(there: Space, here: Space) -> bool:
+    """Whether a network for one space can serve the other: bounds may differ."""
+    if isinstance(there, Box) and isinstance(here, Box):
+        return (there.shape, there.dtype) == (here.shape, here.dtype)
+    return there == here
+
+
+def _check_meaning(saved: Mapping[str, Any], config: AlgorithmConfig, path: Any) -> None:
+    """Raise CheckpointError where the arrays would fit, but would mean something else under these settings."""
+    from athlete.record.checkpoint import CheckpointError
+
+    for name in ("observation_filter", "fcnet_activation"):
+        there, here = (
+            {**MODEL_DEFAULTS, **settings["model"], **settings}[name]
+            for settings in ({**type(config)().to_dict(), **saved}, config.to_dict())
+        )
+        if there != here:
+            raise CheckpointError(
+                f"{path} was trained with {name}={there!r}, and here it is {here!r}: restore it with the settings that "
+                "it was trained with, or with Algorithm.from_checkpoint, which needs no config"
+            )
+
+
 def _joined(parts: list[Progress]) -> Progress:
     if len(parts) == 1:
         return parts[0]
@@ -580,15 +598,27 @@ def _view(agent: Any, state: Tree, progress: Any) -> Tree:
     return jax.tree.map(lambda leaf: leaf.copy(), agent.view(state, progress))
 
 
-def _refuse_imports(env_id: str, path: Any) -> None:
-    """A checkpoint may name an environment, but not code to import for it."""
-    from athlete.env.registry import registered
-    from athlete.record.checkpoint import CheckpointError
+def _refuse_code(env: Any, path: Any) -> None:
+    """Raise CheckpointError where a file names a module to import for an environment, or something else to call.
 
-    module = env_id.partition(":")[0] if ":" in env_id else env_id.rpartition(".")[0]
-    dotted = ":" in env_id or (module and module.isidentifier() and not env_id.startswith("ALE/"))
-    if dotted and registered(env_id) is None and module.split(".")[0] not in sys.modules:
+    What is registered here is trusted, and so are environment classes of modules that are imported already.
+    """
+    from athlete.env.registry import is_dotted_path, registered
+    from athlete.record.checkpoint import CheckpointError
+    from athlete.record.portable import is_environment_class
+
+    if not isinstance(env, str) or registered(env) is not None:
+        return
+    if ":" in env:
+        module = env.rpartition(":")[0]
+        trusted = module in sys.modules
+    elif is_dotted_path(env):
+        module, _, name = env.rpartition(".")
+        trusted = is_environment_class(getattr(sys.modules.get(module), name, None))
+    else:
+        return
+    if not trusted:
         raise CheckpointError(
-            f"{path}: the environment {env_id!r} lives in a module that is not imported here; import {module!r} "
+            f"{path}: {env!r} is no environment class of a module that is imported here; import {module!r} "
             "first if you trust it, or pass env="
         )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import multiprocessing.pool  # noqa: F401  (what a forged file could name is there)
+import sys
 
 import gymnasium
 import jax
@@ -14,7 +16,7 @@ from athlete import Algorithm, DefaultCallbacks, pretty_print
 from athlete.algorithms.ppo import PPOConfig
 from athlete.core import Env, Step, hyper
 from athlete.loops.compiling import compilations
-from athlete.record.checkpoint import CheckpointError
+from athlete.record.checkpoint import CheckpointError, read_metadata, save_checkpoint
 from athlete.spaces import Box, Discrete
 
 # One shape of program for most tests, so that it is compiled once.
@@ -224,8 +226,10 @@ def test_evaluation_takes_as_many_episodes_as_asked(trained):
     found = algorithm.evaluate(episodes=3)["evaluation"]
     assert found["episodes_this_iter"] == len(found["hist_stats"]["episode_reward"]) == 3
     assert found["episode_reward_mean"] == pytest.approx(np.mean(found["hist_stats"]["episode_reward"]))
-    with pytest.raises(ValueError, match=r"evaluate\(episodes=0\): expected at least 1"):
+    with pytest.raises(ValueError, match=r"evaluate\(episodes=0\): expected a whole number of at least 1"):
         algorithm.evaluate(episodes=0)
+    with pytest.raises(ValueError, match=r"evaluate\(episodes=2\.5\): expected a whole number"):
+        algorithm.evaluate(episodes=2.5)
 
 
 def test_a_duration_in_timesteps_is_whole_episodes_that_reach_it():
@@ -251,6 +255,14 @@ def test_evaluation_can_explore_and_have_an_environment_of_its_own():
         assert algorithm.evaluate()["evaluation"]["explore"] is True
     with config(evaluation_config={"env": OneStep(3.0)}, env=OneStep()).build() as algorithm:
         assert algorithm.evaluate()["evaluation"]["hist_stats"]["episode_reward"] == [3.0] * 4
+
+
+def test_an_environment_of_evaluation_must_exist_and_fit_the_policy():
+    with pytest.raises(ValueError, match=r"'OneStap-v0': no Gymnasium id"):
+        config(evaluation_config={"env": "OneStap-v0"}).build()
+    sentence = r"evaluation_config=.*: its environment has the observation space Box.*, and the policy was trained on"
+    with config(evaluation_config={"env": OneStep()}).build() as algorithm, pytest.raises(ValueError, match=sentence):
+        algorithm.evaluate()
 
 
 # Acting -----------------------------------------------------------------------------------------------------------
@@ -448,6 +460,53 @@ def test_checkpoints_of_other_spaces_or_algorithms_are_refused(tmp_path, trained
         monkeypatch.setattr(type(other.config), "algorithm_name", "Other")
         with pytest.raises(CheckpointError, match=r"was written by PPO, and this is Other"):
             other.restore(path)
+
+
+def test_settings_that_change_what_the_numbers_mean_are_refused(tmp_path, trained):
+    algorithm, _ = trained
+    path = algorithm.save(tmp_path)
+    with config(observation_filter="MeanStdFilter").build() as other, pytest.raises(CheckpointError) as refusal:
+        other.restore(path)
+    assert "trained with observation_filter='NoFilter', and here it is 'MeanStdFilter'" in str(refusal.value)
+    with config(model={"fcnet_activation": "relu"}).build() as other, pytest.raises(CheckpointError) as refusal:
+        other.restore(path)
+    assert "trained with fcnet_activation='tanh', and here it is 'relu'" in str(refusal.value)
+
+
+@pytest.mark.parametrize("changes", [{"num_envs_per_worker": 1}, {"env_config": {"max_episode_steps": -1}}])
+def test_onto_other_environments_it_goes_on_with_new_episodes(tmp_path, trained, caplog, changes):
+    algorithm, _ = trained
+    path = algorithm.save(tmp_path)
+    with config(**changes).build() as other:
+        other.restore(path)
+        assert_equal_trees(parameters(other), parameters(algorithm))
+    assert "training starts new episodes" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "forged",
+    [
+        {"env": "os.system", "env_config": {"command": "touch executed"}},
+        {"env": "this.d"},
+        {"env": "xml.dom.pulldom.PullDOM"},
+        {"env": "this:Id-v0"},
+        {"evaluation_config": {"env": "this.d"}},
+        {"env": {"__class__": "multiprocessing.pool:Pool"}, "env_config": {"processes": 1}},
+    ],
+    ids=str,
+)
+def test_a_forged_checkpoint_calls_and_imports_nothing(tmp_path, trained, monkeypatch, forged):
+    algorithm, _ = trained
+    monkeypatch.chdir(tmp_path)
+    metadata = read_metadata(algorithm.save(tmp_path))
+    imported = set(sys.modules)
+    path = save_checkpoint(tmp_path / "forged", {}, {**metadata, "config": metadata["config"] | forged})
+    with pytest.raises(
+        CheckpointError, match=r"is no environment class of a module that is imported|is not known here"
+    ):
+        Algorithm.from_checkpoint(path)
+    assert not (tmp_path / "executed").exists()
+    assert not {"this", "xml.dom.pulldom"} & (set(sys.modules) - imported)
 
 
 # Callbacks and the end --------------------------------------------------------------------------------------------

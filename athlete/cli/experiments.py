@@ -198,7 +198,7 @@ def show_results(analysis: tune.ExperimentAnalysis, video: bool) -> None:
     trial = best_trial(analysis)
     best = str(checkpoints[trial.name])
     if video:
-        film(best)
+        film(best, trial.config.get("env"))
     typer.echo(f"\nTo evaluate it:\n  {evaluate_line(best, trial.config.get('env'))}")
 
 
@@ -238,10 +238,10 @@ def best_checkpoint(analysis: tune.ExperimentAnalysis, trial: Trial) -> str | No
         return trial.checkpoint
 
 
-def film(checkpoint: str) -> None:
-    """Film an episode of a checkpoint into `videos` beside it."""
+def film(checkpoint: str, env: Any = None) -> None:
+    """Film an episode of a checkpoint into `videos` beside it; `env` where the checkpoint is not to be asked."""
     from athlete.algorithm import Algorithm
 
-    with Algorithm.from_checkpoint(checkpoint) as algorithm:
+    with Algorithm.from_checkpoint(checkpoint, env=env) as algorithm:
         for path in algorithm.record_video(Path(checkpoint).parent / "videos"):
             typer.echo(f"\nFilm: {path}")

@@ -64,6 +64,11 @@ def registered_names() -> list[str]:
     return sorted(_factories)
 
 
+def is_dotted_path(name: str) -> bool:
+    """Whether `name` reads as `"package.module.Class"`, which `resolve` imports."""
+    return _DOTTED_PATH.fullmatch(name) is not None
+
+
 def resolve(env: Any) -> Any:
     """What stands behind `env`: the factory of a registered name, the class of a path `"package.module.Class"`.
 
@@ -76,7 +81,7 @@ def resolve(env: Any) -> Any:
         return env
     if env in _factories:
         return _factories[env]
-    if not _DOTTED_PATH.fullmatch(env):
+    if not is_dotted_path(env):
         return env
     module_name, _, attribute = env.rpartition(".")
     try:

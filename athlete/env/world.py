@@ -72,6 +72,10 @@ def _find_by_id(env_id: str, config: dict[str, Any], backend: str) -> World:
     twin, why = find_twin(env_id, config)
     if twin is None and backend == "jax":
         raise ValueError(f"environment({env_id!r}, backend='jax'): {why}")
+    if twin is None:
+        from athlete.env.gymnasium import find_spec
+
+        find_spec(env_id)  # a slip in the name is an error now, and not when the first environment is made
     if twin is not None or config:
         logger.info(why)
     return World(env_id, twin, env_id, config, twin is not None)
