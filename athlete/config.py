@@ -396,6 +396,7 @@ class AlgorithmConfig:
             fields["max_seq_len"] = self.sequence_length()
         if "free_log_std" in of_agent:
             fields["free_log_std"] = self.model.get("free_log_std", True)
+        _refuse_empty_spaces(spec)
         agent = self.agent_class(**fields)
         standardize = self.observation_filter == "MeanStdFilter"
         if standardize or self.normalize_rewards:
@@ -498,13 +499,22 @@ class AlgorithmConfig:
 
     def _nearest(self, given: str, section: str | None) -> str:
         known = [*self._values, *SPELLINGS, *IGNORED]
-        if section is not None:
-            own = [name for name in self._values if _section_of(name) == section]
-            near = difflib.get_close_matches(given, own, n=1)
-            if near:
-                return f"; did you mean {near[0]!r}?"
-        near = difflib.get_close_matches(given, known, n=1)
-        return f"; did you mean {near[0]!r}?" if near else f"; `help({type(self).__name__}.training)` lists what it has"
+        own = [name for name in self._values if section is not None and _section_of(name) == section]
+        near = difflib.get_close_matches(given, own, n=1) or difflib.get_close_matches(given, known, n=1)
+        if near:
+            return f"; did you mean {near[0]!r}?"
+        return f"; .{section}(...) takes {', '.join(own)}" if own else f"; it has {', '.join(self._values)}"
+
+
+def _refuse_empty_spaces(spec: Spec) -> None:
+    """Raise ValueError where there is nothing to see or nothing to do: a network needs a number on either side."""
+    from athlete.ops.features import feature_size
+    from athlete.spaces import Box
+
+    if feature_size(spec.obs) == 0:
+        raise ValueError(f"observation_space {spec.obs} has no entry; where there is nothing to see, use Discrete(1)")
+    if isinstance(spec.action, Box) and 0 in spec.action.shape:
+        raise ValueError(f"action_space {spec.action} has no entry: there is nothing to learn")
 
 
 def _check_minibatch(values: Mapping[str, Any], section: str | None, settings: Mapping[str, Any]) -> None:

@@ -330,6 +330,9 @@ def test_what_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
         read_metadata(tmp_path / "model.zip")
     with pytest.raises(CheckpointError, match=r"is not a checkpoint of Athlete: it has no manifest\.json"):
         load_checkpoint(tmp_path, {})
+    save_checkpoint(tmp_path / "checkpoint_000003", {}, {})
+    with pytest.raises(CheckpointError, match=r"it has no manifest\.json; did you mean .*checkpoint_000003\?"):
+        read_metadata(tmp_path)
     (tmp_path / "manifest.json").write_text('{"name": "a web page"}')
     with pytest.raises(CheckpointError, match=r"not a checkpoint of Athlete: its manifest\.json is of another kind"):
         load_checkpoint(tmp_path, {})

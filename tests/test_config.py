@@ -84,7 +84,7 @@ def test_reading_and_writing_an_unknown_attribute_names_the_nearest():
         ("training", {"gama": 0.9}, r"training\(gama=0\.9\): PPO has no 'gama'; did you mean 'gamma'\?"),
         ("training", {"learning_rat": 1}, r"PPO has no 'learning_rat'"),
         ("rollouts", {"num_env_per_worker": 2}, r"no 'num_env_per_worker'; did you mean 'num_envs_per_worker'\?"),
-        ("training", {"zzz": 1}, r"PPO has no 'zzz'; `help\(PPOConfig\.training\)` lists"),
+        ("training", {"zzz": 1}, r"PPO has no 'zzz'; \.training\(\.\.\.\) takes train_batch_size, model, lr_sch"),
         ("rollouts", {"lr": 1e-3}, r"rollouts\(lr=0\.001\): 'lr' belongs to \.training\(\.\.\.\)"),
         ("training", {"env_config": {}}, r"'env_config' belongs to \.environment\(\.\.\.\)"),
         (
@@ -187,6 +187,18 @@ def test_no_limit_is_none_or_infinity(name):
 
 
 # Building ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        (Spec(Box(-1, 1, (0,)), Discrete(2)), r"observation_space Box.*has no entry; .* use Discrete\(1\)"),
+        (Spec(Box(-1, 1, (2,)), Box(-1, 1, (0,))), r"action_space Box.*has no entry: there is nothing to learn"),
+    ],
+)
+def test_a_space_without_an_entry_is_refused(spec, message):
+    with pytest.raises(ValueError, match=message):
+        PPOConfig().make_agent(spec)
 
 
 def test_build_needs_an_environment_and_an_algorithm():
@@ -393,3 +405,5 @@ def test_algorithms_are_found_by_name():
     assert "PPO" in ALGORITHMS
     with pytest.raises(ValueError, match=r"there is no algorithm 'PPOO'; did you mean 'PPO'\?"):
         get_config_class("PPOO")
+    with pytest.raises(ValueError, match=r"there is no algorithm 'Q'; Athlete has: PPO"):
+        get_config_class("Q")

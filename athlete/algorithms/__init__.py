@@ -20,7 +20,7 @@ def get_config_class(name: str) -> type[AlgorithmConfig]:
     known = by_lower.get(str(name).lower())
     if known is None:
         near = difflib.get_close_matches(str(name).lower(), by_lower, n=1)
-        hint = f"; did you mean {by_lower[near[0]]!r}?" if near else ""
+        hint = f"; did you mean {by_lower[near[0]]!r}?" if near else ";"
         raise ValueError(f"there is no algorithm {name!r}{hint} Athlete has: {', '.join(ALGORITHMS)}")
     return getattr(importlib.import_module(ALGORITHMS[known]), f"{known}Config")
 

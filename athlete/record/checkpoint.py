@@ -309,7 +309,9 @@ def _read_manifest(folder: Path) -> dict[str, dict[str, Any]]:
     if not (folder / MANIFEST_FILE).is_file():
         if (folder / METADATA_FILE).exists():
             raise CheckpointError(f"the checkpoint {folder} is incomplete: {MANIFEST_FILE} is missing")
-        raise CheckpointError(f"{folder} is not a checkpoint of Athlete: it has no {MANIFEST_FILE}")
+        inside = sorted(path.parent.name for path in folder.glob(f"*/{MANIFEST_FILE}"))
+        hint = f"; did you mean {folder / inside[-1]}?" if inside else ""
+        raise CheckpointError(f"{folder} is not a checkpoint of Athlete: it has no {MANIFEST_FILE}{hint}")
     manifest = _parse_json(folder, MANIFEST_FILE)
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise CheckpointError(f"{folder} is not a checkpoint of Athlete: its {MANIFEST_FILE} is of another kind")
