@@ -68,6 +68,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--contestants", nargs="+", default=["athlete", "sb3", "rllib"])
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--json", help="write figures and circumstances to this file")
     arguments = parser.parse_args()
     warn_if_busy()
@@ -76,7 +77,8 @@ def main() -> None:
     for command in contestants.values():
         run_cold([*command, "--target", "0"], RIVAL_ENVIRONMENT)
     runs: dict[str, list[dict[str, Any]]] = {name: [] for name in contestants}
-    for seed in range(arguments.seeds):
+    seeds = range(arguments.first_seed, arguments.first_seed + arguments.seeds)
+    for seed in seeds:
         for name, command in contestants.items():
             run = run_cold([*command, "--seed", str(seed)], None if name == "athlete" else RIVAL_ENVIRONMENT)
             runs[name].append(run)
@@ -85,7 +87,7 @@ def main() -> None:
     summary = print_tables(runs)
     if arguments.json:
         interpreters = {name: command[0] for name, command in contestants.items()}
-        write_manifest(arguments.json, {**summary, "runs": runs}, interpreters, range(arguments.seeds))
+        write_manifest(arguments.json, {**summary, "runs": runs}, interpreters, seeds)
 
 
 if __name__ == "__main__":
