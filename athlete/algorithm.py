@@ -195,8 +195,6 @@ class Algorithm:
 
     def _play(self, key: np.ndarray, episodes: int, explore: bool) -> Evaluation:
         view, world = self.get_policy().view, self._evaluation_world
-        if world is self._world and isinstance(self._training, CompiledTraining):
-            return self._training.evaluate(view, key, episodes, explore)
         if world.env is not None:
             self._check_evaluation_spaces(spec_of(world.env))
             return evaluate_compiled(self.agent, world.env, view, key, episodes, explore)
@@ -419,6 +417,8 @@ class Algorithm:
         if world.env is not None:
             agent = config.make_agent(spec_of(world.env))
             return CompiledTraining(agent, world.env, config.rows(), config.fragment_length(), config.horizon(), key)
+        if config.num_rollout_workers:
+            logger.info("%d worker processes, one for each environment", config.rows())
         source = world.source(num_workers=config.num_rollout_workers, num_envs_per_worker=config.num_envs_per_worker)
         try:
             agent = config.make_agent(source.spec)

@@ -64,7 +64,7 @@ def write_manifest(
         "command": " ".join(["python", *sys.argv]),
         "written": time.strftime("%Y-%m-%d %H:%M:%S"),
         "commit": _git("rev-parse", "HEAD"),
-        "dirty": bool(_git("status", "--porcelain", "--untracked-files=no")),
+        "dirty": bool(_git("status", "--porcelain", "--untracked-files=no", "--", ":!benchmarks/results")),
         "machine": machine(),
         "versions": {name: versions(python) for name, python in interpreters.items()},
         "seeds": list(seeds),

@@ -9,9 +9,8 @@ from typing import NamedTuple, Protocol
 import jax
 import numpy as np
 
-from athlete.core import Agent, Array, Env, Episodes, Run, Source, Tree
+from athlete.core import Agent, Array, Env, Episodes, Run, Source
 from athlete.loops.compiling import COMPILER_OPTIONS, RUN_ONCE_OPTIONS
-from athlete.loops.evaluate import Evaluation, evaluate_compiled, evaluate_hosted
 from athlete.loops.host import init_hosted_run, iterate_hosted
 from athlete.loops.learn import Report, init_run, iterate_many
 
@@ -47,10 +46,6 @@ class Training(Protocol):
 
     def advance(self, iterations: int) -> Progress:
         """Collect and learn `iterations` times."""
-        ...
-
-    def evaluate(self, view: Tree, key: Array, episodes: int, explore: bool) -> Evaluation:
-        """Whole episodes with `view`, repeatable from `key`."""
         ...
 
     def restore(self, run: Run) -> None:
@@ -102,9 +97,6 @@ class CompiledTraining:
         metrics = dict(zip(report.metrics.names, means, strict=True))
         return Progress(metrics, *finished(episodes), seconds)
 
-    def evaluate(self, view: Tree, key: Array, episodes: int, explore: bool) -> Evaluation:
-        return evaluate_compiled(self.agent, self.env, view, key, episodes, explore)
-
     def restore(self, run: Run) -> None:
         self.run = jax.device_put(run, may_alias=False)  # its buffers will be given away
 
@@ -133,13 +125,6 @@ class HostedTraining:
         metrics = {name: float(np.mean([report.metrics[name] for report in reports])) for name in names}
         episodes = Episodes(*(np.stack(field) for field in zip(*(report.episodes for report in reports), strict=True)))
         return Progress(metrics, *finished(episodes), seconds)
-
-    def evaluate(self, view: Tree, key: Array, episodes: int, explore: bool) -> Evaluation:
-        raise NotImplementedError("a hosted training is evaluated on a source of its own: evaluate_on")
-
-    def evaluate_on(self, source: Source, view: Tree, key: Array, episodes: int, explore: bool) -> Evaluation:
-        """As `evaluate`, on environments that are not in the middle of training episodes."""
-        return evaluate_hosted(self.agent, source, view, key, episodes, explore)
 
     def restore(self, run: Run) -> None:
         """Go on from `run` with new episodes: environments outside JAX cannot be put back to the middle of one."""

@@ -160,7 +160,7 @@ def run(
         try:
             runner.go()
         finally:
-            _say_end(experiment, shown)
+            _say_end(experiment, shown, runner.interrupt.requested)
     if raise_on_failed_trial and not runner.interrupt.requested:
         _raise_failures(experiment, runner.first_error)
     from athlete.tune.analysis import ExperimentAnalysis
@@ -382,12 +382,13 @@ def _forget(trial: Trial) -> None:
 # The end
 
 
-def _say_end(experiment: Experiment, shown: ProgressReporter) -> None:
+def _say_end(experiment: Experiment, shown: ProgressReporter, interrupted: bool) -> None:
     folder = experiment.folder
     shown.print(f"Results: {folder}")
     if experiment.status == PAUSED:
+        again = "To go on, run the same" if interrupted else "Once the error is mended, go on"
         shown.print(
-            "Not all trials have ended. To go on, run the same with "
+            f"Not all trials have ended. {again} with "
             f"name={folder.name!r}, local_dir={str(folder.parent)!r}, resume=True"
         )
 
