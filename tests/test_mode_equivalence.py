@@ -16,7 +16,6 @@ from athlete.loops.host import HostedEnv
 from athlete.loops.train import CompiledTraining, HostedTraining
 from athlete.models.mlp import MLP
 from athlete.models.recurrent import GRU
-from athlete.models.separate import Separate
 from athlete.ops.schedule import Schedule
 
 ROWS, LENGTH, HORIZON = 4, 16, 500.0
@@ -27,7 +26,7 @@ FALLING = Schedule((0.0, 1.0), (1e-2, 0.0))
 
 # Between them: both kinds of networks and of actions, every way to limit the policy's change, schedules, filters.
 CASES = {
-    "feed-forward, Discrete": (CARTPOLE, Normalize(PPO(lr=FALLING, model=Separate(MLP((8,))), kl_coeff=0.2, **SMALL))),
+    "feed-forward, Discrete": (CARTPOLE, Normalize(PPO(lr=FALLING, model=MLP((8,)), kl_coeff=0.2, **SMALL))),
     "recurrent, Box": (PENDULUM, PPO(lr=1e-2, model=GRU(8, ()), max_seq_len=8, kl_stop=0.02, **SMALL)),
 }
 
