@@ -68,17 +68,17 @@ class PPO(Agent):
     gamma: float = 0.99
     lambda_: float = 0.95
     clip_param: float | Schedule = 0.2
-    vf_clip_param: float | None = None
+    vf_clip_param: float | None = None  # how far a value may move in one update; None: freely
     vf_loss_coeff: float = 0.5
     entropy_coeff: float | Schedule = 0.0
-    kl_coeff: float | None = None
-    kl_target: float = 0.01
-    kl_stop: float | None = None
-    grad_clip: float | None = 0.5
-    minibatch_size: int = 256
+    kl_coeff: float | None = None  # beta of equation 8 at the start; None: no penalty
+    kl_target: float = 0.01  # that kl_coeff is adapted to
+    kl_stop: float | None = None  # leave out the rest of an update once a minibatch's KL is above this
+    grad_clip: float | None = 0.5  # of the global norm
+    minibatch_size: int = 256  # timesteps
     num_epochs: int = 10
-    max_seq_len: int = 1
-    free_log_std: bool = True
+    max_seq_len: int = 1  # timesteps that gradients flow through; 1 for a network without memory
+    free_log_std: bool = True  # Box: one log standard deviation an action, whatever the observation
     model: Model = Separate(MLP())
     memory: Memory = Latest()
     updates: int = 1
@@ -211,6 +211,7 @@ class PPO(Agent):
 
 
 def smaller(a: Array, b: Array) -> Array:
+    """The minimum, whose gradient at ties goes to `b` alone."""
     return jnp.where(a < b, a, b)
 
 
