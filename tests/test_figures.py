@@ -1,0 +1,71 @@
+"""Every figure in the README is one that a manifest in `benchmarks/results` holds."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+LEARNING = {
+    "`cartpole-ppo`": "cartpole-ppo",
+    "`acrobot-ppo`": "acrobot-ppo",
+    "`pendulum-ppo`": "pendulum-ppo",
+    "`frozen-lake-ppo` (slippery)": "frozen-lake-ppo",
+    "`mountain-car-continuous-ppo`": "mountain-car-continuous-ppo",
+    "`PPO CartPole-v1`, defaults": "ppo-cartpole-v1-defaults",
+    "`PPO Acrobot-v1`, defaults": "ppo-acrobot-v1-defaults",
+    "`PPO Pendulum-v1`, defaults": "ppo-pendulum-v1-defaults",
+}
+
+
+def manifest(name: str) -> dict[str, Any]:
+    return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def row(label: str) -> list[str]:
+    """The cells behind `label` in the README's tables."""
+    rows = [line for line in README.splitlines() if line.startswith(f"| {label} |")]
+    assert len(rows) == 1, f"the README must have one row for {label}"
+    return [cell.strip() for cell in rows[0].strip("|").split("|")[1:]]
+
+
+@pytest.mark.parametrize("label", LEARNING)
+def test_what_is_learned(label: str) -> None:
+    found = manifest(f"learning-{LEARNING[label]}")
+    timesteps, seeds, middle, worst = row(label)
+    assert timesteps == f"{found['timesteps']:,}"
+    assert int(seeds) == len(found["seeds"]) >= 5
+    assert float(middle) == pytest.approx(found["iqm"], abs=0.005)
+    assert float(worst) == pytest.approx(found["worst"], abs=0.005)
+
+
+def test_steady_speed() -> None:
+    labels = [
+        "compiled, 8 envs, 32 steps, minibatch 256, 20 epochs",
+        "compiled, 4 envs, 128 steps, minibatch 128, 4 epochs",
+        "compiled, 64 envs, 128 steps, minibatch 2048, 4 epochs",
+        "Gymnasium's CartPole, 8 envs, RL-Zoo's settings",
+    ]
+    for label, match in zip(labels, manifest("steady-speed")["figures"], strict=True):
+        medians = match["median_steps_per_second"]
+        assert row(label)[:2] == [f"{medians['ours']:,.0f}", f"{medians['rival']:,.0f}"]
+
+
+def test_time_to_400() -> None:
+    figures = manifest("time-to-400-sb3")["figures"]
+    assert row("Athlete, `cartpole-ppo`")[0] == f"{figures['median_seconds']['athlete']:.1f} s"
+    seconds, ratio = row("Stable-Baselines3 2.9.2, RL-Zoo's settings")
+    assert seconds == f"{figures['median_seconds']['sb3']:.1f} s"
+    assert ratio.startswith(f"{figures['ratios']['sb3']['of_medians']:.1f} times")
+
+
+def test_random_baseline() -> None:
+    medians = manifest("random-baseline")["figures"]["median_seconds"]
+    assert f"{medians['athlete']:.1f} s, import and compile\nincluded; a loop over Gymnasium takes" in README
+    assert f"takes {medians['gymnasium loop']:.1f} s" in README
