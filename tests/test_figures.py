@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import statistics
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,21 @@ def test_time_to_400() -> None:
     seconds, ratio = row("Stable-Baselines3 2.9.2, RL-Zoo's settings")
     assert seconds == f"{figures['median_seconds']['sb3']:.1f} s"
     assert ratio.startswith(f"{figures['ratios']['sb3']['of_medians']:.1f} times")
+
+
+def test_time_to_400_of_rllib() -> None:
+    # Five seeds in two sittings: RLlib takes minutes for each.
+    sittings = [manifest("time-to-400-rllib")["figures"], manifest("time-to-400-rllib-seeds-2-to-4")["figures"]]
+    seconds = {
+        name: statistics.median(run["wall_s"] for figures in sittings for run in figures["runs"][name])
+        for name in ("athlete", "rllib")
+    }
+    by_seed = [ratio for figures in sittings for ratio in figures["ratios"]["rllib"]["by_seed"]]
+    median, ratio = row("RLlib 2.60.0, its defaults")
+    assert len(by_seed) == 5
+    assert median == f"{seconds['rllib']:.1f} s"
+    assert ratio.startswith(f"{seconds['rllib'] / seconds['athlete']:.1f} times")
+    assert f"{min(by_seed):.1f} to {max(by_seed):.1f}" in ratio
 
 
 def test_random_baseline() -> None:
