@@ -129,7 +129,8 @@ def output_size(space: Space) -> int:
     if isinstance(space, Box) and space.dtype.kind == "f":
         return 2 * math.prod(space.shape)
     raise ValueError(
-        f"no distribution over actions of {space}: there is one for Discrete, MultiDiscrete, MultiBinary, float Box. "
+        f"no distribution over actions of {space}; "
+        "there is one for Discrete, MultiDiscrete, MultiBinary and float Box. "
         "Wrap the environment so that it takes one of these: an integer Box as MultiDiscrete, Tuple and Dict flattened"
     )
 
