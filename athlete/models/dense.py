@@ -41,7 +41,7 @@ def init_layers(key: Key, layers: Sequence[Layer]) -> list[Tree]:
     """`{"kernel": [inputs, outputs], "bias": [outputs]}` for each layer; biases 0.
 
     Weights are normal with standard deviation `scale / sqrt(max(inputs, outputs))`: entries as large as those of the
-    orthogonal matrices that PPO codes start from, and as good in our runs, without a decomposition to compile. All are
+    orthogonal matrices that PPO codes start from, without a decomposition to compile. All are
     drawn at once, for the same reason.
     """
     sizes = [layer.inputs * layer.outputs for layer in layers]

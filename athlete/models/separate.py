@@ -12,7 +12,7 @@ from athlete.spaces import Space
 class Separate(Model):
     """Every head on a torso of its own, each with its own carry: RLlib's `vf_share_layers=False`.
 
-    Apart rather than batched into one product: XLA on a CPU ran batched or block-diagonal products 1.3-1.9x slower.
+    Apart rather than batched into one product: XLA on a CPU runs batched and block-diagonal products slower.
     """
 
     model: Model

@@ -14,7 +14,7 @@ from athlete.ops.tree import flatten, unflatten
 class AdamState(NamedTuple):
     """Moments of the gradient, one flat vector `[N]` each, and the number of steps taken.
 
-    Flat, since one fused loop over all parameters compiles a quarter faster and runs 13% faster than a loop a leaf.
+    Flat, since one fused loop over all parameters compiles and runs faster than a loop a leaf.
     """
 
     mean: Array

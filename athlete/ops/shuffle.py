@@ -25,8 +25,8 @@ def random_orders(key: Key, orders: int, size: int) -> Array:
     """`[orders, size]` int32, each row an independent pseudorandom order of 0 ... size - 1.
 
     A keyed bijection of the indices (a Feistel network over the two factors of `size`: each round adds a hash of one
-    digit to the other, modulo its base, so every round can be undone). A sort of random numbers gives the same use
-    of every sample at several times the cost: it compiles slowly and took 12-19% of an update.
+    digit to the other, modulo its base, so every round can be undone). A sort of random numbers uses
+    every sample as well, and is dear to compile and to run on a CPU.
     Digits of unlike bases mix badly (with a base of 2, a high digit moves in one of two ways a round, so neighbours
     stay neighbours), and a prime has no two digits: there a sort it is.
     """

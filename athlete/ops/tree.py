@@ -122,7 +122,7 @@ def packed_scan(step: Callable, carry: Tree, inputs: Tree, length: int | None = 
 class Packet:
     """A tree as one vector: what crosses cheaply between Python and a compiled program.
 
-    A call costs about 10 microseconds for each argument that is not on the device yet and for each result that is
+    A call has a fixed cost for each argument that is not on the device yet and for each result that is
     looked at, more than a small network's arithmetic. The structure is static and travels with the vector.
     """
 
