@@ -135,7 +135,7 @@ def _extras() -> list[tuple[str, str]]:
     rows = []
     for extra, packages in sorted(wanted.items()):
         missing = [package for package in packages if _version(package).startswith("missing")]
-        mend = f"missing {', '.join(missing)}; mend: pip install 'athlete[{extra}]'"
+        mend = f"missing {', '.join(missing)}; mend: pip install {' '.join(missing)}"
         rows.append((f"extra {extra}", mend if missing else "there"))
     return rows
 
