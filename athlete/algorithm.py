@@ -86,10 +86,10 @@ class Algorithm:
         while time.perf_counter() - start < (self.config.min_time_s_per_iteration or 0.0):
             parts.append(self._training.advance(iterations))
         self._policy = None
-        steps = batch * iterations * len(parts)
         self.iteration += 1
-        self._timesteps_total += steps
         progress = _joined(parts)
+        steps = progress.timesteps
+        self._timesteps_total += steps
         result = self._result(progress, steps, time.perf_counter() - start)
         # Only those of collecting and learning: what evaluations and others in this process compile is not ours.
         result["perf"]["compilations_this_iter"] = compilations()[0] - compiled_before
@@ -589,7 +589,7 @@ def _joined(parts: list[Progress]) -> Progress:
     returns, lengths = (
         np.concatenate(field) for field in zip(*((part.returns, part.lengths) for part in parts), strict=True)
     )
-    return Progress(metrics, returns, lengths, seconds)
+    return Progress(sum(part.timesteps for part in parts), metrics, returns, lengths, seconds)
 
 
 @jax.jit

@@ -163,6 +163,7 @@ class Memory:
     """Where an agent's batches come from. Subclasses are `@hyper` classes; the store is a pytree of arrays."""
 
     __hyper__ = True
+    keeps: typing.ClassVar[bool] = True  # whether `sample` needs only the store, and not the last trajectory
 
     def init(self, example: Transition, rows: int) -> Tree:
         """An empty store. `example` is one transition of one row, without leading axes."""
@@ -172,12 +173,12 @@ class Memory:
         """Take in a trajectory `[T, B, ...]`."""
         raise NotImplementedError
 
-    def sample(self, store: Tree, trajectory: Transition, key: Key) -> Transition:
-        """A batch `[T, B, ...]`; `trajectory` is what was added last."""
+    def sample(self, store: Tree, trajectory: Transition, key: Key, progress: Array) -> Transition:
+        """A batch `[T, B, ...]`; `trajectory` is what was added last, `progress` in [0, 1] drives schedules."""
         raise NotImplementedError
 
     def feedback(self, store: Tree, batch: Transition, metrics: Tree) -> Tree:
-        """Learn from the update on `batch`: new priorities. Most memories do nothing."""
+        """Learn from the update on `batch`, whose metrics may hold arrays: new priorities. Most memories do nothing."""
         return store
 
 
@@ -185,12 +186,15 @@ class Agent:
     """An algorithm: a frozen dataclass of hyperparameters (`@hyper`) with pure methods over explicit state.
 
     `memory`, `updates` (updates a collected trajectory) and `spec` are fields of every agent; the first two are
-    read by the loop. `act` sees rows `[B, ...]`, `update` sees `[T, B, ...]`.
+    read by the loop, as are the two numbers of timesteps, 0 where an agent has no field of that name.
+    `act` sees rows `[B, ...]`, `update` sees `[T, B, ...]`.
     """
 
     __hyper__ = True
     memory: Memory
     updates: int
+    num_steps_sampled_before_learning_starts: int = 0
+    random_timesteps: int = 0  # in which actions are uniformly random instead of the agent's own
     spec: Spec  # None until `bind`
 
     def bind(self, spec: Spec) -> Agent:
@@ -214,7 +218,10 @@ class Agent:
         raise NotImplementedError
 
     def update(self, state: Tree, batch: Transition, key: Key, progress: Array) -> tuple[Tree, dict[str, Array]]:
-        """One update on `[T, B, ...]`: the new state and scalar metrics. `progress` in [0, 1] drives schedules."""
+        """One update on `[T, B, ...]`: the new state and metrics. `progress` in [0, 1] drives schedules.
+
+        Scalar metrics are reported; an array, such as `td_error` `[B]`, is for `Memory.feedback` alone.
+        """
         raise NotImplementedError
 
 

@@ -92,6 +92,14 @@ class Normalize(Agent):
         return self.agent.updates
 
     @property
+    def num_steps_sampled_before_learning_starts(self) -> int:  # type: ignore[override]
+        return self.agent.num_steps_sampled_before_learning_starts
+
+    @property
+    def random_timesteps(self) -> int:  # type: ignore[override]
+        return self.agent.random_timesteps
+
+    @property
     def spec(self) -> Spec:  # type: ignore[override]
         return self.agent.spec
 

@@ -8,8 +8,9 @@ import jax
 import jax.numpy as jnp
 
 from athlete.core import Agent, Array, Env, Episodes, Key, Rows, Spec, Step, Transition, Tree
+from athlete.ops.sampling import sample
 from athlete.ops.tree import packed_scan, where
-from athlete.spaces import to_environment
+from athlete.spaces import to_canonical, to_environment
 
 
 class Keys(NamedTuple):
@@ -62,7 +63,21 @@ def record_step(rows: Rows, action: Tree, step: Step, carry: Tree, extras: Tree)
     return rows, transition, Episodes(done, total, length)
 
 
-def collect(agent: Agent, env: Env, view: Tree, rows: Rows, key: Key, length: int) -> tuple[Rows, Transition, Episodes]:
+def choose(
+    agent: Agent, view: Tree, carry: Tree, obs: Tree, first: Array, key: Key, random: bool
+) -> tuple[Tree, Tree, Tree]:
+    """`Agent.act`, exploring; where `random`, actions `[B, ...]` are uniform over their space instead."""
+    action, carry, extras = agent.act(view, carry, obs, first, key)
+    if random:
+        space = agent.spec.action
+        drawn = sample(space, jax.random.fold_in(key, 1), first.shape)
+        action = jax.tree.map(lambda new, like: new.astype(like.dtype), to_canonical(space, drawn), action)
+    return action, carry, extras
+
+
+def collect(
+    agent: Agent, env: Env, view: Tree, rows: Rows, key: Key, length: int, random: bool = False
+) -> tuple[Rows, Transition, Episodes]:
     """`length` steps of all rows as one scan: rows, trajectory `[T, B, ...]`, ended episodes `[T, B]`.
 
     Resets are drawn for all steps beforehand: the same number of draws as inside the scan, in one vector operation.
@@ -73,7 +88,7 @@ def collect(agent: Agent, env: Env, view: Tree, rows: Rows, key: Key, length: in
 
     def one_step(rows: Rows, inputs):
         act_key, step_keys, (reset_state, reset_obs) = inputs
-        action, carry, extras = agent.act(view, rows.carry, rows.obs, rows.first, act_key)
+        action, carry, extras = choose(agent, view, rows.carry, rows.obs, rows.first, act_key, random)
         env_state, step = env_step(rows.env_state, to_environment(env.action_space, action), step_keys)
         rows, transition, episodes = record_step(rows, action, step, carry, extras)
         rows = rows._replace(

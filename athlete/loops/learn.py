@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from typing import NamedTuple
 
 import jax
@@ -33,19 +35,49 @@ def learn(
 ) -> tuple[Tree, Tree, dict]:
     """Put a trajectory into memory and make the agent's `updates` on samples of it: state, store, mean metrics."""
     store = agent.memory.add(store, trajectory)
+    return update(agent, state, store, trajectory, key, progress)
+
+
+def update(
+    agent: Agent, state: Tree, store: Tree, trajectory: Transition, key: Key, progress: Array
+) -> tuple[Tree, Tree, dict]:
+    """The agent's `updates` on samples of its memory, which `trajectory` was added to: state, store, mean metrics."""
 
     def one_update(carried, key):
         state, store = carried
         sample_key, update_key = jax.random.split(key)
-        batch = agent.memory.sample(store, trajectory, sample_key)
+        batch = agent.memory.sample(store, trajectory, sample_key, progress)
         state, metrics = agent.update(state, batch, update_key, progress)
-        return (state, agent.memory.feedback(store, batch, metrics)), metrics
+        store = agent.memory.feedback(store, batch, metrics)
+        return (state, store), {name: value for name, value in metrics.items() if jnp.ndim(value) == 0}
 
     if agent.updates == 1:
         (state, store), metrics = one_update((state, store), key)
         return state, store, metrics
     (state, store), metrics = jax.lax.scan(one_update, (state, store), jax.random.split(key, agent.updates))
     return state, store, {name: jnp.mean(value, axis=0) for name, value in metrics.items()}
+
+
+class Phase(NamedTuple):
+    """Iterations in which the same happens."""
+
+    iterations: int
+    random: bool  # actions are drawn uniformly from their space
+    learning: bool  # the memory is full enough to learn from
+
+
+def phases(agent: Agent, batch: int, done: int, iterations: int) -> list[Phase]:
+    """What the next iterations do: all that are left of a warm-up, then `iterations` in which nothing changes any more.
+
+    `batch` timesteps an iteration, `done` iterations of this memory so far. Learning starts with the iteration in
+    which the warm-up's timesteps become complete. An iteration's programs differ by phase, so that no
+    program asks at every step whether the warm-up is over.
+    """
+    random = math.ceil(agent.random_timesteps / batch)
+    waiting = max(0, math.ceil(agent.num_steps_sampled_before_learning_starts / batch) - 1)
+    end = max(done, random, waiting) + iterations
+    bounds = sorted({done, end, *(bound for bound in (random, waiting) if bound > done)})
+    return [Phase(last - first, first < random, first >= waiting) for first, last in itertools.pairwise(bounds)]
 
 
 def progress_of(run_iteration: Array, steps: int, horizon: Array) -> Array:
@@ -76,27 +108,44 @@ def init_run(agent: Agent, env: Env, rows: int, key: Key, length: int) -> Run:
     return Run(state, store, first_rows, unwrap(run_key), jnp.zeros((), jnp.int32))
 
 
-def iterate(agent: Agent, env: Env, length: int, horizon: Array, run: Run) -> tuple[Run, Report]:
-    """Collect `length` steps of every row and learn from them."""
+def iterate(agent: Agent, env: Env, length: int, horizon: Array, run: Run, random: bool, learning: bool) -> tuple:
+    """Collect `length` steps of every row and, where `learning`, learn from them: `(Run, Report)`."""
     rows = run.rows.first.shape[0]
     key, collect_key, learn_key = jax.random.split(wrap(run.key), 3)
     progress = progress_of(run.iteration, length * rows, horizon)
     view = agent.view(run.state, progress)
-    new_rows, trajectory, episodes = collect(agent, env, view, run.rows, collect_key, length)
-    state, store, metrics = learn(agent, run.state, run.store, trajectory, learn_key, progress)
+    new_rows, trajectory, episodes = collect(agent, env, view, run.rows, collect_key, length, random)
+    if learning:
+        state, store, metrics = learn(agent, run.state, run.store, trajectory, learn_key, progress)
+    else:
+        state, store, metrics = run.state, agent.memory.add(run.store, trajectory), {}
     return Run(state, store, new_rows, unwrap(key), run.iteration + 1), Report(metrics, episodes)
 
 
-def iterate_many(agent: Agent, env: Env, length: int, iterations: int, horizon: Array, run: Run) -> tuple[Run, Report]:
+def iterate_many(
+    agent: Agent,
+    env: Env,
+    length: int,
+    iterations: int,
+    horizon: Array,
+    run: Run,
+    random: bool = False,
+    learning: bool = True,
+) -> tuple[Run, Report]:
     """`iterations` times `iterate`, as one scan; reports are stacked, `[iterations, ...]`.
 
     The metrics come as one array, `Metrics` `[iterations, names]`: an array a metric would be a kernel a metric.
     """
 
     def one_iteration(run: Run, _: None) -> tuple[Run, Report]:
-        run, report = iterate(agent, env, length, horizon, run)
-        names = tuple(sorted(report.metrics))
-        values = jnp.stack([jnp.asarray(report.metrics[name], jnp.float32) for name in names])
-        return run, report._replace(metrics=Metrics(names, values))
+        run, report = iterate(agent, env, length, horizon, run, random, learning)
+        return run, report._replace(metrics=as_metrics(report.metrics))
 
     return jax.lax.scan(one_iteration, run, None, length=iterations)
+
+
+def as_metrics(metrics: dict[str, Array]) -> Metrics:
+    """Scalars by name as one array."""
+    names = tuple(sorted(metrics))
+    values = [jnp.asarray(metrics[name], jnp.float32) for name in names]
+    return Metrics(names, jnp.stack(values) if values else jnp.zeros(0))

@@ -12,17 +12,22 @@ import numpy as np
 from athlete.core import Agent, Array, Env, Episodes, Run, Source
 from athlete.loops.compiling import COMPILER_OPTIONS, RUN_ONCE_OPTIONS
 from athlete.loops.host import init_hosted_run, iterate_hosted
-from athlete.loops.learn import Report, init_run, iterate_many
+from athlete.loops.learn import Report, init_run, iterate_many, phases
+from athlete.loops.stepwise import Stepper
 
 _init = jax.jit(init_run, static_argnames=("rows", "length"), compiler_options=RUN_ONCE_OPTIONS)
 _iterate = jax.jit(
-    iterate_many, static_argnames=("length", "iterations"), donate_argnames=("run",), compiler_options=COMPILER_OPTIONS
+    iterate_many,
+    static_argnames=("length", "iterations", "random", "learning"),
+    donate_argnames=("run",),
+    compiler_options=COMPILER_OPTIONS,
 )
 
 
 class Progress(NamedTuple):
-    """What some iterations brought: mean metrics, finished episodes `[n]`, seconds by part."""
+    """What some iterations brought: timesteps, mean metrics, finished episodes `[n]`, seconds by part."""
 
+    timesteps: int
     metrics: dict[str, float]
     returns: np.ndarray
     lengths: np.ndarray
@@ -45,11 +50,11 @@ class Training(Protocol):
     def run(self, run: Run) -> None: ...
 
     def advance(self, iterations: int) -> Progress:
-        """Collect and learn `iterations` times."""
+        """Collect and learn `iterations` times, after what is left of a warm-up."""
         ...
 
-    def restore(self, run: Run) -> None:
-        """Go on from `run`."""
+    def restore(self, run: Run, memory_since: int = 0) -> None:
+        """Go on from `run`, whose memory was empty at iteration `memory_since`."""
         ...
 
     def close(self) -> None:
@@ -73,6 +78,8 @@ class CompiledTraining:
         self._first_run: Future[Run] | None = executor.submit(_init, self.agent, self.env, **arguments)
         executor.shutdown(wait=False)
         self._run: Run | None = None
+        self._done = 0  # iterations
+        self.memory_since = 0
 
     @property
     def run(self) -> Run:
@@ -87,18 +94,33 @@ class CompiledTraining:
 
     def advance(self, iterations: int) -> Progress:
         start = time.perf_counter()
-        arguments = {"length": self.length, "iterations": iterations, "horizon": self._horizon}
+        planned = phases(self.agent, self.rows * self.length, self._done - self.memory_since, iterations)
+        reports = [self._iterate(*phase) for phase in planned]
+        values = np.asarray(reports[-1].metrics.values)
+        returns, lengths = _joined([finished(jax.tree.map(np.asarray, report.episodes)) for report in reports])
+        seconds = {"sample_and_learn": time.perf_counter() - start}
+        means = values.mean(axis=0, dtype=np.float64).tolist()
+        metrics = dict(zip(reports[-1].metrics.names, means, strict=True))
+        count = sum(phase.iterations for phase in planned)
+        self._done += count
+        return Progress(count * self.rows * self.length, metrics, returns, lengths, seconds)
+
+    def _iterate(self, iterations: int, random: bool, learning: bool) -> Report:
+        arguments = {
+            "length": self.length,
+            "iterations": iterations,
+            "horizon": self._horizon,
+            "random": random,
+            "learning": learning,
+        }
         if self._run is None:
             _iterate.lower(self.agent, self.env, **arguments, run=self._shapes).compile()
         self.run, report = _iterate(self.agent, self.env, **arguments, run=self.run)
-        values, episodes = np.asarray(report.metrics.values), jax.tree.map(np.asarray, report.episodes)
-        seconds = {"sample_and_learn": time.perf_counter() - start}
-        means = values.mean(axis=0, dtype=np.float64).tolist()
-        metrics = dict(zip(report.metrics.names, means, strict=True))
-        return Progress(metrics, *finished(episodes), seconds)
+        return report
 
-    def restore(self, run: Run) -> None:
+    def restore(self, run: Run, memory_since: int = 0) -> None:
         self.run = jax.device_put(run, may_alias=False)  # its buffers will be given away
+        self._done, self.memory_since = int(run.iteration), memory_since
 
     def close(self) -> None:
         pass
@@ -112,21 +134,44 @@ class HostedTraining:
         self.source = source
         self.rows, self.length = source.rows, length
         self._horizon = _on_device(horizon)
-        self.run: Run = init_hosted_run(self.agent, source, key, length)
+        self._stepper = Stepper(self.agent, source, length, self._horizon) if self.agent.memory.keeps else None
+        self._run: Run = init_hosted_run(self.agent, source, key, length)
+        self.memory_since = 0
+
+    @property
+    def run(self) -> Run:
+        return self._run if self._stepper is None else self._stepper.settle(self._run)
+
+    @run.setter
+    def run(self, run: Run) -> None:
+        self._run = run
+        if self._stepper is not None:
+            self._stepper.forget()
 
     def advance(self, iterations: int) -> Progress:
+        done = int(self._run.iteration) - self.memory_since
+        planned = phases(self.agent, self.rows * self.length, done, iterations)
+        count = sum(phase.iterations for phase in planned)
+        if self._stepper is None:
+            metrics, episodes, seconds = self._iterate(count)
+        else:
+            self._run, metrics, episodes, seconds = self._stepper.advance(self._run, planned)
+        return Progress(count * self.rows * self.length, metrics, *finished(episodes), seconds)
+
+    def _iterate(self, iterations: int) -> tuple[dict[str, float], Episodes, dict[str, float]]:
+        """Iterations of an agent that learns from whole trajectories."""
         reports: list[Report] = []
         seconds: dict[str, float] = {}
         for _ in range(iterations):
-            self.run, report, spent = iterate_hosted(self.agent, self.source, self.length, self._horizon, self.run)
+            self._run, report, spent = iterate_hosted(self.agent, self.source, self.length, self._horizon, self._run)
             reports.append(report)
             seconds = {name: seconds.get(name, 0.0) + part for name, part in spent.items()}
         names = reports[0].metrics
         metrics = {name: float(np.mean([report.metrics[name] for report in reports])) for name in names}
         episodes = Episodes(*(np.stack(field) for field in zip(*(report.episodes for report in reports), strict=True)))
-        return Progress(metrics, *finished(episodes), seconds)
+        return metrics, episodes, seconds
 
-    def restore(self, run: Run) -> None:
+    def restore(self, run: Run, memory_since: int = 0) -> None:
         """Go on from `run` with new episodes: environments outside JAX cannot be put back to the middle of one."""
         obs = self.source.reset(np.asarray(run.key))
         rows = run.rows._replace(
@@ -136,6 +181,7 @@ class HostedTraining:
             episode_length=np.zeros(self.rows, np.int32),
         )
         self.run = run._replace(rows=rows)
+        self.memory_since = memory_since
 
     def close(self) -> None:
         self.source.close()
@@ -145,6 +191,11 @@ def finished(episodes: Episodes) -> tuple[np.ndarray, np.ndarray]:
     """Returns and lengths of the episodes that ended, in the order in which they did: `[n]` each."""
     done = np.asarray(episodes.done).reshape(-1)
     return np.asarray(episodes.return_).reshape(-1)[done], np.asarray(episodes.length).reshape(-1)[done]
+
+
+def _joined(parts: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+    returns, lengths = zip(*parts, strict=True)
+    return np.concatenate(returns), np.concatenate(lengths)
 
 
 def _on_device(leaf: Array) -> Array:

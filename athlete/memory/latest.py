@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from athlete.core import Key, Memory, Transition, Tree, hyper
+from typing import ClassVar
+
+from athlete.core import Array, Key, Memory, Transition, Tree, hyper
 
 
 @hyper
 class Latest(Memory):
     """Gives back the trajectory that was just collected, whole; stores nothing."""
+
+    keeps: ClassVar[bool] = False
 
     def init(self, example: Transition, rows: int) -> Tree:
         return ()
@@ -15,5 +19,5 @@ class Latest(Memory):
     def add(self, store: Tree, trajectory: Transition) -> Tree:
         return store
 
-    def sample(self, store: Tree, trajectory: Transition, key: Key) -> Transition:
+    def sample(self, store: Tree, trajectory: Transition, key: Key, progress: Array) -> Transition:
         return trajectory

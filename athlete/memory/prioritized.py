@@ -1,0 +1,74 @@
+"""Prioritised experience replay (Schaul et al. 2016, arXiv:1511.05952), the proportional variant."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from athlete.core import Array, Key, Memory, Transition, Tree, hyper
+from athlete.memory.replay import Ring, ring_add, ring_init, ring_take, slots_of
+from athlete.ops.priorities import tree_find, tree_get, tree_init, tree_set, tree_total
+from athlete.ops.schedule import Schedule, value_at
+
+
+class PrioritizedRing(NamedTuple):
+    ring: Ring
+    tree: list[Array]  # of p^alpha; leaf slot * rows + row is the window that begins there
+    largest: Array  # the largest p^alpha given so far, that of new windows
+
+
+@hyper
+class Prioritized(Memory):
+    """Samples windows in proportion to p^alpha, where p = |TD error| + epsilon at the last update on the window.
+
+    Equation 1 of the paper, with stratified draws as in its appendix B.2.1. The weights of section 3.4,
+    (N P)^-beta over their largest in the batch, come as `extras["weight"]` `[1, B]`. A window has a priority from
+    when its last step is there; new ones have the largest so far. The TD error is the update's metric `td_error`.
+    """
+
+    alpha: float = 0.6
+    beta: float | Schedule = 0.4
+    epsilon: float = 1e-6
+    capacity: int = 50_000  # timesteps of all rows together
+    batch_size: int = 32  # windows
+    window: int = 1
+    unroll: int = 1  # steps that each row adds at once
+    keep_carry: bool = False  # store recurrent states too
+
+    def init(self, example: Transition, rows: int) -> PrioritizedRing:
+        slots = slots_of(self.capacity, rows, self.unroll)
+        return PrioritizedRing(ring_init(self._kept(example), slots, rows), tree_init(slots * rows), jnp.ones(()))
+
+    def add(self, store: PrioritizedRing, trajectory: Transition) -> PrioritizedRing:
+        slots, rows = store.ring.packed.table.shape[:2]
+        length = trajectory.reward.shape[0]
+        # The newest `window - 1` beginnings are not complete yet; as many before the new ones now are.
+        offset = jnp.arange(1 - self.window, length)
+        slot = (store.ring.cursor + offset) % slots
+        there = (offset >= 0) | (store.ring.filled + offset >= 0)  # slots before the very first are empty
+        complete = there & (offset <= length - self.window)
+        leaf = slot[:, None] * rows + jnp.arange(rows)
+        priority = jnp.broadcast_to(jnp.where(complete, store.largest, 0.0)[:, None], leaf.shape)
+        tree = tree_set(store.tree, leaf.reshape(-1), priority.reshape(-1))
+        return PrioritizedRing(ring_add(store.ring, self._kept(trajectory)), tree, store.largest)
+
+    def sample(self, store: PrioritizedRing, trajectory: Transition, key: Key, progress: Array) -> Transition:
+        rows = store.ring.packed.table.shape[1]
+        strata = (jnp.arange(self.batch_size) + jax.random.uniform(key, (self.batch_size,))) / self.batch_size
+        leaf = tree_find(store.tree, jnp.minimum(strata, 1.0 - 1e-7))
+        windows = (store.ring.filled - self.window + 1) * rows
+        probability = tree_get(store.tree, leaf) / tree_total(store.tree)
+        weight = (windows * probability) ** -value_at(self.beta, progress)
+        batch = ring_take(store.ring, leaf // rows, leaf % rows, self.window)
+        extras = {"weight": (weight / jnp.max(weight))[None], "leaf": leaf[None]}
+        return batch._replace(extras={**batch.extras, **extras})
+
+    def feedback(self, store: PrioritizedRing, batch: Transition, metrics: Tree) -> PrioritizedRing:
+        priority = (jnp.abs(metrics["td_error"]) + self.epsilon) ** self.alpha
+        tree = tree_set(store.tree, batch.extras["leaf"][0], priority)
+        return PrioritizedRing(store.ring, tree, jnp.maximum(store.largest, jnp.max(priority)))
+
+    def _kept(self, trajectory: Transition) -> Transition:
+        return trajectory if self.keep_carry else trajectory._replace(carry=())
