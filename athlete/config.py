@@ -69,6 +69,13 @@ RANGES: dict[str, tuple[float, float]] = {
     "grad_clip": (0.0, math.inf),
     "minibatch_size": (1, math.inf),
     "num_epochs": (1, math.inf),
+    "adam_epsilon": (0.0, math.inf),
+    "n_step": (1, math.inf),
+    "num_atoms": (1, math.inf),
+    "tau": (0.0, 1.0),
+    "sigma0": (0.0, math.inf),
+    "target_network_update_freq": (0.0, math.inf),
+    "num_steps_sampled_before_learning_starts": (0, math.inf),
 }
 
 
@@ -151,6 +158,8 @@ def _check_field(name: str, hint: Any, value: Any) -> str | None:
         return None if fits else f"a number {bounds}{scheduled}"
     if "bool" in names:
         return None if isinstance(value, bool) else "True or False"
+    if choices := [part for part in parts if isinstance(part, str)]:  # of a Literal
+        return None if value in choices else f"one of {', '.join(map(repr, choices))}"
     if "int" in names:
         whole = isinstance(value, int) and not isinstance(value, bool)
         return None if whole and low <= value <= high else f"a whole number {bounds}"
@@ -173,10 +182,12 @@ class AlgorithmConfig:
     algorithm_name: str = ""
     agent_class: type[Agent] | None = None
     defaults: typing.ClassVar[dict[str, Any]] = {}  # of settings that every algorithm has, where this one differs
+    more_settings: typing.ClassVar[dict[str, Setting]] = {}  # that not every algorithm has
     fields_set_elsewhere: tuple[str, ...] = ("model", "memory", "updates", "spec")
 
     def __init__(self, algo_class: Any = None):
-        self._values: dict[str, Any] = {name: _copied(setting.default) for name, setting in SETTINGS.items()}
+        settings = {**SETTINGS, **self.more_settings}
+        self._values: dict[str, Any] = {name: _copied(setting.default) for name, setting in settings.items()}
         self._values.update({**_copied(self.defaults), **self._agent_defaults()})
         self._chosen: set[str] = set()  # set by the user, not by default
         self._frozen = False
@@ -212,7 +223,9 @@ class AlgorithmConfig:
         return self._set("framework", {"framework": framework, **settings})
 
     def exploration(self, **settings: Any) -> typing.Self:
-        """Accepted for RLlib's users; PPO explores by sampling its own policy."""
+        """`exploration_config` (`{"type": "EpsilonGreedy", ...}`), where the algorithm has no random policy of its own;
+        accepted for RLlib's users elsewhere.
+        """
         return self._set("exploration", settings)
 
     def evaluation(self, **settings: Any) -> typing.Self:
@@ -376,11 +389,20 @@ class AlgorithmConfig:
 
     def horizon(self) -> float:
         """The timesteps at which progress is 1: the last point of any schedule."""
-        return max((float(points[-1][0]) for points in self._schedules().values()), default=1.0) or 1.0
+        return max((float(points[-1][0]) for points in self.all_schedules()), default=1.0) or 1.0
+
+    def all_schedules(self) -> list[Any]:
+        """`[[timestep, value], ...]` of everything that changes with the training's timesteps."""
+        return list(self._schedules().values())
+
+    def agent_parts(self) -> dict[str, Any]:
+        """The agent's fields that are made of several settings: its network."""
+        from athlete.models.catalog import make_model
+
+        return {"model": make_model(self.model)}
 
     def make_agent(self, spec: Spec) -> Agent:
         """The algorithm's agent with these settings, bound to the spaces of an environment."""
-        from athlete.models.catalog import make_model
         from athlete.ops.schedule import from_timesteps
 
         assert self.agent_class is not None
@@ -388,7 +410,7 @@ class AlgorithmConfig:
         fields = {name: self._values[name] for name in names}
         for name, points in self._schedules().items():
             fields[name] = from_timesteps(points, self.horizon())
-        fields["model"] = make_model(self.model)
+        fields |= self.agent_parts()
         if "minibatch_size" in fields:
             fields["minibatch_size"] = min(fields["minibatch_size"], self.rows() * self.fragment_length())
         of_agent = {field.name for field in dataclasses.fields(self.agent_class)}  # type: ignore[arg-type]
@@ -421,6 +443,17 @@ class AlgorithmConfig:
         fields = dataclasses.fields(cls.agent_class)  # type: ignore[arg-type]
         special = (*cls.fields_set_elsewhere, "max_seq_len", "free_log_std")
         return {field.name: field.default for field in fields if field.name not in special}
+
+    @classmethod
+    def _setting(cls, name: str) -> Setting | None:
+        """What is known of a setting; None for the agent's own fields."""
+        return SETTINGS.get(name) or cls.more_settings.get(name)
+
+    @classmethod
+    def _section_of(cls, name: str) -> str:
+        """The section that a setting belongs to; an agent's fields are `training`'s."""
+        setting = cls._setting(name)
+        return setting.section if setting is not None else "training"
 
     @classmethod
     def _agent_hints(cls) -> dict[str, Any]:
@@ -458,18 +491,19 @@ class AlgorithmConfig:
         if name not in self._values:
             near = self._nearest(given, section)
             raise ValueError(f"{where}: {self._title()} has no {given!r}{near}")
-        own = _section_of(name)
+        own = self._section_of(name)
         if section is not None and own != section:
             raise ValueError(f"{where}: {given!r} belongs to .{own}(...)")
         if is_search(value):
             return
         scheduled = name.removesuffix("_schedule")
-        if name not in SETTINGS:
+        setting = self._setting(name)
+        if setting is None:
             expected = _check_field(name, hints[name], value)
         elif scheduled != name and scheduled in hints and _is_schedule(value):
             expected = _check_field(scheduled, hints[scheduled], value)
         else:
-            expected = check_setting(SETTINGS[name].kind, value)
+            expected = check_setting(setting.kind, value)
         if expected is not None:
             raise ValueError(f"{where}: expected {expected}, got {type(value).__name__} {value!r}")
         if name == "model":
@@ -492,14 +526,15 @@ class AlgorithmConfig:
 
     def _merged(self, name: str, value: Any) -> Any:
         """Dictionaries merge key by key; all else is replaced."""
-        merges = SETTINGS.get(name, Setting("", None, "")).kind == "dict"
+        setting = self._setting(name)
+        merges = setting is not None and setting.kind == "dict"
         if merges and isinstance(value, Mapping) and "grid_search" not in value:
             return {**self._values[name], **_copied(value)}
         return _copied(value)
 
     def _nearest(self, given: str, section: str | None) -> str:
         known = [*self._values, *SPELLINGS, *IGNORED]
-        own = [name for name in self._values if section is not None and _section_of(name) == section]
+        own = [name for name in self._values if section is not None and self._section_of(name) == section]
         near = difflib.get_close_matches(given, own, n=1) or difflib.get_close_matches(given, known, n=1)
         if near:
             return f"; did you mean {near[0]!r}?"
@@ -547,11 +582,6 @@ def _copied(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {name: _copied(part) for name, part in value.items()}
     return type(value)(map(_copied, value)) if type(value) in (list, tuple) else value
-
-
-def _section_of(name: str) -> str:
-    """The section that a setting belongs to; an agent's fields are `training`'s."""
-    return SETTINGS[name].section if name in SETTINGS else "training"
 
 
 def _section_names() -> list[str]:

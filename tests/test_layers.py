@@ -30,8 +30,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     "loops": BELOW_AGENTS | {"log"},
     "combine": BELOW_AGENTS | {"memory", "models", "distributions"},
     "record": {"core", "spaces", "version"},
+    "exploration": BELOW_AGENTS,
     "config": BELOW_AGENTS | {"log", "models", "combine", "rllib_names", "callbacks"},
-    "algorithms": BELOW_AGENTS | {"config", "distributions", "models", "memory", "combine"},
+    "replay_config": BELOW_AGENTS | {"config", "models", "memory", "exploration"},
+    "algorithms": BELOW_AGENTS
+    | {"config", "replay_config", "distributions", "models", "memory", "combine", "exploration"},
     "policy": BELOW_AGENTS | {"loops"},
 }
 MAY_IMPORT["algorithm"] = set(MAY_IMPORT)

@@ -7,11 +7,15 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from athlete.algorithms.dqn import DQNConfig as DQNConfig
     from athlete.algorithms.ppo import PPOConfig as PPOConfig
     from athlete.config import AlgorithmConfig
 
 # Name -> module; the module has `<Name>Config`.
-ALGORITHMS: dict[str, str] = {"PPO": "athlete.algorithms.ppo"}
+ALGORITHMS: dict[str, str] = {
+    "PPO": "athlete.algorithms.ppo",
+    "DQN": "athlete.algorithms.dqn",
+}
 
 
 def get_config_class(name: str) -> type[AlgorithmConfig]:

@@ -69,12 +69,12 @@ class Phase(NamedTuple):
 def phases(agent: Agent, batch: int, done: int, iterations: int) -> list[Phase]:
     """What the next iterations do: all that are left of a warm-up, then `iterations` in which nothing changes any more.
 
-    `batch` timesteps an iteration, `done` iterations of this memory so far. Learning starts with the iteration in
-    which the warm-up's timesteps become complete. An iteration's programs differ by phase, so that no
+    `batch` timesteps an iteration, `done` iterations of this memory so far. Learning starts when
+    the warm-up's timesteps are complete. An iteration's programs differ by phase, so that no
     program asks at every step whether the warm-up is over.
     """
     random = math.ceil(agent.random_timesteps / batch)
-    waiting = max(0, math.ceil(agent.num_steps_sampled_before_learning_starts / batch) - 1)
+    waiting = math.ceil(agent.num_steps_sampled_before_learning_starts / batch)
     end = max(done, random, waiting) + iterations
     bounds = sorted({done, end, *(bound for bound in (random, waiting) if bound > done)})
     return [Phase(last - first, first < random, first >= waiting) for first, last in itertools.pairwise(bounds)]

@@ -48,7 +48,7 @@ class Live(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What a step brought, `[B, ...]`. `obs` is what the next one starts from: another than `next_obs` after a reset."""
+    """What a step brought, `[B, ...]`. `obs` is what the next one starts from: that of a reset where one followed."""
 
     reward: Array
     next_obs: Tree
@@ -176,9 +176,9 @@ class Stepper:
             steps.append(episodes)
             seconds["env_step"] += stepped - start
             seconds["learn_and_act"] += time.perf_counter() - stepped
-        means = np.mean(measured, axis=0, dtype=np.float64).tolist() if measured else []
+        means = np.mean(np.array(measured, np.float64), axis=0).tolist() if measured else []
         episodes = Episodes(*(np.stack(field) for field in zip(*steps, strict=True)))
-        return self.settle(run), dict(zip(names, means, strict=True)), episodes, seconds
+        return self.settle(run), dict(zip(names, means, strict=True)), episodes, seconds  # type: ignore[arg-type]
 
     def _start(self, run: Run, random: bool) -> None:
         rows = run.rows

@@ -41,7 +41,7 @@ def ring_add(ring: Ring, trajectory: Transition) -> Ring:
 
 
 def ring_take(ring: Ring, slot: Array, row: Array, length: int) -> Transition:
-    """Windows of `length` consecutive steps, `[length, N, ...]`, of rows `row` `[N]`, beginning in slots `slot` `[N]`."""
+    """Windows of consecutive steps `[length, N, ...]`, of rows `row` `[N]`, beginning in slots `slot` `[N]`."""
     slots = ring.packed.table.shape[0]
     steps = (slot[None] + jnp.arange(length)[:, None]) % slots
     taken = jax.tree.map(lambda leaf: leaf.at[steps, row[None]].get(mode="promise_in_bounds"), ring.packed)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 
-from athlete.core import Array
+from athlete.core import Array, Tree
 
 
 def generalized_advantages(
@@ -40,3 +42,34 @@ def discounted_sums(reward: Array, first: Array, gamma: Array) -> Array:
         return total, total
 
     return jax.lax.scan(forwards, jnp.zeros_like(reward[0]), (reward, decay))[1]
+
+
+class NStep(NamedTuple):
+    """What an n-step target is made of, `[B]` each: y = return_ + discount * value(next_obs of step `last`)."""
+
+    return_: Array  # discounted rewards up to and with step `last`
+    discount: Array  # gamma to the number of these steps; 0 where the last one terminated
+    last: Array  # int32, the step after which the target is bootstrapped
+
+
+def n_step_return(reward: Array, terminated: Array, truncated: Array, gamma: Array) -> NStep:
+    """The first n steps of a return, n = T, for windows `[T, B]` (Sutton & Barto 2018, equation 7.1).
+
+    A window may run across the end of an episode; the sum stops with the step that ended it. A terminated step is not
+    bootstrapped, a truncated one is, from where it led. The discount counts the steps that were summed.
+    """
+    over = terminated | truncated
+    # One for steps up to and with the first end: nothing ended before them.
+    counts = jnp.cumprod(jnp.concatenate([jnp.ones_like(reward[:1]), 1.0 - over[:-1].astype(reward.dtype)]), axis=0)
+    powers = gamma ** jnp.arange(reward.shape[0], dtype=reward.dtype)
+    return_ = jnp.sum(counts * powers[:, None] * reward, axis=0)
+    steps = jnp.sum(counts, axis=0)
+    last = steps.astype(jnp.int32) - 1
+    dead = jnp.any(terminated & (counts > 0.0), axis=0)
+    return NStep(return_, jnp.where(dead, 0.0, gamma**steps), last)
+
+
+def at_step(tree: Tree, step: Array) -> Tree:
+    """Leaves `[T, B, ...]` at one step of each row, `step` `[B]`: `[B, ...]`."""
+    rows = jnp.arange(step.shape[0])
+    return jax.tree.map(lambda leaf: leaf[0] if leaf.shape[0] == 1 else leaf[step, rows], tree)

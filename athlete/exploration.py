@@ -1,0 +1,236 @@
+"""How agents that have no random policy of their own try things: RLlib's exploration types.
+
+Each has a `level` that may follow a schedule (epsilon, a temperature, a scale) and travels with what acts, and a carry
+of its own where it remembers: `()` if it does not. Uniformly random steps before all of it are the loop's
+(`random_timesteps`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from athlete.core import Array, Key, Tree, hyper
+from athlete.ops.random import wrap
+from athlete.ops.schedule import Schedule, value_at
+from athlete.ops.tree import where
+
+
+class Exploration:
+    """The contract. Discrete actions are chosen by their values `[B, n]`; continuous ones `[B, n]` are disturbed."""
+
+    __hyper__ = True
+
+    def initial(self) -> Array:
+        """The standard deviation of parameter noise at the start."""
+        return jnp.zeros(())
+
+    def adapt(
+        self,
+        forward: Callable[[Tree, Tree], Array],
+        params: Tree,
+        stddev: Array,
+        obs: Tree,
+        progress: Array,
+        key: Key,
+        distance: Callable[[Array, Array], Array],
+    ) -> Array:
+        """The standard deviation of parameter noise after an update on `obs` `[B, ...]`."""
+        return stddev
+
+    def level(self, progress: Array) -> Array:
+        """How much is explored at this progress of the training."""
+        raise NotImplementedError
+
+    def start(self, rows: int, size: int, key: Key) -> Tree:
+        """The carry of `rows` rows whose actions have `size` numbers."""
+        return ()
+
+    def choose(self, values: Array, level: Array, key: Key) -> Array:
+        """Actions `[B]` int32 for action values `[B, n]`. Raises TypeError where it is for continuous actions only."""
+        raise TypeError(f"{type(self).__name__} is for continuous actions; EpsilonGreedy and SoftQ choose among values")
+
+    def disturb(self, action: Array, level: Array, carry: Tree, first: Array, key: Key) -> tuple[Array, Tree]:
+        """Actions `[B, n]` near `action`, within [-1, 1], and the carry. Raises TypeError where it is for Discrete."""
+        raise TypeError(
+            f"{type(self).__name__} chooses among values; GaussianNoise and OrnsteinUhlenbeckNoise are for continuous "
+            "actions"
+        )
+
+
+@hyper
+class EpsilonGreedy(Exploration):
+    """With probability epsilon a uniformly random action, else the best (Watkins 1989)."""
+
+    epsilon: float | Schedule = 0.1
+
+    def level(self, progress: Array) -> Array:
+        return value_at(self.epsilon, progress)
+
+    def choose(self, values: Array, level: Array, key: Key) -> Array:
+        bits = jax.random.bits(key, (2, *values.shape[:-1]), jnp.uint32)
+        uniform = (bits[0] >> 8).astype(jnp.float32) / 2**24
+        random = (bits[1] % values.shape[-1]).astype(jnp.int32)
+        return jnp.where(uniform < level, random, greedy(values))
+
+
+@hyper
+class SoftQ(Exploration):
+    """Boltzmann: an action with probability proportional to exp(value / temperature)."""
+
+    temperature: float | Schedule = 1.0
+
+    def level(self, progress: Array) -> Array:
+        return value_at(self.temperature, progress)
+
+    def choose(self, values: Array, level: Array, key: Key) -> Array:
+        return jax.random.categorical(key, values / jnp.maximum(level, 1e-6)).astype(jnp.int32)
+
+
+@hyper
+class GaussianNoise(Exploration):
+    """Independent normal noise at every step, of standard deviation `stddev` times a scale."""
+
+    stddev: float = 0.1
+    scale: float | Schedule = 1.0
+
+    def level(self, progress: Array) -> Array:
+        return self.stddev * value_at(self.scale, progress)
+
+    def disturb(self, action: Array, level: Array, carry: Tree, first: Array, key: Key) -> tuple[Array, Tree]:
+        return jnp.clip(action + level * jax.random.normal(key, action.shape), -1.0, 1.0), carry
+
+
+@hyper
+class OrnsteinUhlenbeckNoise(Exploration):
+    """Noise that drifts (Uhlenbeck & Ornstein 1930; Lillicrap et al. 2016, arXiv:1509.02971, section 7).
+
+    x <- x - theta x + sigma N(0, 1), from 0 at each episode's start; `base_scale` times a scale times x is added.
+    """
+
+    theta: float = 0.15
+    sigma: float = 0.2
+    base_scale: float = 0.1
+    scale: float | Schedule = 1.0
+
+    def level(self, progress: Array) -> Array:
+        return self.base_scale * value_at(self.scale, progress)
+
+    def start(self, rows: int, size: int, key: Key) -> Array:
+        return jnp.zeros((rows, size))
+
+    def disturb(self, action: Array, level: Array, carry: Array, first: Array, key: Key) -> tuple[Array, Array]:
+        drift = where(first, jnp.zeros_like(carry), carry)
+        drift = drift - self.theta * drift + self.sigma * jax.random.normal(key, action.shape)
+        return jnp.clip(action + level * drift, -1.0, 1.0), drift
+
+
+@hyper
+class ParameterNoise(Exploration):
+    """Noise on the network's parameters, drawn once an episode (Plappert et al. 2018, arXiv:1706.01905).
+
+    Its standard deviation is adapted (equation 7) so that the disturbed policy stays `target` away from the plain one:
+    in RMS of continuous actions, in KL of the softmax of values for discrete ones. The carry is a key for each row:
+    the noise is drawn again from it at every step, so that no row keeps a network of its own. `act_disturbed` acts with
+    it; discrete actions are then chosen by `sub_exploration`, continuous ones taken as they are.
+    """
+
+    initial_stddev: float = 0.1
+    target: float | Schedule = 0.1
+    factor: float = 1.01
+    sub_exploration: EpsilonGreedy = EpsilonGreedy(0.0)
+
+    def level(self, progress: Array) -> Array:
+        return self.sub_exploration.level(progress)
+
+    def start(self, rows: int, size: int, key: Key) -> Array:
+        return jax.random.bits(key, (rows, 2), jnp.uint32)
+
+    def choose(self, values: Array, level: Array, key: Key) -> Array:
+        return self.sub_exploration.choose(values, level, key)
+
+    def disturb(self, action: Array, level: Array, carry: Tree, first: Array, key: Key) -> tuple[Array, Tree]:
+        return jnp.clip(action, -1.0, 1.0), carry
+
+    def initial(self) -> Array:
+        return jnp.asarray(self.initial_stddev, jnp.float32)
+
+    def adapt(
+        self,
+        forward: Callable[[Tree, Tree], Array],
+        params: Tree,
+        stddev: Array,
+        obs: Tree,
+        progress: Array,
+        key: Key,
+        distance: Callable[[Array, Array], Array],
+    ) -> Array:
+        """Equation 7: larger where the disturbed outputs are nearer to the plain ones than the target, else smaller."""
+        found = distance(forward(params, obs), forward(disturbed(params, stddev, key), obs))
+        return jnp.where(found <= value_at(self.target, progress), stddev * self.factor, stddev / self.factor)
+
+
+def softmax_distance(plain: Array, noisy: Array) -> Array:
+    """Mean KL divergence of the softmax of action values `[B, n]` (Plappert et al. 2018, appendix C.1)."""
+    difference = jax.nn.log_softmax(plain) - jax.nn.log_softmax(noisy)
+    return jnp.mean(jnp.sum(jax.nn.softmax(plain) * difference, axis=-1))
+
+
+def action_distance(plain: Array, noisy: Array) -> Array:
+    """Root of the mean squared difference of continuous actions `[B, n]` (Plappert et al. 2018, equation 8)."""
+    return jnp.sqrt(jnp.mean(jnp.square(plain - noisy)))
+
+
+class ActingCarry(NamedTuple):
+    """What a row carries from step to step: the network's memory and the exploration's."""
+
+    model: Tree
+    exploration: Tree
+
+
+def greedy(values: Array) -> Array:
+    """The best action `[B]` of values `[B, n]`, int32; the first of several."""
+    return jnp.argmax(values, axis=-1).astype(jnp.int32)
+
+
+def disturbed(params: Tree, stddev: Array, key: Key) -> Tree:
+    """Parameters with independent normal noise of `stddev` on each."""
+    leaves, structure = jax.tree.flatten(params)
+    keys = jax.random.split(key, len(leaves))
+    noisy = [leaf + stddev * jax.random.normal(keys[i], leaf.shape) for i, leaf in enumerate(leaves)]
+    return jax.tree.unflatten(structure, noisy)
+
+
+class ActingView(NamedTuple):
+    """What acts: parameters, the exploration's level, and the parameter noise's standard deviation (0 without)."""
+
+    params: Tree
+    level: Array
+    stddev: Array
+
+
+def acting_outputs(
+    exploration: Exploration,
+    forward: Callable[[Tree, Tree], Array],
+    view: ActingView,
+    carry: Tree,
+    first: Array,
+    obs: Tree,
+    key: Key,
+) -> tuple[Array, Tree]:
+    """`forward(params, obs)` `[B, n]` as it explores, and the exploration's carry: with disturbed parameters where the
+    exploration disturbs them, anew at each episode's start.
+    """
+    if not isinstance(exploration, ParameterNoise):
+        return forward(view.params, obs), carry
+    fresh = jax.random.bits(key, carry.shape, jnp.uint32)
+    keys = where(first, fresh, carry)
+
+    def one_row(key: Array, obs: Tree) -> Array:
+        params = disturbed(view.params, view.stddev, wrap(key))
+        return forward(params, jax.tree.map(lambda leaf: leaf[None], obs))[0]
+
+    return jax.vmap(one_row)(keys, obs), keys

@@ -1,0 +1,41 @@
+"""Reading and comparing action values."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from athlete.core import Array, Tree
+from athlete.ops.tree import where
+
+
+def of_action(values: Array, action: Array) -> Array:
+    """The values `[B, ...]` of actions `[B]` among `[B, actions, ...]`. A product: its gradient needs no scatter."""
+    chosen = action[:, None] == jnp.arange(values.shape[1])
+    return jnp.sum(jnp.where(chosen.reshape(chosen.shape + (1,) * (values.ndim - 2)), values, 0.0), axis=1)
+
+
+def dueling(value: Array, advantage: Array) -> Array:
+    """Action values from a state's value `[B, 1, ...]` and advantages `[B, actions, ...]`.
+
+    Q = V + A - mean A (Wang et al. 2016, arXiv:1511.06581, equation 9).
+    """
+    return value + advantage - jnp.mean(advantage, axis=1, keepdims=True)
+
+
+def huber(error: Array, delta: float = 1.0) -> Array:
+    """Half the square within `delta` of 0, linear beyond (Huber 1964)."""
+    small = jnp.minimum(jnp.abs(error), delta)
+    return small * (jnp.abs(error) - 0.5 * small)
+
+
+def track(target: Tree, online: Tree, tau: Array) -> Tree:
+    """Polyak averaging: (1 - tau) target + tau online, leaf by leaf."""
+    return jax.tree.map(lambda old, new: old + tau * (new - old), target, online)
+
+
+def sync_target(target: Tree, online: Tree, tau: Array, since: Array, frequency: Array) -> tuple[Tree, Array]:
+    """The target network, moved by `tau` once `since` reaches `frequency`, and the timesteps since it last moved."""
+    due = since >= frequency
+    moved = track(target, online, tau)
+    return where(due, moved, target), jnp.where(due, jnp.maximum(since - frequency, 0.0), since)

@@ -1,0 +1,329 @@
+"""What configurations of algorithms with a replay memory share: RLlib's dictionaries of memory and exploration."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from athlete.config import AlgorithmConfig, Setting, _is_schedule
+
+REPLAY_SETTINGS: dict[str, Setting] = {
+    "replay_buffer_config": Setting("training", {}, "dict"),
+    "training_intensity": Setting("training", None, "number or None"),
+    "store_buffer_in_checkpoints": Setting("training", True, "bool"),
+    "exploration_config": Setting("exploration", {}, "dict"),
+}
+
+# RLlib's names of memories -> whether prioritised. Its multi-agent ones are the same with one agent.
+MEMORIES = {
+    "ReplayBuffer": False,
+    "EpisodeReplayBuffer": False,
+    "MultiAgentReplayBuffer": False,
+    "PrioritizedReplayBuffer": True,
+    "PrioritizedEpisodeReplayBuffer": True,
+    "MultiAgentPrioritizedReplayBuffer": True,
+}
+MEMORY_SETTINGS: dict[str, Any] = {
+    "type": "ReplayBuffer",
+    "capacity": 50_000,  # timesteps
+    "prioritized_replay_alpha": 0.6,
+    "prioritized_replay_beta": 0.4,  # a number or a schedule
+    "prioritized_replay_eps": 1e-6,
+}
+MEMORY_SPELLINGS = {"alpha": "prioritized_replay_alpha", "beta": "prioritized_replay_beta"}
+
+# Type -> its settings and their defaults, RLlib's.
+EXPLORATIONS: dict[str, dict[str, Any]] = {
+    "EpsilonGreedy": {
+        "initial_epsilon": 1.0,
+        "final_epsilon": 0.05,
+        "epsilon_timesteps": 100_000,
+        "warmup_timesteps": 0,  # at initial_epsilon before it falls
+        "random_timesteps": 0,
+    },
+    "SoftQ": {"temperature": 1.0, "random_timesteps": 0},  # a number or a schedule
+    "GaussianNoise": {
+        "stddev": 0.1,
+        "initial_scale": 1.0,
+        "final_scale": 0.02,
+        "scale_timesteps": 10_000,
+        "random_timesteps": 1000,
+    },
+    "OrnsteinUhlenbeckNoise": {
+        "ou_theta": 0.15,
+        "ou_sigma": 0.2,
+        "ou_base_scale": 0.1,
+        "initial_scale": 1.0,
+        "final_scale": 0.02,
+        "scale_timesteps": 10_000,
+        "random_timesteps": 1000,
+    },
+    "ParameterNoise": {"initial_stddev": 0.1, "target": 0.1, "random_timesteps": 0},
+    "StochasticSampling": {"random_timesteps": 0},
+}
+
+
+class ReplayConfig(AlgorithmConfig):
+    """A configuration whose agent learns from a replay memory. Subclasses name the exploration types that fit."""
+
+    more_settings = REPLAY_SETTINGS
+    exploration_types: ClassVar[tuple[str, ...]] = ()
+    fields_set_elsewhere = (
+        *AlgorithmConfig.fields_set_elsewhere,
+        "exploration",
+        "random_timesteps",
+        "timesteps_per_update",
+    )
+
+    def fragment_length(self) -> int:
+        """How many steps each environment takes an iteration."""
+        return 1 if self.rollout_fragment_length == "auto" else self.rollout_fragment_length
+
+    def updates(self) -> int:
+        """Updates an iteration: `training_intensity` is timesteps learned from over timesteps sampled."""
+        if self.training_intensity is None:
+            return 1
+        return round(self.training_intensity * self.rows() * self.fragment_length() / self.train_batch_size)
+
+    def all_schedules(self) -> list[Any]:
+        exploration, memory = self._exploration(), self._memory()
+        beta, found = memory["prioritized_replay_beta"], super().all_schedules()
+        if _is_schedule(beta):
+            found.append(beta)
+        return found + [points for points in [_level_points(exploration)] if points is not None]
+
+    def agent_parts(self) -> dict[str, Any]:
+        fields = self.model_parts()
+        length = self.fragment_length()
+        sampled = self.rows() * length
+        fields["updates"] = self.updates()
+        fields["memory"] = self._make_memory(length)
+        if "timesteps_per_update" in self.agent_fields():
+            fields["timesteps_per_update"] = sampled / fields["updates"]
+        exploration = self._exploration()
+        fields["random_timesteps"] = exploration["random_timesteps"]
+        if "exploration" in self.agent_fields():
+            fields["exploration"] = _make_exploration(exploration, self.horizon())
+        return fields
+
+    def model_parts(self) -> dict[str, Any]:
+        """The agent's networks: here one torso for all heads."""
+        from athlete.models.catalog import make_model
+
+        return {"model": make_model({**self.model, "vf_share_layers": True})}
+
+    def validate(self) -> None:
+        super().validate()
+        title, batch, memory = self._title(), self.train_batch_size, self._memory()
+        warm_up, capacity = self.num_steps_sampled_before_learning_starts, memory["capacity"]
+        if batch > warm_up:
+            raise ValueError(
+                f"{title}: train_batch_size={batch} is larger than num_steps_sampled_before_learning_starts={warm_up}: "
+                "the first batch would hold the same steps again and again; make the warm-up at least as long"
+            )
+        if capacity < batch:
+            raise ValueError(
+                f"{title}: replay_buffer_config has capacity={capacity} timesteps, less than train_batch_size={batch}"
+            )
+        if capacity < warm_up:
+            raise ValueError(
+                f"{title}: replay_buffer_config has capacity={capacity} timesteps, less than "
+                f"num_steps_sampled_before_learning_starts={warm_up}: learning would start with part of them lost"
+            )
+        n_step, each = self.get("n_step") or 1, capacity // self.rows()
+        if n_step > each or n_step * self.rows() > warm_up:
+            raise ValueError(
+                f"{title}: n_step={n_step} is longer than what one of {self.rows()} environments has in memory when "
+                f"learning starts ({min(each, warm_up // self.rows())} steps of capacity={capacity} and "
+                f"num_steps_sampled_before_learning_starts={warm_up})"
+            )
+        if self.updates() < 1:
+            raise ValueError(
+                f"{title}: training_intensity={self.training_intensity} is less than one update of "
+                f"train_batch_size={batch} for {self.rows() * self.fragment_length()} timesteps sampled; "
+                f"make rollout_fragment_length at least {self._shortest_fragment()}"
+            )
+
+    def _shortest_fragment(self) -> int:
+        assert self.training_intensity
+        return -int(-self.train_batch_size // (self.training_intensity * self.rows()))
+
+    def _make_memory(self, length: int) -> Any:
+        from athlete.memory.prioritized import Prioritized
+        from athlete.memory.replay import Replay
+        from athlete.ops.schedule import from_timesteps
+
+        settings = self._memory()
+        shape = {
+            "capacity": settings["capacity"],
+            "batch_size": self.train_batch_size,
+            "window": self.get("n_step") or 1,
+            "unroll": length,
+        }
+        if not MEMORIES[settings["type"]]:
+            return Replay(**shape)
+        beta = settings["prioritized_replay_beta"]
+        return Prioritized(
+            alpha=settings["prioritized_replay_alpha"],
+            beta=from_timesteps(beta, self.horizon()) if _is_schedule(beta) else beta,
+            epsilon=settings["prioritized_replay_eps"],
+            **shape,
+        )
+
+    def _memory(self) -> dict[str, Any]:
+        """`replay_buffer_config` over its defaults. Raises ValueError for names and values that cannot be."""
+        return checked_memory(self.replay_buffer_config)
+
+    def _exploration(self) -> dict[str, Any]:
+        """`exploration_config` over its type's defaults. Raises ValueError for names and values that cannot be."""
+        return checked_exploration(self.exploration_config, self._title(), self.exploration_types)
+
+    def _check(self, name: str, given: str, value: Any, section: str | None, where: str, hints: dict) -> None:
+        super()._check(name, given, value, section, where, hints)
+        if name == "replay_buffer_config":
+            checked_memory(value)
+        if name == "exploration_config":
+            checked_exploration(self._merged(name, value), self._title(), self.exploration_types)
+
+    def _merged(self, name: str, value: Any) -> Any:
+        if name == "exploration_config" and value.get("type", self.exploration_config.get("type")) != (
+            self.exploration_config.get("type")
+        ):
+            return dict(value)  # another type has other settings
+        return super()._merged(name, value)
+
+    @classmethod
+    def agent_fields(cls) -> set[str]:
+        """The names of the agent's hyperparameters."""
+        import dataclasses
+
+        return {field.name for field in dataclasses.fields(cls.agent_class)}  # type: ignore[arg-type]
+
+
+def require_discrete(algorithm: str, space: Any) -> None:
+    """Raise ValueError, naming the algorithms that serve it, unless the action space is Discrete."""
+    from athlete.spaces import Discrete
+
+    if not isinstance(space, Discrete):
+        raise ValueError(f"{algorithm} serves Discrete action spaces, and this one is {space}; {algorithms_for(space)}")
+
+
+def require_continuous(algorithm: str, space: Any) -> None:
+    """Raise ValueError, naming the algorithms that serve it, unless the action space is a bounded Box of floats."""
+    from athlete.spaces import Box
+
+    if not isinstance(space, Box) or space.dtype.kind != "f" or not space.bounded.all():
+        raise ValueError(
+            f"{algorithm} serves Box action spaces of floats with finite bounds, and this one is {space}; "
+            f"{algorithms_for(space)}"
+        )
+
+
+def algorithms_for(space: Any) -> str:
+    """Which algorithms serve an action space, as the end of a sentence."""
+    from athlete.spaces import Box, Discrete, MultiBinary, MultiDiscrete
+
+    if isinstance(space, Discrete):
+        return "PPO, DQN, SimpleQ, QRDQN, IQN, PQN and SAC serve it"
+    if isinstance(space, Box) and space.dtype.kind == "f":
+        if space.bounded.all():
+            return "PPO, DDPG, TD3, SAC, TQC, CrossQ, REDQ and DroQ serve it"
+        return "PPO serves it"
+    if isinstance(space, MultiDiscrete | MultiBinary):
+        return "PPO serves it"
+    return "no algorithm serves it: wrap the environment so that it takes Discrete, MultiDiscrete, MultiBinary or Box"
+
+
+def checked_memory(given: Mapping[str, Any]) -> dict[str, Any]:
+    """`replay_buffer_config` over its defaults. Raises ValueError for names and values that cannot be."""
+    settings = {**MEMORY_SETTINGS}
+    for name, value in given.items():
+        known = MEMORY_SPELLINGS.get(name, name)
+        if known == "storage_unit" and value == "timesteps":
+            continue
+        _require_known(known, settings, f"replay_buffer_config={{{name!r}: {value!r}}}")
+        settings[known] = value
+    where = "replay_buffer_config"
+    kind = settings["type"]
+    if kind not in MEMORIES:
+        near = difflib.get_close_matches(str(kind), MEMORIES, n=1)
+        raise ValueError(f"{where}={{'type': {kind!r}}}: there are {', '.join(near or MEMORIES)}")
+    _require_count(settings, "capacity", 1, where)
+    _require_number(settings, "prioritized_replay_alpha", where)
+    _require_number(settings, "prioritized_replay_eps", where)
+    if not _is_schedule(settings["prioritized_replay_beta"]):
+        _require_number(settings, "prioritized_replay_beta", where)
+    return settings
+
+
+def checked_exploration(given: Mapping[str, Any], title: str, types: tuple[str, ...]) -> dict[str, Any]:
+    """`exploration_config` over its type's defaults. Raises ValueError for names and values that cannot be."""
+    kind = given.get("type", types[0])
+    where = "exploration_config"
+    if kind not in types:
+        raise ValueError(f"{where}={{'type': {kind!r}}}: {title} explores with {', '.join(types)}")
+    settings = {"type": kind, **EXPLORATIONS[kind]}
+    for name, value in given.items():
+        _require_known(name, settings, f"{where}={{{name!r}: {value!r}}}")
+        settings[name] = value
+    for name in settings:
+        if name.endswith("_timesteps"):
+            _require_count(settings, name, 0, where)
+        elif name != "type" and not (name == "temperature" and _is_schedule(settings[name])):
+            _require_number(settings, name, where)
+    return settings
+
+
+def _require_known(name: str, settings: Mapping[str, Any], where: str) -> None:
+    if name not in settings:
+        near = difflib.get_close_matches(name, settings, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(settings)}"
+        raise ValueError(f"{where}: there is no {name!r}; {hint}")
+
+
+def _require_number(settings: Mapping[str, Any], name: str, where: str) -> None:
+    value = settings[name]
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < float("inf"):
+        raise ValueError(f"{where}={{{name!r}: {value!r}}}: expected a number of at least 0")
+
+
+def _require_count(settings: Mapping[str, Any], name: str, least: int, where: str) -> None:
+    value = settings[name]
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise ValueError(f"{where}={{{name!r}: {value!r}}}: expected a whole number of at least {least}")
+
+
+def _level_points(settings: Mapping[str, Any]) -> list[list[float]] | None:
+    """The schedule of an exploration's level, in timesteps; None where it stays."""
+    if settings["type"] == "EpsilonGreedy":
+        start, end = settings["initial_epsilon"], settings["final_epsilon"]
+        begin, length = settings["warmup_timesteps"], settings["epsilon_timesteps"]
+    elif "scale_timesteps" in settings:
+        start, end = settings["initial_scale"], settings["final_scale"]
+        begin, length = settings["random_timesteps"], settings["scale_timesteps"]
+    elif _is_schedule(settings.get("temperature")):
+        return settings["temperature"]
+    else:
+        return None
+    return [[begin, start], [begin + max(length, 1), end]]
+
+
+def _make_exploration(settings: Mapping[str, Any], horizon: float) -> Any:
+    from athlete import exploration
+    from athlete.ops.schedule import from_timesteps
+
+    points = _level_points(settings)
+    level: Any = from_timesteps(points, horizon) if points is not None else settings.get("temperature")
+    match settings["type"]:
+        case "EpsilonGreedy":
+            return exploration.EpsilonGreedy(level)
+        case "SoftQ":
+            return exploration.SoftQ(level)
+        case "GaussianNoise":
+            return exploration.GaussianNoise(settings["stddev"], level)
+        case "OrnsteinUhlenbeckNoise":
+            return exploration.OrnsteinUhlenbeckNoise(
+                settings["ou_theta"], settings["ou_sigma"], settings["ou_base_scale"], level
+            )
+    return exploration.ParameterNoise(settings["initial_stddev"], settings["target"])
