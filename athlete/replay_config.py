@@ -201,6 +201,36 @@ class ReplayConfig(AlgorithmConfig):
         return {field.name for field in dataclasses.fields(cls.agent_class)}  # type: ignore[arg-type]
 
 
+class ActorCriticConfig(ReplayConfig):
+    """A configuration whose agent has an actor and critics apart: `policy_model` and `q_model`.
+
+    `policy_model_config` and `q_model_config` are settings of `model` that hold for one of them.
+    """
+
+    more_settings = {
+        **REPLAY_SETTINGS,
+        "policy_model_config": Setting("training", {}, "dict"),
+        "q_model_config": Setting("training", {}, "dict"),
+    }
+    fields_set_elsewhere = (*ReplayConfig.fields_set_elsewhere, "policy_model", "q_model")
+
+    def model_parts(self) -> dict[str, Any]:
+        from athlete.models.catalog import make_model
+
+        shared = {"vf_share_layers": True}  # each has heads of one kind
+        return {
+            "policy_model": make_model({**self.model, **self.policy_model_config, **shared}),
+            "q_model": make_model({**self.model, **self.q_model_config, **shared}),
+        }
+
+    def _check(self, name: str, given: str, value: Any, section: str | None, where: str, hints: dict) -> None:
+        super()._check(name, given, value, section, where, hints)
+        if name in ("policy_model_config", "q_model_config"):
+            from athlete.models.catalog import check_model
+
+            check_model(value)
+
+
 def require_discrete(algorithm: str, space: Any) -> None:
     """Raise ValueError, naming the algorithms that serve it, unless the action space is Discrete."""
     from athlete.spaces import Discrete
