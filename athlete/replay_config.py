@@ -207,7 +207,7 @@ class ActorCriticConfig(ReplayConfig):
     `policy_model_config` and `q_model_config` are settings of `model` that hold for one of them.
     """
 
-    more_settings = {
+    more_settings: ClassVar[dict[str, Setting]] = {
         **REPLAY_SETTINGS,
         "policy_model_config": Setting("training", {}, "dict"),
         "q_model_config": Setting("training", {}, "dict"),
