@@ -52,6 +52,7 @@ class Algorithm:
         self._window_lengths: deque[int] = deque(maxlen=config.metrics_num_episodes_for_smoothing)
         self.iteration = 0
         self._timesteps_total = 0
+        self._learned_total = 0  # timesteps in all batches
         self._episodes_total = 0
         self._time_total = 0.0
         self._restored_at = (0, 0, 0.0)  # iteration, timesteps, seconds
@@ -90,6 +91,7 @@ class Algorithm:
         progress = _joined(parts)
         steps = progress.timesteps
         self._timesteps_total += steps
+        self._learned_total += progress.learned
         result = self._result(progress, steps, time.perf_counter() - start)
         # Only those of collecting and learning: what evaluations and others in this process compile is not ours.
         result["perf"]["compilations_this_iter"] = compilations()[0] - compiled_before
@@ -114,7 +116,7 @@ class Algorithm:
         timers = {f"{name}_time_ms": 1000.0 * part for name, part in progress.seconds.items()}
         timers["training_iteration_time_ms"] = 1000.0 * seconds
         count, compile_seconds = compilations()
-        stats = {**progress.metrics, "num_agent_steps_trained": self._timesteps_total}
+        stats = {**progress.metrics, "num_agent_steps_trained": self._learned_total}
         return {
             **episode_statistics(self._window_returns, self._window_lengths),
             "episodes_this_iter": len(progress.returns),
@@ -126,13 +128,13 @@ class Algorithm:
             "iterations_since_restore": self.iteration - self._restored_at[0],
             "timesteps_since_restore": self._timesteps_total - self._restored_at[1],
             "num_env_steps_sampled": self._timesteps_total,
-            "num_env_steps_trained": self._timesteps_total,
+            "num_env_steps_trained": self._learned_total,
             "num_env_steps_sampled_this_iter": steps,
-            "num_env_steps_trained_this_iter": steps,
+            "num_env_steps_trained_this_iter": progress.learned,
             "info": {
                 "learner": {"default_policy": {"learner_stats": stats}},
                 "num_env_steps_sampled": self._timesteps_total,
-                "num_env_steps_trained": self._timesteps_total,
+                "num_env_steps_trained": self._learned_total,
             },
             "timers": timers,
             "perf": {
@@ -314,7 +316,7 @@ class Algorithm:
         if not folder.name.startswith("checkpoint"):
             folder = folder / f"checkpoint_{self.iteration:06d}"
         run = self._training.run
-        trees: dict[str, Tree] = {"agent": _learner_part(run)}
+        trees: dict[str, Tree] = {"agent": _learner_part(run, self._stores_memory())}
         if self._world.env is not None:
             trees["rows"] = run.rows
         return str(save_checkpoint(folder, jax.device_get(trees), self._metadata()))
@@ -336,15 +338,18 @@ class Algorithm:
         )
         _check_meaning(metadata["config"], self.config, checkpoint_path)
         run = self._training.run
-        learner = load_checkpoint(checkpoint_path, {"agent": _learner_part(run)})["agent"]
+        counters = {"stores_memory": True, "memory_since": 0, **metadata["counters"]}  # version 0.1 had no memories
+        part = _learner_part(run, counters["stores_memory"])
+        learner = {"store": None, **load_checkpoint(checkpoint_path, {"agent": part})["agent"]}
         rows = run.rows
         if self._world.env is not None:
             try:  # every sum is right by now: what can fail is that another environment has another state
                 rows = load_checkpoint(checkpoint_path, {"rows": rows})["rows"]
             except CheckpointError:
                 logger.warning("restored onto other environments than it was saved with: training starts new episodes")
-        self._training.restore(Run(rows=rows, **learner))
-        self._take_counters(metadata["counters"])
+        since = counters["memory_since"] if counters["stores_memory"] else int(learner["iteration"])
+        self._training.restore(Run(rows=rows, **learner), since)
+        self._take_counters(counters)
         self.seed = metadata["seed"]
         self._policy = None
         self._callbacks.on_checkpoint_loaded(algorithm=self)
@@ -476,6 +481,9 @@ class Algorithm:
             "counters": {
                 "iteration": self.iteration,
                 "timesteps_total": self._timesteps_total,
+                "learned_total": self._learned_total,
+                "memory_since": self._training.memory_since,
+                "stores_memory": self._stores_memory(),
                 "episodes_total": self._episodes_total,
                 "time_total_s": self._time_total,
                 "window_returns": list(self._window_returns),
@@ -492,6 +500,7 @@ class Algorithm:
     def _take_counters(self, counters: Mapping[str, Any]) -> None:
         self.iteration = counters["iteration"]
         self._timesteps_total = counters["timesteps_total"]
+        self._learned_total = counters.get("learned_total", counters["timesteps_total"])
         self._episodes_total = counters["episodes_total"]
         self._time_total = counters["time_total_s"]
         self._restored_at = (self.iteration, self._timesteps_total, self._time_total)
@@ -499,6 +508,10 @@ class Algorithm:
         self._window_returns.extend(counters["window_returns"])
         self._window_lengths.clear()
         self._window_lengths.extend(counters["window_lengths"])
+
+    def _stores_memory(self) -> bool:
+        """Whether checkpoints hold the replay memory; without it a restored training fills a new one first."""
+        return bool(self.config.get("store_buffer_in_checkpoints", True))
 
     def _default_folder(self) -> Path:
         root = os.environ.get("ATHLETE_RESULTS_DIR")
@@ -553,9 +566,10 @@ def memory_mib() -> float:
         return float("nan")
 
 
-def _learner_part(run: Run) -> dict[str, Tree]:
+def _learner_part(run: Run, with_memory: bool) -> dict[str, Tree]:
     """What a checkpoint keeps wherever the environments live."""
-    return {"state": run.state, "store": run.store, "key": run.key, "iteration": run.iteration}
+    part = {"state": run.state, "key": run.key, "iteration": run.iteration}
+    return {**part, "store": run.store} if with_memory else part
 
 
 def _alike(there: Space, here: Space) -> bool:
@@ -589,7 +603,8 @@ def _joined(parts: list[Progress]) -> Progress:
     returns, lengths = (
         np.concatenate(field) for field in zip(*((part.returns, part.lengths) for part in parts), strict=True)
     )
-    return Progress(sum(part.timesteps for part in parts), metrics, returns, lengths, seconds)
+    sampled, learned = sum(part.timesteps for part in parts), sum(part.learned for part in parts)
+    return Progress(sampled, learned, metrics, returns, lengths, seconds)
 
 
 @jax.jit

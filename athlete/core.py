@@ -164,6 +164,7 @@ class Memory:
 
     __hyper__ = True
     keeps: typing.ClassVar[bool] = True  # whether `sample` needs only the store, and not the last trajectory
+    batch_size: int  # timesteps that an update is said to learn from, where it keeps
 
     def init(self, example: Transition, rows: int) -> Tree:
         """An empty store. `example` is one transition of one row, without leading axes."""
@@ -223,6 +224,13 @@ class Agent:
         Scalar metrics are reported; an array, such as `td_error` `[B]`, is for `Memory.feedback` alone.
         """
         raise NotImplementedError
+
+
+class ActingCarry(NamedTuple):
+    """The carry of an agent whose exploration remembers too. A policy has memory where `model` has arrays."""
+
+    model: Tree
+    exploration: Tree
 
 
 class Rows(NamedTuple):

@@ -13,10 +13,26 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from athlete.core import Array, Key, Tree, hyper
+from athlete.core import ActingCarry, Array, Key, Tree, hyper
 from athlete.ops.random import wrap
 from athlete.ops.schedule import Schedule, value_at
 from athlete.ops.tree import where
+
+__all__ = [
+    "ActingCarry",
+    "ActingView",
+    "EpsilonGreedy",
+    "Exploration",
+    "GaussianNoise",
+    "OrnsteinUhlenbeckNoise",
+    "ParameterNoise",
+    "SoftQ",
+    "acting_outputs",
+    "action_distance",
+    "disturbed",
+    "greedy",
+    "softmax_distance",
+]
 
 
 class Exploration:
@@ -182,13 +198,6 @@ def softmax_distance(plain: Array, noisy: Array) -> Array:
 def action_distance(plain: Array, noisy: Array) -> Array:
     """Root of the mean squared difference of continuous actions `[B, n]` (Plappert et al. 2018, equation 8)."""
     return jnp.sqrt(jnp.mean(jnp.square(plain - noisy)))
-
-
-class ActingCarry(NamedTuple):
-    """What a row carries from step to step: the network's memory and the exploration's."""
-
-    model: Tree
-    exploration: Tree
 
 
 def greedy(values: Array) -> Array:

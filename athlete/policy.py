@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from athlete.core import Agent, Tree
+from athlete.core import ActingCarry, Agent, Tree
 from athlete.loops.compiling import COMPILER_OPTIONS
 from athlete.loops.host import act
 from athlete.ops.random import wrap
@@ -37,7 +37,8 @@ class Policy:
 
     def is_recurrent(self) -> bool:
         """Whether the network has memory."""
-        return bool(jax.tree.leaves(self._initial_state))
+        state = self._initial_state
+        return bool(jax.tree.leaves(state.model if isinstance(state, ActingCarry) else state))
 
     def act_one(
         self, observation: Any, state: Tree = None, *, explore: bool = False, first: bool | None = None

@@ -15,7 +15,7 @@ import numpy as np
 from athlete.core import Agent, Array, Env, Episodes, Rows, Run, Source, Step, Transition, Tree
 from athlete.loops.collect import draw_keys, spec_of
 from athlete.loops.compiling import COMPILER_OPTIONS, RUN_ONCE_OPTIONS
-from athlete.loops.learn import Report, example_transition, learn, progress_of
+from athlete.loops.learn import Report, fresh_store, learn, progress_of
 from athlete.ops.random import unwrap, wrap
 from athlete.ops.tree import Packet, fetch, from_packet, to_packet
 from athlete.spaces import to_environment
@@ -80,8 +80,7 @@ def init_hosted_run(agent: Agent, source: Source, key: Array, length: int) -> Ru
     """A training about to begin on a source: the same as `init_run` where the source hosts a JAX environment."""
     state, carry, run_key, reset_key = begin(agent, key, source.rows)
     rows = host_rows(source.reset(np.asarray(reset_key)), carry, source.rows)
-    store = agent.memory.init(example_transition(agent, state, rows), source.rows)
-    return Run(state, store, rows, np.asarray(run_key), np.zeros((), np.int32))
+    return Run(state, fresh_store(agent, state, rows), rows, np.asarray(run_key), np.zeros((), np.int32))
 
 
 def collect_hosted(agent: Agent, source: Source, plan: Plan, rows: Rows) -> tuple[Rows, Transition, Episodes, dict]:

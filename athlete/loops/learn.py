@@ -98,13 +98,18 @@ def example_transition(agent: Agent, state: Tree, rows: Rows) -> Transition:
     return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape[1:], leaf.dtype), shapes)
 
 
+def fresh_store(agent: Agent, state: Tree, rows: Rows) -> Tree:
+    """The agent's memory, empty, for the rows of a run."""
+    return agent.memory.init(example_transition(agent, state, rows), rows.first.shape[0])
+
+
 def init_run(agent: Agent, env: Env, rows: int, key: Key, length: int) -> Run:
     """A training about to begin on a JAX environment. Pure: jit it, or `vmap` it over keys."""
     run_key, agent_key, rows_key = jax.random.split(wrap(key), 3)
     state = agent.init(agent_key)
     view = agent.view(state, jnp.zeros(()))
     first_rows = reset_rows(env, agent, view, rows, rows_key)
-    store = agent.memory.init(example_transition(agent, state, first_rows), rows)
+    store = fresh_store(agent, state, first_rows)
     return Run(state, store, first_rows, unwrap(run_key), jnp.zeros((), jnp.int32))
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from athlete.core import Agent, Array, Env, Episodes, Run, Source
 from athlete.loops.compiling import COMPILER_OPTIONS, RUN_ONCE_OPTIONS
 from athlete.loops.host import init_hosted_run, iterate_hosted
-from athlete.loops.learn import Report, init_run, iterate_many, phases
+from athlete.loops.learn import Phase, Report, fresh_store, init_run, iterate_many, phases
 from athlete.loops.stepwise import Stepper
 
 _init = jax.jit(init_run, static_argnames=("rows", "length"), compiler_options=RUN_ONCE_OPTIONS)
@@ -25,9 +25,12 @@ _iterate = jax.jit(
 
 
 class Progress(NamedTuple):
-    """What some iterations brought: timesteps, mean metrics, finished episodes `[n]`, seconds by part."""
+    """What some iterations brought: timesteps sampled and learned from, mean metrics, finished episodes `[n]`, seconds
+    by part.
+    """
 
     timesteps: int
+    learned: int
     metrics: dict[str, float]
     returns: np.ndarray
     lengths: np.ndarray
@@ -40,6 +43,7 @@ class Training(Protocol):
     agent: Agent
     rows: int
     length: int
+    memory_since: int  # the iteration at which the memory was empty: after it comes a warm-up
 
     @property
     def run(self) -> Run:
@@ -54,7 +58,7 @@ class Training(Protocol):
         ...
 
     def restore(self, run: Run, memory_since: int = 0) -> None:
-        """Go on from `run`, whose memory was empty at iteration `memory_since`."""
+        """Go on from `run`, whose memory was empty at iteration `memory_since`; one that is None is empty now."""
         ...
 
     def close(self) -> None:
@@ -101,9 +105,9 @@ class CompiledTraining:
         seconds = {"sample_and_learn": time.perf_counter() - start}
         means = values.mean(axis=0, dtype=np.float64).tolist()
         metrics = dict(zip(reports[-1].metrics.names, means, strict=True))
-        count = sum(phase.iterations for phase in planned)
-        self._done += count
-        return Progress(count * self.rows * self.length, metrics, returns, lengths, seconds)
+        self._done += sum(phase.iterations for phase in planned)
+        counts = timesteps_of(self.agent, self.rows * self.length, planned)
+        return Progress(*counts, metrics, returns, lengths, seconds)
 
     def _iterate(self, iterations: int, random: bool, learning: bool) -> Report:
         arguments = {
@@ -119,6 +123,7 @@ class CompiledTraining:
         return report
 
     def restore(self, run: Run, memory_since: int = 0) -> None:
+        run = _with_store(self.agent, run)
         self.run = jax.device_put(run, may_alias=False)  # its buffers will be given away
         self._done, self.memory_since = int(run.iteration), memory_since
 
@@ -151,12 +156,12 @@ class HostedTraining:
     def advance(self, iterations: int) -> Progress:
         done = int(self._run.iteration) - self.memory_since
         planned = phases(self.agent, self.rows * self.length, done, iterations)
-        count = sum(phase.iterations for phase in planned)
         if self._stepper is None:
-            metrics, episodes, seconds = self._iterate(count)
+            metrics, episodes, seconds = self._iterate(iterations)
         else:
             self._run, metrics, episodes, seconds = self._stepper.advance(self._run, planned)
-        return Progress(count * self.rows * self.length, metrics, *finished(episodes), seconds)
+        counts = timesteps_of(self.agent, self.rows * self.length, planned)
+        return Progress(*counts, metrics, *finished(episodes), seconds)
 
     def _iterate(self, iterations: int) -> tuple[dict[str, float], Episodes, dict[str, float]]:
         """Iterations of an agent that learns from whole trajectories."""
@@ -180,7 +185,7 @@ class HostedTraining:
             episode_return=np.zeros(self.rows, np.float32),
             episode_length=np.zeros(self.rows, np.int32),
         )
-        self.run = run._replace(rows=rows)
+        self.run = _with_store(self.agent, run._replace(rows=rows))
         self.memory_since = memory_since
 
     def close(self) -> None:
@@ -191,6 +196,20 @@ def finished(episodes: Episodes) -> tuple[np.ndarray, np.ndarray]:
     """Returns and lengths of the episodes that ended, in the order in which they did: `[n]` each."""
     done = np.asarray(episodes.done).reshape(-1)
     return np.asarray(episodes.return_).reshape(-1)[done], np.asarray(episodes.length).reshape(-1)[done]
+
+
+def timesteps_of(agent: Agent, batch: int, planned: list[Phase]) -> tuple[int, int]:
+    """Timesteps sampled in phases with `batch` an iteration, and timesteps in all batches learned from."""
+    sampled = batch * sum(phase.iterations for phase in planned)
+    if not agent.memory.keeps:
+        return sampled, sampled
+    updates = agent.updates * sum(phase.iterations for phase in planned if phase.learning)
+    return sampled, updates * agent.memory.batch_size
+
+
+def _with_store(agent: Agent, run: Run) -> Run:
+    """The run; with an empty memory where it comes without one."""
+    return run if run.store is not None else run._replace(store=fresh_store(agent, run.state, run.rows))
 
 
 def _joined(parts: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
