@@ -106,11 +106,11 @@ class DQN(Agent):
     ) -> tuple:
         obs = features(self.spec.obs, obs)
         if not explore:
-            return greedy(self._values(self._mean(view.params), obs)), carry, ()
+            return greedy(self._values(self._mean(view.params), obs)), carry, {}
         noise_key, disturb_key, choose_key = jax.random.split(key, 3)
         view = view._replace(params=self._drawn(view.params, noise_key))
         values, noise = acting_outputs(self.exploration, self._values, view, carry.exploration, first, obs, disturb_key)
-        return self.exploration.choose(values, view.level, choose_key), ActingCarry((), noise), ()
+        return self.exploration.choose(values, view.level, choose_key), ActingCarry((), noise), {}
 
     def update(self, state: DQNState, batch: Transition, key: Key, progress: Array) -> tuple[DQNState, dict]:
         online_key, next_key, target_key, disturb_key = jax.random.split(key, 4)
