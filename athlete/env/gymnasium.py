@@ -331,9 +331,54 @@ class RowMaker:
         return Row(env, self.index, (env.observation_space, env.action_space))
 
 
+class SingleVector:
+    """One row as a vector environment, without what a vector costs: buffers, spaces and loops over rows.
+
+    The everyday case of agents with a replay memory, where the environment's own step is as short as this overhead.
+    """
+
+    num_envs = 1
+
+    def __init__(self, row: Row):
+        self.row = row
+        self.single_observation_space, self.single_action_space = row.observation_space, row.action_space
+        self.closed = False
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        obs, info = self.row.reset(seed=seed)
+        return _with_row_axis(obs), _failures(info)
+
+    def step(self, actions: Any) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+        obs, reward, terminated, truncated, info = self.row.step(_without_row_axis(actions))
+        return _with_row_axis(obs), np.array([reward]), np.array([terminated]), np.array([truncated]), _failures(info)
+
+    def close(self) -> None:
+        self.closed = True
+        self.row.close()
+
+    def __repr__(self) -> str:
+        return f"SingleVector({self.row.env})"
+
+
+def _with_row_axis(tree: Any) -> Any:
+    if isinstance(tree, Mapping):
+        return {name: _with_row_axis(part) for name, part in tree.items()}
+    return tuple(map(_with_row_axis, tree)) if isinstance(tree, tuple) else np.asarray(tree)[None]
+
+
+def _without_row_axis(tree: Any) -> Any:
+    if isinstance(tree, Mapping):
+        return {name: _without_row_axis(part) for name, part in tree.items()}
+    return tuple(map(_without_row_axis, tree)) if isinstance(tree, tuple) else tree[0]
+
+
+def _failures(info: dict[str, Any]) -> dict[str, Any]:
+    return {FAILURE: [info[FAILURE]]} if FAILURE in info else info
+
+
 def make_vector(
     env: Any, env_config: Mapping[str, Any] | None, num_workers: int, num_envs_per_worker: int
-) -> VectorEnv:
+) -> VectorEnv | SingleVector:
     """Gymnasium's vector environment with `max(num_workers, 1) * num_envs_per_worker` rows that never reset themselves.
 
     Without workers the rows run in this process one after another, else each in a process of its own, which sends
@@ -357,6 +402,8 @@ def make_vector(
         RowMaker(env, dict(env_config or {}), row, num_workers, num_envs_per_worker, spaces, os.getpid())
         for row in range(rows)
     ]
+    if not num_workers and rows == 1:
+        return SingleVector(makers[0]())
     if not num_workers:
         return SyncVectorEnv(makers, copy=False, autoreset_mode=AutoresetMode.DISABLED)
     _require_picklable(makers[0])

@@ -1,0 +1,132 @@
+"""Written once: agents with a memory take the same steps compiled and hosted, and resume exactly."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from modes import CARTPOLE, KEY, assert_modes_are_equal, assert_resumes
+
+from athlete.algorithms import get_config_class
+from athlete.algorithms.dqn import DQN
+from athlete.exploration import EpsilonGreedy, ParameterNoise
+from athlete.loops.collect import spec_of
+from athlete.loops.learn import phases
+from athlete.loops.train import CompiledTraining
+from athlete.memory.prioritized import Prioritized
+from athlete.memory.replay import Replay, ring_take
+from athlete.models.mlp import MLP
+from athlete.ops.random import wrap
+from athlete.ops.schedule import Schedule
+
+SMALL = {"lr": 1e-2, "model": MLP((8,), "relu"), "num_steps_sampled_before_learning_starts": 16}
+EPSILON = EpsilonGreedy(Schedule((0.0, 0.5), (1.0, 0.1)))
+
+# Name -> environment, agent, rows, steps an iteration.
+CASES = {
+    "DQN, one step at a time": (
+        CARTPOLE,
+        DQN(exploration=EPSILON, memory=Replay(64, 8), random_timesteps=6, **SMALL),
+        1,
+        1,
+    ),
+    "Rainbow, trajectories of two rows": (
+        CARTPOLE,
+        DQN(
+            exploration=EPSILON,
+            noisy=True,
+            n_step=3,
+            num_atoms=5,
+            target_network_update_freq=12.0,
+            timesteps_per_update=3.0,
+            memory=Prioritized(capacity=60, batch_size=8, window=3, unroll=3, beta=Schedule((0.0, 1.0), (0.4, 1.0))),
+            updates=2,
+            **SMALL,
+        ),
+        2,
+        3,
+    ),
+    "DQN with parameter noise": (
+        CARTPOLE,
+        DQN(exploration=ParameterNoise(0.1, 0.01), memory=Replay(64, 8, unroll=2), **SMALL),
+        2,
+        2,
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_memory_is_filled_and_learned_from_the_same_compiled_and_hosted(case):
+    env, agent, rows, length = CASES[case]
+    assert_modes_are_equal(env, agent, rows=rows, length=length, iterations=10 // length)
+
+
+# Algorithm -> environment and settings of a small training that is saved and restored in the middle.
+TRAININGS = {
+    "DQN": (
+        "CartPole-v1",
+        {
+            "train_batch_size": 8,
+            "num_steps_sampled_before_learning_starts": 16,
+            "n_step": 2,
+            "noisy": True,
+            "num_atoms": 3,
+            "model": {"fcnet_hiddens": [8]},
+            "replay_buffer_config": {"capacity": 200},
+            "min_sample_timesteps_per_iteration": 40,
+            "lr": [[0, 1e-2], [100, 1e-3]],
+        },
+    ),
+}
+
+
+@pytest.mark.parametrize("algorithm", TRAININGS)
+def test_a_training_resumes_to_the_last_bit_memory_included(algorithm, tmp_path):
+    env, settings = TRAININGS[algorithm]
+    assert_resumes(get_config_class(algorithm).from_dict({"env": env, "seed": 7, **settings}), tmp_path)
+
+
+# Warm-up -----------------------------------------------------------------------------------------------------------
+
+
+def agent_with(learning_starts: int, random_timesteps: int) -> DQN:
+    return DQN(num_steps_sampled_before_learning_starts=learning_starts, random_timesteps=random_timesteps)
+
+
+@pytest.mark.parametrize(
+    ("learning_starts", "random_timesteps", "done", "expected"),
+    [
+        (0, 0, 0, [(5, False, True)]),
+        (8, 0, 0, [(2, False, False), (5, False, True)]),
+        (9, 0, 0, [(3, False, False), (5, False, True)]),  # whole iterations of four timesteps
+        (8, 4, 0, [(1, True, False), (1, False, False), (5, False, True)]),
+        (8, 16, 0, [(2, True, False), (2, True, True), (5, False, True)]),
+        (8, 8, 0, [(2, True, False), (5, False, True)]),
+        (8, 4, 1, [(1, False, False), (5, False, True)]),
+        (8, 4, 9, [(5, False, True)]),
+    ],
+)
+def test_a_warm_up_comes_before_the_iterations_asked_for(learning_starts, random_timesteps, done, expected):
+    found = phases(agent_with(learning_starts, random_timesteps), 4, done, 5)
+    assert [tuple(phase) for phase in found] == expected
+
+
+def test_actions_of_the_warm_up_are_uniform_and_those_after_it_are_the_agents():
+    greedy = {**SMALL, "num_steps_sampled_before_learning_starts": 600, "lr": 0.0}
+    agent = DQN(exploration=EpsilonGreedy(0.0), memory=Replay(1200, 8), random_timesteps=300, **greedy)
+    training = CompiledTraining(agent.bind(spec_of(CARTPOLE)), CARTPOLE, 1, 1, 1.0, KEY)
+    assert training.advance(600)[:2] == (1200, 600 * 8), "600 to warm up, and 600 with an update each"
+    steps = np.arange(1200)
+    action = np.asarray(ring_take(training.run.store, steps, np.zeros_like(steps), 1).action[0])
+    assert 0.4 < action[:300].mean() < 0.6
+    acted = agent_actions(training, steps[300:])
+    np.testing.assert_array_equal(action[300:], acted)
+
+
+def agent_actions(training: CompiledTraining, steps: np.ndarray) -> np.ndarray:
+    """What the agent, greedy and untrained since, does where these steps began."""
+    obs = ring_take(training.run.store, steps, np.zeros_like(steps), 1).obs[0]
+    agent, state = training.agent, training.run.state
+    view = agent.view(state, np.float32(0))
+    first = np.zeros(len(steps), bool)
+    key = wrap(np.zeros(2, np.uint32))
+    return np.asarray(agent.act(view, agent.start(view, len(steps), key), obs, first, key, explore=False)[0])
