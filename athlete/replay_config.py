@@ -1,4 +1,4 @@
-"""What configurations of algorithms with a replay memory share: RLlib's dictionaries of memory and exploration."""
+"""What configurations share whose algorithms explore by a type or have a replay memory: RLlib's dictionaries."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from typing import Any, ClassVar
 
 from athlete.config import AlgorithmConfig, Setting, _is_schedule
 
+EXPLORATION_SETTINGS: dict[str, Setting] = {"exploration_config": Setting("exploration", {}, "dict")}
 REPLAY_SETTINGS: dict[str, Setting] = {
+    **EXPLORATION_SETTINGS,
     "replay_buffer_config": Setting("training", {}, "dict"),
     "training_intensity": Setting("training", None, "number or None"),
     "store_buffer_in_checkpoints": Setting("training", True, "bool"),
-    "exploration_config": Setting("exploration", {}, "dict"),
 }
 
 # RLlib's names of memories -> whether prioritised. Its multi-agent ones are the same with one agent.
@@ -64,17 +65,59 @@ EXPLORATIONS: dict[str, dict[str, Any]] = {
 }
 
 
-class ReplayConfig(AlgorithmConfig):
-    """A configuration whose agent learns from a replay memory. Subclasses name the exploration types that fit."""
+class ExplorationConfig(AlgorithmConfig):
+    """A configuration whose agent has no random policy of its own. Subclasses name the exploration types that fit."""
+
+    more_settings = EXPLORATION_SETTINGS
+    exploration_types: ClassVar[tuple[str, ...]] = ()
+    fields_set_elsewhere = (*AlgorithmConfig.fields_set_elsewhere, "exploration", "random_timesteps")
+
+    def all_schedules(self) -> list[Any]:
+        points = _level_points(self._exploration())
+        return super().all_schedules() + ([] if points is None else [points])
+
+    def agent_parts(self) -> dict[str, Any]:
+        exploration = self._exploration()
+        fields = {**self.model_parts(), "random_timesteps": exploration["random_timesteps"]}
+        if "exploration" in self.agent_fields():
+            fields["exploration"] = _make_exploration(exploration, self.horizon())
+        return fields
+
+    def model_parts(self) -> dict[str, Any]:
+        """The agent's networks: here one torso for all heads."""
+        from athlete.models.catalog import make_model
+
+        return {"model": make_model({**self.model, "vf_share_layers": True})}
+
+    def _exploration(self) -> dict[str, Any]:
+        """`exploration_config` over its type's defaults. Raises ValueError for names and values that cannot be."""
+        return checked_exploration(self.exploration_config, self._title(), self.exploration_types)
+
+    def _check(self, name: str, given: str, value: Any, section: str | None, where: str, hints: dict) -> None:
+        super()._check(name, given, value, section, where, hints)
+        if name == "exploration_config":
+            checked_exploration(self._merged(name, value), self._title(), self.exploration_types)
+
+    def _merged(self, name: str, value: Any) -> Any:
+        if name == "exploration_config" and value.get("type", self.exploration_config.get("type")) != (
+            self.exploration_config.get("type")
+        ):
+            return dict(value)  # another type has other settings
+        return super()._merged(name, value)
+
+    @classmethod
+    def agent_fields(cls) -> set[str]:
+        """The names of the agent's hyperparameters."""
+        import dataclasses
+
+        return {field.name for field in dataclasses.fields(cls.agent_class)}  # type: ignore[arg-type]
+
+
+class ReplayConfig(ExplorationConfig):
+    """A configuration whose agent learns from a replay memory."""
 
     more_settings = REPLAY_SETTINGS
-    exploration_types: ClassVar[tuple[str, ...]] = ()
-    fields_set_elsewhere = (
-        *AlgorithmConfig.fields_set_elsewhere,
-        "exploration",
-        "random_timesteps",
-        "timesteps_per_update",
-    )
+    fields_set_elsewhere = (*ExplorationConfig.fields_set_elsewhere, "timesteps_per_update")
 
     def fragment_length(self) -> int:
         """How many steps each environment takes an iteration."""
@@ -87,31 +130,15 @@ class ReplayConfig(AlgorithmConfig):
         return round(self.training_intensity * self.rows() * self.fragment_length() / self.train_batch_size)
 
     def all_schedules(self) -> list[Any]:
-        exploration, memory = self._exploration(), self._memory()
-        beta, found = memory["prioritized_replay_beta"], super().all_schedules()
-        if _is_schedule(beta):
-            found.append(beta)
-        return found + [points for points in [_level_points(exploration)] if points is not None]
+        beta = self._memory()["prioritized_replay_beta"]
+        return super().all_schedules() + ([beta] if _is_schedule(beta) else [])
 
     def agent_parts(self) -> dict[str, Any]:
-        fields = self.model_parts()
-        length = self.fragment_length()
-        sampled = self.rows() * length
-        fields["updates"] = self.updates()
-        fields["memory"] = self._make_memory(length)
+        length, updates = self.fragment_length(), self.updates()
+        fields = {**super().agent_parts(), "updates": updates, "memory": self._make_memory(length)}
         if "timesteps_per_update" in self.agent_fields():
-            fields["timesteps_per_update"] = sampled / fields["updates"]
-        exploration = self._exploration()
-        fields["random_timesteps"] = exploration["random_timesteps"]
-        if "exploration" in self.agent_fields():
-            fields["exploration"] = _make_exploration(exploration, self.horizon())
+            fields["timesteps_per_update"] = self.rows() * length / updates
         return fields
-
-    def model_parts(self) -> dict[str, Any]:
-        """The agent's networks: here one torso for all heads."""
-        from athlete.models.catalog import make_model
-
-        return {"model": make_model({**self.model, "vf_share_layers": True})}
 
     def validate(self) -> None:
         super().validate()
@@ -175,30 +202,10 @@ class ReplayConfig(AlgorithmConfig):
         """`replay_buffer_config` over its defaults. Raises ValueError for names and values that cannot be."""
         return checked_memory(self.replay_buffer_config)
 
-    def _exploration(self) -> dict[str, Any]:
-        """`exploration_config` over its type's defaults. Raises ValueError for names and values that cannot be."""
-        return checked_exploration(self.exploration_config, self._title(), self.exploration_types)
-
     def _check(self, name: str, given: str, value: Any, section: str | None, where: str, hints: dict) -> None:
         super()._check(name, given, value, section, where, hints)
         if name == "replay_buffer_config":
             checked_memory(value)
-        if name == "exploration_config":
-            checked_exploration(self._merged(name, value), self._title(), self.exploration_types)
-
-    def _merged(self, name: str, value: Any) -> Any:
-        if name == "exploration_config" and value.get("type", self.exploration_config.get("type")) != (
-            self.exploration_config.get("type")
-        ):
-            return dict(value)  # another type has other settings
-        return super()._merged(name, value)
-
-    @classmethod
-    def agent_fields(cls) -> set[str]:
-        """The names of the agent's hyperparameters."""
-        import dataclasses
-
-        return {field.name for field in dataclasses.fields(cls.agent_class)}  # type: ignore[arg-type]
 
 
 class ActorCriticConfig(ReplayConfig):
