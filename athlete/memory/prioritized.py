@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 
 from athlete.core import Array, Key, Memory, Transition, Tree, hyper
-from athlete.memory.replay import Ring, ring_add, ring_init, ring_take, slots_of
-from athlete.ops.priorities import tree_find, tree_get, tree_init, tree_set, tree_total
+from athlete.memory.ring import Ring, ring_add, ring_init, ring_take, slots_of
+from athlete.ops.priorities import tree_find, tree_get, tree_init, tree_set
 from athlete.ops.schedule import Schedule, value_at
 
 
@@ -25,7 +25,8 @@ class Prioritized(Memory):
 
     Equation 1 of the paper, with stratified draws as in its appendix B.2.1. The weights of section 3.4,
     (N P)^-beta over their largest in the batch, come as `extras["weight"]` `[1, B]`. A window has a priority from
-    when its last step is there; new ones have the largest so far. The TD error is the update's metric `td_error`.
+    when its last step is there; new ones have the largest so far. The TD error is the update's metric `td_error`
+    `[B]`. Windows are those of `Replay`, and each row must have added one before the first sample.
     """
 
     alpha: float = 0.6
@@ -38,7 +39,7 @@ class Prioritized(Memory):
     keep_carry: bool = False  # store recurrent states too
 
     def init(self, example: Transition, rows: int) -> PrioritizedRing:
-        slots = slots_of(self.capacity, rows, self.unroll)
+        slots = slots_of(self.capacity, rows, self.unroll, self.window)
         return PrioritizedRing(ring_init(self._kept(example), slots, rows), tree_init(slots * rows), jnp.ones(()))
 
     def add(self, store: PrioritizedRing, trajectory: Transition) -> PrioritizedRing:
@@ -57,13 +58,12 @@ class Prioritized(Memory):
     def sample(self, store: PrioritizedRing, trajectory: Transition, key: Key, progress: Array) -> Transition:
         rows = store.ring.packed.table.shape[1]
         strata = (jnp.arange(self.batch_size) + jax.random.uniform(key, (self.batch_size,))) / self.batch_size
-        leaf = tree_find(store.tree, jnp.minimum(strata, 1.0 - 1e-7))
-        windows = (store.ring.filled - self.window + 1) * rows
-        probability = tree_get(store.tree, leaf) / tree_total(store.tree)
-        weight = (windows * probability) ** -value_at(self.beta, progress)
+        leaf = tree_find(store.tree, strata)
+        priority = tree_get(store.tree, leaf)
+        # N and the sum of all priorities are the same for all weights: dividing by the largest cancels them.
+        weight = (priority / jnp.min(priority)) ** -value_at(self.beta, progress)
         batch = ring_take(store.ring, leaf // rows, leaf % rows, self.window)
-        extras = {"weight": (weight / jnp.max(weight))[None], "leaf": leaf[None]}
-        return batch._replace(extras={**batch.extras, **extras})
+        return batch._replace(extras=dict(batch.extras) | {"weight": weight[None], "leaf": leaf[None]})
 
     def feedback(self, store: PrioritizedRing, batch: Transition, metrics: Tree) -> PrioritizedRing:
         priority = (jnp.abs(metrics["td_error"]) + self.epsilon) ** self.alpha

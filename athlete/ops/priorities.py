@@ -30,7 +30,7 @@ def tree_set(levels: list[Array], leaf: Array, priority: Array) -> list[Array]:
         level = level.at[index // WIDTH, index % WIDTH].set(value, mode="promise_in_bounds")
         new.append(level)
         index = index // WIDTH
-        value = jnp.sum(level.at[index].get(mode="promise_in_bounds"), axis=-1)
+        value = _sums(level.at[index].get(mode="promise_in_bounds"))
     return new
 
 
@@ -41,26 +41,41 @@ def tree_get(levels: list[Array], leaf: Array) -> Array:
 
 def tree_total(levels: list[Array]) -> Array:
     """The sum of all priorities."""
-    return jnp.sum(levels[-1])
+    return _sums(levels[-1])[0]
 
 
 def tree_find(levels: list[Array], uniform: Array) -> Array:
-    """Leaves `[n]` for `uniform` `[n]` in [0, 1): each leaf in proportion to its priority, never one of 0.
+    """Leaves `[n]` for `uniform` `[n]` in [0, 1]: each leaf in proportion to its priority, never one of 0.
 
-    Leaves lie side by side on a line, each as long as its priority; the one under `uniform * total` is found level by
-    level from the root.
+    Leaves lie side by side on a line, each as long as its priority; the one under `uniform` of the line is found level
+    by level from the root, and its place within each node is made relative to what that node's children really add up
+    to, so that rounding never leads out of a node. Places are 2^-24 of the line apart: shares smaller than that are
+    right on average only. Leaf 0 where all priorities are 0.
     """
     upto = jnp.triu(jnp.ones((WIDTH, WIDTH)))  # x @ upto are running sums
+    order = jnp.arange(WIDTH)
     node = jnp.zeros(uniform.shape, jnp.int32)
-    position = uniform * tree_total(levels)
     for level in reversed(levels):
         children = level.at[node].get(mode="promise_in_bounds")  # [n, 32]
         ends = jnp.dot(children, upto, precision=jax.lax.Precision.HIGHEST)
-        # Rounding may push a position past the last end: then it is the last child with a priority.
-        candidates = (children > 0.0) & (ends > position[:, None])
-        last = WIDTH - 1 - jnp.argmax(children[:, ::-1] > 0.0, axis=-1)
-        child = jnp.where(jnp.any(candidates, axis=-1), jnp.argmax(candidates, axis=-1), last).astype(jnp.int32)
-        start = jnp.take_along_axis(ends - children, child[:, None], axis=-1)[:, 0]
-        position = jnp.maximum(position - start, 0.0)
-        node = node * WIDTH + child
+        position = uniform[:, None] * ends[:, -1:]
+        live = children > 0.0
+        child = jnp.min(jnp.where(live & (ends > position), order, WIDTH), axis=-1, keepdims=True)
+        # At the very end of the line no child ends later: then it is the last one with a priority.
+        child = jnp.where(child < WIDTH, child, jnp.max(jnp.where(live, order, 0), axis=-1, keepdims=True))
+        length = jnp.take_along_axis(children, child, axis=-1)
+        start = jnp.take_along_axis(ends, child, axis=-1) - length
+        uniform = jnp.clip((position - start) / length, 0.0, 1.0)[:, 0]
+        node = node * WIDTH + child[:, 0]
     return node
+
+
+def _sums(nodes: Array) -> Array:
+    """What the children of each node `[n, 32]` add up to, `[n]`: in one order, however many nodes there are.
+
+    Steps added one by one and many at once thus give the same tree to the last bit.
+    """
+    while nodes.shape[-1] > 1:
+        half = nodes.shape[-1] // 2
+        nodes = nodes[:, :half] + nodes[:, half:]
+    return nodes[:, 0]
