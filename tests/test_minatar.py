@@ -16,8 +16,11 @@ import athlete
 from athlete import spaces
 from athlete.algorithms.ppo import PPOConfig
 from athlete.env.minatar import make_minatar
+from athlete.env.minatar.asterix import Asterix, AsterixState, Spawn
 from athlete.env.minatar.breakout import Breakout, BreakoutState
+from athlete.env.minatar.freeway import Freeway, FreewayState
 from athlete.env.minatar.game import MinAtarState, cell
+from athlete.env.minatar.space_invaders import SpaceInvaders, SpaceInvadersState
 from athlete.env.registry import BUILT_IN
 from athlete.env.time_limit import TimeLimit
 from athlete.env.twins import find_twin
@@ -48,22 +51,62 @@ def to_breakout(column):
     )
 
 
-# The game, and its states from the recorded fields.
-GAMES = {"breakout": (Breakout(), to_breakout)}
+def to_asterix(column):
+    entities = np.array([[entity or (0, 0, 0, 0) for entity in row] for row in column["entities"]], np.int32)
+    present = np.array([[entity is not None for entity in row] for row in column["entities"]])
+    numbers = {name: np.array(column[name], np.int32) for name in AsterixState._fields if name in column}
+    return AsterixState(
+        present=present,
+        x=entities[:, :, 0],
+        to_right=entities[:, :, 2].astype(bool),
+        gold=entities[:, :, 3].astype(bool),
+        **numbers,
+    )
+
+
+def to_spawn(chance):
+    right, gold, row = (np.array([entity[i] if entity else 0 for entity in chance]) for i in (2, 3, 1))
+    return Spawn(right.astype(bool), gold.astype(bool), (np.arange(1, 9) == row[:, None]).astype(np.float32))
+
+
+def to_freeway(column):
+    x, _, wait, speed = np.moveaxis(np.array(column["cars"], np.int32), 2, 0)
+    chicken, rest, left = (np.array(column[name], np.int32) for name in ("pos", "move_timer", "terminate_timer"))
+    return FreewayState(chicken, rest, x, wait, speed, left)
+
+
+def to_space_invaders(column):
+    maps = {name: grids(column.pop(name)).astype(bool) for name in ("f_bullet_map", "e_bullet_map", "alien_map")}
+    cannon, reload, *rest = (np.array(numbers, np.int32) for numbers in column.values())
+    return SpaceInvadersState(cannon, reload, *maps.values(), *rest)
+
+
+def no_chance(chance):
+    return ()
+
+
+# The game, its states and its chance from what is recorded.
+GAMES = {
+    "asterix": (Asterix(), to_asterix, to_spawn),
+    "breakout": (Breakout(), to_breakout, no_chance),
+    "freeway": (Freeway(), to_freeway, partial(np.array, dtype=np.int32)),
+    "space_invaders": (SpaceInvaders(), to_space_invaders, no_chance),
+}
 
 
 def recorded(game, folder=Path(__file__).parent / "minatar"):
     """A recording as columns `[N, ...]`: states, actions, chance, rewards, terminations, observations, next states."""
     recording = json.loads((folder / f"{game}.json").read_text())
     before, actions, chance, rewards, terminated, obs, after = zip(*recording["transitions"], strict=True)
-    env, to_state = GAMES[game]
+    env, to_state, to_chance = GAMES[game]
     before, after = (
         to_state(dict(zip(recording["fields"], zip(*states, strict=True), strict=True))) for states in (before, after)
     )
     bits = np.unpackbits(np.array([list(bytes.fromhex(text)) for text in obs], np.uint8), axis=1)
     shape = env.observation_space.shape
     obs = bits[:, : np.prod(shape)].reshape(-1, *shape)
-    return before, np.array(actions, np.int32), chance, np.array(rewards), np.array(terminated, bool), obs, after
+    actions, chance = np.array(actions, np.int32), to_chance(chance)
+    return before, actions, chance, np.array(rewards), np.array(terminated, bool), obs, after
 
 
 @jax.jit
@@ -75,13 +118,14 @@ def advance(env, game, action, chance):
 
 @pytest.mark.parametrize("game", GAMES)
 def test_steps_are_the_originals(game):
-    before, actions, _, rewards, terminated, obs, after = recorded(game)
-    env, _ = GAMES[game]
-    next_state, reward, end, next_obs = advance(env, before, actions, ())
+    before, actions, chance, rewards, terminated, obs, after = recorded(game)
+    next_state, reward, end, next_obs = advance(GAMES[game][0], before, actions, chance)
     np.testing.assert_array_equal(next_obs, obs)
     np.testing.assert_array_equal(reward, rewards)
     np.testing.assert_array_equal(end, terminated)
     for name, ours, theirs in zip(after._fields, next_state, after, strict=True):
+        if game == "asterix" and name in ("x", "to_right", "gold"):  # where nothing is they mean nothing
+            ours, theirs = (np.where(after.present, column, 0).astype(theirs.dtype) for column in (ours, theirs))
         np.testing.assert_array_equal(ours, theirs, err_msg=name)
         assert ours.dtype == theirs.dtype, name
 
@@ -95,6 +139,37 @@ def test_the_recording_of_breakout_has_seen_all_that_can_happen():
     assert (after.in_brick & (rewards == 0)).any(), "a ball that passes through a second brick"
     assert (after.bricks.sum((1, 2)) == 0).any(), "the last brick"
     assert (after.bricks.sum((1, 2)) > before.bricks.sum((1, 2))).any(), "a new wall"
+
+
+def test_the_recording_of_asterix_has_seen_all_that_can_happen():
+    before, _, chance, rewards, terminated, _, after = recorded("asterix")
+    assert (rewards == 1).sum() > 10 and terminated.sum() > 10
+    came = (chance.preference == 1) & ~before.present & after.present
+    assert (came & after.gold).any() and (came & ~after.gold).any()
+    assert (after.spawn_speed < before.spawn_speed).any() and (after.move_speed < before.move_speed).any()
+    assert ((before.present & ~after.present).any(1) & (rewards == 0)).any(), "something that leaves the screen"
+
+
+def test_the_recording_of_freeway_has_seen_all_that_can_happen():
+    before, actions, _, rewards, terminated, _, after = recorded("freeway")
+    assert (rewards == 1).sum() > 10 and terminated.sum() > 10
+    assert ((before.chicken < 8) & (after.chicken == 9) & (rewards == 0)).any(), "a chicken hit by a car"
+    assert (after.steps_left[~terminated] == 0).any() and (after.steps_left[terminated] == -1).all()
+    assert ((actions == 4) & (after.chicken > before.chicken)).any(), "a chicken that goes back"
+    wrapped = abs(after.x - before.x) == 9
+    assert (wrapped & (after.x == 0)).any() and (wrapped & (after.x == 9)).any()
+    assert set(np.unique(abs(after.speed))) == {1, 2, 3, 4, 5}
+
+
+def test_the_recording_of_space_invaders_has_seen_all_that_can_happen():
+    before, _, _, rewards, terminated, _, after = recorded("space_invaders")
+    assert set(rewards) >= {0, 1, 2} and terminated.sum() > 10
+    assert ((before.reload == 0) & (after.reload == 4)).any(), "a shot"
+    assert (after.alien_move != before.alien_move).any(), "a turn"
+    assert (after.alien_move_interval < before.alien_move_interval).any(), "a faster wave"
+    assert ((before.aliens.sum((1, 2)) < 24) & (after.aliens.sum((1, 2)) == 24)).any(), "a new wave"
+    assert (terminated & (after.aliens[:, 9].any(1) | before.aliens[:, 9].any(1))).any(), "a landing"
+    assert (terminated & ~before.aliens[:, 8:].any((1, 2))).any(), "a cannon that is shot"
 
 
 # Breakout's rules, by hand
@@ -186,6 +261,33 @@ def test_episodes_start_at_either_side():
     np.testing.assert_array_equal(obs[right][0], expected)
 
 
+# Chance and ramping
+
+
+def test_chance_is_as_likely_as_in_the_originals():
+    keys = wrap(np.random.default_rng(0).integers(0, 2**32, (20_000, 2), dtype=np.uint32))
+    spawn = jax.jit(jax.vmap(Asterix()._draw))(keys)
+    rows = np.bincount(np.argmax(spawn.preference, 1), minlength=8) / 20_000
+    assert abs(spawn.to_right.mean() - 1 / 2) < 0.015 and abs(spawn.gold.mean() - 1 / 3) < 0.015
+    np.testing.assert_allclose(rows, 1 / 8, atol=0.015)
+    speeds = np.asarray(jax.jit(jax.vmap(Freeway()._draw))(keys))
+    values, counts = np.unique(speeds, return_counts=True)
+    assert list(values) == [-5, -4, -3, -2, -1, 1, 2, 3, 4, 5]
+    np.testing.assert_allclose(counts / speeds.size, 1 / 10, atol=0.01)
+    assert (abs(np.corrcoef(speeds.T) - np.eye(8)) < 0.04).all()
+
+
+def test_games_can_do_without_ramping():
+    before, actions, chance, _, _, _, _ = recorded("asterix")
+    after, *_ = advance(Asterix(difficulty_ramping=False), before, actions, chance)
+    for name in ("spawn_speed", "move_speed", "ramp_index"):
+        np.testing.assert_array_equal(getattr(after, name), getattr(before, name))
+    before, actions, chance, _, _, _, expected = recorded("space_invaders")
+    after, *_ = advance(SpaceInvaders(difficulty_ramping=False), before, actions, chance)
+    np.testing.assert_array_equal(after.alien_move_interval, before.alien_move_interval)
+    np.testing.assert_array_equal(after.aliens, expected.aliens)
+
+
 # Actions
 
 
@@ -241,8 +343,8 @@ def test_games_run_compiled_and_mapped(env_id):
         return jax.lax.scan(one, (state, 0.0), jax.random.split(key, 300))
 
     (_, total), obs = returns(jax.random.split(KEY, 8))
-    assert total.shape == (8,) and (total >= 0).all() and total.any()
-    assert set(np.unique(obs)) == {0.0, 1.0}
+    assert total.shape == (8,) and (total >= 0).all()
+    assert (obs[0] != obs[1]).any() and set(np.unique(obs)) == {0.0, 1.0}
 
 
 def test_ids_choose_actions_and_the_limit():

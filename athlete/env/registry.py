@@ -14,7 +14,8 @@ from typing import Any
 _factories: dict[str, Callable[..., Any]] = {}
 
 # Environments of our own under the names that they have elsewhere; `athlete.env.minatar` makes them.
-BUILT_IN = [f"MinAtar/{game}-v{version}" for game in ("Breakout",) for version in (0, 1)]
+_MINATAR = ("Asterix", "Breakout", "Freeway", "SpaceInvaders")
+BUILT_IN = [f"MinAtar/{game}-v{version}" for game in _MINATAR for version in (0, 1)]
 
 # What RLlib's users call the one argument of their environments and factories.
 _CONFIG_NAMES = {"config", "env_config", "cfg", "env_cfg", "env_context", "env_ctx", "context", "ctx"}

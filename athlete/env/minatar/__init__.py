@@ -11,8 +11,13 @@ from athlete.env.registry import EnvContext, create
 if TYPE_CHECKING:
     from athlete.core import Env
 
-# gymnax's time limits, in steps; MinAtar itself has none.
-_GAMES = {"Breakout": ("breakout", 1000)}
+# Modules, and gymnax's time limits in steps; MinAtar itself has none, but Freeway terminates after 2501.
+_GAMES = {
+    "Asterix": ("asterix", 1000),
+    "Breakout": ("breakout", 1000),
+    "Freeway": ("freeway", 2500),
+    "SpaceInvaders": ("space_invaders", 1000),
+}
 
 
 def make_minatar(env_id: str, env_config: Mapping[str, Any] | None = None) -> Env:

@@ -96,6 +96,11 @@ def cell(y: Array, x: Array) -> Array:
     return (np.arange(SIZE)[:, None] == y) & (np.arange(SIZE) == x)
 
 
+def in_rows(x: Array, present: Array) -> Array:
+    """A grid, bool `[10, 10]`, that is on at columns `x` `[8]` of rows 1 to 8 where `present` `[8]`."""
+    return jnp.pad((np.arange(SIZE) == x[:, None]) & present[:, None], [(1, 1), (0, 0)])
+
+
 def stack(*grids: Array) -> Array:
     """Channels `[10, 10]` as an observation, float32 `[10, 10, channels]`."""
     return jnp.stack(grids, axis=-1).astype(jnp.float32)
