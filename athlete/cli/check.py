@@ -54,11 +54,12 @@ def list_names(
 
 
 def _environments() -> list[tuple[str, str]]:
-    """Every id that Gymnasium knows here, with where it runs; the compiled ones first."""
+    """Every id that Gymnasium knows here and those of our own, with where it runs; the compiled ones first."""
     from athlete.env.gymnasium import registry
+    from athlete.env.registry import BUILT_IN
     from athlete.env.twins import twin_ids
 
-    compiled = [env_id for env_id in twin_ids() if env_id in registry]
+    compiled = sorted([*BUILT_IN, *(env_id for env_id in twin_ids() if env_id in registry)])
     others = sorted(env_id for env_id in registry if env_id not in compiled)
     return [(env_id, "compiled") for env_id in compiled] + [(env_id, "on Gymnasium") for env_id in others]
 

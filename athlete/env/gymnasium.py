@@ -28,7 +28,7 @@ from gymnasium.wrappers import TimeLimit
 
 from athlete.env.conversion import to_space
 from athlete.env.errors import EnvError
-from athlete.env.registry import EnvContext, create, is_jax_env, misfit, registered_names, resolve
+from athlete.env.registry import BUILT_IN, EnvContext, create, is_jax_env, misfit, registered_names, resolve
 from athlete.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Space, Tuple
 
 __all__ = ["FAILURE", "OldGymAdapter", "find_spec", "make_gymnasium", "make_vector", "to_gymnasium_space", "to_space"]
@@ -75,7 +75,7 @@ def find_spec(env_id: str) -> EnvSpec:
             ) from error
     if name in registry:
         return registry[name]
-    near = difflib.get_close_matches(name, [*registered_names(), *registry], n=3)
+    near = difflib.get_close_matches(name, [*registered_names(), *BUILT_IN, *registry], n=3)
     hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
     raise ValueError(
         f"environment {env_id!r}: no Gymnasium id and no name given to register_env; {hint}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import importlib
 import inspect
 import re
@@ -11,6 +12,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 _factories: dict[str, Callable[..., Any]] = {}
+
+# Environments of our own under the names that they have elsewhere; `athlete.env.minatar` makes them.
+_MINATAR = ("Asterix", "Breakout", "Freeway", "SpaceInvaders")
+BUILT_IN = [f"MinAtar/{game}-v{version}" for game in _MINATAR for version in (0, 1)]
 
 # What RLlib's users call the one argument of their environments and factories.
 _CONFIG_NAMES = {"config", "env_config", "cfg", "env_cfg", "env_context", "env_ctx", "context", "ctx"}
@@ -70,7 +75,7 @@ def is_dotted_path(name: str) -> bool:
 
 
 def resolve(env: Any) -> Any:
-    """What stands behind `env`: the factory of a registered name, the class of a path `"package.module.Class"`.
+    """What stands behind `env`: the factory of a registered or built-in name, the class of a path `"module.Class"`.
 
     All else comes back as it is: a Gymnasium id, a class, a factory, an instance.
 
@@ -81,6 +86,8 @@ def resolve(env: Any) -> Any:
         return env
     if env in _factories:
         return _factories[env]
+    if env in BUILT_IN:
+        return functools.partial(importlib.import_module("athlete.env.minatar").make_minatar, env)
     if not is_dotted_path(env):
         return env
     module_name, _, attribute = env.rpartition(".")

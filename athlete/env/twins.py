@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from athlete.env.registry import BUILT_IN, resolve
+
 if TYPE_CHECKING:
     from athlete.core import Env
 
@@ -79,13 +81,17 @@ def twin_ids() -> list[str]:
 def find_twin(env_id: str, env_config: Mapping[str, Any] | None = None) -> tuple[Env | None, str]:
     """The compiled twin of what `gymnasium.make(env_id, **env_config)` would make, time limit included.
 
+    MinAtar's ids, which Gymnasium knows only with the package `minatar`, are found as well.
+
     Returns:
         The twin and the sentence that says so; or None and the sentence that says why it runs on Gymnasium.
 
     Raises:
-        ValueError: the id's table has to be read from Gymnasium and `env_config` does not fit it.
+        ValueError: `env_config` does not fit, where the id is MinAtar's or its table has to be read from Gymnasium.
     """
     config = dict(env_config or {})
+    if env_id in BUILT_IN:
+        return resolve(env_id)(config), f"{env_id} runs compiled (athlete.env.minatar); Gymnasium itself has no such id"
     if env_id not in CLASSIC and env_id not in TABULAR:
         return None, f"{env_id} has no compiled twin; it runs on Gymnasium"
     limit = config.pop("max_episode_steps", None)
