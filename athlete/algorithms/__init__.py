@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from athlete.algorithms.dqn import DQNConfig as DQNConfig
     from athlete.algorithms.ppo import PPOConfig as PPOConfig
+    from athlete.algorithms.sac import SACConfig as SACConfig
     from athlete.config import AlgorithmConfig
 
 # Name -> module; the module has `<Name>Config`.
 ALGORITHMS: dict[str, str] = {
     "PPO": "athlete.algorithms.ppo",
     "DQN": "athlete.algorithms.dqn",
+    "SAC": "athlete.algorithms.sac",
 }
 
 

@@ -11,7 +11,7 @@ from athlete.spaces import Box, Space, Tuple
 
 
 def init_critics(
-    model: Model, key: Key, obs_space: Space, action_space: Box, number: int, outputs: int = 1
+    model: Model, key: Key, obs_space: Space, action_space: Space, number: int, outputs: int = 1
 ) -> list[Tree]:
     """Parameters of `number` critics, each with one head "q" of `outputs` numbers.
 

@@ -1,0 +1,199 @@
+"""Soft Actor-Critic (Haarnoja et al. 2018, arXiv:1812.05905, algorithm 1), also for discrete actions (Christodoulou
+2019, arXiv:1910.07207).
+
+One quantity carries both kinds of actions, the soft value of a state: V(s) = E_a[min_i Q_i(s, a) - alpha log pi(a|s)]
+(equation 3), estimated with one reparameterised action of a squashed Gaussian (equation 9), or summed exactly over
+discrete actions (Christodoulou, equation 10). The critics learn towards r + gamma V(s') (equations 5 and 6), the policy
+maximises V (equations 7 and 9; Christodoulou, equation 12), and alpha follows the entropy (equation 18).
+
+Departures:
+
+- n-step returns, without the entropies of the steps in between; prioritised replay; both off by default;
+- a truncated episode is bootstrapped from its true last observation;
+- the temperature's loss is in log alpha, and alpha is that of before the update in all losses;
+- the squared errors of the critics are added, not averaged, over critics, as in most codes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, ClassVar, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from athlete.core import Agent, Array, Key, Memory, Model, Spec, Transition, Tree, hyper
+from athlete.distributions import Categorical, SquashedGaussian, distribution, flat_action, output_size, shape_action
+from athlete.memory.replay import Replay
+from athlete.models.critics import critic_values, init_critics
+from athlete.models.mlp import MLP
+from athlete.ops.features import features
+from athlete.ops.gradient import AdamState, adam, adam_init
+from athlete.ops.returns import at_step, n_step_return
+from athlete.ops.schedule import Schedule, value_at
+from athlete.ops.temperature import Temperature, default_target_entropy, temperature_init, temperature_update
+from athlete.ops.values import of_action, sync_target
+from athlete.replay_config import ActorCriticConfig, require_continuous
+from athlete.spaces import Discrete
+
+
+class SACState(NamedTuple):
+    actor: Tree
+    critics: list[Tree]
+    targets: list[Tree]
+    actor_optimizer: AdamState
+    critic_optimizer: AdamState
+    temperature: Temperature
+    since_sync: Array  # timesteps sampled since the targets were updated
+
+
+@hyper
+class SAC(Agent):
+    """Hyperparameters of SAC under RLlib's names. Floats and schedules are traced, the rest shapes the program."""
+
+    actor_lr: float | Schedule = 3e-4
+    critic_lr: float | Schedule = 3e-4
+    alpha_lr: float | Schedule = 3e-4  # 0: the temperature stays at initial_alpha
+    gamma: float = 0.99
+    tau: float = 0.005  # how far the target critics move at each of their updates
+    twin_q: bool = True  # the smaller value of two critics counts
+    initial_alpha: float = 1.0
+    target_entropy: float | None = None  # of the policy, in nats; None: what the papers take
+    n_step: int = 1
+    grad_clip: float | None = None  # of the global norm, actor and critics apart
+    target_network_update_freq: float = 0.0  # timesteps sampled between two moves of the targets; 0: every update
+    num_steps_sampled_before_learning_starts: int = 1500  # timesteps
+    random_timesteps: int = 0  # uniformly random actions at the start
+    timesteps_per_update: float = 1.0
+    policy_model: Model = MLP((256, 256), "relu")
+    q_model: Model = MLP((256, 256), "relu")
+    memory: Memory = Replay()
+    updates: int = 1
+    spec: Spec = None  # type: ignore[assignment]  # known once bound
+
+    def bind(self, spec: Spec) -> SAC:
+        if not isinstance(spec.action, Discrete):
+            require_continuous("SAC", spec.action)
+        return dataclasses.replace(self, spec=spec)
+
+    def init(self, key: Key) -> SACState:
+        actor_key, critic_key = jax.random.split(key)
+        obs, action, number = self.spec.obs, self.spec.action, 2 if self.twin_q else 1
+        actor = self.policy_model.init(actor_key, obs, {"policy": (output_size(action), 0.01)})
+        if isinstance(action, Discrete):
+            keys = jax.random.split(critic_key, number)
+            critics = [self.q_model.init(keys[i], obs, {"q": (action.n, 1.0)}) for i in range(number)]
+        else:
+            critics = init_critics(self.q_model, critic_key, obs, action, number)
+        return SACState(
+            actor,
+            critics,
+            jax.tree.map(jnp.copy, critics),
+            adam_init(actor),
+            adam_init(critics),
+            temperature_init(self.initial_alpha),
+            jnp.zeros(()),
+        )
+
+    def view(self, state: SACState, progress: Array) -> Tree:
+        return state.actor
+
+    def act(self, view: Tree, carry: Tree, obs: Tree, first: Array, key: Key, explore: bool = True) -> tuple:
+        policy = self._policy(view, features(self.spec.obs, obs))
+        action = policy.sample(key) if explore else policy.mode()
+        return shape_action(self.spec.action, action), carry, ()
+
+    def update(self, state: SACState, batch: Transition, key: Key, progress: Array) -> tuple[SACState, dict]:
+        next_key, key = jax.random.split(key)
+        alpha = state.temperature.alpha()
+        target = self._target(state, batch, alpha, next_key)
+        obs = features(self.spec.obs, jax.tree.map(lambda leaf: leaf[0], batch.obs))
+        action = flat_action(self.spec.action, batch.action[0])
+        weight = batch.extras["weight"][0] if "weight" in batch.extras else 1.0
+
+        def critic_loss(critics: list[Tree]) -> tuple[Array, Array]:
+            error = self._values(critics, obs, action) - target
+            return 0.5 * jnp.mean(jnp.sum(weight * error * error, axis=0)), error
+
+        (loss, error), gradients = jax.value_and_grad(critic_loss, has_aux=True)(state.critics)
+        critic_lr, actor_lr = value_at(self.critic_lr, progress), value_at(self.actor_lr, progress)
+        critics, critic_optimizer, norm = adam(
+            state.critics, gradients, state.critic_optimizer, critic_lr, self.grad_clip
+        )
+
+        def actor_loss(actor: Tree) -> tuple[Array, Array]:
+            value, entropy = self._soft_value(actor, critics, obs, alpha, key)
+            return -jnp.mean(value), entropy
+
+        (policy_loss, entropy), gradients = jax.value_and_grad(actor_loss, has_aux=True)(state.actor)
+        actor, actor_optimizer, _ = adam(state.actor, gradients, state.actor_optimizer, actor_lr, self.grad_clip)
+        alpha_lr = value_at(self.alpha_lr, progress)
+        temperature = temperature_update(state.temperature, entropy, self._target_entropy(), alpha_lr)
+        since = state.since_sync + self.timesteps_per_update
+        targets, since = sync_target(state.targets, critics, self.tau, since, self.target_network_update_freq)
+        metrics = {
+            "critic_loss": loss,
+            "actor_loss": policy_loss,
+            "alpha_value": alpha,
+            "entropy": jnp.mean(entropy),
+            "target_entropy": self._target_entropy(),
+            "mean_q": jnp.mean(target + error[0]),
+            "mean_td_error": jnp.mean(error),
+            "grad_gnorm": norm,
+            "cur_lr": critic_lr,
+            "td_error": jnp.mean(jnp.abs(error), axis=0),
+        }
+        return SACState(actor, critics, targets, actor_optimizer, critic_optimizer, temperature, since), metrics
+
+    def _policy(self, actor: Tree, obs: Array) -> Categorical | SquashedGaussian:
+        """The distribution over flat canonical actions at features `[B, n]`."""
+        never = jnp.zeros((1, obs.shape[0]), bool)
+        _, heads = self.policy_model.apply(actor, self.policy_model.start(obs.shape[0]), obs[None], never)
+        found: Any = distribution(self.spec.action, heads["policy"][0])
+        return found if isinstance(self.spec.action, Discrete) else SquashedGaussian(found)
+
+    def _values(self, critics: list[Tree], obs: Array, action: Array | None = None) -> Array:
+        """Values of the actions given, `[critics, B]`; for discrete ones without `action` of all, `[critics, B, n]`."""
+        if not isinstance(self.spec.action, Discrete):
+            return critic_values(self.q_model, critics, obs, action)[..., 0]
+        never, carry = jnp.zeros((1, obs.shape[0]), bool), self.q_model.start(obs.shape[0])
+        values = [self.q_model.apply(critic, carry, obs[None], never)[1]["q"][0] for critic in critics]
+        return jnp.stack(values if action is None else [of_action(value, action) for value in values])
+
+    def _soft_value(self, actor: Tree, critics: list[Tree], obs: Array, alpha: Array, key: Key) -> tuple[Array, Array]:
+        """The soft value of states and the policy's entropy there, `[B]` each: estimated from one action or exact."""
+        policy = self._policy(actor, obs)
+        if isinstance(policy, Categorical):
+            value = jnp.min(self._values(critics, obs), axis=0)
+            entropy = policy.entropy()
+            return jnp.sum(jax.nn.softmax(policy.logits) * value, axis=-1) + alpha * entropy, entropy
+        action, log_prob = policy.sample_and_log_prob(key)
+        return jnp.min(self._values(critics, obs, action), axis=0) - alpha * log_prob, -log_prob
+
+    def _target(self, state: SACState, batch: Transition, alpha: Array, key: Key) -> Array:
+        """What the critics should have said, `[B]`."""
+        steps = n_step_return(batch.reward, batch.terminated, batch.truncated, self.gamma)
+        next_obs = features(self.spec.obs, at_step(batch.next_obs, steps.last))
+        value, _ = self._soft_value(state.actor, state.targets, next_obs, alpha, key)
+        return steps.return_ + steps.discount * value
+
+    def _target_entropy(self) -> Array:
+        given = self.target_entropy
+        return jnp.asarray(default_target_entropy(self.spec.action) if given is None else given, jnp.float32)
+
+
+class SACConfig(ActorCriticConfig):
+    """Configuration of SAC: `SACConfig().environment("Pendulum-v1").training(tau=0.01, n_step=3).build()`."""
+
+    algorithm_name = "SAC"
+    agent_class = SAC
+    exploration_types = ("StochasticSampling",)
+    defaults: ClassVar[dict[str, Any]] = {
+        "num_envs_per_worker": 1,
+        "rollout_fragment_length": 1,
+        "train_batch_size": 256,
+        "min_sample_timesteps_per_iteration": 1000,  # RLlib: 100
+        "model": {"fcnet_hiddens": [256, 256], "fcnet_activation": "relu"},
+        "replay_buffer_config": {"capacity": 1_000_000},
+        "exploration_config": {"type": "StochasticSampling"},
+    }

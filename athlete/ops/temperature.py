@@ -1,0 +1,45 @@
+"""How much entropy is worth: the temperature of soft actor-critics, and its own small optimisation."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import jax.numpy as jnp
+
+from athlete.core import Array
+from athlete.ops.gradient import AdamState, adam, adam_init
+from athlete.spaces import Discrete, Space
+
+
+class Temperature(NamedTuple):
+    """The temperature alpha, as its logarithm so that it stays positive."""
+
+    log_alpha: Array
+    optimizer: AdamState
+
+    def alpha(self) -> Array:
+        return jnp.exp(self.log_alpha)
+
+
+def temperature_init(alpha: Array) -> Temperature:
+    log_alpha = jnp.log(jnp.asarray(alpha, jnp.float32))
+    return Temperature(log_alpha, adam_init(log_alpha))
+
+
+def temperature_update(temperature: Temperature, entropy: Array, target: Array, learning_rate: Array) -> Temperature:
+    """One step towards a policy of `target` entropy, from samples or values of it, `[B]`.
+
+    Haarnoja et al. 2018 (arXiv:1812.05905), equation 18, in log alpha instead of alpha, so that the gradient does not
+    vanish with alpha: J = log alpha (entropy - target). A `learning_rate` of 0 holds alpha where it is.
+    """
+    gradient = jnp.mean(entropy) - target
+    log_alpha, optimizer, _ = adam(temperature.log_alpha, gradient, temperature.optimizer, learning_rate)
+    return Temperature(log_alpha, optimizer)
+
+
+def default_target_entropy(space: Space) -> float:
+    """-dim(A) where continuous (arXiv:1812.05905, appendix D), 0.98 log n for n actions (arXiv:1910.07207)."""
+    if isinstance(space, Discrete):
+        return 0.98 * math.log(space.n)
+    return -float(math.prod(space.shape))
