@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from athlete.algorithms.dqn import DQNConfig as DQNConfig
     from athlete.algorithms.ppo import PPOConfig as PPOConfig
+    from athlete.algorithms.td3 import TD3Config as TD3Config
     from athlete.config import AlgorithmConfig
 
 # Name -> module; the module has `<Name>Config`.
 ALGORITHMS: dict[str, str] = {
     "PPO": "athlete.algorithms.ppo",
     "DQN": "athlete.algorithms.dqn",
+    "TD3": "athlete.algorithms.td3",
 }
 
 
