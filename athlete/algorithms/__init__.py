@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from athlete.algorithms.dqn import DQNConfig as DQNConfig
     from athlete.algorithms.ppo import PPOConfig as PPOConfig
     from athlete.algorithms.sac import SACConfig as SACConfig
+    from athlete.algorithms.td3 import TD3Config as TD3Config
     from athlete.config import AlgorithmConfig
 
 # Name -> module; the module has `<Name>Config`.
@@ -17,6 +18,7 @@ ALGORITHMS: dict[str, str] = {
     "PPO": "athlete.algorithms.ppo",
     "DQN": "athlete.algorithms.dqn",
     "SAC": "athlete.algorithms.sac",
+    "TD3": "athlete.algorithms.td3",
 }
 
 

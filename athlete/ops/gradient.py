@@ -56,3 +56,10 @@ def adam(
     unbiased_square = square / (1.0 - 0.999**steps)
     vector = flatten(params) - learning_rate * unbiased_mean / (jnp.sqrt(unbiased_square) + epsilon)
     return unflatten(vector, params), AdamState(mean, square, count), norm
+
+
+def l2_penalized(gradients: Tree, params: Tree, coefficient: Array | None) -> Tree:
+    """The gradients with that of `coefficient` times half the squared weights of all matrices; None: as they are."""
+    if coefficient is None:
+        return gradients
+    return jax.tree.map(lambda g, w: g + coefficient * w if w.ndim > 1 else g, gradients, params)

@@ -1,0 +1,225 @@
+"""Twin Delayed Deep Deterministic policy gradient (Fujimoto et al. 2018, arXiv:1802.09477).
+
+DDPG (arXiv:1509.02971) with three cures for values that are too high, each of them a switch: the smaller of two
+critics is believed (equation 10, `twin_q`), targets are values of disturbed actions (equation 14,
+`smooth_target_policy`), and actor and target networks learn at every `policy_delay`-th update only (algorithm 1).
+With all three off it is DDPG as in `ddpg.py`; a test holds the two equal.
+
+Departures:
+
+- a truncated episode is bootstrapped from its true last observation; n-step returns (Sutton & Barto 2018, equation
+  7.1), prioritised replay, the Huber loss and a penalty on the weights are RLlib's options;
+- half the squared error is minimised, as by RLlib: with Adam only `l2_reg` and `grad_clip` can tell;
+- networks of [256, 256] units where the paper has [400, 300], as in its authors' later code.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, ClassVar, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from athlete.core import Agent, Array, Key, Memory, Model, Spec, Transition, Tree, hyper
+from athlete.exploration import ActingCarry, ActingView, Exploration, GaussianNoise, acting_outputs, action_distance
+from athlete.memory.replay import Replay
+from athlete.models.actors import actor_action, init_actor
+from athlete.models.critics import critic_values, init_critics
+from athlete.models.mlp import MLP
+from athlete.ops.features import features
+from athlete.ops.gradient import AdamState, adam, adam_init, l2_penalized
+from athlete.ops.returns import at_step, n_step_return
+from athlete.ops.schedule import Schedule, value_at
+from athlete.ops.values import huber, sync_target
+from athlete.replay_config import ActorCriticConfig, require_continuous
+from athlete.distributions import flat_action, shape_action
+from athlete.spaces import Box
+
+
+class TD3State(NamedTuple):
+    actor: Tree
+    critics: list[Tree]
+    target_actor: Tree
+    target_critics: list[Tree]
+    actor_optimizer: AdamState
+    critic_optimizer: AdamState  # its count is that of all updates
+    actor_metrics: Array  # [2], of the actor's last update: loss and norm of the gradient
+    since_sync: Array  # timesteps sampled since the targets were updated
+    stddev: Array  # of ParameterNoise; 0 without
+
+
+@hyper
+class TD3(Agent):
+    """Hyperparameters of TD3 under RLlib's names. Floats and schedules are traced, the rest shapes the program."""
+
+    actor_lr: float | Schedule = 1e-3
+    critic_lr: float | Schedule = 1e-3
+    gamma: float = 0.99
+    tau: float = 0.005  # how far the target networks move at each of their updates
+    twin_q: bool = True  # two critics, of which targets take the smaller value
+    policy_delay: int = 2  # updates of the critics for each one of the actor and of the target networks
+    smooth_target_policy: bool = True  # targets are values of disturbed actions
+    target_noise: float = 0.2  # standard deviation of that disturbance, actions being in [-1, 1]
+    target_noise_clip: float = 0.5  # its largest size
+    n_step: int = 1
+    use_huber: bool = False  # instead of the squared error
+    huber_threshold: float = 1.0  # the error from which it counts by its size
+    l2_reg: float | None = None  # penalty on half the squared weights of all networks; None: no penalty
+    grad_clip: float | None = None  # of the global norm, of the actor's and of the critics' gradient
+    target_network_update_freq: float = 0.0  # timesteps sampled at least between two updates of the targets
+    num_steps_sampled_before_learning_starts: int = 10_000  # timesteps
+    random_timesteps: int = 10_000  # uniformly random actions at the start
+    timesteps_per_update: float = 1.0
+    exploration: Exploration = GaussianNoise()
+    policy_model: Model = MLP((256, 256), "relu")
+    q_model: Model = MLP((256, 256), "relu")
+    memory: Memory = Replay()
+    updates: int = 1
+    spec: Spec = None  # type: ignore[assignment]  # known once bound
+
+    def bind(self, spec: Spec) -> TD3:
+        require_continuous("TD3", spec.action)
+        return dataclasses.replace(self, spec=spec)
+
+    def init(self, key: Key) -> TD3State:
+        actor_key, critics_key = jax.random.split(key)
+        actor = init_actor(self.policy_model, actor_key, self.spec.obs, self._box())
+        critics = init_critics(self.q_model, critics_key, self.spec.obs, self._box(), 2 if self.twin_q else 1)
+        return TD3State(
+            actor,
+            critics,
+            *jax.tree.map(jnp.copy, (actor, critics)),
+            *(adam_init(actor), adam_init(critics)),
+            *(jnp.zeros(2), jnp.zeros(()), self.exploration.initial()),
+        )
+
+    def view(self, state: TD3State, progress: Array) -> ActingView:
+        return ActingView(state.actor, self.exploration.level(progress), state.stddev)
+
+    def start(self, view: ActingView, rows: int, key: Key) -> ActingCarry:
+        return ActingCarry((), self.exploration.start(rows, self._box().low.size, key))
+
+    def act(
+        self, view: ActingView, carry: ActingCarry, obs: Tree, first: Array, key: Key, explore: bool = True
+    ) -> tuple:
+        obs = features(self.spec.obs, obs)
+        if not explore:
+            return shape_action(self.spec.action, self._policy(view.params, obs)), carry, ()
+        draw_key, noise_key = jax.random.split(key)
+        action, noise = acting_outputs(self.exploration, self._policy, view, carry.exploration, first, obs, draw_key)
+        action, noise = self.exploration.disturb(action, view.level, noise, first, noise_key)
+        return shape_action(self.spec.action, action), ActingCarry((), noise), ()
+
+    def update(self, state: TD3State, batch: Transition, key: Key, progress: Array) -> tuple[TD3State, dict]:
+        smooth_key, disturb_key = jax.random.split(key)
+        target = self._target(state, batch, smooth_key)
+        obs = features(self.spec.obs, jax.tree.map(lambda leaf: leaf[0], batch.obs))
+        action = flat_action(self.spec.action, batch.action[0])
+        weight = batch.extras["weight"][0] if "weight" in batch.extras else jnp.ones(target.shape)
+
+        def loss_of(critics: list[Tree]) -> tuple[Array, Array]:
+            values = critic_values(self.q_model, critics, obs, action)[..., 0]
+            return jnp.mean(weight * jnp.sum(self._penalty(values - target), axis=0)), values
+
+        (loss, values), gradients = jax.value_and_grad(loss_of, has_aux=True)(state.critics)
+        gradients = l2_penalized(gradients, state.critics, self.l2_reg)
+        lr = value_at(self.critic_lr, progress)
+        critics, optimizer, norm = adam(state.critics, gradients, state.critic_optimizer, lr, self.grad_clip)
+        state = state._replace(
+            critics=critics, critic_optimizer=optimizer, since_sync=state.since_sync + self.timesteps_per_update
+        )
+        state = self._delayed(state, obs, progress)
+        stddev = self.exploration.adapt(
+            self._policy, state.actor, state.stddev, obs, progress, disturb_key, action_distance
+        )
+        error = values - target
+        metrics = {
+            "critic_loss": loss,
+            "actor_loss": state.actor_metrics[0],
+            "mean_q": jnp.mean(values),
+            "mean_td_error": jnp.mean(error),
+            "critic_gnorm": norm,
+            "actor_gnorm": state.actor_metrics[1],
+            "cur_exploration": self.exploration.level(progress),
+            "td_error": jnp.mean(jnp.abs(error), axis=0),
+        }
+        return state._replace(stddev=stddev), metrics
+
+    def _box(self) -> Box:
+        assert isinstance(self.spec.action, Box)
+        return self.spec.action
+
+    def _policy(self, actor: Tree, obs: Array) -> Array:
+        return actor_action(self.policy_model, actor, obs)
+
+    def _penalty(self, error: Array) -> Array:
+        return huber(error, self.huber_threshold) if self.use_huber else 0.5 * error * error
+
+    def _target(self, state: TD3State, batch: Transition, key: Key) -> Array:
+        """`[B]`: what the critics should have said (equations 10 and 14)."""
+        steps = n_step_return(batch.reward, batch.terminated, batch.truncated, self.gamma)
+        next_obs = features(self.spec.obs, at_step(batch.next_obs, steps.last))
+        action = self._policy(state.target_actor, next_obs)
+        if self.smooth_target_policy:
+            noise = self.target_noise * jax.random.normal(key, action.shape)
+            noise = jnp.clip(noise, -self.target_noise_clip, self.target_noise_clip)
+            action = jnp.clip(action + noise, -1.0, 1.0)
+        values = critic_values(self.q_model, state.target_critics, next_obs, action)[..., 0]
+        return steps.return_ + steps.discount * jnp.min(values, axis=0)
+
+    def _delayed(self, state: TD3State, obs: Array, progress: Array) -> TD3State:
+        if self.policy_delay == 1:
+            return self._improve(state, obs, progress)
+        due = state.critic_optimizer.count % self.policy_delay == 0
+        return jax.lax.cond(due, self._improve, lambda state, *_: state, state, obs, progress)
+
+    def _improve(self, state: TD3State, obs: Array, progress: Array) -> TD3State:
+        """One step of the actor up the first critic's value (the deterministic policy gradient), and of the targets."""
+
+        def loss_of(actor: Tree) -> Array:
+            action = self._policy(actor, obs)
+            return -jnp.mean(critic_values(self.q_model, state.critics[:1], obs, action))
+
+        loss, gradients = jax.value_and_grad(loss_of)(state.actor)
+        gradients = l2_penalized(gradients, state.actor, self.l2_reg)
+        lr = value_at(self.actor_lr, progress)
+        actor, optimizer, norm = adam(state.actor, gradients, state.actor_optimizer, lr, self.grad_clip)
+        targets, since = sync_target(
+            (state.target_actor, state.target_critics),
+            (actor, state.critics),
+            self.tau,
+            state.since_sync,
+            self.target_network_update_freq,
+        )
+        return state._replace(
+            actor=actor,
+            target_actor=targets[0],
+            target_critics=targets[1],
+            actor_optimizer=optimizer,
+            actor_metrics=jnp.stack([loss, norm]),
+            since_sync=since,
+        )
+
+
+class TD3Config(ActorCriticConfig):
+    """Configuration of TD3: `TD3Config().environment("Pendulum-v1").training(actor_lr=3e-4).build()`."""
+
+    algorithm_name = "TD3"
+    agent_class = TD3
+    exploration_types = ("GaussianNoise", "OrnsteinUhlenbeckNoise", "ParameterNoise")
+    defaults: ClassVar[dict[str, Any]] = {
+        "num_envs_per_worker": 1,
+        "train_batch_size": 100,
+        "min_sample_timesteps_per_iteration": 1000,
+        "model": {"fcnet_hiddens": [256, 256], "fcnet_activation": "relu"},
+        "replay_buffer_config": {"type": "ReplayBuffer", "capacity": 1_000_000},
+        "exploration_config": {
+            "type": "GaussianNoise",
+            "stddev": 0.1,
+            "initial_scale": 1.0,
+            "final_scale": 1.0,
+            "scale_timesteps": 1,
+            "random_timesteps": 10_000,
+        },
+    }
