@@ -15,13 +15,15 @@ import jax
 import numpy as np
 
 from athlete.config import AlgorithmConfig
-from athlete.core import Run, Source, Spec, Tree
+from athlete.core import Agent, Run, Source, Spec, Tree
 from athlete.env.world import World, env_name, find_world
 from athlete.log import logger, set_level
 from athlete.loops.collect import spec_of
 from athlete.loops.compiling import compilations, set_up
 from athlete.loops.evaluate import Evaluation, evaluate_compiled, evaluate_hosted
+from athlete.loops.learn import transition_shapes
 from athlete.loops.train import CompiledTraining, HostedTraining, Progress, Training
+from athlete.memory.room import require_room
 from athlete.models.catalog import MODEL_DEFAULTS
 from athlete.policy import Policy
 from athlete.spaces import Box, Space
@@ -420,17 +422,24 @@ class Algorithm:
         config, world = self.config, self._world
         key = np.array([0, self.seed & 0xFFFFFFFF], np.uint32)
         if world.env is not None:
-            agent = config.make_agent(spec_of(world.env))
+            agent = self._make_agent(spec_of(world.env))
             return CompiledTraining(agent, world.env, config.rows(), config.fragment_length(), config.horizon(), key)
         if config.num_rollout_workers:
             logger.info("%d worker processes, one for each environment", config.rows())
         source = world.source(num_workers=config.num_rollout_workers, num_envs_per_worker=config.num_envs_per_worker)
         try:
-            agent = config.make_agent(source.spec)
+            agent = self._make_agent(source.spec)
             return HostedTraining(agent, source, config.fragment_length(), config.horizon(), key)
         except BaseException:
             source.close()
             raise
+
+    def _make_agent(self, spec: Spec) -> Agent:
+        """The agent; says how much memory its replay takes, and refuses where there is not so much."""
+        agent = self.config.make_agent(spec)
+        if agent.memory.keeps:
+            logger.info(require_room(agent.memory, transition_shapes(agent), self.config.rows()))
+        return agent
 
     def _check_environment(self) -> None:
         """Find what is wrong with an environment before training does."""

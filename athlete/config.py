@@ -75,7 +75,8 @@ RANGES: dict[str, tuple[float, float]] = {
     "tau": (0.0, 1.0),
     "sigma0": (0.0, math.inf),
     **dict.fromkeys(("actor_lr", "critic_lr", "l2_reg", "target_noise", "target_noise_clip"), (0.0, math.inf)),
-    **{"policy_delay": (1, math.inf), "huber_threshold": (0.0, math.inf)},
+    "policy_delay": (1, math.inf),
+    "huber_threshold": (0.0, math.inf),
     "target_network_update_freq": (0.0, math.inf),
     "num_steps_sampled_before_learning_starts": (0, math.inf),
 }

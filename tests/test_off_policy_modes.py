@@ -13,7 +13,8 @@ from athlete.loops.collect import spec_of
 from athlete.loops.learn import phases
 from athlete.loops.train import CompiledTraining
 from athlete.memory.prioritized import Prioritized
-from athlete.memory.replay import Replay, ring_take
+from athlete.memory.replay import Replay
+from athlete.memory.ring import ring_take
 from athlete.models.mlp import MLP
 from athlete.ops.random import wrap
 from athlete.ops.schedule import Schedule

@@ -22,6 +22,7 @@ import jax
 import jax.numpy as jnp
 
 from athlete.core import Agent, Array, Key, Memory, Model, Spec, Transition, Tree, hyper
+from athlete.distributions import flat_action, shape_action
 from athlete.exploration import ActingCarry, ActingView, Exploration, GaussianNoise, acting_outputs, action_distance
 from athlete.memory.replay import Replay
 from athlete.models.actors import actor_action, init_actor
@@ -33,7 +34,6 @@ from athlete.ops.returns import at_step, n_step_return
 from athlete.ops.schedule import Schedule, value_at
 from athlete.ops.values import huber, sync_target
 from athlete.replay_config import ActorCriticConfig, require_continuous
-from athlete.distributions import flat_action, shape_action
 from athlete.spaces import Box
 
 

@@ -11,8 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from athlete.core import Agent, Array, Env, Episodes, Key, Rows, Run, Transition, Tree, hyper
-from athlete.loops.collect import collect, reset_rows
+from athlete.loops.collect import collect, fresh_rows, reset_rows
 from athlete.ops.random import unwrap, wrap
+from athlete.spaces import zeros
 
 
 @hyper
@@ -96,6 +97,19 @@ def example_transition(agent: Agent, state: Tree, rows: Rows) -> Transition:
 
     shapes = jax.eval_shape(one, state, rows)
     return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape[1:], leaf.dtype), shapes)
+
+
+def transition_shapes(agent: Agent) -> Transition:
+    """What `Memory.init` will be given, as shapes: computes nothing and takes no memory."""
+
+    def one(data: Array) -> Transition:
+        key = wrap(data)
+        state = agent.init(key)
+        obs = jax.tree.map(jnp.asarray, zeros(agent.spec.obs, (1,)))
+        carry = agent.start(agent.view(state, jnp.zeros(())), 1, key)
+        return example_transition(agent, state, fresh_rows((), obs, carry, 1))
+
+    return jax.eval_shape(one, jax.ShapeDtypeStruct((2,), np.uint32))
 
 
 def fresh_store(agent: Agent, state: Tree, rows: Rows) -> Tree:
