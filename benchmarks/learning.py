@@ -5,13 +5,15 @@
 
 Each seed trains to the timesteps of the example's `stop`, however good it is before. It is then evaluated greedily
 over 20 episodes, or as many as its `evaluation_duration` says. Seeds that the manifest already has are not run again,
-so a stopped run goes on.
+and one that was stopped goes on from its last checkpoint (`benchmarks/.runs`, one every few minutes): on compiled
+environments to the same end, on Gymnasium with a new episode.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -20,10 +22,12 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from manifest import write_manifest
 
+from athlete.algorithm import Algorithm
 from athlete.algorithms import get_config_class
 from athlete.ops.statistics import interquartile_mean
 
 EPISODES = 20
+SECONDS_BETWEEN_CHECKPOINTS = 300
 
 
 def settings(arguments: argparse.Namespace) -> tuple[str, str, dict, int]:
@@ -43,20 +47,40 @@ def episodes_of(config: dict) -> int:
     return config.get("evaluation_duration", EPISODES)
 
 
-def train(algorithm: str, environment: str, config: dict, timesteps: int, seed: int) -> tuple[dict, float]:
-    """One seed: its curve and the mean of its greedy evaluation."""
+def train(
+    algorithm: str, environment: str, config: dict, timesteps: int, seed: int, folder: Path
+) -> tuple[dict, float]:
+    """One seed: its curve and the mean of its greedy evaluation. `folder` keeps what a stopped run goes on from."""
     build = get_config_class(algorithm).from_dict({**config, "env": environment, "seed": seed}).build
-    start = time.time()
     with build() as learner:
-        curve: dict = {"seed": seed, "timesteps": [], "episode_reward_mean": []}
-        result = {"timesteps_total": 0}
+        curve: dict = {"seed": seed, "timesteps": [], "episode_reward_mean": [], "seconds": 0.0}
+        if (folder / "checkpoint").exists():
+            learner.restore(folder / "checkpoint")
+            curve = json.loads((folder / f"curve-{learner.iteration}.json").read_text())
+        result = {"timesteps_total": curve["timesteps"][-1] if curve["timesteps"] else 0}
+        last = time.time()
         while result["timesteps_total"] < timesteps:
+            start = time.time()
             result = learner.train()
             curve["timesteps"].append(result["timesteps_total"])
             curve["episode_reward_mean"].append(round(result["episode_reward_mean"], 3))
+            curve["seconds"] = round(curve["seconds"] + time.time() - start, 2)
+            if time.time() - last > SECONDS_BETWEEN_CHECKPOINTS:
+                keep(learner, curve, folder)
+                last = time.time()
         measured = learner.evaluate(episodes=episodes_of(config))["evaluation"]["episode_reward_mean"]
-    curve["seconds"] = round(time.time() - start, 2)
+    shutil.rmtree(folder, ignore_errors=True)
     return curve, measured
+
+
+def keep(learner: Algorithm, curve: dict, folder: Path) -> None:
+    """A checkpoint and the curve up to it. The curve first: a checkpoint without one could not be used."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"curve-{learner.iteration}.json").write_text(json.dumps(curve))
+    learner.save(folder / "checkpoint")
+    for old in folder.glob("curve-*.json"):
+        if old.name != f"curve-{learner.iteration}.json":
+            old.unlink()
 
 
 def main() -> None:
@@ -78,7 +102,8 @@ def main() -> None:
     for seed in range(arguments.seeds):
         if seed in known:
             continue
-        curve, measured = train(algorithm, environment, config, timesteps, seed)
+        folder = Path(__file__).parent / ".runs" / f"{path.stem}-{seed}"
+        curve, measured = train(algorithm, environment, config, timesteps, seed, folder)
         done["curves"].append(curve)
         done["evaluation"].append(measured)
         print(f"{label} seed {seed}: greedy {measured:.2f}, {curve['seconds']} s", flush=True)
