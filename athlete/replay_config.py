@@ -14,6 +14,7 @@ REPLAY_SETTINGS: dict[str, Setting] = {
     "replay_buffer_config": Setting("training", {}, "dict"),
     "training_intensity": Setting("training", None, "number or None"),
     "store_buffer_in_checkpoints": Setting("training", True, "bool"),
+    "sample_async": Setting("rollouts", False, "bool"),
 }
 
 # RLlib's names of memories -> whether prioritised. Its multi-agent ones are the same with one agent.
@@ -164,6 +165,11 @@ class ReplayConfig(ExplorationConfig):
                 f"{title}: n_step={n_step} is longer than what one of {self.rows()} environments has in memory when "
                 f"learning starts ({min(each, warm_up // self.rows())} steps of capacity={capacity} and "
                 f"num_steps_sampled_before_learning_starts={warm_up})"
+            )
+        if self.sample_async and self.fragment_length() > 1:
+            raise ValueError(
+                f"{title}: sample_async=True updates while the environments take one step; "
+                f"it does not fit rollout_fragment_length={self.fragment_length()}, make that 1"
             )
         if self.updates() < 1:
             raise ValueError(

@@ -29,12 +29,19 @@ def assert_close(compiled: Any, hosted: Any, tolerance: float) -> None:
 
 
 def assert_modes_are_equal(
-    env: Env, agent: Agent, *, rows: int, length: int, iterations: int = 3, tolerance: float = 1e-5
+    env: Env,
+    agent: Agent,
+    *,
+    rows: int,
+    length: int,
+    iterations: int = 3,
+    tolerance: float = 1e-5,
+    sample_async: bool = False,
 ) -> None:
     """The compiled loop and the hosted one take the same steps from the same key and end in the same run."""
     agent = agent.bind(spec_of(env))
-    compiled = CompiledTraining(agent, env, rows, length, 500.0, KEY)
-    hosted = HostedTraining(agent, HostedEnv(env, rows), length, 500.0, KEY)
+    compiled = CompiledTraining(agent, env, rows, length, 500.0, KEY, sample_async)
+    hosted = HostedTraining(agent, HostedEnv(env, rows), length, 500.0, KEY, sample_async)
     begun = jax.device_get(compiled.run.state)
     assert_close(compiled.run.state, hosted.run.state, 1e-6)
     ended = 0

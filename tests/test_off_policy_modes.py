@@ -61,6 +61,11 @@ def test_a_memory_is_filled_and_learned_from_the_same_compiled_and_hosted(case):
     assert_modes_are_equal(env, agent, rows=rows, length=length, iterations=10 // length)
 
 
+def test_updating_while_the_environment_steps_is_the_same_compiled_and_hosted():
+    agent = DQN(memory=Prioritized(capacity=64, batch_size=8), random_timesteps=6, **SMALL)
+    assert_modes_are_equal(CARTPOLE, agent, rows=2, length=1, iterations=8, sample_async=True)
+
+
 # Algorithm -> environment and settings of a small training that is saved and restored in the middle.
 TRAININGS = {
     "DQN": (

@@ -32,11 +32,22 @@ class Report(NamedTuple):
 
 
 def learn(
-    agent: Agent, state: Tree, store: Tree, trajectory: Transition, key: Key, progress: Array
+    agent: Agent,
+    state: Tree,
+    store: Tree,
+    trajectory: Transition,
+    key: Key,
+    progress: Array,
+    sample_async: bool = False,
 ) -> tuple[Tree, Tree, dict]:
-    """Put a trajectory into memory and make the agent's `updates` on samples of it: state, store, mean metrics."""
-    store = agent.memory.add(store, trajectory)
-    return update(agent, state, store, trajectory, key, progress)
+    """Put a trajectory into memory and make the agent's `updates` on samples of it: state, store, mean metrics.
+
+    With `sample_async` the updates come first: they see what was there while the trajectory was collected.
+    """
+    if sample_async:
+        state, store, metrics = update(agent, state, store, trajectory, key, progress)
+        return state, agent.memory.add(store, trajectory), metrics
+    return update(agent, state, agent.memory.add(store, trajectory), trajectory, key, progress)
 
 
 def update(
@@ -127,7 +138,16 @@ def init_run(agent: Agent, env: Env, rows: int, key: Key, length: int) -> Run:
     return Run(state, store, first_rows, unwrap(run_key), jnp.zeros((), jnp.int32))
 
 
-def iterate(agent: Agent, env: Env, length: int, horizon: Array, run: Run, random: bool, learning: bool) -> tuple:
+def iterate(
+    agent: Agent,
+    env: Env,
+    length: int,
+    horizon: Array,
+    run: Run,
+    random: bool,
+    learning: bool,
+    sample_async: bool,
+) -> tuple[Run, Report]:
     """Collect `length` steps of every row and, where `learning`, learn from them: `(Run, Report)`."""
     rows = run.rows.first.shape[0]
     key, collect_key, learn_key = jax.random.split(wrap(run.key), 3)
@@ -135,7 +155,7 @@ def iterate(agent: Agent, env: Env, length: int, horizon: Array, run: Run, rando
     view = agent.view(run.state, progress)
     new_rows, trajectory, episodes = collect(agent, env, view, run.rows, collect_key, length, random)
     if learning:
-        state, store, metrics = learn(agent, run.state, run.store, trajectory, learn_key, progress)
+        state, store, metrics = learn(agent, run.state, run.store, trajectory, learn_key, progress, sample_async)
     else:
         state, store, metrics = run.state, agent.memory.add(run.store, trajectory), {}
     return Run(state, store, new_rows, unwrap(key), run.iteration + 1), Report(metrics, episodes)
@@ -150,6 +170,7 @@ def iterate_many(
     run: Run,
     random: bool = False,
     learning: bool = True,
+    sample_async: bool = False,
 ) -> tuple[Run, Report]:
     """`iterations` times `iterate`, as one scan; reports are stacked, `[iterations, ...]`.
 
@@ -157,7 +178,7 @@ def iterate_many(
     """
 
     def one_iteration(run: Run, _: None) -> tuple[Run, Report]:
-        run, report = iterate(agent, env, length, horizon, run, random, learning)
+        run, report = iterate(agent, env, length, horizon, run, random, learning, sample_async)
         return run, report._replace(metrics=as_metrics(report.metrics))
 
     return jax.lax.scan(one_iteration, run, None, length=iterations)

@@ -3,6 +3,10 @@
 The call puts the step into memory, updates where a trajectory is complete and chooses the next action; agent, memory
 and metrics never leave the device. The same steps with the same randomness as `loops/learn.iterate`; the tests hold
 the two equal. One environment, one step, one update is the everyday case, and a call's fixed cost decides it.
+
+With `sample_async` the update is a call of its own that runs while the environments step. It sees the memory as it was
+before that step: what a step waits for is then the longer of both, not their sum, and the newest transition comes into
+batches one step later.
 """
 
 from __future__ import annotations
@@ -116,6 +120,18 @@ def _go_on(
     return new._replace(chosen=chosen), to_packet(order._replace(metrics=metrics))
 
 
+@functools.partial(
+    jax.jit, static_argnames=("rows",), donate_argnames=("state", "store"), compiler_options=COMPILER_OPTIONS
+)
+def _learn(
+    agent: Agent, state: Tree, store: Tree, key: Array, iteration: Array, horizon: Array, rows: int
+) -> tuple[Tree, Tree, Metrics]:
+    """The updates of an iteration of one step, from memory as it is."""
+    learn_key = jax.random.split(wrap(key), 3)[2]
+    state, store, metrics = update(agent, state, store, None, learn_key, progress_of(iteration, rows, horizon))  # type: ignore[arg-type]
+    return state, store, as_metrics(metrics)
+
+
 def _transition(chosen: Chosen, outcome: Outcome) -> Transition:
     return Transition(
         chosen.obs,
@@ -133,8 +149,9 @@ def _transition(chosen: Chosen, outcome: Outcome) -> Transition:
 class Stepper:
     """Takes an agent with a memory through a source, call by call."""
 
-    def __init__(self, agent: Agent, source: Source, length: int, horizon: Array):
+    def __init__(self, agent: Agent, source: Source, length: int, horizon: Array, sample_async: bool = False):
         self.agent, self.source, self.length, self.horizon = agent, source, length, horizon
+        self.sample_async = sample_async
         self._live: Live | None = None
         self._order: Order | None = None
         self._returns = np.zeros(source.rows, np.float32)  # of the running episodes
@@ -163,16 +180,14 @@ class Stepper:
         seconds = {"env_step": 0.0, "learn_and_act": 0.0}
         for last, learning, random in self._calls(planned):
             start = time.perf_counter()
+            found = self._learn_meanwhile() if learning and self.sample_async else None
             outcome, episodes = self._step()
             stepped = time.perf_counter()
-            assert self._live is not None
-            self._live, packet = _go_on(
-                self.agent, self._live, to_packet(outcome), self.horizon, self.length, last, learning, random
-            )
-            self._order = order = fetch(packet)
-            if learning and last:
-                names = order.metrics.names
-                measured.append(order.metrics.values)
+            self._order = order = self._go_on(outcome, last, learning and not self.sample_async, random)
+            if learning:
+                metrics = order.metrics if found is None else found
+                names = metrics.names
+                measured.append(np.asarray(metrics.values))
             steps.append(episodes)
             seconds["env_step"] += stepped - start
             seconds["learn_and_act"] += time.perf_counter() - stepped
@@ -198,6 +213,23 @@ class Stepper:
                 last = step == self.length - 1
                 after = following if last else phase
                 yield last, phase.learning and last, after.random if after is not None else False
+
+    def _learn_meanwhile(self) -> Metrics:
+        """Start an iteration's updates, and do not wait for them."""
+        live = self._live
+        assert live is not None
+        state, store, metrics = _learn(
+            self.agent, live.state, live.store, live.key, live.iteration, self.horizon, self.source.rows
+        )
+        self._live = live._replace(state=state, store=store)
+        return metrics
+
+    def _go_on(self, outcome: Outcome, last: bool, learning: bool, random: bool) -> Order:
+        assert self._live is not None
+        self._live, packet = _go_on(
+            self.agent, self._live, to_packet(outcome), self.horizon, self.length, last, learning, random
+        )
+        return fetch(packet)
 
     def _step(self) -> tuple[Outcome, Episodes]:
         """Step all rows with the actions that were chosen, and reset those that are done."""

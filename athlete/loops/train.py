@@ -18,7 +18,7 @@ from athlete.loops.stepwise import Stepper
 _init = jax.jit(init_run, static_argnames=("rows", "length"), compiler_options=RUN_ONCE_OPTIONS)
 _iterate = jax.jit(
     iterate_many,
-    static_argnames=("length", "iterations", "random", "learning"),
+    static_argnames=("length", "iterations", "random", "learning", "sample_async"),
     donate_argnames=("run",),
     compiler_options=COMPILER_OPTIONS,
 )
@@ -67,13 +67,25 @@ class Training(Protocol):
 
 
 class CompiledTraining:
-    """Collecting and learning in one program, where the environment is JAX too."""
+    """Collecting and learning in one program, where the environment is JAX too.
 
-    def __init__(self, agent: Agent, env: Env, rows: int, length: int, horizon: float, key: Array):
+    `sample_async` is the order of the hosted loop of that name: updates come before what was just collected is added.
+    """
+
+    def __init__(
+        self,
+        agent: Agent,
+        env: Env,
+        rows: int,
+        length: int,
+        horizon: float,
+        key: Array,
+        sample_async: bool = False,
+    ):
         # Python floats would be sent to the device at every call: put them there once.
         self.agent: Agent = jax.tree.map(_on_device, agent)
         self.env: Env = jax.tree.map(_on_device, env)
-        self.rows, self.length = rows, length
+        self.rows, self.length, self.sample_async = rows, length, sample_async
         self._horizon = _on_device(horizon)
         arguments = {"rows": rows, "key": key, "length": length}
         self._shapes = _init.trace(self.agent, self.env, **arguments).out_info
@@ -116,6 +128,7 @@ class CompiledTraining:
             "horizon": self._horizon,
             "random": random,
             "learning": learning,
+            "sample_async": self.sample_async,
         }
         if self._run is None:
             _iterate.lower(self.agent, self.env, **arguments, run=self._shapes).compile()
@@ -132,14 +145,21 @@ class CompiledTraining:
 
 
 class HostedTraining:
-    """Environments stepped from the host, in this process or in workers; acting and learning compiled."""
+    """Environments stepped from the host, in this process or in workers; acting and learning compiled.
 
-    def __init__(self, agent: Agent, source: Source, length: int, horizon: float, key: Array):
+    With `sample_async` an agent with a memory updates while its environments step: see `loops/stepwise.py`.
+    """
+
+    def __init__(
+        self, agent: Agent, source: Source, length: int, horizon: float, key: Array, sample_async: bool = False
+    ):
         self.agent: Agent = jax.tree.map(_on_device, agent)
         self.source = source
         self.rows, self.length = source.rows, length
         self._horizon = _on_device(horizon)
-        self._stepper = Stepper(self.agent, source, length, self._horizon) if self.agent.memory.keeps else None
+        self._stepper: Stepper | None = None
+        if self.agent.memory.keeps:
+            self._stepper = Stepper(self.agent, source, length, self._horizon, sample_async)
         self._run: Run = init_hosted_run(self.agent, source, key, length)
         self.memory_since = 0
 
