@@ -6,8 +6,10 @@ Everything else is written in these. Time is axis 0 and rows (parallel environme
 from __future__ import annotations
 
 import dataclasses
+import operator
 import types
 import typing
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple, TypeVar
 
 import jax
@@ -31,6 +33,31 @@ def _is_traced(hint: Any) -> bool:
     return False
 
 
+def _getter(names: list[str]) -> Callable[[Any], tuple]:
+    """The values of these attributes as a tuple. `attrgetter`, since jit asks for them in every call."""
+    return operator.attrgetter(*names) if len(names) > 1 else lambda self: tuple([getattr(self, x) for x in names])
+
+
+def _register(cls: Any, traced: list[str], static: list[str]) -> None:
+    """Make instances of a dataclass pytrees.
+
+    By hand, since the structures that `jax.tree_util.register_dataclass` gives compare equal for two classes whose
+    static fields agree: now and then jit took the program of one class for the other (JAX 0.10.2).
+    """
+    children, meta = _getter(traced), _getter(static)
+    keys = [jax.tree_util.GetAttrKey(name) for name in traced]
+
+    def unflatten(aux: tuple, leaves: Iterable) -> Any:
+        return cls(**dict(zip(static, aux, strict=True)), **dict(zip(traced, leaves, strict=True)))
+
+    jax.tree_util.register_pytree_with_keys(
+        cls,
+        lambda self: (tuple(zip(keys, children(self), strict=True)), meta(self)),
+        unflatten,
+        lambda self: (children(self), meta(self)),
+    )
+
+
 @typing.dataclass_transform(frozen_default=True)
 def hyper(cls: _Class) -> _Class:
     """Make a class a frozen dataclass whose floats are traced and whose every other field is static.
@@ -45,7 +72,7 @@ def hyper(cls: _Class) -> _Class:
     names = [field.name for field in dataclasses.fields(data_class)]
     traced = [name for name in names if _is_traced(hints[name])]
     static = [name for name in names if name not in traced]
-    jax.tree_util.register_dataclass(data_class, data_fields=traced, meta_fields=static)
+    _register(data_class, traced, static)
     data_class.__hyper__ = True
     return data_class
 

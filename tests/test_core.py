@@ -49,6 +49,28 @@ def test_new_numbers_share_a_program_and_new_shapes_do_not():
     assert jax.tree.structure(Outer()) == jax.tree.structure(Outer(rate=9.0)) != jax.tree.structure(Outer(flag=False))
 
 
+@hyper
+class One:
+    number: float = 1.0
+    name: str = "same"
+
+
+@hyper
+class Other:
+    number: float = 1.0
+    name: str = "same"
+
+
+def test_classes_with_the_same_fields_do_not_share_a_program():
+    assert jax.tree.structure(One()) != jax.tree.structure(Other())
+    assert jax.tree.structure((Inner(), One())) != jax.tree.structure((Inner(), Other()))
+
+
+def test_leaves_are_named_by_their_fields():
+    paths = [jax.tree_util.keystr(path) for path, _ in jax.tree.leaves_with_path(Outer())]
+    assert paths == [".rate", ".inner.weight", ".pair[0]", ".pair[1]"]
+
+
 def test_numbers_can_be_mapped_over():
     many = dataclasses.replace(Outer(), rate=np.array([1.0, 2.0], np.float32))
     axes = dataclasses.replace(jax.tree.map(lambda _: None, Outer()), rate=0)
