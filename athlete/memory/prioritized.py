@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from athlete.core import Array, Key, Memory, Transition, Tree, hyper
 from athlete.memory.ring import Ring, ring_add, ring_init, ring_take, slots_of
-from athlete.ops.priorities import tree_find, tree_get, tree_init, tree_set
+from athlete.ops.priorities import tree_find, tree_init, tree_set
 from athlete.ops.schedule import Schedule, value_at
 
 
@@ -58,8 +58,7 @@ class Prioritized(Memory):
     def sample(self, store: PrioritizedRing, trajectory: Transition, key: Key, progress: Array) -> Transition:
         rows = store.ring.packed.table.shape[1]
         strata = (jnp.arange(self.batch_size) + jax.random.uniform(key, (self.batch_size,))) / self.batch_size
-        leaf = tree_find(store.tree, strata)
-        priority = tree_get(store.tree, leaf)
+        leaf, priority = tree_find(store.tree, strata)
         # N and the sum of all priorities are the same for all weights: dividing by the largest cancels them.
         weight = (priority / jnp.min(priority)) ** -value_at(self.beta, progress)
         batch = ring_take(store.ring, leaf // rows, leaf % rows, self.window)
