@@ -35,7 +35,7 @@ def tree_set(levels: list[Array], leaf: Array, priority: Array) -> list[Array]:
 
 
 def tree_find(levels: list[Array], uniform: Array) -> tuple[Array, Array]:
-    """Leaves `[n]` and their priorities `[n]` for `uniform` `[n]` in [0, 1]: each leaf in proportion to its priority, never one of 0.
+    """Leaves `[n]` and their priorities `[n]` for `uniform` `[n]` in [0, 1]: in proportion to priority, never of 0.
 
     Leaves lie side by side on a line, each as long as its priority; the one under `uniform` of the line is found level
     by level from the root, and its place within each node is made relative to what that node's children really add up
