@@ -10,7 +10,7 @@ from athlete.ops.tree import NARROW
 
 
 def stream(steps: int, rows: int, seed: int = 0, ends: float = 0.3) -> Transition:
-    """`[steps, rows, ...]` of all kinds of leaves, narrow and wide; `ends`: the share of steps that end one."""
+    """`[steps, rows, ...]` of all kinds of leaves, narrow and wide; a share `ends` of the steps end episodes."""
     random = np.random.default_rng(seed)
     number = np.arange(steps * rows, dtype=np.int32).reshape(steps, rows)
     terminated, truncated = random.random((2, steps, rows)) < ends / 2

@@ -9,6 +9,7 @@ import pytest
 from memory_streams import assert_same_bits, example_of, stream, trajectories, windows
 
 from athlete.memory.replay import Replay
+from athlete.memory.room import store_bytes
 from athlete.ops.random import wrap
 
 # capacity, rows, unroll, window; the second holds 4 slots a row more than it was asked for, to keep unrolls whole
@@ -71,6 +72,25 @@ def test_windows_run_across_both_kinds_of_an_episodes_end():
         inside = np.asarray(ended[0] & batch.first[1])
         assert inside.any()
         np.testing.assert_array_equal(np.diff(np.asarray(batch.action)[:, inside], axis=0), 1)
+
+
+def test_kept_carries_are_those_before_each_step_of_a_window():
+    memory = Replay(capacity=24, batch_size=100, window=4, unroll=2, keep_carry=True)
+    transitions = stream(40, 2)
+    add, sample = programs(memory)
+    store = empty(memory, transitions)
+    for trajectory in trajectories(transitions, 2):
+        store = add(store, trajectory)
+    batch = sample(store, 1)
+    step, row = np.divmod(np.asarray(batch.action)[0] - 2**24, 2)
+    assert_same_bits(batch, windows(transitions, step, row, 4))
+    np.testing.assert_array_equal(batch.carry[0, :, 0], transitions.carry[step, row, 0])  # what a sequence begins with
+
+
+def test_kept_carries_cost_their_bytes_at_every_timestep():
+    example = example_of(stream(1, 1))._replace(carry=(np.zeros(256, np.float32), np.zeros(256, np.float32)))
+    without, with_carry = (store_bytes(Replay(capacity=1000, keep_carry=kept), example, 1) for kept in (False, True))
+    assert with_carry - without == (1000 + 1) * 2 * 256 * 4  # and once as an example
 
 
 @pytest.mark.parametrize(("capacity", "rows", "unroll", "window"), SIZES)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from athlete.core import Array, Key, Memory, Transition, Tree, hyper
 from athlete.memory.ring import Ring, ring_add, ring_init, ring_take, slots_of
-from athlete.ops.priorities import tree_find, tree_get, tree_init, tree_set
+from athlete.ops.priorities import tree_find, tree_init, tree_set
 from athlete.ops.schedule import Schedule, value_at
 
 
@@ -36,11 +36,14 @@ class Prioritized(Memory):
     batch_size: int = 32  # windows
     window: int = 1
     unroll: int = 1  # steps that each row adds at once
-    keep_carry: bool = False  # store recurrent states too
+    keep_carry: bool = False
+    stack_axis: int | None = None
 
     def init(self, example: Transition, rows: int) -> PrioritizedRing:
         slots = slots_of(self.capacity, rows, self.unroll, self.window)
-        return PrioritizedRing(ring_init(self._kept(example), slots, rows), tree_init(slots * rows), jnp.ones(()))
+        ring = ring_init(self._kept(example), slots, rows, self.stack_axis, self.window + self.unroll)
+        # The leaf behind the last window's is always 0: a place for writes that are to do nothing.
+        return PrioritizedRing(ring, tree_init(slots * rows + 1), jnp.ones(()))
 
     def add(self, store: PrioritizedRing, trajectory: Transition) -> PrioritizedRing:
         slots, rows = store.ring.packed.table.shape[:2]
@@ -52,17 +55,28 @@ class Prioritized(Memory):
         complete = there & (offset <= length - self.window)
         leaf = slot[:, None] * rows + jnp.arange(rows)
         priority = jnp.broadcast_to(jnp.where(complete, store.largest, 0.0)[:, None], leaf.shape)
-        tree = tree_set(store.tree, leaf.reshape(-1), priority.reshape(-1))
-        return PrioritizedRing(ring_add(store.ring, self._kept(trajectory)), tree, store.largest)
+        ring = ring_add(store.ring, self._kept(trajectory), self.stack_axis)
+        if ring.frames is not None:
+            forgotten = self._forgotten(ring, length)
+            leaf = jnp.concatenate([leaf, forgotten])
+            priority = jnp.concatenate([priority, jnp.zeros(forgotten.shape)])
+        return PrioritizedRing(ring, tree_set(store.tree, leaf.reshape(-1), priority.reshape(-1)), store.largest)
+
+    def _forgotten(self, ring: Ring, length: int) -> Array:
+        """Leaves `[n, rows]` behind the oldest whole window: those that the last `length` steps may have forgotten."""
+        assert ring.frames is not None and self.stack_axis is not None
+        slots, rows = ring.packed.table.shape[:2]
+        age = ring.frames.kept + 1 + jnp.arange(length * (1 + ring.frames.example.shape[self.stack_axis]))[:, None]
+        leaf = (ring.cursor - age) % slots * rows + jnp.arange(rows)
+        return jnp.where(age <= slots, leaf, slots * rows)
 
     def sample(self, store: PrioritizedRing, trajectory: Transition, key: Key, progress: Array) -> Transition:
         rows = store.ring.packed.table.shape[1]
         strata = (jnp.arange(self.batch_size) + jax.random.uniform(key, (self.batch_size,))) / self.batch_size
-        leaf = tree_find(store.tree, strata)
-        priority = tree_get(store.tree, leaf)
+        leaf, priority = tree_find(store.tree, strata)
         # N and the sum of all priorities are the same for all weights: dividing by the largest cancels them.
         weight = (priority / jnp.min(priority)) ** -value_at(self.beta, progress)
-        batch = ring_take(store.ring, leaf // rows, leaf % rows, self.window)
+        batch = ring_take(store.ring, leaf // rows, leaf % rows, self.window, self.stack_axis)
         return batch._replace(extras=dict(batch.extras) | {"weight": weight[None], "leaf": leaf[None]})
 
     def feedback(self, store: PrioritizedRing, batch: Transition, metrics: Tree) -> PrioritizedRing:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import jax
-
 from athlete.core import Array, Key, Memory, Transition, hyper
-from athlete.memory.ring import Ring, ring_add, ring_init, ring_take, slots_of
+from athlete.memory.ring import Ring, ring_add, ring_draw, ring_init, ring_take, slots_of
 
 
 @hyper
@@ -15,26 +13,29 @@ class Replay(Memory):
     A window may run across the end of an episode: whoever reads it stops there (`ops.returns.n_step_return`). It is
     consecutive in its row and never joins the newest step to the oldest. Each row must have added `window` steps
     before the first sample; until then there is no window to give, and what comes is made of zeros.
+
+    Where observations are stacks of frames, `stack_axis` says which of their axes is the stack, and each frame is
+    stored once (`memory.frames`): Gymnasium's FrameStackObservation has it at 0, others at -1. It must be a true
+    stack, of which every step of an episode drops the first frame and adds one at the end.
     """
 
     capacity: int = 50_000  # timesteps of all rows together
     batch_size: int = 32  # windows
     window: int = 1
     unroll: int = 1  # steps that each row adds at once
-    keep_carry: bool = False  # store recurrent states too
+    keep_carry: bool = False  # store recurrent states too, one for each timestep: 2 kB of an LSTM of 256
+    stack_axis: int | None = None  # the axis of observations that is a stack of frames
 
     def init(self, example: Transition, rows: int) -> Ring:
-        return ring_init(self._kept(example), slots_of(self.capacity, rows, self.unroll, self.window), rows)
+        slots = slots_of(self.capacity, rows, self.unroll, self.window)
+        return ring_init(self._kept(example), slots, rows, self.stack_axis, self.window + self.unroll)
 
     def add(self, store: Ring, trajectory: Transition) -> Ring:
-        return ring_add(store, self._kept(trajectory))
+        return ring_add(store, self._kept(trajectory), self.stack_axis)
 
     def sample(self, store: Ring, trajectory: Transition, key: Key, progress: Array) -> Transition:
-        slots, rows = store.packed.table.shape[:2]
-        windows = (store.filled - self.window + 1) * rows
-        drawn = jax.random.randint(key, (self.batch_size,), 0, windows)  # in the order of age, the oldest first
-        slot = (store.cursor - store.filled + drawn // rows) % slots
-        return ring_take(store, slot, drawn % rows, self.window)
+        slot, row = ring_draw(store, key, self.batch_size, self.window)
+        return ring_take(store, slot, row, self.window, self.stack_axis)
 
     def _kept(self, trajectory: Transition) -> Transition:
         return trajectory if self.keep_carry else trajectory._replace(carry=())

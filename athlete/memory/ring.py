@@ -7,7 +7,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from athlete.core import Array, Transition
+from athlete.core import Array, Key, Transition
+from athlete.memory.frames import Frames, frames_add, frames_gone, frames_init, frames_take
 from athlete.ops.tree import Packed, pack, unpack
 
 
@@ -18,6 +19,7 @@ class Ring(NamedTuple):
     example: Transition  # of zeros, without leading axes: how to unpack
     cursor: Array  # int32, the slot that is written next
     filled: Array  # int32, slots written so far, at most all
+    frames: Frames | None = None  # where observations are stacks; `obs` then points to them
 
 
 def slots_of(capacity: int, rows: int, unroll: int, window: int) -> int:
@@ -38,15 +40,23 @@ def slots_of(capacity: int, rows: int, unroll: int, window: int) -> int:
     return slots
 
 
-def ring_init(example: Transition, slots: int, rows: int) -> Ring:
-    """An empty ring for transitions like `example`, one of one row. Its memory is taken here, all at once."""
+def ring_init(example: Transition, slots: int, rows: int, stack_axis: int | None = None, at_least: int = 1) -> Ring:
+    """An empty ring for transitions like `example`, one of one row. Its memory is taken here, all at once.
+
+    With a `stack_axis`, that of the stack of frames in an observation, each frame is stored once, and there is room
+    for those of `at_least` steps whatever their episodes. Raises ValueError where observations have no such axis.
+    """
+    frames = None
+    if stack_axis is not None:
+        frames = frames_init(example.obs, slots, rows, stack_axis, at_least)
+        example = example._replace(obs=jnp.zeros((), jnp.int32), next_obs=())
     shapes = jax.eval_shape(lambda example: pack(_lead(example), leading=2), example)
     packed = jax.tree.map(lambda leaf: jnp.zeros((slots, rows, *leaf.shape[2:]), leaf.dtype), shapes)
     example = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), example)
-    return Ring(packed, example, jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32))
+    return Ring(packed, example, jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32), frames)
 
 
-def ring_add(ring: Ring, trajectory: Transition) -> Ring:
+def ring_add(ring: Ring, trajectory: Transition, stack_axis: int | None = None) -> Ring:
     """Write a trajectory `[T, B, ...]` in place. Raises ValueError where T does not divide the number of slots.
 
     The cursor then is a multiple of T, so no write runs over the ring's seam, as long as all trajectories have the
@@ -56,20 +66,61 @@ def ring_add(ring: Ring, trajectory: Transition) -> Ring:
     slots = ring.packed.table.shape[0]
     if slots % length:
         raise ValueError(f"replay memory: {length} steps at once do not divide its {slots}; set unroll={length}")
+    frames = ring.frames
+    if frames is not None and stack_axis is not None:
+        frames, pointer = frames_add(frames, trajectory, stack_axis)
+        trajectory = trajectory._replace(obs=pointer, next_obs=())
     packed = jax.tree.map(
         lambda old, new: jax.lax.dynamic_update_slice_in_dim(old, new, ring.cursor, axis=0),
         ring.packed,
         pack(trajectory, leading=2),
     )
     cursor = (ring.cursor + length) % slots
-    return Ring(packed, ring.example, cursor, jnp.minimum(ring.filled + length, slots))
+    ring = Ring(packed, ring.example, cursor, jnp.minimum(ring.filled + length, slots), frames)
+    return ring if stack_axis is None else _forget(ring, length, stack_axis)
 
 
-def ring_take(ring: Ring, slot: Array, row: Array, length: int) -> Transition:
+def _forget(ring: Ring, length: int, stack_axis: int) -> Ring:
+    """Of the steps kept, leave out those whose frames the last `length` steps have written over."""
+    frames = ring.frames
+    assert frames is not None
+    slots, rows = ring.packed.table.shape[:2]
+    kept = jnp.minimum(frames.kept + length, slots)
+    # A step has a frame of its own at least: no more steps are lost than frames have come.
+    age = jnp.arange(length * (1 + frames.example.shape[stack_axis]))[:, None]
+    slot = (ring.cursor - kept + age) % slots
+    pointer = _take(ring, slot, jnp.arange(rows)).obs
+    gone = (age < kept) & frames_gone(frames, pointer, stack_axis)
+    return ring._replace(frames=frames._replace(kept=kept - jnp.sum(gone, axis=0, dtype=jnp.int32)))
+
+
+def ring_draw(ring: Ring, key: Key, batch_size: int, window: int) -> tuple[Array, Array]:
+    """Slots and rows `[batch_size]` in which whole windows begin, each of them as likely as the other."""
+    slots, rows = ring.packed.table.shape[:2]
+    if ring.frames is None:
+        drawn = jax.random.randint(key, (batch_size,), 0, (ring.filled - window + 1) * rows)
+        return (ring.cursor - ring.filled + drawn // rows) % slots, drawn % rows
+    kept = ring.frames.kept
+    ends = jnp.cumsum(jnp.maximum(kept - window + 1, 0))
+    drawn = jax.random.randint(key, (batch_size,), 0, ends[-1])
+    row = jnp.minimum(jnp.sum(drawn[:, None] >= ends, axis=-1), rows - 1)
+    later = ends[row] - drawn  # windows of the row that are not older
+    return (ring.cursor - window + 1 - later) % slots, row
+
+
+def ring_take(ring: Ring, slot: Array, row: Array, length: int, stack_axis: int | None = None) -> Transition:
     """Windows of consecutive steps `[length, N, ...]`, of rows `row` `[N]`, beginning in slots `slot` `[N]`."""
     slots = ring.packed.table.shape[0]
-    steps = (slot[None] + jnp.arange(length)[:, None]) % slots
-    taken = jax.tree.map(lambda leaf: leaf.at[steps, row[None]].get(mode="promise_in_bounds"), ring.packed)
+    taken = _take(ring, (slot[None] + jnp.arange(length)[:, None]) % slots, row)
+    if ring.frames is None or stack_axis is None:
+        return taken
+    obs, next_obs = frames_take(ring.frames, taken.obs, row, stack_axis)
+    return taken._replace(obs=obs, next_obs=next_obs)
+
+
+def _take(ring: Ring, slot: Array, row: Array) -> Transition:
+    """What stands in slots `[length, N]` of rows `[N]`."""
+    taken = jax.tree.map(lambda leaf: leaf.at[slot, row[None]].get(mode="promise_in_bounds"), ring.packed)
     return unpack(taken, jax.eval_shape(_lead, ring.example), leading=2)
 
 

@@ -34,27 +34,20 @@ def tree_set(levels: list[Array], leaf: Array, priority: Array) -> list[Array]:
     return new
 
 
-def tree_get(levels: list[Array], leaf: Array) -> Array:
-    """The priorities of leaves `[n]`."""
-    return levels[0].at[leaf // WIDTH, leaf % WIDTH].get(mode="promise_in_bounds")
-
-
-def tree_total(levels: list[Array]) -> Array:
-    """The sum of all priorities."""
-    return _sums(levels[-1])[0]
-
-
-def tree_find(levels: list[Array], uniform: Array) -> Array:
-    """Leaves `[n]` for `uniform` `[n]` in [0, 1]: each leaf in proportion to its priority, never one of 0.
+def tree_find(levels: list[Array], uniform: Array) -> tuple[Array, Array]:
+    """Leaves `[n]` and their priorities `[n]` for `uniform` `[n]` in [0, 1]: in proportion to priority, never of 0.
 
     Leaves lie side by side on a line, each as long as its priority; the one under `uniform` of the line is found level
     by level from the root, and its place within each node is made relative to what that node's children really add up
     to, so that rounding never leads out of a node. Places are 2^-24 of the line apart: shares smaller than that are
     right on average only. Leaf 0 where all priorities are 0.
+
+    The priorities are what the search read, not a second look: one that nothing orders before the next change of the
+    tree would make the compiler copy the tree.
     """
     upto = jnp.triu(jnp.ones((WIDTH, WIDTH)))  # x @ upto are running sums
     order = jnp.arange(WIDTH)
-    node = jnp.zeros(uniform.shape, jnp.int32)
+    node, length = jnp.zeros(uniform.shape, jnp.int32), jnp.zeros((*uniform.shape, 1))
     for level in reversed(levels):
         children = level.at[node].get(mode="promise_in_bounds")  # [n, 32]
         ends = jnp.dot(children, upto, precision=jax.lax.Precision.HIGHEST)
@@ -67,7 +60,7 @@ def tree_find(levels: list[Array], uniform: Array) -> Array:
         start = jnp.take_along_axis(ends, child, axis=-1) - length
         uniform = jnp.clip((position - start) / length, 0.0, 1.0)[:, 0]
         node = node * WIDTH + child[:, 0]
-    return node
+    return node, length[:, 0]
 
 
 def _sums(nodes: Array) -> Array:
