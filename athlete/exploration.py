@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from athlete.core import ActingCarry, Array, Key, Tree, hyper
 from athlete.ops.random import wrap
 from athlete.ops.schedule import Schedule, value_at
-from athlete.ops.tree import where
+from athlete.ops.tree import flatten, unflatten, where
 
 __all__ = [
     "ActingCarry",
@@ -30,6 +30,7 @@ __all__ = [
     "acting_outputs",
     "action_distance",
     "disturbed",
+    "explored_action",
     "greedy",
     "softmax_distance",
 ]
@@ -124,7 +125,8 @@ class GaussianNoise(Exploration):
 class OrnsteinUhlenbeckNoise(Exploration):
     """Noise that drifts (Uhlenbeck & Ornstein 1930; Lillicrap et al. 2016, arXiv:1509.02971, section 7).
 
-    x <- x - theta x + sigma N(0, 1), from 0 at each episode's start; `base_scale` times a scale times x is added.
+    x <- x - theta x + sigma N(0, 1), from 0 at each episode's start; what is added is `base_scale` times a scale
+    times x of the action's whole range, as in RLlib.
     """
 
     theta: float = 0.15
@@ -141,7 +143,7 @@ class OrnsteinUhlenbeckNoise(Exploration):
     def disturb(self, action: Array, level: Array, carry: Array, first: Array, key: Key) -> tuple[Array, Array]:
         drift = where(first, jnp.zeros_like(carry), carry)
         drift = drift - self.theta * drift + self.sigma * jax.random.normal(key, action.shape)
-        return jnp.clip(action + level * drift, -1.0, 1.0), drift
+        return jnp.clip(action + 2.0 * level * drift, -1.0, 1.0), drift  # actions range over 2
 
 
 @hyper
@@ -207,10 +209,8 @@ def greedy(values: Array) -> Array:
 
 def disturbed(params: Tree, stddev: Array, key: Key) -> Tree:
     """Parameters with independent normal noise of `stddev` on each."""
-    leaves, structure = jax.tree.flatten(params)
-    keys = jax.random.split(key, len(leaves))
-    noisy = [leaf + stddev * jax.random.normal(keys[i], leaf.shape) for i, leaf in enumerate(leaves)]
-    return jax.tree.unflatten(structure, noisy)
+    vector = flatten(params)
+    return unflatten(vector + stddev * jax.random.normal(key, vector.shape), params)
 
 
 class ActingView(NamedTuple):
@@ -243,3 +243,19 @@ def acting_outputs(
         return forward(params, jax.tree.map(lambda leaf: leaf[None], obs))[0]
 
     return jax.vmap(one_row)(keys, obs), keys
+
+
+def explored_action(
+    exploration: Exploration,
+    policy: Callable[[Tree, Tree], Array],
+    view: ActingView,
+    carry: ActingCarry,
+    first: Array,
+    obs: Tree,
+    key: Key,
+) -> tuple[Array, ActingCarry]:
+    """What a deterministic `policy(params, obs)` `[B, n]` in [-1, 1] becomes with noise on parameters or actions."""
+    draw_key, noise_key = jax.random.split(key)
+    action, noise = acting_outputs(exploration, policy, view, carry.exploration, first, obs, draw_key)
+    action, noise = exploration.disturb(action, view.level, noise, first, noise_key)
+    return action, ActingCarry((), noise)

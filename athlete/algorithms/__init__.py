@@ -7,6 +7,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from athlete.algorithms.ddpg import DDPGConfig as DDPGConfig
     from athlete.algorithms.dqn import DQNConfig as DQNConfig
     from athlete.algorithms.ppo import PPOConfig as PPOConfig
     from athlete.algorithms.sac import SACConfig as SACConfig
@@ -18,6 +19,7 @@ ALGORITHMS: dict[str, str] = {
     "PPO": "athlete.algorithms.ppo",
     "DQN": "athlete.algorithms.dqn",
     "SAC": "athlete.algorithms.sac",
+    "DDPG": "athlete.algorithms.ddpg",
     "TD3": "athlete.algorithms.td3",
 }
 
