@@ -27,7 +27,7 @@ NAMES = ["hosted-dqn", "hosted-sac", "compiled-dqn", "utd"]
 UPDATES = [1, 2, 4]
 # PyTorch's thread that waits for another one spins. Products of DQN's size lose by sharing; those of SAC win a third on
 # two idle cores and lose most of their speed on busy ones, so that both numbers play.
-SAC_THREADS = {"sb3 (1 thread)": "1", "sb3 (2 threads)": "2"}
+SAC_THREADS = [1, 2]
 
 
 class Match(NamedTuple):
@@ -61,33 +61,35 @@ def compiled_dqn() -> Match:
     return Match("compiled DQN on CartPole", mine, rivals, {"sb3": 20.0})
 
 
-def sac_rivals(*more: str) -> dict[str, list[str]]:
-    torch_ones = {name: rival("sb3", "SAC", "--threads", threads, *more) for name, threads in SAC_THREADS.items()}
+def sac_rivals(threads: list[int], *more: str) -> dict[str, list[str]]:
+    torch_ones = {f"sb3 ({number} threads)": rival("sb3", "SAC", "--threads", str(number), *more) for number in threads}
     return {**torch_ones, "sbx": rival("sbx", "SAC", *more)}
 
 
-def hosted_sac() -> Match:
-    to_reach = {**dict.fromkeys(SAC_THREADS, 2.0), "sbx": 1.2}
-    return Match("hosted SAC on Pendulum", ours("SAC"), sac_rivals(), to_reach, of_sac=True)
+def hosted_sac(threads: list[int]) -> Match:
+    rivals = sac_rivals(threads)
+    to_reach = {name: 1.2 if name == "sbx" else 2.0 for name in rivals}
+    return Match("hosted SAC on Pendulum", ours("SAC"), rivals, to_reach, of_sac=True)
 
 
-def updates_to_data(updates: int) -> Match:
+def updates_to_data(threads: list[int], updates: int) -> Match:
     timesteps = ["--timesteps", str(200 // updates)]
     mine = ours("SAC", "--updates", str(updates), *timesteps)
-    rivals = sac_rivals("--gradient-steps", str(updates), *timesteps)
+    rivals = sac_rivals(threads, "--gradient-steps", str(updates), *timesteps)
     return Match(f"hosted SAC on Pendulum, updates a step: {updates}", mine, rivals, {}, updates, of_sac=True)
 
 
-def chosen(names: list[str]) -> list[Match]:
+def chosen(names: list[str], threads: list[int]) -> list[Match]:
+    """The matches of these names, in the order of `NAMES`; Stable-Baselines3's SAC once with each number of threads."""
     matches = []
     if "hosted-dqn" in names:
         matches.append(hosted_dqn())
     if "hosted-sac" in names:
-        matches.append(hosted_sac())
+        matches.append(hosted_sac(threads))
     if "compiled-dqn" in names:
         matches.append(compiled_dqn())
     if "utd" in names:
-        matches += [updates_to_data(updates) for updates in UPDATES]
+        matches += [updates_to_data(threads, updates) for updates in UPDATES]
     return matches
 
 
@@ -152,11 +154,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", nargs="+", choices=NAMES, default=NAMES, help="all by default")
+    parser.add_argument(
+        "--sac-threads", type=int, nargs="+", default=SAC_THREADS, help="PyTorch's threads in Stable-Baselines3's SAC"
+    )
     parser.add_argument("--json", help="write figures and circumstances to this file")
     arguments = parser.parse_args()
     warn_if_busy()
 
-    matches = chosen(arguments.only)
+    matches = chosen(arguments.only, arguments.sac_threads)
     floor = sac_floor() if any(match.of_sac for match in matches) else None
     figures = []
     for match in matches:

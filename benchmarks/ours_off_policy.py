@@ -16,7 +16,7 @@ import time
 from typing import Any
 
 TIMESTEPS = {"DQN": 4_000, "SAC": 500}  # of one repeat
-LEARNING_STARTS = {"DQN": 1_000, "SAC": 100}
+LEARNING_STARTS = {"DQN": 1_000, "SAC": 256}
 
 
 def dqn_config() -> Any:
@@ -59,11 +59,9 @@ def sac_config(updates: int) -> Any:
         .training(
             train_batch_size=256,
             training_intensity=256 * updates,  # transitions learned from for each one sampled
-            optimization={
-                "actor_learning_rate": 1e-3,
-                "critic_learning_rate": 1e-3,
-                "entropy_learning_rate": 1e-3,
-            },
+            actor_lr=1e-3,
+            critic_lr=1e-3,
+            alpha_lr=1e-3,
             gamma=0.99,
             tau=0.005,
             n_step=1,

@@ -21,9 +21,9 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 ENVIRONMENTS = {"DQN": "CartPole-v1", "SAC": "Pendulum-v1"}
-WARM_UP = {"DQN": 2_000, "SAC": 300}  # learning has started, everything is compiled, epsilon has reached its end
+WARM_UP = {"DQN": 2_000, "SAC": 400}  # learning has started, everything is compiled, epsilon has reached its end
 TIMESTEPS = {"DQN": 1_000, "SAC": 200}  # of one repeat, some seconds
-LEARNING_STARTS = {"DQN": 1_000, "SAC": 100}
+LEARNING_STARTS = {"DQN": 1_000, "SAC": 256}
 
 
 class Clock(BaseCallback):
