@@ -32,6 +32,7 @@ MEMORY_SETTINGS: dict[str, Any] = {
     "prioritized_replay_alpha": 0.6,
     "prioritized_replay_beta": 0.4,  # a number or a schedule
     "prioritized_replay_eps": 1e-6,
+    "stack_axis": None,  # the axis of observations that is a stack of frames: each frame is then stored once
 }
 MEMORY_SPELLINGS = {"alpha": "prioritized_replay_alpha", "beta": "prioritized_replay_beta"}
 
@@ -193,6 +194,7 @@ class ReplayConfig(ExplorationConfig):
             "batch_size": self.train_batch_size,
             "window": self.get("n_step") or 1,
             "unroll": length,
+            "stack_axis": settings["stack_axis"],
         }
         if not MEMORIES[settings["type"]]:
             return Replay(**shape)
@@ -293,6 +295,11 @@ def checked_memory(given: Mapping[str, Any]) -> dict[str, Any]:
         near = difflib.get_close_matches(str(kind), MEMORIES, n=1)
         raise ValueError(f"{where}={{'type': {kind!r}}}: there are {', '.join(near or MEMORIES)}")
     _require_count(settings, "capacity", 1, where)
+    axis = settings["stack_axis"]
+    if axis is not None and (not isinstance(axis, int) or isinstance(axis, bool)):
+        raise ValueError(
+            f"{where}={{'stack_axis': {axis!r}}}: expected the number of an axis, such as 0 or -1, or None"
+        )
     _require_number(settings, "prioritized_replay_alpha", where)
     _require_number(settings, "prioritized_replay_eps", where)
     if not _is_schedule(settings["prioritized_replay_beta"]):
