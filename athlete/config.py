@@ -97,7 +97,7 @@ def _is_count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
-def _is_schedule(value: Any) -> bool:
+def is_schedule(value: Any) -> bool:
     """Whether `value` is `[[timestep, value], ...]` with finite numbers and timesteps that increase from 0 or later."""
     if not isinstance(value, list | tuple) or not value:
         return False
@@ -127,7 +127,7 @@ _VALUE_CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
         lambda value: value == "auto" or (_is_count(value) and value > 0),
         "a whole number of at least 1, or 'auto'",
     ),
-    "schedule": (_is_schedule, SCHEDULE_FORM),
+    "schedule": (is_schedule, SCHEDULE_FORM),
 }
 
 
@@ -153,7 +153,7 @@ def _check_field(name: str, hint: Any, value: Any) -> str | None:
         return None if "NoneType" in names else "a value, not None"
     low, high = RANGES.get(name, (-math.inf, math.inf))
     bounds = _describe_range(low, high)
-    if "Schedule" in names and _is_schedule(value):
+    if "Schedule" in names and is_schedule(value):
         return None if all(low <= number <= high for _, number in value) else f"values {bounds}"
     if "float" in names:
         scheduled = f" or a schedule {SCHEDULE_FORM}" if "Schedule" in names else ""
@@ -433,7 +433,7 @@ class AlgorithmConfig:
 
     def _schedules(self) -> dict[str, Any]:
         """Field -> `[[timestep, value], ...]`, from `name_schedule` settings and from values given as schedules."""
-        found = {name: self._values[name] for name in self._agent_defaults() if _is_schedule(self._values[name])}
+        found = {name: self._values[name] for name in self._agent_defaults() if is_schedule(self._values[name])}
         for name in ("lr", "entropy_coeff"):
             if self._values.get(f"{name}_schedule") is not None:
                 found[name] = self._values[f"{name}_schedule"]
@@ -503,7 +503,7 @@ class AlgorithmConfig:
         setting = self._setting(name)
         if setting is None:
             expected = _check_field(name, hints[name], value)
-        elif scheduled != name and scheduled in hints and _is_schedule(value):
+        elif scheduled != name and scheduled in hints and is_schedule(value):
             expected = _check_field(scheduled, hints[scheduled], value)
         else:
             expected = check_setting(setting.kind, value)

@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from athlete.config import AlgorithmConfig, Setting, _is_schedule
+from athlete.config import AlgorithmConfig, Setting, is_schedule
 
 EXPLORATION_SETTINGS: dict[str, Setting] = {"exploration_config": Setting("exploration", {}, "dict")}
 REPLAY_SETTINGS: dict[str, Setting] = {
@@ -133,7 +133,7 @@ class ReplayConfig(ExplorationConfig):
 
     def all_schedules(self) -> list[Any]:
         beta = self._memory()["prioritized_replay_beta"]
-        return super().all_schedules() + ([beta] if _is_schedule(beta) else [])
+        return super().all_schedules() + ([beta] if is_schedule(beta) else [])
 
     def agent_parts(self) -> dict[str, Any]:
         length, updates = self.fragment_length(), self.updates()
@@ -201,7 +201,7 @@ class ReplayConfig(ExplorationConfig):
         beta = settings["prioritized_replay_beta"]
         return Prioritized(
             alpha=settings["prioritized_replay_alpha"],
-            beta=from_timesteps(beta, self.horizon()) if _is_schedule(beta) else beta,
+            beta=from_timesteps(beta, self.horizon()) if is_schedule(beta) else beta,
             epsilon=settings["prioritized_replay_eps"],
             **shape,
         )
@@ -302,7 +302,7 @@ def checked_memory(given: Mapping[str, Any]) -> dict[str, Any]:
         )
     _require_number(settings, "prioritized_replay_alpha", where)
     _require_number(settings, "prioritized_replay_eps", where)
-    if not _is_schedule(settings["prioritized_replay_beta"]):
+    if not is_schedule(settings["prioritized_replay_beta"]):
         _require_number(settings, "prioritized_replay_beta", where)
     return settings
 
@@ -320,7 +320,7 @@ def checked_exploration(given: Mapping[str, Any], title: str, types: tuple[str, 
     for name in settings:
         if name.endswith("_timesteps"):
             _require_count(settings, name, 0, where)
-        elif name != "type" and not (name == "temperature" and _is_schedule(settings[name])):
+        elif name != "type" and not (name == "temperature" and is_schedule(settings[name])):
             _require_number(settings, name, where)
     return settings
 
@@ -352,7 +352,7 @@ def _level_points(settings: Mapping[str, Any]) -> list[list[float]] | None:
     elif "scale_timesteps" in settings:
         start, end = settings["initial_scale"], settings["final_scale"]
         begin, length = settings["random_timesteps"], settings["scale_timesteps"]
-    elif _is_schedule(settings.get("temperature")):
+    elif is_schedule(settings.get("temperature")):
         return settings["temperature"]
     else:
         return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -236,7 +237,7 @@ def test_actor_and_targets_learn_at_every_policy_delay_th_update_only():
             differs(a.online.actor, b.online.actor),
             differs(a.target, b.target),
         )
-        for a, b in zip(states, states[1:], strict=False)
+        for a, b in itertools.pairwise(states)
     ]
     assert changes == [(True, False, False), (True, False, False), (True, True, True)] * 2
     assert [int(state.actor_optimizer.count) for state in states] == [0, 0, 0, 1, 1, 1, 2]
