@@ -109,7 +109,7 @@ class SoftQ(Exploration):
 
 @hyper
 class GaussianNoise(Exploration):
-    """Independent normal noise at every step, of standard deviation `stddev` times a scale; actions are in [-1, 1]."""
+    """Independent normal noise at every step: `stddev` times a scale, on actions in [-1, 1]."""
 
     stddev: float = 0.1
     scale: float | Schedule = 1.0
