@@ -370,6 +370,23 @@ def test_the_example_of_a_jax_environment_runs_whole(
     assert (tmp_path / "episode_000.mp4").exists()
 
 
+def test_the_example_of_learning_from_replay_runs_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    example = load(ROOT / "examples" / "replay.py")
+    make_config = example.make_config
+    small = {"model": {"fcnet_hiddens": [8]}, "train_batch_size": 8, "min_sample_timesteps_per_iteration": 200}
+    small |= {"num_steps_sampled_before_learning_starts": 200, "exploration_config": {"random_timesteps": 100}}
+    small["evaluation_duration"] = 2
+    monkeypatch.setattr(example, "make_config", lambda: make_config().update_from_dict(small))
+    monkeypatch.setattr("sys.argv", ["replay.py", "--timesteps", "800", "--folder", str(tmp_path)])
+    example.main()
+    printed = capsys.readouterr().out
+    assert re.findall(r"^ *(\d+) steps", printed, re.M) == ["400", "600", "800"]
+    assert (tmp_path / "checkpoint_000001" / "manifest.json").exists()
+    assert (tmp_path / "episode_000.mp4").exists()
+
+
 @pytest.mark.parametrize("notebook", sorted((ROOT / "examples" / "notebooks").glob("*.ipynb")), ids=name_of)
 def test_notebooks_are_kept_without_outputs_and_their_contents_lead_somewhere(notebook: Path) -> None:
     cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
