@@ -147,8 +147,7 @@ def check_setting(kind: str, value: Any) -> str | None:
 
 def _check_field(name: str, hint: Any, value: Any) -> str | None:
     """None if `value` fits an agent's field of annotation `hint`, else what was expected."""
-    parts = typing.get_args(hint) or (hint,)
-    names = {getattr(part, "__name__", str(part)) for part in parts}
+    parts, names = typing.get_args(hint), _type_names(hint)
     if value is None:
         return None if "NoneType" in names else "a value, not None"
     low, high = RANGES.get(name, (-math.inf, math.inf))
@@ -167,6 +166,11 @@ def _check_field(name: str, hint: Any, value: Any) -> str | None:
         whole = isinstance(value, int) and not isinstance(value, bool)
         return None if whole and low <= value <= high else f"a whole number {bounds}"
     return None
+
+
+def _type_names(hint: Any) -> set[str]:
+    """What an annotation names: `float | None` is float and NoneType."""
+    return {getattr(part, "__name__", str(part)) for part in typing.get_args(hint) or (hint,)}
 
 
 def _describe_range(low: float, high: float) -> str:
@@ -500,6 +504,11 @@ class AlgorithmConfig:
         if is_search(value):
             return
         scheduled = name.removesuffix("_schedule")
+        if scheduled != name and hints and scheduled not in hints and value is not None:
+            own = ", ".join(
+                field for field in hints if field in self._values and "Schedule" in _type_names(hints[field])
+            )
+            raise ValueError(f"{where}: {self._title()} has no {scheduled!r}; of its own, {own} may be schedules")
         setting = self._setting(name)
         if setting is None:
             expected = _check_field(name, hints[name], value)

@@ -144,6 +144,7 @@ class ReplayConfig(ExplorationConfig):
 
     def validate(self) -> None:
         super().validate()
+        self._refuse_recurrent_models()
         title, batch, memory = self._title(), self.train_batch_size, self._memory()
         warm_up, capacity = self.num_steps_sampled_before_learning_starts, memory["capacity"]
         if batch > warm_up:
@@ -178,6 +179,16 @@ class ReplayConfig(ExplorationConfig):
                 f"train_batch_size={batch} for {self.rows() * self.fragment_length()} timesteps sampled; "
                 f"make rollout_fragment_length at least {self._shortest_fragment()}"
             )
+
+    def _refuse_recurrent_models(self) -> None:
+        from athlete.models.catalog import is_recurrent
+
+        for name, model in self.model_parts().items():
+            if is_recurrent(model):
+                raise ValueError(
+                    f"{self._title()}: {name} is recurrent ({type(model).__name__}), and what it remembers is not in "
+                    "the replay memory; take a feed-forward network, or PPO, which learns from whole sequences"
+                )
 
     def _shortest_fragment(self) -> int:
         assert self.training_intensity

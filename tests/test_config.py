@@ -145,6 +145,15 @@ def test_what_cannot_be_is_an_error_at_the_call(section, settings, message):
     assert config.to_dict() == before
 
 
+def test_a_schedule_of_what_an_algorithm_does_not_have_is_an_error_at_the_call():
+    from athlete.algorithms.sac import SACConfig
+
+    message = r"training\(lr_schedule=.*SAC has no 'lr'; of its own, actor_lr, critic_lr, alpha_lr may be schedules"
+    with pytest.raises(ValueError, match=message):
+        SACConfig().training(lr_schedule=[[0, 1e-3], [1000, 0.0]])
+    assert SACConfig().training(lr_schedule=None).lr_schedule is None
+
+
 def test_an_error_leaves_nothing_of_its_call_behind():
     config = PPOConfig()
     with pytest.raises(ValueError, match="gama"):

@@ -23,6 +23,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from athlete.algorithms import ALGORITHMS, get_config_class
+
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
 SNIPPET = re.compile(r'--8<-- "([^":]+)(?::([\w-]+))?"')
@@ -134,32 +136,108 @@ def test_links_and_snippets_lead_to_what_exists(page: Path) -> None:
 
 def rows(page: str) -> list[tuple[list[str], list[str]]]:
     """The rows of all tables of a page: the code in the first cell, and all cells."""
+    return rows_of((ROOT / "docs" / page).read_text(encoding="utf-8"))
+
+
+def rows_of(text: str) -> list[tuple[list[str], list[str]]]:
     found = []
-    for line in (ROOT / "docs" / page).read_text(encoding="utf-8").splitlines():
+    for line in text.splitlines():
         cells = [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
         if cells and (names := re.findall(r"`([^`]+)`", cells[0])):
             found.append((names, cells))
     return found
 
 
-def defaults(page: str) -> dict[str, str]:
-    """Setting -> its cell of defaults."""
-    return {names[0]: cells[1] for names, cells in rows(page) if len(cells) == 3 and len(names) == 1}
+def section(page: str, heading: str) -> str:
+    """What stands under a heading, up to the next one that is not below it."""
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+    found = re.search(rf"^(#+) {re.escape(heading)}$\n", text, re.M)
+    assert found is not None, f"{page} has no heading {heading!r}"
+    rest = text[found.end() :]
+    end = re.search(rf"^#{{1,{len(found[1])}}} ", rest, re.M)
+    return rest[: end.start()] if end else rest
 
 
-def test_the_configuration_page_has_every_setting_with_its_default() -> None:
-    from athlete.algorithms.ppo import PPOConfig
+def defaults(page: str, heading: str) -> dict[str, str]:
+    """Setting -> its cell of defaults, for the tables under a heading."""
+    found = {}
+    for names, cells in rows_of(section(page, heading)):
+        if len(cells) == 3 and len(names) == 1:
+            assert names[0] not in found, f"{names[0]} stands twice under {heading!r}"
+            found[names[0]] = cells[1]
+    return found
+
+
+def as_cells(values: dict[str, Any]) -> dict[str, str]:
+    return {name: f"`{value!r}`" for name, value in values.items()}
+
+
+def test_the_configuration_page_has_every_common_setting_with_its_default() -> None:
     from athlete.config import SETTINGS
     from athlete.models.catalog import MODEL_DEFAULTS
 
-    ppo = PPOConfig().to_dict()
+    common = {name: setting.default for name, setting in SETTINGS.items()}
+    assert defaults("configuration.md", "Settings that every algorithm has") == as_cells(common)
+    assert defaults("configuration.md", "The network") == as_cells(MODEL_DEFAULTS)
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_the_configuration_page_has_every_algorithms_settings_and_where_its_defaults_differ(algorithm: str) -> None:
+    from athlete.config import SETTINGS
+
+    config = get_config_class(algorithm)
+    common = {name: setting.default for name, setting in (SETTINGS | config.more_settings).items()}
     expected = {}
-    for name, setting in SETTINGS.items():
-        own = f" (PPO: `{ppo[name]!r}`)" if ppo[name] != setting.default else ""
-        expected[name] = f"`{setting.default!r}`{own}"
-    expected |= {name: f"`{value!r}`" for name, value in ppo.items() if name not in SETTINGS}
-    expected |= {name: f"`{value!r}`" for name, value in MODEL_DEFAULTS.items()}
-    assert defaults("configuration.md") == expected
+    for name, value in config().to_dict().items():
+        if name not in common or value != common[name]:
+            expected[name] = value
+    assert defaults("configuration.md", algorithm) == as_cells(expected)
+
+
+def test_the_configuration_page_has_the_settings_of_learning_from_replay() -> None:
+    from athlete.config import SETTINGS
+
+    shared: dict[str, Any] = {}
+    for algorithm in ALGORITHMS:
+        config = get_config_class(algorithm)
+        shared |= {name: setting.default for name, setting in config.more_settings.items() if name not in SETTINGS}
+    introduction = section("configuration.md", "Algorithms that learn from replay").partition("\n### ")[0]
+    assert {names[0]: cells[1] for names, cells in rows_of(introduction)} == as_cells(shared)
+
+
+def test_the_replay_page_has_every_key_of_the_memory_and_of_exploration() -> None:
+    from athlete.replay_config import EXPLORATIONS, MEMORY_SETTINGS
+
+    assert defaults("replay.md", "The memory") == as_cells(MEMORY_SETTINGS)
+    explorations = {}
+    for names, cells in rows_of(section("replay.md", "Exploration")):
+        if len(cells) == 3:
+            explorations[names[0]] = re.findall(r"`([^`]+)`", cells[1])
+    assert explorations == {
+        kind: [f"{name}={value!r}" for name, value in settings.items()] for kind, settings in EXPLORATIONS.items()
+    }
+
+
+def test_the_replay_page_has_every_algorithms_exploration_types() -> None:
+    types = {}
+    for names, cells in rows_of(section("replay.md", "Exploration")):
+        if len(cells) == 2:
+            types |= dict.fromkeys(names, tuple(re.findall(r"`([^`]+)`", cells[1])))
+    expected = {name: getattr(get_config_class(name), "exploration_types", ()) for name in ALGORITHMS}
+    assert types == {name: found for name, found in expected.items() if found}
+
+
+def test_the_pages_of_algorithms_name_all_of_them() -> None:
+    from athlete.replay_config import ReplayConfig
+
+    listed = [names[0] for names, cells in rows("algorithms/index.md") if len(cells) == 4]
+    assert sorted(listed) == sorted(ALGORITHMS)
+    chosen = {
+        name
+        for _, cells in rows_of(section("replay.md", "Which algorithm"))
+        for name in re.findall(r"`(\w+)`", cells[1])
+    }
+    assert chosen == {name for name in ALGORITHMS if issubclass(get_config_class(name), ReplayConfig)}
 
 
 def test_what_the_ppo_page_calls_off_by_default_is_off() -> None:
@@ -197,17 +275,56 @@ def test_the_rllib_page_has_every_other_spelling_and_every_setting_without_effec
     assert ignored == IGNORED
 
 
+LEARNER = "info/learner/default_policy/learner_stats/"
+
+
 def test_the_results_page_has_every_key_and_no_other() -> None:
-    from athlete.algorithms.ppo import PPOConfig
     from athlete.record.results import flatten
 
-    small = PPOConfig().environment("CartPole-v1").evaluation(evaluation_interval=1, evaluation_duration=1)
+    small = {"env": "CartPole-v1", "evaluation_interval": 1, "evaluation_duration": 1}
+    hosted = {**small, "backend": "gymnasium", "train_batch_size": 16}
+    replay = {**hosted, "min_sample_timesteps_per_iteration": 4, "num_steps_sampled_before_learning_starts": 16}
     keys: set[str] = set()
-    for config in (small, small.copy().environment(backend="gymnasium").training(train_batch_size=16)):
-        with config.build() as algo:
-            keys |= flatten(algo.train()).keys()
+    for algorithm, settings in [("PPO", small), ("PPO", hosted), ("DQN", replay)]:
+        with get_config_class(algorithm).from_dict(settings).build() as algo:
+            found = flatten(algo.train()).keys()
+        keys |= {key for key in found if algorithm == "PPO" or not key.startswith(LEARNER)}
     documented = {names[0] for names, cells in rows("results.md") if len(cells) == 2}
     assert documented == keys
+
+
+@pytest.mark.parametrize("algorithm", [name for name in ALGORITHMS if name != "PPO"])
+def test_the_results_page_has_what_an_algorithm_tells_of_its_learning(algorithm: str) -> None:
+    table = [(names[0], cells[1].split(", ")) for names, cells in rows("results.md") if len(cells) == 3]
+    assert {name for name, algorithms in table if algorithm in algorithms} == metrics_of(algorithm)
+
+
+def metrics_of(algorithm: str) -> set[str]:
+    """The names of the scalars that an update gives. Computes nothing."""
+    import jax
+    import jax.numpy as jnp
+
+    from athlete import spaces
+    from athlete.core import Agent, Spec
+    from athlete.loops.learn import transition_shapes
+    from athlete.ops.random import wrap
+
+    config = get_config_class(algorithm)()
+
+    def one_update(agent: Agent) -> dict:
+        key, shapes = wrap(jnp.zeros(2, jnp.uint32)), transition_shapes(agent)
+        lead = (config.fragment_length(), config.rows())
+        trajectory = jax.tree.map(lambda leaf: jnp.zeros((*lead, *leaf.shape), leaf.dtype), shapes)
+        store = agent.memory.init(jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes), config.rows())
+        batch = agent.memory.sample(store, trajectory, key, jnp.zeros(()))
+        return agent.update(agent.init(key), batch, key, jnp.zeros(()))[1]
+
+    for action in (spaces.Discrete(2), spaces.Box(-1.0, 1.0, (2,))):
+        with contextlib.suppress(ValueError):
+            agent = config.make_agent(Spec(spaces.Box(-1.0, 1.0, (3,)), action))
+            break
+    found = jax.eval_shape(lambda: one_update(agent))
+    return {name for name, metric in found.items() if metric.shape == ()}
 
 
 def test_commands_in_the_documentation_exist_with_their_options() -> None:
@@ -250,6 +367,23 @@ def test_the_example_of_a_jax_environment_runs_whole(
     *_, first, second = capsys.readouterr().out.splitlines()
     compiled = [line.split()[-1] for line in (first, second)]
     assert compiled[0] == compiled[1], "the second gravity compiled something"
+    assert (tmp_path / "episode_000.mp4").exists()
+
+
+def test_the_example_of_learning_from_replay_runs_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    example = load(ROOT / "examples" / "replay.py")
+    make_config = example.make_config
+    small = {"model": {"fcnet_hiddens": [8]}, "train_batch_size": 8, "min_sample_timesteps_per_iteration": 200}
+    small |= {"num_steps_sampled_before_learning_starts": 200, "exploration_config": {"random_timesteps": 100}}
+    small["evaluation_duration"] = 2
+    monkeypatch.setattr(example, "make_config", lambda: make_config().update_from_dict(small))
+    monkeypatch.setattr("sys.argv", ["replay.py", "--timesteps", "800", "--folder", str(tmp_path)])
+    example.main()
+    printed = capsys.readouterr().out
+    assert re.findall(r"^ *(\d+) steps", printed, re.M) == ["400", "600", "800"]
+    assert (tmp_path / "checkpoint_000001" / "manifest.json").exists()
     assert (tmp_path / "episode_000.mp4").exists()
 
 
