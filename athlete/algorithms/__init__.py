@@ -10,9 +10,9 @@ if TYPE_CHECKING:
     from athlete.algorithms.ddpg import DDPGConfig as DDPGConfig
     from athlete.algorithms.dqn import DQNConfig as DQNConfig
     from athlete.algorithms.ppo import PPOConfig as PPOConfig
+    from athlete.algorithms.qrdqn import QRDQNConfig as QRDQNConfig
     from athlete.algorithms.sac import SACConfig as SACConfig
     from athlete.algorithms.td3 import TD3Config as TD3Config
-    from athlete.algorithms.qrdqn import QRDQNConfig as QRDQNConfig
     from athlete.config import AlgorithmConfig
 
 # Name -> module; the module has `<Name>Config`.

@@ -81,7 +81,7 @@ class QRDQN(Agent):
 
     def act(self, view: ActingView, carry: Tree, obs: Tree, first: Array, key: Key, explore: bool = True) -> tuple:
         values = jnp.mean(self._quantiles(view.params, features(self.spec.obs, obs)), axis=-1)
-        return self.exploration.choose(values, view.level, key) if explore else greedy(values), carry, ()
+        return self.exploration.choose(values, view.level, key) if explore else greedy(values), carry, {}
 
     def update(self, state: QRDQNState, batch: Transition, key: Key, progress: Array) -> tuple[QRDQNState, dict]:
         target = self._target(state, batch)
