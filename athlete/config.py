@@ -72,6 +72,8 @@ RANGES: dict[str, tuple[float, float]] = {
     "adam_epsilon": (0.0, math.inf),
     "n_step": (1, math.inf),
     "num_atoms": (1, math.inf),
+    "num_quantiles": (1, math.inf),
+    "kappa": (1e-6, math.inf),
     "tau": (0.0, 1.0),
     "sigma0": (0.0, math.inf),
     **dict.fromkeys(("actor_lr", "critic_lr", "l2_reg", "target_noise", "target_noise_clip"), (0.0, math.inf)),

@@ -215,11 +215,11 @@ def disturbed(params: Tree, stddev: Array, key: Key) -> Tree:
 
 
 class ActingView(NamedTuple):
-    """What acts: parameters, the exploration's level, and the parameter noise's standard deviation (0 without)."""
+    """What acts: parameters, the exploration's level, and the standard deviation of parameter noise, if there is."""
 
     params: Tree
     level: Array
-    stddev: Array
+    stddev: Tree = ()
 
 
 def acting_outputs(
