@@ -10,6 +10,7 @@ from athlete.algorithms import get_config_class
 from athlete.algorithms.ddpg import DDPG
 from athlete.algorithms.dqn import DQN
 from athlete.algorithms.td3 import TD3
+from athlete.algorithms.redq import REDQ
 from athlete.exploration import EpsilonGreedy, ParameterNoise
 from athlete.loops.collect import spec_of
 from athlete.loops.learn import phases
@@ -72,6 +73,22 @@ CASES = {
         TD3(exploration=ParameterNoise(), memory=Replay(64, 8, unroll=3), updates=3, random_timesteps=6, **SMALL_ACTOR),
         2,
         3,
+    "REDQ with dropout": (
+        PENDULUM,
+        REDQ(
+            **dict.fromkeys(("actor_lr", "critic_lr", "alpha_lr"), 1e-2),
+            num_critics=3,
+            policy_delay=2,
+            dropout=0.1,
+            n_step=2,
+            policy_model=MLP((8,), "relu"),
+            q_model=MLP((8,), "relu", layer_norm=True),
+            memory=Prioritized(capacity=64, batch_size=16, window=2, unroll=2),
+            num_steps_sampled_before_learning_starts=16,
+            random_timesteps=8,
+        ),
+        1,
+        2,
     ),
 }
 
@@ -115,6 +132,19 @@ TRAININGS = {
     ),
     "DDPG": ("Pendulum-v1", CONTINUOUS),
     "TD3": ("Pendulum-v1", {**CONTINUOUS, "exploration_config": {"type": "ParameterNoise", "random_timesteps": 20}}),
+    "DroQ": (
+        "Pendulum-v1",
+        {
+            "train_batch_size": 8,
+            "policy_delay": 2,
+            "num_steps_sampled_before_learning_starts": 16,
+            "exploration_config": {"random_timesteps": 16},
+            "model": {"fcnet_hiddens": [8]},
+            "replay_buffer_config": {"type": "PrioritizedReplayBuffer", "capacity": 200},
+            "min_sample_timesteps_per_iteration": 40,
+            "critic_lr": [[0, 1e-2], [100, 1e-3]],
+        },
+    ),
 }
 
 
