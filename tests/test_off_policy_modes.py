@@ -9,8 +9,8 @@ from modes import CARTPOLE, KEY, PENDULUM, assert_modes_are_equal, assert_resume
 from athlete.algorithms import get_config_class
 from athlete.algorithms.ddpg import DDPG
 from athlete.algorithms.dqn import DQN
-from athlete.algorithms.td3 import TD3
 from athlete.algorithms.redq import REDQ
+from athlete.algorithms.td3 import TD3
 from athlete.exploration import EpsilonGreedy, ParameterNoise
 from athlete.loops.collect import spec_of
 from athlete.loops.learn import phases

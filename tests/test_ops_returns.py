@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from athlete.core import Transition
 from athlete.ops.returns import at_step, discounted_sums, generalized_advantages, n_step_return
 from athlete.ops.statistics import explained_variance
 
@@ -99,11 +100,16 @@ def test_discounted_sums_start_again_with_each_episode():
 three_steps = jax.jit(n_step_return)
 
 
-def n_step(reward, terminated=NO, truncated=NO):
+def window(reward, terminated, truncated, first=None):
+    """A batch `[T, B]` of which a return needs no more."""
+    first = np.zeros_like(terminated) if first is None else first
+    return Transition((), first, (), reward, (), terminated, truncated, (), ())
+
+
+def n_step(reward, terminated=NO, truncated=NO, first=NO):
     """One row's (return, discount, last step)."""
-    found = three_steps(
-        *(np.array(part)[:, None] for part in (np.array(reward, np.float32), terminated, truncated)), 0.5
-    )
+    parts = (np.array(part)[:, None] for part in (np.array(reward, np.float32), terminated, truncated, first))
+    found = three_steps(window(*parts), 0.5)
     return tuple(float(part[0]) for part in found)
 
 
@@ -136,10 +142,15 @@ def test_a_window_that_is_terminated_and_truncated_at_once_is_terminated():
     assert n_step([1, 2, 4], [False, True, False], [False, True, False]) == (2, 0.0, 1)
 
 
+def test_an_episode_that_begins_without_an_end_before_it_is_no_part_of_the_sum():
+    """A training on Gymnasium that was restored goes on in new environments."""
+    assert n_step([1, 2, 4], first=[False, True, False]) == (1, 0.5, 0)
+    assert n_step([1, 2, 4], first=[True, False, False]) == (3, 0.125, 2)
+
+
 def test_one_step_is_the_plain_target():
-    found = n_step_return(
-        np.array([[3.0, 4.0]], np.float32), np.array([[False, True]]), np.array([[False, False]]), 0.9
-    )
+    batch = window(np.array([[3.0, 4.0]], np.float32), np.array([[False, True]]), np.array([[False, False]]))
+    found = n_step_return(batch, 0.9)
     np.testing.assert_allclose(found.return_, [3, 4])
     np.testing.assert_allclose(found.discount, [0.9, 0])
     np.testing.assert_array_equal(found.last, [0, 0])
@@ -169,7 +180,7 @@ def by_loop(reward, terminated, truncated, gamma):
 )
 def test_it_is_the_loop_over_the_window(steps, gamma):
     reward, terminated, truncated = (np.array(column).reshape(-1, 3) for column in zip(*steps, strict=True))
-    found = three_steps(reward.astype(np.float32), terminated, truncated, gamma)
+    found = three_steps(window(reward.astype(np.float32), terminated, truncated), gamma)
     for row in range(3):
         expected = by_loop(reward[:, row], terminated[:, row], truncated[:, row], gamma)
         np.testing.assert_allclose([float(part[row]) for part in found], expected, rtol=1e-4, atol=1e-4)
@@ -177,7 +188,8 @@ def test_it_is_the_loop_over_the_window(steps, gamma):
 
 def test_n_steps_mapped_over_discounts_equal_each_alone():
     reward, flags = np.ones((3, 2), np.float32), np.array([[False, True], [False, False], [False, False]])
-    mapped = jax.vmap(n_step_return, in_axes=(None, None, None, 0))(reward, ~flags & False, flags, np.array([0.5, 1.0]))
+    batch = window(reward, ~flags & False, flags)
+    mapped = jax.vmap(n_step_return, in_axes=(None, 0))(batch, np.array([0.5, 1.0]))
     np.testing.assert_allclose(mapped.return_, [[1.75, 1], [3, 1]])
     np.testing.assert_allclose(mapped.discount, [[0.125, 0.5], [1, 1]])
 

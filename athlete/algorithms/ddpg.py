@@ -128,7 +128,7 @@ class DDPG(Agent):
 
     def _target(self, state: DDPGState, batch: Transition) -> Array:
         """`[B]`: y of algorithm 1, what the critic should have said."""
-        steps = n_step_return(batch.reward, batch.terminated, batch.truncated, self.gamma)
+        steps = n_step_return(batch, self.gamma)
         next_obs = features(self.spec.obs, at_step(batch.next_obs, steps.last))
         action = self._policy(state.target.actor, next_obs)
         return steps.return_ + steps.discount * self._value(state.target.critic, next_obs, action)

@@ -180,7 +180,7 @@ class DQN(Agent):
 
     def _target(self, state: DQNState, batch: Transition, next_key: Key, target_key: Key) -> Array:
         """`[B, atoms]`: what the outputs for the action taken should have been."""
-        steps = n_step_return(batch.reward, batch.terminated, batch.truncated, self.gamma)
+        steps = n_step_return(batch, self.gamma)
         next_obs = features(self.spec.obs, at_step(batch.next_obs, steps.last))
         outputs = self._outputs(self._drawn(state.target, target_key), next_obs)
         chooser = (

@@ -126,7 +126,7 @@ class QRDQN(Agent):
 
     def _target(self, state: QRDQNState, batch: Transition) -> Array:
         """`[B, N]`: samples of the return of the action taken."""
-        steps = n_step_return(batch.reward, batch.terminated, batch.truncated, self.gamma)
+        steps = n_step_return(batch, self.gamma)
         next_obs = features(self.spec.obs, at_step(batch.next_obs, steps.last))
         outputs = self._quantiles(state.target, next_obs)
         chooser = self._quantiles(state.params, next_obs) if self.double_q else outputs

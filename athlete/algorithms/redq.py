@@ -172,7 +172,7 @@ class REDQ(Agent):
 
     def _samples(self, actor: Tree, batch: Transition, alpha: Array, key: Key) -> Samples:
         """The batch as `policy_delay` ones, with an action for each next observation."""
-        steps = n_step_return(batch.reward, batch.terminated, batch.truncated, self.gamma)
+        steps = n_step_return(batch, self.gamma)
         obs = features(self.spec.obs, jax.tree.map(lambda leaf: leaf[0], batch.obs))
         next_obs = features(self.spec.obs, at_step(batch.next_obs, steps.last))
         next_action, log_prob = self._policy(actor, next_obs).sample_and_log_prob(key)

@@ -101,7 +101,7 @@ class SAC(Agent):
     def act(self, view: Tree, carry: Tree, obs: Tree, first: Array, key: Key, explore: bool = True) -> tuple:
         policy = self._policy(view, features(self.spec.obs, obs))
         action = policy.sample(key) if explore else policy.mode()
-        return shape_action(self.spec.action, action), carry, ()
+        return shape_action(self.spec.action, action), carry, {}
 
     def update(self, state: SACState, batch: Transition, key: Key, progress: Array) -> tuple[SACState, dict]:
         next_key, key = jax.random.split(key)
@@ -172,7 +172,7 @@ class SAC(Agent):
 
     def _target(self, state: SACState, batch: Transition, alpha: Array, key: Key) -> Array:
         """What the critics should have said, `[B]`."""
-        steps = n_step_return(batch.reward, batch.terminated, batch.truncated, self.gamma)
+        steps = n_step_return(batch, self.gamma)
         next_obs = features(self.spec.obs, at_step(batch.next_obs, steps.last))
         value, _ = self._soft_value(state.actor, state.targets, next_obs, alpha, key)
         return steps.return_ + steps.discount * value

@@ -140,7 +140,7 @@ class TD3(Agent):
 
     def _target(self, state: TD3State, batch: Transition, key: Key) -> Array:
         """`[B]`: what the critics should have said (equations 10 and 14)."""
-        steps = n_step_return(batch.reward, batch.terminated, batch.truncated, self.gamma)
+        steps = n_step_return(batch, self.gamma)
         next_obs = features(self.spec.obs, at_step(batch.next_obs, steps.last))
         action = self._policy(state.target.actor, next_obs)
         if self.smooth_target_policy:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from athlete.core import Array, Tree
+from athlete.core import Array, Transition, Tree
 
 
 def generalized_advantages(
@@ -52,15 +52,17 @@ class NStep(NamedTuple):
     last: Array  # int32, the step after which the target is bootstrapped
 
 
-def n_step_return(reward: Array, terminated: Array, truncated: Array, gamma: Array) -> NStep:
+def n_step_return(batch: Transition, gamma: Array) -> NStep:
     """The first n steps of a return, n = T, for windows `[T, B]` (Sutton & Barto 2018, equation 7.1).
 
     A window may run across the end of an episode; the sum stops with the step that ended it. A terminated step is not
-    bootstrapped, a truncated one is, from where it led. The discount counts the steps that were summed.
+    bootstrapped, a truncated one is, from where it led; so is one that another episode follows without an end, as
+    where a training went on in new environments. The discount counts the steps that were summed.
     """
-    over = terminated | truncated
+    reward, terminated = batch.reward, batch.terminated
+    over = (terminated | batch.truncated)[:-1] | batch.first[1:]
     # One for steps up to and with the first end: nothing ended before them.
-    counts = jnp.cumprod(jnp.concatenate([jnp.ones_like(reward[:1]), 1.0 - over[:-1].astype(reward.dtype)]), axis=0)
+    counts = jnp.cumprod(jnp.concatenate([jnp.ones_like(reward[:1]), 1.0 - over.astype(reward.dtype)]), axis=0)
     powers = gamma ** jnp.arange(reward.shape[0], dtype=reward.dtype)
     return_ = jnp.sum(counts * powers[:, None] * reward, axis=0)
     steps = jnp.sum(counts, axis=0)
