@@ -77,6 +77,8 @@ RANGES: dict[str, tuple[float, float]] = {
     "tau": (0.0, 1.0),
     "sigma0": (0.0, math.inf),
     **dict.fromkeys(("actor_lr", "critic_lr", "l2_reg", "target_noise", "target_noise_clip"), (0.0, math.inf)),
+    "alpha_lr": (0.0, math.inf),
+    "initial_alpha": (1e-6, math.inf),
     **dict.fromkeys(("policy_delay", "num_critics", "num_critics_in_target"), (1, math.inf)),
     "dropout": (0.0, 0.9),
     "huber_threshold": (0.0, math.inf),
