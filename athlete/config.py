@@ -73,6 +73,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "n_step": (1, math.inf),
     "num_atoms": (1, math.inf),
     "num_quantiles": (1, math.inf),
+    "top_quantiles_to_drop_per_net": (0, math.inf),
     "kappa": (1e-6, math.inf),
     "tau": (0.0, 1.0),
     "sigma0": (0.0, math.inf),
