@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from athlete.config import AlgorithmConfig, Setting, is_schedule
 
@@ -231,10 +231,19 @@ class ReplayConfig(ExplorationConfig):
             checked_memory(value)
 
 
+# RLlib's older names of learning rates, in `optimization`.
+OPTIMIZATION = {
+    "actor_learning_rate": "actor_lr",
+    "critic_learning_rate": "critic_lr",
+    "entropy_learning_rate": "alpha_lr",
+}
+
+
 class ActorCriticConfig(ReplayConfig):
     """A configuration whose agent has an actor and critics apart: `policy_model` and `q_model`.
 
-    `policy_model_config` and `q_model_config` are settings of `model` that hold for one of them.
+    `policy_model_config` and `q_model_config` are settings of `model` that hold for one of them. RLlib's older
+    `optimization={"actor_learning_rate": ...}` sets the learning rates, its `target_entropy="auto"` is None here.
     """
 
     more_settings: ClassVar[dict[str, Setting]] = {
@@ -253,7 +262,13 @@ class ActorCriticConfig(ReplayConfig):
             "q_model": make_model({**self.model, **self.q_model_config, **shared}),
         }
 
+    def _set(self, section: str | None, settings: Mapping[str, Any]) -> Self:
+        return super()._set(section, _translated(settings))
+
     def _check(self, name: str, given: str, value: Any, section: str | None, where: str, hints: dict) -> None:
+        if name in ("lr", "lr_schedule"):
+            rates = ", ".join(rate for rate in OPTIMIZATION.values() if rate in self._values)
+            raise ValueError(f"{where}: {self._title()} has a learning rate for each of its networks: set {rates}")
         super()._check(name, given, value, section, where, hints)
         if name in ("policy_model_config", "q_model_config"):
             from athlete.models.catalog import check_model
@@ -270,6 +285,19 @@ class DelayedPolicyConfig(ActorCriticConfig):
 
     def learned_per_update(self) -> int:
         return self.policy_delay * self.train_batch_size
+
+
+def _translated(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of actor-critics as RLlib spells them, in the words here."""
+    found: dict[str, Any] = {}
+    for name, value in settings.items():
+        if name == "optimization" and isinstance(value, Mapping):
+            for part, rate in value.items():
+                _require_known(part, OPTIMIZATION, f"optimization={{{part!r}: {rate!r}}}")
+                found[OPTIMIZATION[part]] = rate
+        else:
+            found[name] = None if name == "target_entropy" and value == "auto" else value
+    return found
 
 
 def require_discrete(algorithm: str, space: Any) -> None:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from athlete.algorithms.redq import REDQConfig as REDQConfig
     from athlete.algorithms.sac import SACConfig as SACConfig
     from athlete.algorithms.td3 import TD3Config as TD3Config
+    from athlete.algorithms.tqc import TQCConfig as TQCConfig
     from athlete.config import AlgorithmConfig
 
 # Name -> module; the module has `<Name>Config`.
@@ -22,6 +23,7 @@ ALGORITHMS: dict[str, str] = {
     "PPO": "athlete.algorithms.ppo",
     "DQN": "athlete.algorithms.dqn",
     "SAC": "athlete.algorithms.sac",
+    "TQC": "athlete.algorithms.tqc",
     "DDPG": "athlete.algorithms.ddpg",
     "TD3": "athlete.algorithms.td3",
     "QRDQN": "athlete.algorithms.qrdqn",

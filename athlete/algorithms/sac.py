@@ -26,6 +26,7 @@ from athlete.core import Agent, Array, Key, Memory, Model, Spec, Transition, Tre
 from athlete.distributions import Categorical, SquashedGaussian, distribution, flat_action, output_size, shape_action
 from athlete.memory.replay import Replay
 from athlete.models.critics import critic_values, init_critics
+from athlete.models.forward import forward
 from athlete.models.mlp import MLP
 from athlete.ops.features import features
 from athlete.ops.gradient import AdamState, adam, adam_init
@@ -147,17 +148,14 @@ class SAC(Agent):
 
     def _policy(self, actor: Tree, obs: Array) -> Categorical | SquashedGaussian:
         """The distribution over flat canonical actions at features `[B, n]`."""
-        never = jnp.zeros((1, obs.shape[0]), bool)
-        _, heads = self.policy_model.apply(actor, self.policy_model.start(obs.shape[0]), obs[None], never)
-        found: Any = distribution(self.spec.action, heads["policy"][0])
+        found: Any = distribution(self.spec.action, forward(self.policy_model, actor, obs)["policy"])
         return found if isinstance(self.spec.action, Discrete) else SquashedGaussian(found)
 
     def _values(self, critics: list[Tree], obs: Array, action: Array | None = None) -> Array:
         """Values of the actions given, `[critics, B]`; for discrete ones without `action` of all, `[critics, B, n]`."""
         if not isinstance(self.spec.action, Discrete):
             return critic_values(self.q_model, critics, obs, action)[..., 0]
-        never, carry = jnp.zeros((1, obs.shape[0]), bool), self.q_model.start(obs.shape[0])
-        values = [self.q_model.apply(critic, carry, obs[None], never)[1]["q"][0] for critic in critics]
+        values = [forward(self.q_model, critic, obs)["q"] for critic in critics]
         return jnp.stack(values if action is None else [of_action(value, action) for value in values])
 
     def _soft_value(self, actor: Tree, critics: list[Tree], obs: Array, alpha: Array, key: Key) -> tuple[Array, Array]:

@@ -16,7 +16,8 @@ from athlete.core import Array, Tree
 
 def flatten(tree: Tree) -> Array:
     """All leaves as one float32 vector `[N]`, in the order of the tree."""
-    return jnp.concatenate([jnp.ravel(leaf) for leaf in jax.tree.leaves(tree)])
+    leaves = jax.tree.leaves(tree)
+    return jnp.concatenate([jnp.ravel(leaf) for leaf in leaves]) if leaves else jnp.zeros(0)
 
 
 def unflatten(vector: Array, like: Tree) -> Tree:
