@@ -146,6 +146,16 @@ TRAININGS = {
             "critic_lr": [[0, 1e-2], [100, 1e-3]],
         },
     ),
+    "PQN": (
+        "CartPole-v1",
+        {
+            "num_envs_per_worker": 4,
+            "train_batch_size": 64,
+            "minibatch_size": 32,
+            "model": {"use_gru": True, "gru_cell_size": 8, "fcnet_hiddens": [8], "max_seq_len": 8},
+            "lr": [[0, 1e-2], [100, 1e-3]],
+        },
+    ),
 }
 
 
