@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from athlete.algorithms.redq import DroQConfig as DroQConfig
     from athlete.algorithms.redq import REDQConfig as REDQConfig
     from athlete.algorithms.sac import SACConfig as SACConfig
+    from athlete.algorithms.simple_q import SimpleQConfig as SimpleQConfig
     from athlete.algorithms.td3 import TD3Config as TD3Config
     from athlete.algorithms.tqc import TQCConfig as TQCConfig
     from athlete.config import AlgorithmConfig
@@ -31,6 +32,7 @@ ALGORITHMS: dict[str, str] = {
     "REDQ": "athlete.algorithms.redq",
     "DroQ": "athlete.algorithms.redq",
     "PQN": "athlete.algorithms.pqn",
+    "SimpleQ": "athlete.algorithms.simple_q",
 }
 
 
