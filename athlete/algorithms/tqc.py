@@ -142,7 +142,7 @@ class TQC(Agent):
 
     def _target(self, state: TQCState, batch: Transition, alpha: Array, key: Key) -> tuple[Array, Array]:
         """The pooled returns `[B, critics * quantiles]` of equation 10, and weights that leave out the largest."""
-        steps = n_step_return(batch.reward, batch.terminated, batch.truncated, self.gamma)
+        steps = n_step_return(batch, self.gamma)
         next_obs = features(self.spec.obs, at_step(batch.next_obs, steps.last))
         action, log_prob = self._policy(state.actor, next_obs).sample_and_log_prob(key)
         quantiles = critic_values(self.q_model, state.targets, next_obs, action)
