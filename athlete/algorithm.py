@@ -421,18 +421,19 @@ class Algorithm:
     def _start_training(self) -> Training:
         config, world = self.config, self._world
         key = np.array([0, self.seed & 0xFFFFFFFF], np.uint32)
-        sample_async = config.get("sample_async", False)
         if world.env is not None:
             agent = self._make_agent(spec_of(world.env))
-            return CompiledTraining(
-                agent, world.env, config.rows(), config.fragment_length(), config.horizon(), key, sample_async
-            )
+            if config.get("sample_async"):
+                logger.info("sample_async=True: environment and updates are one program here; nothing waits")
+            return CompiledTraining(agent, world.env, config.rows(), config.fragment_length(), config.horizon(), key)
         if config.num_rollout_workers:
             logger.info("%d worker processes, one for each environment", config.rows())
         source = world.source(num_workers=config.num_rollout_workers, num_envs_per_worker=config.num_envs_per_worker)
         try:
             agent = self._make_agent(source.spec)
-            return HostedTraining(agent, source, config.fragment_length(), config.horizon(), key, sample_async)
+            return HostedTraining(
+                agent, source, config.fragment_length(), config.horizon(), key, bool(config.get("sample_async"))
+            )
         except BaseException:
             source.close()
             raise

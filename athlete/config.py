@@ -72,10 +72,13 @@ RANGES: dict[str, tuple[float, float]] = {
     "adam_epsilon": (0.0, math.inf),
     "n_step": (1, math.inf),
     "num_atoms": (1, math.inf),
+    "num_quantiles": (1, math.inf),
+    "kappa": (1e-6, math.inf),
     "tau": (0.0, 1.0),
     "sigma0": (0.0, math.inf),
     **dict.fromkeys(("actor_lr", "critic_lr", "l2_reg", "target_noise", "target_noise_clip"), (0.0, math.inf)),
-    "policy_delay": (1, math.inf),
+    **dict.fromkeys(("policy_delay", "num_critics", "num_critics_in_target"), (1, math.inf)),
+    "dropout": (0.0, 0.9),
     "huber_threshold": (0.0, math.inf),
     "target_network_update_freq": (0.0, math.inf),
     "num_steps_sampled_before_learning_starts": (0, math.inf),
@@ -188,14 +191,14 @@ class AlgorithmConfig:
 
     algorithm_name: str = ""
     agent_class: type[Agent] | None = None
-    defaults: typing.ClassVar[dict[str, Any]] = {}  # of settings that every algorithm has, where this one differs
+    defaults: typing.ClassVar[dict[str, Any]] = {}  # where they differ from those of SETTINGS and of the agent
     more_settings: typing.ClassVar[dict[str, Setting]] = {}  # that not every algorithm has
     fields_set_elsewhere: tuple[str, ...] = ("model", "memory", "updates", "spec")
 
     def __init__(self, algo_class: Any = None):
         settings = {**SETTINGS, **self.more_settings}
         self._values: dict[str, Any] = {name: _copied(setting.default) for name, setting in settings.items()}
-        self._values.update({**_copied(self.defaults), **self._agent_defaults()})
+        self._values.update({**self._agent_defaults(), **_copied(self.defaults)})
         self._chosen: set[str] = set()  # set by the user, not by default
         self._frozen = False
 

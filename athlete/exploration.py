@@ -109,7 +109,7 @@ class SoftQ(Exploration):
 
 @hyper
 class GaussianNoise(Exploration):
-    """Independent normal noise at every step, of standard deviation `stddev` times a scale."""
+    """Independent normal noise at every step: `stddev` times a scale, on actions in [-1, 1]."""
 
     stddev: float = 0.1
     scale: float | Schedule = 1.0
@@ -152,8 +152,9 @@ class ParameterNoise(Exploration):
 
     Its standard deviation is adapted (equation 7) so that the disturbed policy stays `target` away from the plain one:
     in RMS of continuous actions, in KL of the softmax of values for discrete ones. The carry is a key for each row:
-    the noise is drawn again from it at every step, so that no row keeps a network of its own. `act_disturbed` acts with
-    it; discrete actions are then chosen by `sub_exploration`, continuous ones taken as they are.
+    the noise is drawn again from it at every step, so that no row keeps a network of its own; unlike in the paper the
+    parameters under it go on learning within an episode. `acting_outputs` acts with it; discrete actions are then
+    chosen by `sub_exploration`, continuous ones taken as they are.
     """
 
     initial_stddev: float = 0.1
@@ -214,11 +215,11 @@ def disturbed(params: Tree, stddev: Array, key: Key) -> Tree:
 
 
 class ActingView(NamedTuple):
-    """What acts: parameters, the exploration's level, and the parameter noise's standard deviation (0 without)."""
+    """What acts: parameters, the exploration's level, and the standard deviation of parameter noise, if there is."""
 
     params: Tree
     level: Array
-    stddev: Array
+    stddev: Tree = ()
 
 
 def acting_outputs(

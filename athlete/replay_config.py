@@ -129,7 +129,11 @@ class ReplayConfig(ExplorationConfig):
         """Updates an iteration: `training_intensity` is timesteps learned from over timesteps sampled."""
         if self.training_intensity is None:
             return 1
-        return round(self.training_intensity * self.rows() * self.fragment_length() / self.train_batch_size)
+        return round(self.training_intensity * self.rows() * self.fragment_length() / self.learned_per_update())
+
+    def learned_per_update(self) -> int:
+        """Timesteps that one update learns from."""
+        return self.train_batch_size
 
     def all_schedules(self) -> list[Any]:
         beta = self._memory()["prioritized_replay_beta"]
@@ -181,7 +185,7 @@ class ReplayConfig(ExplorationConfig):
         if self.updates() < 1:
             raise ValueError(
                 f"{title}: training_intensity={self.training_intensity} is less than one update of "
-                f"train_batch_size={batch} for {self.rows() * self.fragment_length()} timesteps sampled; "
+                f"{self.learned_per_update()} timesteps for {self.rows() * self.fragment_length()} timesteps sampled; "
                 f"make rollout_fragment_length at least {self._shortest_fragment()}"
             )
 
@@ -197,7 +201,7 @@ class ReplayConfig(ExplorationConfig):
 
     def _shortest_fragment(self) -> int:
         assert self.training_intensity
-        return -int(-self.train_batch_size // (self.training_intensity * self.rows()))
+        return -int(-self.learned_per_update() // (self.training_intensity * self.rows()))
 
     def _make_memory(self, length: int) -> Any:
         from athlete.memory.prioritized import Prioritized
@@ -207,7 +211,7 @@ class ReplayConfig(ExplorationConfig):
         settings = self._memory()
         shape = {
             "capacity": settings["capacity"],
-            "batch_size": self.train_batch_size,
+            "batch_size": self.learned_per_update(),
             "window": self.get("n_step") or 1,
             "unroll": length,
             "stack_axis": settings["stack_axis"],
@@ -260,6 +264,17 @@ class ActorCriticConfig(ReplayConfig):
             from athlete.models.catalog import check_model
 
             check_model(value)
+
+
+class DelayedPolicyConfig(ActorCriticConfig):
+    """A configuration whose agent learns from `policy_delay` batches in one update: critics from each, the actor once.
+
+    So one update stands for `policy_delay` of the paper's, and costs one call of the memory and of the actor. Without
+    `training_intensity` there is one update an iteration.
+    """
+
+    def learned_per_update(self) -> int:
+        return self.policy_delay * self.train_batch_size
 
 
 def require_discrete(algorithm: str, space: Any) -> None:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from modes import CARTPOLE, KEY, assert_modes_are_equal, assert_resumes
+from modes import CARTPOLE, KEY, PENDULUM, assert_modes_are_equal, assert_resumes
 
 from athlete.algorithms import get_config_class
+from athlete.algorithms.ddpg import DDPG
 from athlete.algorithms.dqn import DQN
+from athlete.algorithms.td3 import TD3
+from athlete.algorithms.redq import REDQ
 from athlete.exploration import EpsilonGreedy, ParameterNoise
 from athlete.loops.collect import spec_of
 from athlete.loops.learn import phases
@@ -20,6 +23,13 @@ from athlete.ops.random import wrap
 from athlete.ops.schedule import Schedule
 
 SMALL = {"lr": 1e-2, "model": MLP((8,), "relu"), "num_steps_sampled_before_learning_starts": 16}
+SMALL_ACTOR = {
+    "actor_lr": 1e-2,
+    "critic_lr": 1e-2,
+    "policy_model": MLP((8,), "relu"),
+    "q_model": MLP((8,), "relu"),
+    "num_steps_sampled_before_learning_starts": 16,
+}
 EPSILON = EpsilonGreedy(Schedule((0.0, 0.5), (1.0, 0.1)))
 
 # Name -> environment, agent, rows, steps an iteration.
@@ -52,6 +62,34 @@ CASES = {
         2,
         2,
     ),
+    "DDPG, prioritised, with drifting noise": (
+        PENDULUM,
+        DDPG(memory=Prioritized(capacity=64, batch_size=8, window=2), n_step=2, random_timesteps=6, **SMALL_ACTOR),
+        1,
+        1,
+    ),
+    "TD3 with parameter noise": (
+        PENDULUM,
+        TD3(exploration=ParameterNoise(), memory=Replay(64, 8, unroll=3), updates=3, random_timesteps=6, **SMALL_ACTOR),
+        2,
+        3,
+    "REDQ with dropout": (
+        PENDULUM,
+        REDQ(
+            **dict.fromkeys(("actor_lr", "critic_lr", "alpha_lr"), 1e-2),
+            num_critics=3,
+            policy_delay=2,
+            dropout=0.1,
+            n_step=2,
+            policy_model=MLP((8,), "relu"),
+            q_model=MLP((8,), "relu", layer_norm=True),
+            memory=Prioritized(capacity=64, batch_size=16, window=2, unroll=2),
+            num_steps_sampled_before_learning_starts=16,
+            random_timesteps=8,
+        ),
+        1,
+        2,
+    ),
 }
 
 
@@ -66,6 +104,16 @@ def test_updating_while_the_environment_steps_is_the_same_compiled_and_hosted():
     assert_modes_are_equal(CARTPOLE, agent, rows=2, length=1, iterations=8, sample_async=True)
 
 
+CONTINUOUS = {
+    "train_batch_size": 8,
+    "num_steps_sampled_before_learning_starts": 16,
+    "n_step": 2,
+    "model": {"fcnet_hiddens": [8]},
+    "replay_buffer_config": {"capacity": 200},
+    "exploration_config": {"random_timesteps": 20},
+    "min_sample_timesteps_per_iteration": 41,  # an odd number of updates: the delay goes on in its middle
+    "actor_lr": [[0, 1e-2], [100, 1e-3]],
+}
 # Algorithm -> environment and settings of a small training that is saved and restored in the middle.
 TRAININGS = {
     "DQN": (
@@ -80,6 +128,21 @@ TRAININGS = {
             "replay_buffer_config": {"capacity": 200},
             "min_sample_timesteps_per_iteration": 40,
             "lr": [[0, 1e-2], [100, 1e-3]],
+        },
+    ),
+    "DDPG": ("Pendulum-v1", CONTINUOUS),
+    "TD3": ("Pendulum-v1", {**CONTINUOUS, "exploration_config": {"type": "ParameterNoise", "random_timesteps": 20}}),
+    "DroQ": (
+        "Pendulum-v1",
+        {
+            "train_batch_size": 8,
+            "policy_delay": 2,
+            "num_steps_sampled_before_learning_starts": 16,
+            "exploration_config": {"random_timesteps": 16},
+            "model": {"fcnet_hiddens": [8]},
+            "replay_buffer_config": {"type": "PrioritizedReplayBuffer", "capacity": 200},
+            "min_sample_timesteps_per_iteration": 40,
+            "critic_lr": [[0, 1e-2], [100, 1e-3]],
         },
     ),
 }

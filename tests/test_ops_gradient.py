@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from athlete.ops.gradient import adam, adam_init
+from athlete.ops.gradient import adam, adam_init, l2_penalized
 
 PARAMS = {"w": np.array([[1.0, -2.0], [0.5, 3.0]], np.float32), "b": np.array([0.1], np.float32)}
 one_step = jax.jit(functools.partial(adam, epsilon=1e-5))
@@ -91,3 +91,11 @@ def test_gradients_are_averaged_over_a_named_axis():
     )
     np.testing.assert_allclose(norm, [expected_norm] * 2, rtol=1e-6)
     np.testing.assert_allclose(moved["w"], np.stack([expected["w"]] * 2), rtol=1e-3)
+
+
+def test_the_penalty_is_the_gradient_of_half_the_squares_of_matrices():
+    gradients = gradients_at(1)
+    found = jax.jit(l2_penalized)(gradients, PARAMS, 3.0)
+    np.testing.assert_allclose(found["w"], gradients["w"] + 3 * PARAMS["w"], rtol=1e-6)
+    np.testing.assert_array_equal(found["b"], gradients["b"])
+    assert l2_penalized(gradients, PARAMS, None) is gradients

@@ -1,4 +1,4 @@
-"""Advantages and returns against numbers worked out by hand, across both ways an episode ends."""
+"""Advantages, returns and n-step returns against numbers worked out by hand, across both ways an episode ends."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from athlete.ops.returns import discounted_sums, generalized_advantages
+from athlete.ops.returns import at_step, discounted_sums, generalized_advantages, n_step_return
 from athlete.ops.statistics import explained_variance
 
 plain = jax.jit(generalized_advantages)
@@ -90,6 +92,103 @@ def test_discounted_sums_start_again_with_each_episode():
     found = jax.jit(discounted_sums)(reward, first, 0.5)
     # First row: 1, 2 + .5, then a new episode: 4, 8 + 2. Second: 1 + 1/2 + 1/4 + 1/8 in one episode.
     np.testing.assert_allclose(found, [[1, 1], [2.5, 1.5], [4, 1.75], [10, 1.875]], rtol=1e-6)
+
+
+# n-step returns: windows of n steps, gamma 0.5. What is summed, what the bootstrap is worth, where it is taken.
+
+three_steps = jax.jit(n_step_return)
+
+
+def n_step(reward, terminated=NO, truncated=NO):
+    """One row's (return, discount, last step)."""
+    found = three_steps(
+        *(np.array(part)[:, None] for part in (np.array(reward, np.float32), terminated, truncated)), 0.5
+    )
+    return tuple(float(part[0]) for part in found)
+
+
+def test_three_steps_in_the_middle_of_an_episode():
+    assert n_step([1, 2, 4]) == (1 + 1 + 1, 0.125, 2)
+
+
+@pytest.mark.parametrize(
+    ("end", "return_", "last"), [(0, 1, 0), (1, 1 + 1, 1), (2, 1 + 1 + 1, 2)], ids=["first", "middle", "last"]
+)
+def test_a_termination_ends_the_sum_and_is_worth_nothing_after(end, return_, last):
+    assert n_step([1, 2, 4], terminated=[step == end for step in range(3)]) == (return_, 0.0, last)
+
+
+@pytest.mark.parametrize(
+    ("end", "return_", "discount", "last"),
+    [(0, 1, 0.5, 0), (1, 1 + 1, 0.25, 1), (2, 1 + 1 + 1, 0.125, 2)],
+    ids=["first", "middle", "last"],
+)
+def test_a_truncation_ends_the_sum_and_is_bootstrapped_there(end, return_, discount, last):
+    assert n_step([1, 2, 4], truncated=[step == end for step in range(3)]) == (return_, discount, last)
+
+
+def test_what_happens_after_the_first_ending_belongs_to_another_episode():
+    assert n_step([1, 2, 4], truncated=[True, False, False], terminated=[False, True, False]) == (1, 0.5, 0)
+    assert n_step([1, 2, 4], terminated=[True, False, False], truncated=[False, True, False]) == (1, 0.0, 0)
+
+
+def test_a_window_that_is_terminated_and_truncated_at_once_is_terminated():
+    assert n_step([1, 2, 4], [False, True, False], [False, True, False]) == (2, 0.0, 1)
+
+
+def test_one_step_is_the_plain_target():
+    found = n_step_return(
+        np.array([[3.0, 4.0]], np.float32), np.array([[False, True]]), np.array([[False, False]]), 0.9
+    )
+    np.testing.assert_allclose(found.return_, [3, 4])
+    np.testing.assert_allclose(found.discount, [0.9, 0])
+    np.testing.assert_array_equal(found.last, [0, 0])
+
+
+def by_loop(reward, terminated, truncated, gamma):
+    """One row, as the definition reads."""
+    total, discount = 0.0, 1.0
+    for step, reward_t in enumerate(reward):
+        total += discount * reward_t
+        discount *= gamma
+        if terminated[step]:
+            return total, 0.0, step
+        if truncated[step]:
+            break
+    return total, discount, step
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.sampled_from([1, 2, 5]).flatmap(
+        lambda n: st.lists(
+            st.tuples(st.floats(-9, 9, width=32), st.booleans(), st.booleans()), min_size=3 * n, max_size=3 * n
+        )
+    ),
+    st.sampled_from([0.0, 0.5, 0.99, 1.0]),
+)
+def test_it_is_the_loop_over_the_window(steps, gamma):
+    reward, terminated, truncated = (np.array(column).reshape(-1, 3) for column in zip(*steps, strict=True))
+    found = three_steps(reward.astype(np.float32), terminated, truncated, gamma)
+    for row in range(3):
+        expected = by_loop(reward[:, row], terminated[:, row], truncated[:, row], gamma)
+        np.testing.assert_allclose([float(part[row]) for part in found], expected, rtol=1e-4, atol=1e-4)
+
+
+def test_n_steps_mapped_over_discounts_equal_each_alone():
+    reward, flags = np.ones((3, 2), np.float32), np.array([[False, True], [False, False], [False, False]])
+    mapped = jax.vmap(n_step_return, in_axes=(None, None, None, 0))(reward, ~flags & False, flags, np.array([0.5, 1.0]))
+    np.testing.assert_allclose(mapped.return_, [[1.75, 1], [3, 1]])
+    np.testing.assert_allclose(mapped.discount, [[0.125, 0.5], [1, 1]])
+
+
+def test_a_tree_at_one_step_of_each_row():
+    tree = {"obs": np.arange(12).reshape(3, 2, 2), "flag": np.arange(6).reshape(3, 2)}
+    found = jax.jit(at_step)(tree, np.array([2, 0]))
+    np.testing.assert_array_equal(found["obs"], [[8, 9], [2, 3]])
+    np.testing.assert_array_equal(found["flag"], [4, 1])
+    only = jax.jit(at_step)(np.array([[7, 8]]), np.array([0, 0]))
+    np.testing.assert_array_equal(only, [7, 8])
 
 
 def test_explained_variance_is_1_for_a_perfect_and_0_for_a_constant_prediction():

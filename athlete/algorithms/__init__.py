@@ -10,6 +10,9 @@ if TYPE_CHECKING:
     from athlete.algorithms.ddpg import DDPGConfig as DDPGConfig
     from athlete.algorithms.dqn import DQNConfig as DQNConfig
     from athlete.algorithms.ppo import PPOConfig as PPOConfig
+    from athlete.algorithms.qrdqn import QRDQNConfig as QRDQNConfig
+    from athlete.algorithms.redq import DroQConfig as DroQConfig
+    from athlete.algorithms.redq import REDQConfig as REDQConfig
     from athlete.algorithms.sac import SACConfig as SACConfig
     from athlete.algorithms.td3 import TD3Config as TD3Config
     from athlete.config import AlgorithmConfig
@@ -21,6 +24,9 @@ ALGORITHMS: dict[str, str] = {
     "SAC": "athlete.algorithms.sac",
     "DDPG": "athlete.algorithms.ddpg",
     "TD3": "athlete.algorithms.td3",
+    "QRDQN": "athlete.algorithms.qrdqn",
+    "REDQ": "athlete.algorithms.redq",
+    "DroQ": "athlete.algorithms.redq",
 }
 
 

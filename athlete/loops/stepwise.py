@@ -14,6 +14,7 @@ from __future__ import annotations
 import functools
 import itertools
 import time
+import warnings
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -26,7 +27,7 @@ from athlete.loops.collect import choose, draw_keys
 from athlete.loops.compiling import COMPILER_OPTIONS
 from athlete.loops.learn import Metrics, Phase, as_metrics, progress_of, update
 from athlete.ops.random import unwrap, wrap
-from athlete.ops.tree import Packet, fetch, from_packet, to_packet
+from athlete.ops.tree import Layout, Packet, fetch, from_packet, to_packet
 
 
 class Chosen(NamedTuple):
@@ -92,6 +93,24 @@ def _begin(
     return chosen, to_packet(order)
 
 
+APART = 1024  # numbers; copying a larger leaf into a packet costs more than an argument does
+
+
+@jax.jit
+def _pack_agent(agent: Agent, horizon: Array) -> Packet:
+    return to_packet((agent, horizon))
+
+
+@functools.partial(jax.jit, donate_argnames=("live",))
+def _pack(live: Live) -> Packet:
+    return to_packet(live, APART)
+
+
+@jax.jit
+def _unpack(live: Packet) -> Live:
+    return jax.tree.map(jnp.copy, from_packet(live))
+
+
 @functools.partial(
     jax.jit,
     static_argnames=("length", "last", "learning", "random"),
@@ -99,37 +118,34 @@ def _begin(
     compiler_options=COMPILER_OPTIONS,
 )
 def _go_on(
-    agent: Agent, live: Live, outcome: Packet, horizon: Array, length: int, last: bool, learning: bool, random: bool
-) -> tuple[Live, Packet]:
+    agent: Packet, live: Packet, outcome: Packet, length: int, last: bool, learning: bool, random: bool
+) -> tuple[Packet, Packet]:
     """Take in a step's outcome, learn if it was the `last` of its trajectory, and choose the next action."""
-    transition = _transition(live.chosen, from_packet(outcome))
+    (bound, horizon), before, came = from_packet(agent), from_packet(live), from_packet(outcome)
+    transition = _transition(before.chosen, came)
     trajectory = jax.tree.map(lambda leaf: leaf[None], transition)
-    state, store, metrics = live.state, agent.memory.add(live.store, trajectory), as_metrics({})
-    key, iteration, step = live.key, live.iteration, live.step + 1
+    state, store, metrics = before.state, bound.memory.add(before.store, trajectory), as_metrics({})
+    key, iteration, step = before.key, before.iteration, before.step + 1
     if last:
-        next_key, _, learn_key = jax.random.split(wrap(live.key), 3)
+        next_key, _, learn_key = jax.random.split(wrap(key), 3)
         if learning:
             progress = progress_of(iteration, length * transition.reward.shape[0], horizon)
-            state, store, found = update(agent, state, store, trajectory, learn_key, progress)
+            state, store, found = update(bound, state, store, trajectory, learn_key, progress)
             metrics = as_metrics(found)
         key, iteration, step = unwrap(next_key), iteration + 1, jnp.zeros((), jnp.int32)
-    first = transition.terminated | transition.truncated
-    new = Live(state, store, key, iteration, step, live.chosen)
-    obs, carry = from_packet(outcome).obs, live.chosen.next_carry
-    chosen, order = _choose(agent, new, obs, first, carry, horizon, length, random)
-    return new._replace(chosen=chosen), to_packet(order._replace(metrics=metrics))
+    after = Live(state, store, key, iteration, step, before.chosen)
+    first, carry = transition.terminated | transition.truncated, before.chosen.next_carry
+    chosen, order = _choose(bound, after, came.obs, first, carry, horizon, length, random)
+    return to_packet(after._replace(chosen=chosen), APART), to_packet(order._replace(metrics=metrics))
 
 
-@functools.partial(
-    jax.jit, static_argnames=("rows",), donate_argnames=("state", "store"), compiler_options=COMPILER_OPTIONS
-)
-def _learn(
-    agent: Agent, state: Tree, store: Tree, key: Array, iteration: Array, horizon: Array, rows: int
-) -> tuple[Tree, Tree, Metrics]:
+@functools.partial(jax.jit, static_argnames=("rows",), donate_argnames=("live",), compiler_options=COMPILER_OPTIONS)
+def _learn(agent: Packet, live: Packet, rows: int) -> tuple[Packet, Metrics]:
     """The updates of an iteration of one step, from memory as it is."""
-    learn_key = jax.random.split(wrap(key), 3)[2]
-    state, store, metrics = update(agent, state, store, None, learn_key, progress_of(iteration, rows, horizon))  # type: ignore[arg-type]
-    return state, store, as_metrics(metrics)
+    (bound, horizon), before = from_packet(agent), from_packet(live)
+    learn_key, progress = jax.random.split(wrap(before.key), 3)[2], progress_of(before.iteration, rows, horizon)
+    state, store, metrics = update(bound, before.state, before.store, None, learn_key, progress)  # type: ignore[arg-type]
+    return to_packet(before._replace(state=state, store=store), APART), as_metrics(metrics)
 
 
 def _transition(chosen: Chosen, outcome: Outcome) -> Transition:
@@ -152,8 +168,10 @@ class Stepper:
     def __init__(self, agent: Agent, source: Source, length: int, horizon: Array, sample_async: bool = False):
         self.agent, self.source, self.length, self.horizon = agent, source, length, horizon
         self.sample_async = sample_async
-        self._live: Live | None = None
+        self._agent = _pack_agent(agent, horizon)
+        self._live: Packet | None = None
         self._order: Order | None = None
+        self._outcome: Layout | None = None
         self._returns = np.zeros(source.rows, np.float32)  # of the running episodes
         self._lengths = np.zeros(source.rows, np.int32)
 
@@ -161,17 +179,20 @@ class Stepper:
         """What was chosen ahead does not count: the run was replaced."""
         self._live = None
 
-    def settle(self, run: Run) -> Run:
-        """The run as it stands between two iterations; `run` is what was given last."""
+    def settle(self) -> Run | None:
+        """A copy of the run as it stands between two iterations; None before the first step."""
         if self._live is None:
-            return run
-        live = self._live
+            return None
+        live = _unpack(self._live)
         chosen = live.chosen
         rows = Rows((), chosen.obs, chosen.first, chosen.carry, self._returns.copy(), self._lengths.copy())
         return Run(live.state, live.store, rows, live.key, live.iteration)
 
-    def advance(self, run: Run, planned: list[Phase]) -> tuple[Run, dict[str, float], Episodes, dict[str, float]]:
-        """All iterations of the phases: the run, mean metrics, episodes `[steps, B]`, seconds by part."""
+    def advance(self, run: Run, planned: list[Phase]) -> tuple[dict[str, float], Episodes, dict[str, float]]:
+        """All iterations of the phases, from `run` if there was no step since: metrics, episodes `[steps, B]`, seconds.
+
+        `run` is used up.
+        """
         if self._live is None:
             self._start(run, planned[0].random)
         measured: list[np.ndarray] = []
@@ -193,7 +214,7 @@ class Stepper:
             seconds["learn_and_act"] += time.perf_counter() - stepped
         means = np.mean(np.array(measured, np.float64), axis=0).tolist() if measured else []
         episodes = Episodes(*(np.stack(field) for field in zip(*steps, strict=True)))
-        return self.settle(run), dict(zip(names, means, strict=True)), episodes, seconds  # type: ignore[arg-type]
+        return dict(zip(names, means, strict=True)), episodes, seconds  # type: ignore[arg-type]
 
     def _start(self, run: Run, random: bool) -> None:
         rows = run.rows
@@ -201,9 +222,10 @@ class Stepper:
         chosen, packet = _begin(
             self.agent, run.state, rows, run.key, run.iteration, self.horizon, self.length, random=random
         )
-        on_device = jax.device_put((run.store, run.key, run.iteration, np.zeros((), np.int32)))
-        store, key, iteration, step = on_device
-        self._live, self._order = Live(run.state, store, key, iteration, step, chosen), fetch(packet)
+        live = Live(run.state, run.store, run.key, run.iteration, np.zeros((), np.int32), chosen)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that small leaves of the run, which are copied, were given up for nothing
+            self._live, self._order = _pack(live), fetch(packet)
 
     def _calls(self, planned: list[Phase]) -> Iterator[tuple[bool, bool, bool]]:
         """For each step: is it the last of its trajectory, does learning follow, is the action after it random."""
@@ -216,19 +238,15 @@ class Stepper:
 
     def _learn_meanwhile(self) -> Metrics:
         """Start an iteration's updates, and do not wait for them."""
-        live = self._live
-        assert live is not None
-        state, store, metrics = _learn(
-            self.agent, live.state, live.store, live.key, live.iteration, self.horizon, self.source.rows
-        )
-        self._live = live._replace(state=state, store=store)
+        assert self._live is not None
+        self._live, metrics = _learn(self._agent, self._live, self.source.rows)
         return metrics
 
     def _go_on(self, outcome: Outcome, last: bool, learning: bool, random: bool) -> Order:
         assert self._live is not None
-        self._live, packet = _go_on(
-            self.agent, self._live, to_packet(outcome), self.horizon, self.length, last, learning, random
-        )
+        came = to_packet(outcome, layout=self._outcome)
+        self._outcome = came.layout
+        self._live, packet = _go_on(self._agent, self._live, came, self.length, last, learning, random)
         return fetch(packet)
 
     def _step(self) -> tuple[Outcome, Episodes]:

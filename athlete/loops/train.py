@@ -161,25 +161,27 @@ class HostedTraining:
         if self.agent.memory.keeps:
             self._stepper = Stepper(self.agent, source, length, self._horizon, sample_async)
         self._run: Run = init_hosted_run(self.agent, source, key, length)
+        self._done = 0  # iterations
         self.memory_since = 0
 
     @property
     def run(self) -> Run:
-        return self._run if self._stepper is None else self._stepper.settle(self._run)
+        settled = self._stepper.settle() if self._stepper is not None else None
+        return self._run if settled is None else settled
 
     @run.setter
     def run(self, run: Run) -> None:
-        self._run = run
+        self._run, self._done = run, int(run.iteration)
         if self._stepper is not None:
             self._stepper.forget()
 
     def advance(self, iterations: int) -> Progress:
-        done = int(self._run.iteration) - self.memory_since
-        planned = phases(self.agent, self.rows * self.length, done, iterations)
+        planned = phases(self.agent, self.rows * self.length, self._done - self.memory_since, iterations)
         if self._stepper is None:
             metrics, episodes, seconds = self._iterate(iterations)
         else:
-            self._run, metrics, episodes, seconds = self._stepper.advance(self._run, planned)
+            metrics, episodes, seconds = self._stepper.advance(self._run, planned)
+        self._done += sum(phase.iterations for phase in planned)
         counts = timesteps_of(self.agent, self.rows * self.length, planned)
         return Progress(*counts, metrics, *finished(episodes), seconds)
 

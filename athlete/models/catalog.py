@@ -15,6 +15,7 @@ from athlete.models.separate import Separate
 MODEL_DEFAULTS: dict[str, Any] = {
     "fcnet_hiddens": [64, 64],  # units of each layer
     "fcnet_activation": "tanh",
+    "use_layer_norm": False,  # layer normalisation before each activation
     "vf_share_layers": False,  # one torso for policy and value
     "free_log_std": True,  # Box actions: one log standard deviation an action, independent of the observation
     "use_gru": False,  # a gated recurrent unit behind the layers
@@ -51,7 +52,7 @@ def _check_value(name: str, value: Any) -> None:
         isinstance(value, list | tuple) and all(isinstance(size, int) and size > 0 for size in value)
     ):
         raise ValueError(f"model={{'fcnet_hiddens': {value!r}}}: expected a list of layer sizes such as [64, 64]")
-    if name in ("vf_share_layers", "free_log_std", "use_gru") and not isinstance(value, bool):
+    if name in ("use_layer_norm", "vf_share_layers", "free_log_std", "use_gru") and not isinstance(value, bool):
         raise ValueError(f"model={{{name!r}: {value!r}}}: expected True or False")
     if name == "fcnet_activation" and not (isinstance(value, str) and value in ACTIVATIONS):
         raise ValueError(f"model={{'fcnet_activation': {value!r}}}: there are {', '.join(ACTIVATIONS)}")
@@ -68,13 +69,13 @@ def make_model(settings: Mapping[str, Any]) -> Model:
     """The network that `settings` (over MODEL_DEFAULTS) describe."""
     check_model(settings)
     chosen = {**MODEL_DEFAULTS, **settings}
-    hiddens = tuple(chosen["fcnet_hiddens"])
+    layers = (tuple(chosen["fcnet_hiddens"]), chosen["fcnet_activation"], chosen["use_layer_norm"])
     if chosen["custom_model"] is not None:
         model = chosen["custom_model"]
     elif chosen["use_gru"]:
-        model = GRU(chosen["gru_cell_size"], hiddens, chosen["fcnet_activation"])
+        model = GRU(chosen["gru_cell_size"], *layers)
     else:
-        model = MLP(hiddens, chosen["fcnet_activation"])
+        model = MLP(*layers)
     return model if chosen["vf_share_layers"] else Separate(model)
 
 

@@ -6,7 +6,7 @@ import itertools
 import math
 
 from athlete.core import Array, Key, Model, Tree, hyper
-from athlete.models.dense import Layer, activation, dense, init_layers
+from athlete.models.dense import Layer, activation, dense, hidden_layers, init_layers, with_layer_norm
 from athlete.ops.features import feature_size
 from athlete.spaces import Space
 
@@ -17,17 +17,16 @@ class MLP(Model):
 
     hiddens: tuple[int, ...] = (64, 64)
     activation: str = "tanh"
+    layer_norm: bool = False  # before each activation
 
     def init(self, key: Key, obs_space: Space, heads: dict[str, tuple[int, float]]) -> Tree:
         sizes = (feature_size(obs_space), *self.hiddens)
         torso = [Layer(*pair, math.sqrt(2.0)) for pair in itertools.pairwise(sizes)]
         ends = [Layer(sizes[-1], outputs, scale) for outputs, scale in heads.values()]
         params = init_layers(key, torso + ends)
-        return {"layers": params[: len(torso)], "heads": dict(zip(heads, params[len(torso) :], strict=True))}
+        layers, named = params[: len(torso)], dict(zip(heads, params[len(torso) :], strict=True))
+        return {"layers": with_layer_norm(layers) if self.layer_norm else layers, "heads": named}
 
     def apply(self, params: Tree, carry: Tree, obs: Array, first: Array) -> tuple[Tree, dict[str, Array]]:
-        squash = activation(self.activation)
-        x = obs
-        for layer in params["layers"]:
-            x = squash(dense(layer, x))
+        x = hidden_layers(params["layers"], obs, activation(self.activation))
         return (), {name: dense(head, x) for name, head in params["heads"].items()}

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from athlete.core import Array, Key, Model, Tree, hyper
-from athlete.models.dense import Layer, activation, dense, init_layers
+from athlete.models.dense import Layer, activation, dense, hidden_layers, init_layers, with_layer_norm
 from athlete.ops.features import feature_size
 from athlete.ops.tree import where
 from athlete.spaces import Space
@@ -22,6 +22,7 @@ class GRU(Model):
     cell_size: int = 64
     hiddens: tuple[int, ...] = (64,)
     activation: str = "tanh"
+    layer_norm: bool = False  # before each dense layer's activation
 
     def init(self, key: Key, obs_space: Space, heads: dict[str, tuple[int, float]]) -> Tree:
         sizes = (feature_size(obs_space), *self.hiddens)
@@ -31,16 +32,14 @@ class GRU(Model):
         params = init_layers(key, torso + cell + ends)
         *layers, inward, onward = params[: len(torso) + 2]
         named = dict(zip(heads, params[len(torso) + 2 :], strict=True))
+        layers = with_layer_norm(layers) if self.layer_norm else layers
         return {"layers": layers, "input": inward, "state": onward, "heads": named}
 
     def start(self, rows: int) -> Array:
         return jnp.zeros((rows, self.cell_size))
 
     def apply(self, params: Tree, carry: Array, obs: Array, first: Array) -> tuple[Array, dict[str, Array]]:
-        squash = activation(self.activation)
-        x = obs
-        for layer in params["layers"]:
-            x = squash(dense(layer, x))
+        x = hidden_layers(params["layers"], obs, activation(self.activation))
         gates = dense(params["input"], x)  # all steps at once: only the state's part is sequential
 
         def step(state, inputs):

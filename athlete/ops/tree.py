@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -10,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from athlete.core import Array, Tree, hyper
+from athlete.core import Array, Tree
 
 
 def flatten(tree: Tree) -> Array:
@@ -118,48 +119,76 @@ def packed_scan(step: Callable, carry: Tree, inputs: Tree, length: int | None = 
     return carry, unpack(packed, noted[0], leading + 1)
 
 
-@hyper
+IN_ONE_PIECE = 1 << 16  # numbers; larger leaves are worth a transfer of their own
+
+
+class Layout:
+    """How a packet's tree is laid out: static, compared and hashed at every call, so by identity where that will do."""
+
+    __slots__ = ("_hash", "most", "shapes", "structure")
+
+    def __init__(self, structure: Any, shapes: tuple[Any, ...], most: int):
+        self.structure, self.shapes, self.most = structure, shapes, most
+        self._hash = hash((structure, shapes, most))
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __eq__(self, other: object) -> bool:
+        if self is other:
+            return True
+        return isinstance(other, Layout) and (self.structure, self.shapes, self.most) == (
+            other.structure,
+            other.shapes,
+            other.most,
+        )
+
+
+@dataclasses.dataclass(frozen=True)
 class Packet:
     """A tree as one vector: what crosses cheaply between Python and a compiled program.
 
-    A call has a fixed cost for each argument that is not on the device yet and for each result that is
-    looked at, more than a small network's arithmetic. The structure is static and travels with the vector.
+    A call has a fixed cost for each argument and result, and more for one that is not on the device yet or is looked
+    at: together more than a small network's arithmetic. Leaves of more than `layout.most` numbers go apart.
     """
 
-    structure: Any
-    shapes: tuple[Any, ...]
+    layout: Layout
     vector: jax.Array | np.ndarray
     wide: tuple[jax.Array | np.ndarray, ...]
 
 
-IN_ONE_PIECE = 1 << 16  # numbers; larger leaves are worth a transfer of their own
+jax.tree_util.register_dataclass(Packet, data_fields=["vector", "wide"], meta_fields=["layout"])
 
 
-def to_packet(tree: Tree) -> Packet:
-    """Pack a tree of NumPy arrays, or of JAX arrays inside a program; none of 64 bits."""
+def to_packet(tree: Tree, most: int = IN_ONE_PIECE, layout: Layout | None = None) -> Packet:
+    """Pack a tree of NumPy arrays, or of JAX arrays inside a program; none of 64 bits.
+
+    `layout`, of an earlier tree of the same structure and shapes, saves describing it again.
+    """
     leaves, structure = jax.tree.flatten(tree)
-    shapes = tuple([(leaf.shape, leaf.dtype) for leaf in leaves])
-    wide = tuple([leaf for leaf in leaves if leaf.size > IN_ONE_PIECE])
-    parts = [_to_float(leaf.reshape(-1)) for leaf in leaves if leaf.size <= IN_ONE_PIECE]
+    if layout is None:
+        layout = Layout(structure, tuple([(leaf.shape, leaf.dtype) for leaf in leaves]), most)
+    wide = tuple([leaf for leaf in leaves if leaf.size > layout.most])
+    parts = [_to_float(leaf.reshape(-1)) for leaf in leaves if leaf.size <= layout.most]
     array_module = np if all(isinstance(leaf, np.ndarray) for leaf in leaves) else jnp
     vector = array_module.concatenate(parts) if parts else array_module.zeros(0, np.float32)
-    return Packet(structure, shapes, vector, wide)
+    return Packet(layout, vector, wide)
 
 
 def from_packet(packet: Packet) -> Tree:
     """The inverse of `to_packet`, in NumPy where the packet's vector is a NumPy array."""
     leaves, wide, start = [], iter(packet.wide), 0
-    for shape, dtype in packet.shapes:
+    for shape, dtype in packet.layout.shapes:
         size = math.prod(shape)
-        if size > IN_ONE_PIECE:
+        if size > packet.layout.most:
             leaves.append(next(wide))
             continue
         leaves.append(_from_float(packet.vector[start : start + size], dtype).reshape(shape))
         start += size
-    return jax.tree.unflatten(packet.structure, leaves)
+    return jax.tree.unflatten(packet.layout.structure, leaves)
 
 
 def fetch(packet: Packet) -> Tree:
     """The tree of a packet that a program gave, as NumPy arrays: one wait and one look for all of it."""
     wide = tuple([np.asarray(leaf) for leaf in packet.wide])
-    return from_packet(Packet(packet.structure, packet.shapes, np.asarray(packet.vector), wide))
+    return from_packet(Packet(packet.layout, np.asarray(packet.vector), wide))

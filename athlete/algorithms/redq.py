@@ -1,0 +1,262 @@
+"""Randomized Ensembled Double Q-learning (REDQ; Chen et al. 2021, arXiv:2101.05982, algorithm 1) and DroQ (Hiraoka et
+al. 2022, arXiv:2110.02034, algorithm 2): soft actor-critics that learn many times from each step.
+
+What limits that is a bias of the critics, which REDQ keeps small with an ensemble of N critics: targets take the
+smallest of M random ones, the policy climbs the mean of all. DroQ has two critics that are ensembles by themselves,
+by dropout, and steady, by layer normalisation. Both are this one agent; `DroQConfig` only sets N = M = 2, `dropout`
+and the critics' layer normalisation.
+
+An update here is `policy_delay` = G updates of the critics, each on a batch of its own, and then one of the policy on
+the last of these batches: lines 5 to 11 of the algorithm. The G batches come from the memory as one, and since the
+policy and the temperature stand still meanwhile, all next actions come from one forward pass.
+
+Departures:
+
+- a truncated episode is bootstrapped from its true last observation; n-step returns and prioritised replay are options;
+- the temperature is learned in log alpha towards an entropy of -dim(A) where REDQ takes a number for each environment;
+- clipping the gradient by its norm is an option, over the ensemble as a whole.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, ClassVar, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from athlete.core import Agent, Array, Key, Memory, Model, Spec, Transition, Tree, hyper
+from athlete.distributions import SquashedGaussian, distribution, flat_action, output_size, shape_action
+from athlete.memory.replay import Replay
+from athlete.models.critics import init_critics
+from athlete.models.dropout import with_dropout
+from athlete.models.forward import forward
+from athlete.models.mlp import MLP
+from athlete.ops.features import features
+from athlete.ops.gradient import AdamState, adam, adam_init
+from athlete.ops.returns import at_step, n_step_return
+from athlete.ops.schedule import Schedule, value_at
+from athlete.ops.temperature import Temperature, default_target_entropy, temperature_init, temperature_update
+from athlete.ops.values import track
+from athlete.replay_config import DelayedPolicyConfig, require_continuous
+
+
+class Ensemble(NamedTuple):
+    """Critics side by side, each leaf `[num_critics, ...]`: a loop over them compiles once, whatever their number."""
+
+    critics: Tree
+    targets: Tree
+    optimizer: AdamState
+
+
+class REDQState(NamedTuple):
+    actor: Tree
+    optimizer: AdamState  # the actor's
+    ensemble: Ensemble
+    temperature: Temperature
+
+
+class Samples(NamedTuple):
+    """What the critics learn from, `[policy_delay, B, ...]`."""
+
+    inputs: Array  # observation and action
+    next_inputs: Array  # and those after n steps
+    reward: Array  # of n steps, and of the entropy after them
+    discount: Array
+    weight: Array
+
+
+@hyper
+class REDQ(Agent):
+    """Hyperparameters of REDQ and DroQ. Floats and schedules are traced, the rest shapes the program."""
+
+    actor_lr: float | Schedule = 3e-4
+    critic_lr: float | Schedule = 3e-4
+    alpha_lr: float | Schedule = 3e-4  # 0: the temperature stays at initial_alpha
+    gamma: float = 0.99
+    tau: float = 0.005  # how far the target critics move at each update of the critics
+    num_critics: int = 10  # N
+    num_critics_in_target: int = 2  # M, of which targets take the smallest value
+    policy_delay: int = 20  # updates of the critics for each one of the policy
+    dropout: float | None = None  # probability; None: no dropout
+    initial_alpha: float = 1.0
+    target_entropy: float | None = None  # of the policy, in nats; None: -1 for each number of an action
+    n_step: int = 1
+    grad_clip: float | None = None  # of the global norm, actor and critics apart
+    num_steps_sampled_before_learning_starts: int = 5000  # timesteps
+    random_timesteps: int = 5000  # uniformly random actions at the start
+    policy_model: Model = MLP((256, 256), "relu")
+    q_model: Model = MLP((256, 256), "relu")
+    memory: Memory = Replay(batch_size=20 * 256)
+    updates: int = 1
+    spec: Spec = None  # type: ignore[assignment]  # known once bound
+
+    def bind(self, spec: Spec) -> REDQ:
+        require_continuous("REDQ" if self.dropout is None else "DroQ", spec.action)
+        if self.num_critics_in_target > self.num_critics:
+            raise ValueError(
+                f"num_critics_in_target={self.num_critics_in_target}: targets take the smallest value of as many "
+                f"different critics, and there are num_critics={self.num_critics}"
+            )
+        if self.dropout is not None and not isinstance(self.q_model, MLP):
+            raise ValueError(
+                f"dropout={self.dropout} is for critics that are MLPs, and q_model is {type(self.q_model).__name__}; "
+                "leave out custom_model and use_gru, or set dropout=None"
+            )
+        return dataclasses.replace(self, spec=spec)
+
+    def init(self, key: Key) -> REDQState:
+        actor_key, critics_key = jax.random.split(key)
+        obs, action = self.spec.obs, self.spec.action
+        actor = self.policy_model.init(actor_key, obs, {"policy": (output_size(action), 0.01)})
+        critics = jax.vmap(lambda key: init_critics(self.q_model, key, obs, action, 1)[0])(
+            jax.random.split(critics_key, self.num_critics)
+        )
+        ensemble = Ensemble(critics, jax.tree.map(jnp.copy, critics), adam_init(critics))
+        return REDQState(actor, adam_init(actor), ensemble, temperature_init(self.initial_alpha))
+
+    def view(self, state: REDQState, progress: Array) -> Tree:
+        return state.actor
+
+    def act(self, view: Tree, carry: Tree, obs: Tree, first: Array, key: Key, explore: bool = True) -> tuple:
+        policy = self._policy(view, features(self.spec.obs, obs))
+        action = policy.sample(key) if explore else policy.mode()
+        return shape_action(self.spec.action, action), carry, {}
+
+    def update(self, state: REDQState, batch: Transition, key: Key, progress: Array) -> tuple[REDQState, dict]:
+        next_key, critics_key, actor_key = jax.random.split(key, 3)
+        alpha, critic_lr = state.temperature.alpha(), value_at(self.critic_lr, progress)
+        samples = self._samples(state.actor, batch, alpha, next_key)
+        keys = jax.random.split(critics_key, self.policy_delay)
+        ensemble, metrics = jax.lax.scan(
+            lambda ensemble, given: self._update_critics(ensemble, *given, critic_lr), state.ensemble, (samples, keys)
+        )
+        obs = samples.inputs[-1, :, : samples.inputs.shape[-1] - self._action_size()]
+
+        def actor_loss(actor: Tree) -> tuple[Array, Array]:
+            sample_key, values_key = jax.random.split(actor_key)
+            action, log_prob = self._policy(actor, obs).sample_and_log_prob(sample_key)
+            values = self._values(ensemble.critics, jnp.concatenate([obs, action], axis=-1), values_key)
+            return jnp.mean(alpha * log_prob) - jnp.mean(values), -log_prob
+
+        (loss, entropy), gradients = jax.value_and_grad(actor_loss, has_aux=True)(state.actor)
+        actor_lr, alpha_lr = value_at(self.actor_lr, progress), value_at(self.alpha_lr, progress)
+        actor, optimizer, _ = adam(state.actor, gradients, state.optimizer, actor_lr, self.grad_clip)
+        temperature = temperature_update(state.temperature, entropy, self._target_entropy(), alpha_lr)
+        scalars = {name: jnp.mean(metrics[name]) for name in metrics if name != "td_error"}
+        metrics = {
+            **scalars,
+            "actor_loss": loss,
+            "alpha_value": alpha,
+            "entropy": jnp.mean(entropy),
+            "target_entropy": self._target_entropy(),
+            "cur_lr": critic_lr,
+            "td_error": metrics["td_error"].reshape(-1),
+        }
+        return REDQState(actor, optimizer, ensemble, temperature), metrics
+
+    def _policy(self, actor: Tree, obs: Array) -> SquashedGaussian:
+        """The distribution over flat canonical actions at features `[B, n]`."""
+        found: Any = distribution(self.spec.action, forward(self.policy_model, actor, obs)["policy"])
+        return SquashedGaussian(found)
+
+    def _values(self, critics: Tree, inputs: Array, key: Key) -> Array:
+        """`[critics, B]`: what each of the critics says, with dropout of its own, of inputs `[B, n]`."""
+        keys = jax.random.split(key, jax.tree.leaves(critics)[0].shape[0])
+        return jax.lax.map(lambda given: self._value(given[0], inputs, given[1]), (critics, keys))
+
+    def _value(self, critic: Tree, inputs: Array, key: Key) -> Array:
+        if self.dropout is not None:
+            critic = with_dropout(critic, inputs.shape[0], self.dropout, key)
+        return forward(self.q_model, critic, inputs)["q"][:, 0]
+
+    def _samples(self, actor: Tree, batch: Transition, alpha: Array, key: Key) -> Samples:
+        """The batch as `policy_delay` ones, with an action for each next observation."""
+        steps = n_step_return(batch.reward, batch.terminated, batch.truncated, self.gamma)
+        obs = features(self.spec.obs, jax.tree.map(lambda leaf: leaf[0], batch.obs))
+        next_obs = features(self.spec.obs, at_step(batch.next_obs, steps.last))
+        next_action, log_prob = self._policy(actor, next_obs).sample_and_log_prob(key)
+        weight = batch.extras["weight"][0] if "weight" in batch.extras else jnp.ones_like(log_prob)
+        samples = Samples(
+            jnp.concatenate([obs, flat_action(self.spec.action, batch.action[0])], axis=-1),
+            jnp.concatenate([next_obs, next_action], axis=-1),
+            steps.return_ - steps.discount * alpha * log_prob,
+            steps.discount,
+            weight,
+        )
+        return jax.tree.map(lambda leaf: leaf.reshape(self.policy_delay, -1, *leaf.shape[1:]), samples)
+
+    def _update_critics(
+        self, ensemble: Ensemble, samples: Samples, key: Key, learning_rate: Array
+    ) -> tuple[Ensemble, dict[str, Array]]:
+        """One update of all critics on one batch, and metrics of it."""
+        choose_key, target_key, online_key = jax.random.split(key, 3)
+        believed = self._values(self._chosen(ensemble.targets, choose_key), samples.next_inputs, target_key)
+        target = samples.reward + samples.discount * jnp.min(believed, axis=0)
+
+        def loss_of(critic: Tree, key: Key) -> tuple[Array, Array]:
+            error = self._value(critic, samples.inputs, key) - target
+            return 0.5 * jnp.mean(samples.weight * error * error), error
+
+        keys = jax.random.split(online_key, self.num_critics)
+        (loss, error), gradients = jax.lax.map(
+            lambda given: jax.value_and_grad(loss_of, has_aux=True)(*given), (ensemble.critics, keys)
+        )
+        critics, optimizer, norm = adam(ensemble.critics, gradients, ensemble.optimizer, learning_rate, self.grad_clip)
+        metrics = {
+            "critic_loss": jnp.mean(loss),
+            "mean_q": jnp.mean(target + error),
+            "mean_td_error": jnp.mean(error),
+            "grad_gnorm": norm,
+            "td_error": jnp.mean(jnp.abs(error), axis=0),
+        }
+        return Ensemble(critics, track(ensemble.targets, critics, self.tau), optimizer), metrics
+
+    def _chosen(self, targets: Tree, key: Key) -> Tree:
+        """The target critics that are asked this time."""
+        if self.num_critics_in_target == self.num_critics:
+            return targets
+        order = jax.random.uniform(key, (self.num_critics,))
+        which = jax.lax.top_k(order, self.num_critics_in_target)[1]
+        return jax.tree.map(lambda leaf: leaf[which], targets)
+
+    def _action_size(self) -> int:
+        return output_size(self.spec.action) // 2
+
+    def _target_entropy(self) -> Array:
+        given = self.target_entropy
+        return jnp.asarray(default_target_entropy(self.spec.action) if given is None else given, jnp.float32)
+
+
+SHARED_DEFAULTS: dict[str, Any] = {
+    "num_envs_per_worker": 1,
+    "rollout_fragment_length": 1,
+    "train_batch_size": 256,
+    "min_sample_timesteps_per_iteration": 1000,
+    "model": {"fcnet_hiddens": [256, 256], "fcnet_activation": "relu"},
+    "replay_buffer_config": {"capacity": 1_000_000},
+    "exploration_config": {"type": "StochasticSampling", "random_timesteps": 5000},
+}
+
+
+class REDQConfig(DelayedPolicyConfig):
+    """Configuration of REDQ: `REDQConfig().environment("Pendulum-v1").training(num_critics=5).build()`."""
+
+    algorithm_name = "REDQ"
+    agent_class = REDQ
+    exploration_types = ("StochasticSampling",)
+    defaults: ClassVar[dict[str, Any]] = SHARED_DEFAULTS
+
+
+class DroQConfig(DelayedPolicyConfig):
+    """Configuration of DroQ: `DroQConfig().environment("Pendulum-v1").training(dropout=0.005).build()`."""
+
+    algorithm_name = "DroQ"
+    agent_class = REDQ
+    exploration_types = ("StochasticSampling",)
+    defaults: ClassVar[dict[str, Any]] = {
+        **SHARED_DEFAULTS,
+        "num_critics": 2,
+        "dropout": 0.01,
+        "q_model_config": {"use_layer_norm": True},
+    }
