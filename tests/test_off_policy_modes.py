@@ -73,6 +73,7 @@ CASES = {
         TD3(exploration=ParameterNoise(), memory=Replay(64, 8, unroll=3), updates=3, random_timesteps=6, **SMALL_ACTOR),
         2,
         3,
+    ),
     "REDQ with dropout": (
         PENDULUM,
         REDQ(
