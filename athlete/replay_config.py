@@ -26,6 +26,7 @@ MEMORIES = {
     "PrioritizedEpisodeReplayBuffer": True,
     "MultiAgentPrioritizedReplayBuffer": True,
 }
+UNIFORM_MEMORIES = tuple(name for name, prioritized in MEMORIES.items() if not prioritized)
 MEMORY_SETTINGS: dict[str, Any] = {
     "type": "ReplayBuffer",
     "capacity": 50_000,  # timesteps
@@ -116,9 +117,10 @@ class ExplorationConfig(AlgorithmConfig):
 
 
 class ReplayConfig(ExplorationConfig):
-    """A configuration whose agent learns from a replay memory."""
+    """A configuration whose agent learns from a replay memory. Subclasses may name the memories that fit."""
 
     more_settings = REPLAY_SETTINGS
+    memory_types: ClassVar[tuple[str, ...]] = tuple(MEMORIES)
     fields_set_elsewhere = (*ExplorationConfig.fields_set_elsewhere, "timesteps_per_update")
 
     def fragment_length(self) -> int:
@@ -228,12 +230,12 @@ class ReplayConfig(ExplorationConfig):
 
     def _memory(self) -> dict[str, Any]:
         """`replay_buffer_config` over its defaults. Raises ValueError for names and values that cannot be."""
-        return checked_memory(self.replay_buffer_config)
+        return checked_memory(self.replay_buffer_config, self._title(), self.memory_types)
 
     def _check(self, name: str, given: str, value: Any, section: str | None, where: str, hints: dict) -> None:
         super()._check(name, given, value, section, where, hints)
         if name == "replay_buffer_config":
-            checked_memory(value)
+            checked_memory(self._merged(name, value), self._title(), self.memory_types)
 
 
 class ActorCriticConfig(ReplayConfig):
@@ -311,7 +313,7 @@ def algorithms_for(space: Any) -> str:
     return "no algorithm serves it: wrap the environment so that it takes Discrete, MultiDiscrete, MultiBinary or Box"
 
 
-def checked_memory(given: Mapping[str, Any]) -> dict[str, Any]:
+def checked_memory(given: Mapping[str, Any], title: str, types: tuple[str, ...]) -> dict[str, Any]:
     """`replay_buffer_config` over its defaults. Raises ValueError for names and values that cannot be."""
     settings = {**MEMORY_SETTINGS}
     for name, value in given.items():
@@ -322,9 +324,9 @@ def checked_memory(given: Mapping[str, Any]) -> dict[str, Any]:
         settings[known] = value
     where = "replay_buffer_config"
     kind = settings["type"]
-    if kind not in MEMORIES:
-        near = difflib.get_close_matches(str(kind), MEMORIES, n=1)
-        raise ValueError(f"{where}={{'type': {kind!r}}}: there are {', '.join(near or MEMORIES)}")
+    if kind not in types:
+        near = [] if kind in MEMORIES else difflib.get_close_matches(str(kind), types, n=1)
+        raise ValueError(f"{where}={{'type': {kind!r}}}: {title} learns from {', '.join(near or types)}")
     _require_count(settings, "capacity", 1, where)
     axis = settings["stack_axis"]
     if axis is not None and (not isinstance(axis, int) or isinstance(axis, bool)):

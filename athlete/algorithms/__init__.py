@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from athlete.algorithms.redq import DroQConfig as DroQConfig
     from athlete.algorithms.redq import REDQConfig as REDQConfig
     from athlete.algorithms.sac import SACConfig as SACConfig
+    from athlete.algorithms.simple_q import SimpleQConfig as SimpleQConfig
     from athlete.algorithms.td3 import TD3Config as TD3Config
     from athlete.config import AlgorithmConfig
 
@@ -27,6 +28,7 @@ ALGORITHMS: dict[str, str] = {
     "QRDQN": "athlete.algorithms.qrdqn",
     "REDQ": "athlete.algorithms.redq",
     "DroQ": "athlete.algorithms.redq",
+    "SimpleQ": "athlete.algorithms.simple_q",
 }
 
 

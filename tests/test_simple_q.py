@@ -1,0 +1,108 @@
+"""SimpleQ by hand: targets across both endings, the loss, the target network; what acts and what it refuses."""
+
+from __future__ import annotations
+
+import jax
+import numpy as np
+import pytest
+from modes import CARTPOLE, assert_modes_are_equal, assert_resumes
+from tables import KEY, SPEC, Table, act, observe, tables, transitions, update
+
+from athlete.algorithms.simple_q import SimpleQ, SimpleQConfig
+from athlete.core import Spec
+from athlete.exploration import EpsilonGreedy
+from athlete.memory.replay import Replay
+from athlete.models.mlp import MLP
+from athlete.ops.schedule import Schedule
+from athlete.spaces import Box
+
+ONLINE = [[0.0, 1.0], [3.0, 2.0], [5.0, 5.5]]
+TARGET = [[1.0, 2.0], [4.0, -1.0], [6.0, 8.0]]
+
+
+def agent_of(**settings):
+    return SimpleQ(model=Table(), **{"gamma": 0.5, **settings}).bind(SPEC)
+
+
+def state_of(agent):
+    return agent.init(KEY)._replace(params=tables(q=ONLINE), target=tables(q=TARGET))
+
+
+# From state 0 with action 0, to states 0, 1, 2, 2; the third step ends the episode, the fourth is cut.
+# Targets 1 + 1, 2 + 2, 3, 4 + 4; all minus Q(0, 0) = 0.
+FOUR = transitions(
+    [0] * 4, [0] * 4, [1.0, 2.0, 3.0, 4.0], [0, 1, 2, 2], [False, False, True, False], [False, False, False, True]
+)
+
+
+def test_a_target_is_reward_and_best_next_value_unless_the_episode_is_over():
+    agent = agent_of()
+    step = jax.tree.map(lambda leaf: leaf[0], FOUR)
+    np.testing.assert_allclose(agent._target(state_of(agent), step), [2, 4, 3, 8])
+
+
+def test_the_loss_is_hubers_of_the_action_taken():
+    agent = agent_of(lr=0.0)
+    _, found = update(agent, state_of(agent), FOUR)
+    assert found["loss"] == pytest.approx((1.5 + 3.5 + 2.5 + 7.5) / 4)
+    assert found["mean_td_error"] == pytest.approx(-(2 + 4 + 3 + 8) / 4)
+    assert found["mean_q"] == pytest.approx(0.5)
+    assert found["grad_gnorm"] == pytest.approx(1.0)  # four errors beyond 1, a quarter each
+
+
+def test_only_the_value_of_the_action_taken_moves():
+    agent = agent_of(lr=0.125)
+    state, _ = update(agent, state_of(agent), transitions([1], [1], [9.0], [0], terminated=True))
+    expected = np.array(ONLINE)
+    expected[1, 1] += 0.125  # Adam's first step
+    np.testing.assert_allclose(state.params["q"], expected, rtol=1e-5)
+
+
+def test_the_target_network_is_renewed_after_its_timesteps():
+    agent = agent_of(target_network_update_freq=8.0, timesteps_per_update=4.0)
+    first = state_of(agent)
+    second, _ = update(agent, first, FOUR)
+    third, _ = update(agent, second, FOUR)
+    np.testing.assert_array_equal(second.target["q"], first.target["q"])
+    np.testing.assert_allclose(third.target["q"], third.params["q"], atol=1e-6)
+
+
+def test_it_is_greedy_but_for_epsilon():
+    agent = agent_of(exploration=EpsilonGreedy(Schedule((0.0, 1.0), (1.0, 0.0))))
+    state, obs, best = state_of(agent), observe(*[0, 1, 2] * 100), np.array([1, 0, 1] * 100)
+    np.testing.assert_array_equal(act(agent, state, obs, explore=False), best)
+    np.testing.assert_array_equal(act(agent, state, obs, progress=1.0), best)
+    assert (act(agent, state, obs, progress=0.0) == best).mean() == pytest.approx(0.5, abs=0.1)
+
+
+def test_it_learns_the_same_compiled_and_hosted():
+    agent = SimpleQ(
+        lr=1e-2,
+        exploration=EpsilonGreedy(0.3),
+        model=MLP((8,), "relu"),
+        memory=Replay(64, 8, unroll=4),
+        num_steps_sampled_before_learning_starts=16,
+        timesteps_per_update=4.0,
+        target_network_update_freq=8.0,
+    )
+    assert_modes_are_equal(CARTPOLE, agent, rows=1, length=4, iterations=4)
+
+
+def test_a_training_resumes_to_the_last_bit_memory_included(tmp_path):
+    settings = {
+        "train_batch_size": 8,
+        "num_steps_sampled_before_learning_starts": 16,
+        "model": {"fcnet_hiddens": [8]},
+        "replay_buffer_config": {"capacity": 200},
+        "min_sample_timesteps_per_iteration": 40,
+    }
+    assert_resumes(SimpleQConfig.from_dict({"env": "CartPole-v1", "seed": 7, **settings}), tmp_path)
+
+
+def test_what_it_cannot_serve_is_refused():
+    with pytest.raises(ValueError, match=r"^SimpleQ serves Discrete action spaces, and this one is Box.*TD3.* serve"):
+        SimpleQ().bind(Spec(SPEC.obs, Box(-1, 1, (1,))))
+    with pytest.raises(ValueError, match=r"'PrioritizedReplayBuffer'}: SimpleQ learns from ReplayBuffer"):
+        SimpleQConfig().training(replay_buffer_config={"type": "PrioritizedReplayBuffer"})
+    with pytest.raises(ValueError, match=r"SimpleQ has no 'n_step'"):
+        SimpleQConfig().training(n_step=3)
