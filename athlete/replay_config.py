@@ -80,8 +80,14 @@ class ExplorationConfig(AlgorithmConfig):
         return super().all_schedules() + ([] if points is None else [points])
 
     def agent_parts(self) -> dict[str, Any]:
-        exploration = self._exploration()
-        fields = {**self.model_parts(), "random_timesteps": exploration["random_timesteps"]}
+        exploration, fields = self._exploration(), self.model_parts()
+        if "random_timesteps" in self.agent_fields():
+            fields["random_timesteps"] = exploration["random_timesteps"]
+        elif exploration["random_timesteps"]:
+            raise ValueError(
+                f"{self._title()}: exploration_config has random_timesteps={exploration['random_timesteps']}, and it "
+                "learns from its first step on; an initial_epsilon of 1.0 for warmup_timesteps acts as randomly"
+            )
         if "exploration" in self.agent_fields():
             fields["exploration"] = _make_exploration(exploration, self.horizon())
         return fields

@@ -11,7 +11,7 @@ import pytest
 
 from athlete.core import Model, hyper
 from athlete.models.catalog import MODEL_DEFAULTS, check_model, is_recurrent, make_model
-from athlete.models.dense import Layer, activation, dense, init_layers
+from athlete.models.dense import Layer, activation, dense, init_layers, layer_norm
 from athlete.models.mlp import MLP
 from athlete.models.recurrent import GRU
 from athlete.models.separate import Separate
@@ -22,6 +22,7 @@ KEY = wrap(np.array([0, 1], np.uint32))
 OBS = Box(-1, 1, (3,))
 HEADS = {"policy": (2, 0.01), "value": (1, 1.0)}
 STEPS, ROWS = 5, 4
+NEVER = np.zeros((STEPS, ROWS), bool)
 
 
 def apply(model):
@@ -93,6 +94,31 @@ def test_inputs_are_as_many_as_the_space_has_features_and_no_layers_is_linear():
     assert params["heads"]["value"]["kernel"].shape == (7, 1)
 
 
+def test_layer_norm_is_its_formula_and_blind_to_shift_and_scale_of_its_input():
+    # (1, 2, 3, 6) has mean 3 and variance (4 + 1 + 0 + 9) / 4 = 3.5.
+    x = np.array([1.0, 2.0, 3.0, 6.0], np.float32)
+    params = {"scale": np.array([1, 1, 2, 1], np.float32), "shift": np.array([0, 0, 5, 1], np.float32)}
+    expected = np.array([-2, -1, 0, 3]) / np.sqrt(3.5) * params["scale"] + params["shift"]
+    for seen in (x, 10 * x + 7):
+        np.testing.assert_allclose(jax.jit(layer_norm)(params, seen), expected, rtol=1e-5, atol=1e-5)
+    assert np.isfinite(layer_norm(params, np.zeros(4, np.float32))).all(), "also where all inputs are alike"
+
+
+@pytest.mark.parametrize("model", [MLP((4, 5), "relu", True), GRU(3, (4, 5), "relu", True)], ids=["MLP", "GRU"])
+def test_layer_normalisation_stands_before_each_activation(model):
+    params = jax.jit(functools.partial(model.init, obs_space=OBS, heads=HEADS))(KEY)
+    obs, x = observations(), observations()
+    for layer in params["layers"]:
+        np.testing.assert_array_equal(layer["scale"], np.ones_like(layer["bias"]))
+        x = x @ layer["kernel"] + layer["bias"]
+        x = np.maximum((x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-6), 0)
+    plain_params = {**params, "layers": []}  # what follows the layers, given their outputs
+    found = apply(model)(params, model.start(ROWS), obs, NEVER)[1]
+    expected = apply(model)(plain_params, model.start(ROWS), x, NEVER)[1]
+    for name in HEADS:
+        np.testing.assert_allclose(found[name], expected[name], rtol=1e-4, atol=1e-5)
+
+
 # Memory -----------------------------------------------------------------------------------------------------------
 
 MODELS = {"GRU": GRU(6, (5,)), "GRU without layers": GRU(6, ()), "separate GRUs": Separate(GRU(6, (5,)))}
@@ -102,9 +128,6 @@ MODELS = {"GRU": GRU(6, (5,)), "GRU without layers": GRU(6, ()), "separate GRUs"
 def recurrent(request):
     model = MODELS[request.param]
     return model, jax.jit(functools.partial(model.init, obs_space=OBS, heads=HEADS))(KEY), apply(model)
-
-
-NEVER = np.zeros((STEPS, ROWS), bool)
 
 
 def last(carries):

@@ -9,8 +9,8 @@ from modes import CARTPOLE, KEY, PENDULUM, assert_modes_are_equal, assert_resume
 from athlete.algorithms import get_config_class
 from athlete.algorithms.ddpg import DDPG
 from athlete.algorithms.dqn import DQN
-from athlete.algorithms.td3 import TD3
 from athlete.algorithms.redq import REDQ
+from athlete.algorithms.td3 import TD3
 from athlete.exploration import EpsilonGreedy, ParameterNoise
 from athlete.loops.collect import spec_of
 from athlete.loops.learn import phases
@@ -144,6 +144,16 @@ TRAININGS = {
             "replay_buffer_config": {"type": "PrioritizedReplayBuffer", "capacity": 200},
             "min_sample_timesteps_per_iteration": 40,
             "critic_lr": [[0, 1e-2], [100, 1e-3]],
+        },
+    ),
+    "PQN": (
+        "CartPole-v1",
+        {
+            "num_envs_per_worker": 4,
+            "train_batch_size": 64,
+            "minibatch_size": 32,
+            "model": {"use_gru": True, "gru_cell_size": 8, "fcnet_hiddens": [8], "max_seq_len": 8},
+            "lr": [[0, 1e-2], [100, 1e-3]],
         },
     ),
 }

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from athlete.ops.returns import at_step, discounted_sums, generalized_advantages, n_step_return
+from athlete.ops.returns import at_step, discounted_sums, generalized_advantages, lambda_returns, n_step_return
 from athlete.ops.statistics import explained_variance
 
 plain = jax.jit(generalized_advantages)
@@ -84,6 +84,60 @@ def test_rows_do_not_touch_and_mapping_equals_looping():
         delta = reward[t] + 0.9 * np.where(terminated[t], 0, next_value[t]) - value[t]
         expected[t] = delta + np.where(terminated[t] | truncated[t], 0, 0.9 * 0.8) * expected[t + 1]
     np.testing.assert_allclose(whole, expected[:-1], rtol=1e-5, atol=1e-5)
+
+
+# Lambda-returns -------------------------------------------------------------------------------------------------------
+
+
+def returns(reward, next_value, terminated=NO, truncated=NO, gamma=0.5, lambda_=0.5):
+    """One row: lists over time in, an array over time out."""
+    columns = [np.array(part, np.float32)[:, None] for part in (reward, next_value)]
+    flags = [np.array(part)[:, None] for part in (terminated, truncated)]
+    return np.asarray(jax.jit(lambda_returns)(*columns, *flags, gamma, lambda_))[:, 0]
+
+
+def test_in_the_middle_of_an_episode_returns_flow_back_from_the_bootstrapped_end():
+    # G_2 = 3 + .5*8 = 7; G_1 = 2 + .5 (.5*6 + .5*7) = 5.25; G_0 = 1 + .5 (.5*4 + .5*5.25) = 3.3125
+    np.testing.assert_allclose(returns([1, 2, 3], [4, 6, 8]), [3.3125, 5.25, 7], rtol=1e-6)
+
+
+def test_a_terminated_return_is_its_reward_and_lets_nothing_flow_in():
+    # Although next_value is 100: G_1 = 2. G_0 = 1 + .5 (.5*4 + .5*2) = 2.5
+    found = returns([1, 2, 3], [4, 100, 8], terminated=[False, True, False])
+    np.testing.assert_allclose(found, [2.5, 2, 7], rtol=1e-6)
+
+
+def test_a_truncated_return_is_bootstrapped_whole_from_where_it_led_and_lets_nothing_flow_in():
+    # G_1 = 2 + .5*100 = 52, whatever lambda is. G_0 = 1 + .5 (.5*4 + .5*52) = 15
+    found = returns([1, 2, 3], [4, 100, 8], truncated=[False, True, False])
+    np.testing.assert_allclose(found, [15, 52, 7], rtol=1e-6)
+
+
+def test_a_return_that_terminates_at_the_time_limit_is_terminated():
+    found = returns([1, 2, 3], [4, 100, 8], terminated=[False, True, False], truncated=[False, True, False])
+    np.testing.assert_allclose(found, [2.5, 2, 7], rtol=1e-6)
+
+
+@pytest.mark.parametrize(("ending", "last"), [("terminated", 3), ("truncated", 3 + 0.5 * 8)])
+def test_the_last_return_of_the_batch_knows_how_its_episode_ended(ending, last):
+    assert returns([1, 2, 3], [4, 6, 8], **{ending: [False, False, True]})[-1] == pytest.approx(last)
+
+
+def test_lambda_0_is_one_step_and_lambda_1_the_whole_return():
+    np.testing.assert_allclose(returns([1, 2, 3], [4, 6, 8], lambda_=0.0), [3, 5, 7], rtol=1e-6)
+    whole = [1 + 0.5 * (2 + 0.5 * 7), 2 + 0.5 * 7, 7]
+    np.testing.assert_allclose(returns([1, 2, 3], [4, 6, 8], lambda_=1.0), whole, rtol=1e-6)
+
+
+def test_lambda_returns_are_advantages_plus_values_where_values_agree_along_time():
+    random = np.random.default_rng(0)
+    value = random.normal(size=(8, 3)).astype(np.float32)  # of 7 steps and of where the last one led
+    reward, over = random.normal(size=(7, 3)).astype(np.float32), random.random((2, 7, 3)) < 0.2
+    advantage = plain(reward, value[:-1], value[1:], *over, 0.9, 0.8)
+    found = jax.jit(lambda_returns)(reward, value[1:], *over, 0.9, 0.8)
+    np.testing.assert_allclose(found, advantage + value[:-1], rtol=1e-4, atol=1e-5)
+    mapped = jax.vmap(lambda_returns, in_axes=(1, 1, 1, 1, None, None), out_axes=1)
+    np.testing.assert_allclose(jax.jit(mapped)(reward, value[1:], *over, 0.9, 0.8), found, rtol=1e-5, atol=1e-6)
 
 
 def test_discounted_sums_start_again_with_each_episode():

@@ -40,8 +40,8 @@ def test_an_example_is_complete_and_its_settings_exist(name: str) -> None:
 
 
 def test_an_unknown_example_is_an_error_with_the_nearest_name() -> None:
-    with pytest.raises(ValueError, match="no tuned example 'CartPole'; did you mean 'cartpole-ppo'"):
-        load("CartPole")
+    with pytest.raises(ValueError, match="no tuned example 'CartPole-PP'; did you mean 'cartpole-ppo'"):
+        load("CartPole-PP")
     with pytest.raises(ValueError, match=r"there are .*acrobot-ppo"):
         load("zzz")
 

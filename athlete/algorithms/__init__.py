@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from athlete.algorithms.ddpg import DDPGConfig as DDPGConfig
     from athlete.algorithms.dqn import DQNConfig as DQNConfig
     from athlete.algorithms.ppo import PPOConfig as PPOConfig
+    from athlete.algorithms.pqn import PQNConfig as PQNConfig
     from athlete.algorithms.qrdqn import QRDQNConfig as QRDQNConfig
     from athlete.algorithms.redq import DroQConfig as DroQConfig
     from athlete.algorithms.redq import REDQConfig as REDQConfig
@@ -29,6 +30,7 @@ ALGORITHMS: dict[str, str] = {
     "REDQ": "athlete.algorithms.redq",
     "DroQ": "athlete.algorithms.redq",
     "SimpleQ": "athlete.algorithms.simple_q",
+    "PQN": "athlete.algorithms.pqn",
 }
 
 

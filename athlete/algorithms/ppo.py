@@ -31,9 +31,9 @@ from athlete.ops.features import features
 from athlete.ops.gradient import AdamState, adam, adam_init
 from athlete.ops.returns import generalized_advantages
 from athlete.ops.schedule import Schedule, value_at
-from athlete.ops.shuffle import random_orders
+from athlete.ops.sequences import cut, minibatch_orders, take
 from athlete.ops.statistics import explained_variance
-from athlete.ops.tree import Packed, fold, pack, unpack, where
+from athlete.ops.tree import fold, pack, where
 from athlete.spaces import Box
 
 
@@ -119,16 +119,15 @@ class PPO(Agent):
     def update(self, state: PPOState, batch: Transition, key: Key, progress: Array) -> tuple[PPOState, dict]:
         sequences = self._prepare(state.params, batch)
         length, number = sequences.advantage.shape
-        size = min(max(1, self.minibatch_size // length), number)
-        minibatches = number // size
-        orders = random_orders(key, self.num_epochs, number)
-        orders = orders[:, : minibatches * size].reshape(-1, size)
+        orders = minibatch_orders(key, self.num_epochs, number, self.minibatch_size // length)
         lr = value_at(self.lr, progress)
-        packed = pack(sequences._replace(carry=()), leading=2)
+        like = sequences._replace(carry=())
+        packed = pack(like, leading=2)
 
         def step(carried, order):
             params, optimizer, running = carried
-            minibatch = _take(packed, sequences, order)
+            minibatch, carry = take(packed, sequences.carry, order, like)
+            minibatch = minibatch._replace(carry=carry)
             gradients, measured = jax.grad(self._loss, has_aux=True)(params, minibatch, state.kl_coeff, progress)
             new_params, new_optimizer, norm = adam(params, gradients, optimizer, lr, self.grad_clip, epsilon=1e-5)
             if self.kl_stop is not None:
@@ -172,14 +171,13 @@ class PPO(Agent):
         )
         target = value + advantage
         advantage = (advantage - jnp.mean(advantage)) / (jnp.std(advantage) + 1e-8)
-        length = self.max_seq_len
         old_outputs = batch.extras.get("outputs", ())
         action = flat_action(self.spec.action, batch.action)
         whole = Batch(
             obs, batch.first, batch.carry, action, batch.extras["log_prob"], old_outputs, advantage, value, target
         )
-        cut = jax.tree.map(lambda leaf: _cut(leaf, length), whole)
-        return cut._replace(carry=jax.tree.map(lambda leaf: leaf[0], cut.carry))
+        sequences = cut(whole, self.max_seq_len)
+        return sequences._replace(carry=jax.tree.map(lambda leaf: leaf[0], sequences.carry))
 
     def _loss(self, params: Tree, batch: Batch, kl_coeff: Array, progress: Array) -> tuple[Array, Array]:
         """Equation 9, with equation 7 or, where `kl_coeff` is set, both penalties; mean over the minibatch."""
@@ -213,19 +211,6 @@ class PPO(Agent):
 def smaller(a: Array, b: Array) -> Array:
     """The minimum, whose gradient at ties goes to `b` alone."""
     return jnp.where(a < b, a, b)
-
-
-def _cut(leaf: Array, length: int) -> Array:
-    """`[T, B, ...]` to sequences `[length, T / length * B, ...]`."""
-    pieces = leaf.reshape(-1, length, *leaf.shape[1:])
-    return jnp.moveaxis(pieces, 0, 1).reshape(length, -1, *leaf.shape[2:])
-
-
-def _take(packed: Packed, sequences: Batch, order: Array) -> Batch:
-    """The sequences numbered `order`, gathered from one table."""
-    taken = jax.tree.map(lambda leaf: leaf.at[:, order].get(mode="promise_in_bounds"), packed)
-    carry = jax.tree.map(lambda leaf: leaf.at[order].get(mode="promise_in_bounds"), sequences.carry)
-    return unpack(taken, sequences._replace(carry=()), leading=2)._replace(carry=carry)
 
 
 class PPOConfig(AlgorithmConfig):

@@ -32,6 +32,30 @@ def generalized_advantages(
     return jax.lax.scan(backwards, jnp.zeros_like(delta[0]), (delta, decay), reverse=True)[1]
 
 
+def lambda_returns(
+    reward: Array, next_value: Array, terminated: Array, truncated: Array, gamma: Array, lambda_: Array
+) -> Array:
+    """Lambda-returns, `[T, B]` (Sutton & Barto 2018, equation 12.18).
+
+    G_t = r_t + gamma ((1 - lambda) V(next_obs_t) + lambda G_{t+1})
+
+    `next_value` is the value of where the step led: with that of the best action they are Peng's Q(lambda). A truncated
+    episode ends in it, a terminated one in nothing, and neither lets returns flow in from the episode that follows.
+    G_T is the last `next_value`: the last step bootstraps alone.
+    """
+    over = terminated | truncated
+    weight = jnp.where(over, gamma, gamma * (1.0 - lambda_))
+    now = reward + jnp.where(terminated, 0.0, weight * next_value)
+    decay = jnp.where(over, 0.0, gamma * lambda_)
+
+    def backwards(return_, step):
+        now_t, decay_t = step
+        return_ = now_t + decay_t * return_
+        return return_, return_
+
+    return jax.lax.scan(backwards, next_value[-1], (now, decay), reverse=True)[1]
+
+
 def discounted_sums(reward: Array, first: Array, gamma: Array) -> Array:
     """Rewards summed so far in each episode, `[T, B]`: G_t = r_t + gamma (1 - first_t) G_{t-1}, with G_{-1} = 0."""
     decay = jnp.where(first, 0.0, gamma)

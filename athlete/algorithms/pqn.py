@@ -1,0 +1,165 @@
+"""Parallelised Q-Network (Gallici et al. 2024, arXiv:2407.04811): Q-learning without replay and target network.
+
+Many environments in parallel decorrelate the data, layer normalisation of the network keeps bootstrapping stable
+(section 3 of the paper), and the targets are lambda-returns of the latest trajectory (section 4): Peng's Q(lambda)
+(Peng & Williams 1994), computed backwards. The loss is the squared error of the actions taken,
+over minibatches and epochs as in PPO.
+
+Departures:
+
+- Adam instead of RAdam;
+- a truncated episode is bootstrapped from its true last observation, with the recurrent state of that moment;
+- the values that the targets are made of come from one pass over `next_obs` rather than from the acting steps;
+- where the minibatch does not divide the batch, each epoch leaves out the remainder, another one each time.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, ClassVar, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from athlete.core import Agent, Array, Key, Memory, Model, Spec, Transition, Tree, hyper
+from athlete.exploration import EpsilonGreedy, SoftQ, greedy
+from athlete.memory.latest import Latest
+from athlete.models.mlp import MLP
+from athlete.ops.features import features
+from athlete.ops.gradient import AdamState, adam, adam_init
+from athlete.ops.returns import lambda_returns
+from athlete.ops.schedule import Schedule, value_at
+from athlete.ops.sequences import cut, minibatch_orders, take
+from athlete.ops.tree import fold, pack
+from athlete.ops.values import of_action
+from athlete.replay_config import ExplorationConfig, require_discrete
+from athlete.spaces import Discrete
+
+
+class PQNState(NamedTuple):
+    params: Tree
+    optimizer: AdamState
+
+
+class PQNView(NamedTuple):
+    params: Tree
+    level: Array  # of exploration
+
+
+class Batch(NamedTuple):
+    """What the loss reads, as sequences `[L, N, ...]`: L steps each, 1 for a network without memory."""
+
+    obs: Array
+    first: Array
+    carry: Tree  # at the start of each sequence, [N, ...]
+    action: Array
+    target: Array
+
+
+METRICS = ("loss", "mean_q", "mean_td_error", "grad_gnorm")  # of each minibatch, in this order
+
+
+@hyper
+class PQN(Agent):
+    """Hyperparameters of PQN under RLlib's names. Floats and schedules are traced, the rest shapes the program."""
+
+    lr: float | Schedule = 5e-4
+    gamma: float = 0.99
+    lambda_: float = 0.95  # how far targets reach along the trajectory: 0 one step, 1 to its end
+    adam_epsilon: float = 1e-8
+    grad_clip: float | None = 10.0  # of the global norm
+    minibatch_size: int = 128  # timesteps
+    num_epochs: int = 4
+    max_seq_len: int = 1  # timesteps that gradients flow through; 1 for a network without memory
+    exploration: EpsilonGreedy | SoftQ = EpsilonGreedy()
+    model: Model = MLP(activation="relu", layer_norm=True)
+    memory: Memory = Latest()
+    updates: int = 1
+    spec: Spec = None  # type: ignore[assignment]  # known once bound
+
+    def bind(self, spec: Spec) -> PQN:
+        require_discrete("PQN", spec.action)
+        return dataclasses.replace(self, spec=spec)
+
+    def init(self, key: Key) -> PQNState:
+        assert isinstance(self.spec.action, Discrete)
+        params = self.model.init(key, self.spec.obs, {"q": (self.spec.action.n, 1.0)})
+        return PQNState(params, adam_init(params))
+
+    def view(self, state: PQNState, progress: Array) -> PQNView:
+        return PQNView(state.params, self.exploration.level(progress))
+
+    def start(self, view: PQNView, rows: int, key: Key) -> Tree:
+        return self.model.start(rows)
+
+    def act(self, view: PQNView, carry: Tree, obs: Tree, first: Array, key: Key, explore: bool = True) -> tuple:
+        obs = features(self.spec.obs, jax.tree.map(lambda leaf: leaf[None], obs))
+        carries, heads = self.model.apply(view.params, carry, obs, first[None])
+        values = heads["q"][0]
+        action = self.exploration.choose(values, view.level, key) if explore else greedy(values)
+        return action, jax.tree.map(lambda leaf: leaf[0], carries), ()
+
+    def update(self, state: PQNState, batch: Transition, key: Key, progress: Array) -> tuple[PQNState, dict]:
+        sequences = self._prepare(state.params, batch)
+        length, number = sequences.target.shape
+        orders = minibatch_orders(key, self.num_epochs, number, self.minibatch_size // length)
+        lr = value_at(self.lr, progress)
+        like = sequences._replace(carry=())
+        packed = pack(like, leading=2)
+
+        def step(carried: PQNState, order: Array) -> tuple[PQNState, Array]:
+            minibatch, carry = take(packed, sequences.carry, order, like)
+            minibatch = minibatch._replace(carry=carry)
+            gradients, measured = jax.grad(self._loss, has_aux=True)(carried.params, minibatch)
+            params, optimizer, norm = adam(
+                carried.params, gradients, carried.optimizer, lr, self.grad_clip, epsilon=self.adam_epsilon
+            )
+            return PQNState(params, optimizer), jnp.append(measured, norm)
+
+        state, measured = jax.lax.scan(step, state, orders)
+        means = jnp.mean(measured, axis=0)
+        metrics = {name: means[i] for i, name in enumerate(METRICS)}
+        return state, metrics | {"cur_lr": lr, "cur_exploration": self.exploration.level(progress)}
+
+    def _prepare(self, params: Tree, batch: Transition) -> Batch:
+        """Targets under the acting parameters, and the batch cut into sequences."""
+        obs, next_obs = features(self.spec.obs, batch.obs), features(self.spec.obs, batch.next_obs)
+        carries: Tree = ()
+        if jax.tree.leaves(batch.carry):  # with memory: what is remembered after each step
+            start = jax.tree.map(lambda leaf: leaf[0], batch.carry)
+            carries, _ = self.model.apply(params, start, obs, batch.first)
+        # next_obs continues from the state after each step, as a row of its own: right across every ending.
+        never = jnp.zeros((1, batch.reward.size), bool)
+        _, heads = self.model.apply(params, fold(carries), fold(next_obs)[None], never)
+        next_value = jnp.max(heads["q"], axis=-1).reshape(batch.reward.shape)
+        target = lambda_returns(batch.reward, next_value, batch.terminated, batch.truncated, self.gamma, self.lambda_)
+        sequences = cut(Batch(obs, batch.first, batch.carry, batch.action, target), self.max_seq_len)
+        return sequences._replace(carry=jax.tree.map(lambda leaf: leaf[0], sequences.carry))
+
+    def _loss(self, params: Tree, batch: Batch) -> tuple[Array, Array]:
+        """Half the squared error of the values of the actions taken; mean over the minibatch."""
+        _, heads = self.model.apply(params, batch.carry, batch.obs, batch.first)
+        value = of_action(fold(heads["q"]), batch.action.reshape(-1))
+        error = value - batch.target.reshape(-1)
+        means = jnp.mean(jnp.stack([0.5 * error * error, value, error]), axis=1)
+        return means[0], means
+
+
+class PQNConfig(ExplorationConfig):
+    """Configuration of PQN: `PQNConfig().environment("CartPole-v1").training(lambda_=0.9).build()`."""
+
+    algorithm_name = "PQN"
+    agent_class = PQN
+    exploration_types = ("EpsilonGreedy", "SoftQ")
+    defaults: ClassVar[dict[str, Any]] = {
+        "num_envs_per_worker": 32,
+        "train_batch_size": 1024,
+        "normalize_rewards": True,  # values of unlike size need learning rates of their own
+        "model": {"fcnet_activation": "relu", "use_layer_norm": True},
+        "exploration_config": {
+            "type": "EpsilonGreedy",
+            "initial_epsilon": 1.0,
+            "final_epsilon": 0.05,
+            "epsilon_timesteps": 50_000,
+        },
+    }

@@ -1,0 +1,40 @@
+"""Trajectories cut into sequences, and minibatches of these: what on-policy algorithms learn from."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from athlete.core import Array, Key, Tree
+from athlete.ops.shuffle import random_orders
+from athlete.ops.tree import Packed, unpack
+
+
+def cut(tree: Tree, length: int) -> Tree:
+    """Leaves `[T, B, ...]` as sequences `[length, T / length * B, ...]`."""
+
+    def cut_leaf(leaf: Array) -> Array:
+        pieces = leaf.reshape(-1, length, *leaf.shape[1:])
+        return jnp.moveaxis(pieces, 0, 1).reshape(length, -1, *leaf.shape[2:])
+
+    return jax.tree.map(cut_leaf, tree)
+
+
+def minibatch_orders(key: Key, epochs: int, number: int, size: int) -> Array:
+    """Which of `number` sequences make each minibatch, `[epochs * minibatches, size]`: each epoch in a new order.
+
+    Where `size` does not divide `number`, each epoch leaves out the remainder, another one each time.
+    """
+    size = min(max(1, size), number)
+    orders = random_orders(key, epochs, number)
+    return orders[:, : number // size * size].reshape(-1, size)
+
+
+def take(packed: Packed, carry: Tree, order: Array, like: Tree) -> tuple[Tree, Tree]:
+    """The sequences numbered `order`, gathered from one table, in the form of `like`, and their carries.
+
+    `packed` is `pack(sequences, leading=2)`, `carry` the states at their starts, `[N, ...]`.
+    """
+    taken = jax.tree.map(lambda leaf: leaf.at[:, order].get(mode="promise_in_bounds"), packed)
+    carry = jax.tree.map(lambda leaf: leaf.at[order].get(mode="promise_in_bounds"), carry)
+    return unpack(taken, like, leading=2), carry

@@ -1,0 +1,41 @@
+"""Sequences keep time together, and minibatches of them take every one once an epoch."""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import numpy as np
+import pytest
+
+from athlete.ops.random import wrap
+from athlete.ops.sequences import cut, minibatch_orders, take
+from athlete.ops.tree import pack
+
+KEY = np.array([0, 1], np.uint32)
+
+
+def test_trajectories_are_cut_into_sequences_of_one_row_each():
+    number = np.arange(12).reshape(6, 2)  # time * 2 + row
+    sequences = np.asarray(jax.jit(functools.partial(cut, length=3))(number))
+    assert sequences.shape == (3, 4)
+    assert {tuple(sequence) for sequence in sequences.T.tolist()} == {(0, 2, 4), (1, 3, 5), (6, 8, 10), (7, 9, 11)}
+    np.testing.assert_array_equal(cut(number, 1), number.reshape(1, 12))
+
+
+@pytest.mark.parametrize(("size", "minibatches", "taken"), [(4, 3, 4), (5, 2, 5), (100, 1, 12), (0, 12, 1)])
+def test_each_epoch_takes_a_sequence_at_most_once_and_leaves_out_only_a_remainder(size, minibatches, taken):
+    orders = jax.jit(lambda key: minibatch_orders(wrap(key), 3, 12, size))(KEY)
+    assert orders.shape == (3 * minibatches, taken)
+    for epoch in np.asarray(orders).reshape(3, -1).tolist():
+        assert len(set(epoch)) == minibatches * taken
+        assert set(epoch) <= set(range(12))
+
+
+def test_sequences_are_taken_with_the_states_at_their_starts():
+    sequences = {"action": np.arange(6, dtype=np.int32).reshape(2, 3), "obs": np.arange(12.0).reshape(2, 3, 2)}
+    carry, order = np.array([[10.0], [20.0], [30.0]]), np.array([2, 0])
+    taken, states = jax.jit(lambda tree, carry: take(pack(tree, leading=2), carry, order, tree))(sequences, carry)
+    np.testing.assert_array_equal(taken["action"], [[2, 0], [5, 3]])
+    np.testing.assert_array_equal(taken["obs"], sequences["obs"][:, order])
+    np.testing.assert_array_equal(states, [[30], [10]])
