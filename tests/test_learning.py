@@ -1,4 +1,4 @@
-"""PPO's tuned examples learn: over several seeds, the middle reaches the threshold and the worst seed the floor."""
+"""The tuned examples learn: over several seeds, the middle reaches the threshold and the worst seed the floor."""
 
 from __future__ import annotations
 
@@ -13,10 +13,20 @@ SEEDS = range(int(os.environ.get("ATHLETE_LEARNING_SEEDS", "3")))
 PROCESSES = min(len(SEEDS), os.cpu_count() or 1)
 
 
-SLOW = {"cliff-walking-ppo", "frozen-lake-8x8-ppo", "mountain-car-ppo", "taxi-ppo"}
-EXAMPLES = [
-    pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in names() if name.endswith("-ppo")
-]
+# Those that take seconds a seed and together stand for every family of algorithms; `make learning-all` runs all.
+QUICK = {
+    "acrobot-ppo",
+    "cartpole-dqn",
+    "cartpole-pqn",
+    "cartpole-ppo",
+    "cartpole-qrdqn",
+    "frozen-lake-ppo",
+    "mountain-car-continuous-ppo",
+    "pendulum-ddpg",
+    "pendulum-ppo",
+    "pendulum-td3",
+}
+EXAMPLES = [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in names()]
 
 
 @pytest.mark.learning
