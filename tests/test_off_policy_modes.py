@@ -7,6 +7,7 @@ import pytest
 from modes import CARTPOLE, KEY, PENDULUM, assert_modes_are_equal, assert_resumes
 
 from athlete.algorithms import get_config_class
+from athlete.algorithms.crossq import CrossQ
 from athlete.algorithms.ddpg import DDPG
 from athlete.algorithms.dqn import DQN
 from athlete.algorithms.redq import REDQ
@@ -18,6 +19,7 @@ from athlete.loops.train import CompiledTraining
 from athlete.memory.prioritized import Prioritized
 from athlete.memory.replay import Replay
 from athlete.memory.ring import ring_take
+from athlete.models.batch_norm import BatchNormMLP
 from athlete.models.mlp import MLP
 from athlete.ops.random import wrap
 from athlete.ops.schedule import Schedule
@@ -73,6 +75,20 @@ CASES = {
         TD3(exploration=ParameterNoise(), memory=Replay(64, 8, unroll=3), updates=3, random_timesteps=6, **SMALL_ACTOR),
         2,
         3,
+    ),
+    "CrossQ": (
+        PENDULUM,
+        CrossQ(
+            policy_delay=2,
+            renormalize_after=8.0,
+            policy_model=BatchNormMLP((8,), momentum=0.9),
+            q_model=BatchNormMLP((8,), momentum=0.9),
+            memory=Replay(64, 16, unroll=2),
+            num_steps_sampled_before_learning_starts=16,
+            random_timesteps=8,
+        ),
+        1,
+        2,
     ),
     "REDQ with dropout": (
         PENDULUM,
@@ -133,18 +149,10 @@ TRAININGS = {
     ),
     "DDPG": ("Pendulum-v1", CONTINUOUS),
     "TD3": ("Pendulum-v1", {**CONTINUOUS, "exploration_config": {"type": "ParameterNoise", "random_timesteps": 20}}),
+    "CrossQ": ("Pendulum-v1", {**CONTINUOUS, "policy_delay": 2}),
     "DroQ": (
         "Pendulum-v1",
-        {
-            "train_batch_size": 8,
-            "policy_delay": 2,
-            "num_steps_sampled_before_learning_starts": 16,
-            "exploration_config": {"random_timesteps": 16},
-            "model": {"fcnet_hiddens": [8]},
-            "replay_buffer_config": {"type": "PrioritizedReplayBuffer", "capacity": 200},
-            "min_sample_timesteps_per_iteration": 40,
-            "critic_lr": [[0, 1e-2], [100, 1e-3]],
-        },
+        {**CONTINUOUS, "policy_delay": 2, "replay_buffer_config": {"type": "PrioritizedReplayBuffer", "capacity": 200}},
     ),
     "PQN": (
         "CartPole-v1",

@@ -82,6 +82,17 @@ def test_the_first_step_has_the_length_of_the_learning_rate_whatever_the_gradien
     assert norm == pytest.approx(np.sqrt(2 * 100**2 + 0.01**2 + 3**2))
 
 
+def test_momentum_is_beta1():
+    # Gradients 1 and then 0: the mean is 1 - beta1, then beta1 (1 - beta1); the square 0.001, then 0.000999.
+    params, state = {"w": np.zeros(1, np.float32)}, adam_init({"w": np.zeros(1, np.float32)})
+    step = jax.jit(functools.partial(adam, beta1=0.5, epsilon=0.0))
+    first, state, _ = step(params, {"w": np.ones(1, np.float32)}, state, 1.0)
+    second, _, _ = step(first, {"w": np.zeros(1, np.float32)}, state, 1.0)
+    np.testing.assert_allclose(first["w"], [-1.0], rtol=1e-4)
+    unbiased = (0.25 / 0.75) / np.sqrt(0.000999 / (1 - 0.999**2))
+    np.testing.assert_allclose(second["w"], [-1.0 - unbiased], rtol=1e-4)
+
+
 def test_clipping_is_by_the_norm_over_all_leaves_together():
     # Global norm of (3, 4) is 5: clipped to 1 it is (0.6, 0.8), which the first moment shows a tenth of.
     gradients = {"a": np.array([3.0], np.float32), "b": np.array([4.0], np.float32)}

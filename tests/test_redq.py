@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from athlete.algorithms import get_config_class
-from athlete.algorithms.redq import REDQ, DroQConfig, Ensemble, REDQConfig, Samples
+from athlete.algorithms.redq import REDQ, DroQConfig, Ensemble, REDQConfig
 from athlete.core import Model, Spec, Transition, hyper
 from athlete.memory.replay import Replay
 from athlete.models.dropout import with_dropout
@@ -19,6 +19,7 @@ from athlete.models.recurrent import GRU
 from athlete.ops.features import feature_size
 from athlete.ops.gradient import adam_init
 from athlete.ops.random import wrap
+from athlete.ops.soft import SoftSamples, soft_samples
 from athlete.spaces import Box, Discrete
 
 QUICK = {"xla_backend_optimization_level": 0}
@@ -66,7 +67,7 @@ def samples(**changes):
         "weight": [1.0, 1.0],
         **changes,
     }
-    return Samples(**{name: jnp.asarray(value, jnp.float32) for name, value in given.items()})
+    return SoftSamples(**{name: jnp.asarray(value, jnp.float32) for name, value in given.items()})
 
 
 # The critics --------------------------------------------------------------------------------------------------------
@@ -111,36 +112,6 @@ def test_the_critics_of_a_target_are_random_and_no_two_the_same():
     assert counts.min() > 25 and counts.max() < 80
 
 
-# Samples ------------------------------------------------------------------------------------------------------------
-
-
-def window(reward, terminated, truncated):
-    """Windows of two steps, `[2, 3]`; the observation that step t of row i leads to is (t + 1, i)."""
-    steps = np.arange(2, dtype=np.float32)[:, None]
-    rows = np.arange(3, dtype=np.float32)[None]
-    obs = np.stack(np.broadcast_arrays(steps, rows), axis=-1)
-    flags = [np.asarray(flag, bool) for flag in (terminated, truncated)]
-    action = np.full((2, 3, 1), 0.25, np.float32)
-    return Transition(
-        obs, np.zeros((2, 3), bool), action, np.asarray(reward, np.float32), obs + np.float32([1, 0]), *flags, (), {}
-    )
-
-
-def test_a_terminated_step_is_not_bootstrapped_and_a_truncated_one_is_from_where_it_led():
-    # Rows: terminated at the first step, truncated at the first step, going on.
-    batch = window([[1.0, 1.0, 1.0], [9.0, 9.0, 2.0]], [[1, 0, 0], [0, 0, 0]], [[0, 1, 0], [0, 0, 0]])
-    learner = agent(gamma=0.5, n_step=2)
-    actor = {"policy": jnp.asarray([[0.1, -0.1], [0.2, 0.1]])}
-    found = jax.jit(lambda actor, batch: learner._samples(actor, batch, 2.0, KEY))(actor, batch)
-    next_obs = np.array([[1.0, 0], [1, 1], [2, 2]], np.float32)
-    next_action, log_prob = learner._policy(actor, next_obs).sample_and_log_prob(KEY)
-    discount = np.array([0.0, 0.5, 0.25])
-    np.testing.assert_allclose(found.discount[0], discount)
-    np.testing.assert_allclose(found.reward[0], [1, 1, 2] - discount * 2.0 * np.asarray(log_prob), rtol=1e-5)
-    np.testing.assert_allclose(found.inputs[0], [[0, 0, 0.25], [0, 1, 0.25], [0, 2, 0.25]])
-    np.testing.assert_allclose(found.next_inputs[0], np.concatenate([next_obs, next_action], axis=1), rtol=1e-5)
-
-
 # The whole update ---------------------------------------------------------------------------------------------------
 
 
@@ -167,7 +138,10 @@ def test_one_update_is_several_of_the_critics_and_then_one_of_the_policy():
 
     next_key, critics_key, _ = jax.random.split(KEY, 3)
     alpha = state.temperature.alpha()
-    parts = learner._samples(state.actor, batch, alpha, next_key)
+    policy = functools.partial(learner._policy, state.actor)
+    parts = soft_samples(
+        batch, SPEC.obs, lambda obs: policy(obs).sample_and_log_prob(next_key), alpha, learner.gamma, 3
+    )
     keys, by_hand, errors = jax.random.split(critics_key, 3), state.ensemble, []
     for i in range(3):
         part = jax.tree.map(lambda leaf, i=i: leaf[i], parts)

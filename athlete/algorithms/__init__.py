@@ -7,6 +7,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from athlete.algorithms.crossq import CrossQConfig as CrossQConfig
     from athlete.algorithms.ddpg import DDPGConfig as DDPGConfig
     from athlete.algorithms.dqn import DQNConfig as DQNConfig
     from athlete.algorithms.ppo import PPOConfig as PPOConfig
@@ -29,6 +30,7 @@ ALGORITHMS: dict[str, str] = {
     "DDPG": "athlete.algorithms.ddpg",
     "TD3": "athlete.algorithms.td3",
     "QRDQN": "athlete.algorithms.qrdqn",
+    "CrossQ": "athlete.algorithms.crossq",
     "REDQ": "athlete.algorithms.redq",
     "DroQ": "athlete.algorithms.redq",
     "PQN": "athlete.algorithms.pqn",

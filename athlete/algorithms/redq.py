@@ -26,7 +26,7 @@ import jax
 import jax.numpy as jnp
 
 from athlete.core import Agent, Array, Key, Memory, Model, Spec, Transition, Tree, hyper
-from athlete.distributions import SquashedGaussian, distribution, flat_action, output_size, shape_action
+from athlete.distributions import SquashedGaussian, distribution, output_size, shape_action
 from athlete.memory.replay import Replay
 from athlete.models.critics import init_critics
 from athlete.models.dropout import with_dropout
@@ -34,8 +34,8 @@ from athlete.models.forward import forward
 from athlete.models.mlp import MLP
 from athlete.ops.features import features
 from athlete.ops.gradient import AdamState, adam, adam_init
-from athlete.ops.returns import at_step, n_step_return
 from athlete.ops.schedule import Schedule, value_at
+from athlete.ops.soft import SoftSamples, soft_samples
 from athlete.ops.temperature import Temperature, default_target_entropy, temperature_init, temperature_update
 from athlete.ops.values import track
 from athlete.replay_config import DelayedPolicyConfig, require_continuous
@@ -54,16 +54,6 @@ class REDQState(NamedTuple):
     optimizer: AdamState  # the actor's
     ensemble: Ensemble
     temperature: Temperature
-
-
-class Samples(NamedTuple):
-    """What the critics learn from, `[policy_delay, B, ...]`."""
-
-    inputs: Array  # observation and action
-    next_inputs: Array  # and those after n steps
-    reward: Array  # of n steps, and of the entropy after them
-    discount: Array
-    weight: Array
 
 
 @hyper
@@ -126,7 +116,14 @@ class REDQ(Agent):
     def update(self, state: REDQState, batch: Transition, key: Key, progress: Array) -> tuple[REDQState, dict]:
         next_key, critics_key, actor_key = jax.random.split(key, 3)
         alpha, critic_lr = state.temperature.alpha(), value_at(self.critic_lr, progress)
-        samples = self._samples(state.actor, batch, alpha, next_key)
+        samples = soft_samples(
+            batch,
+            self.spec.obs,
+            lambda obs: self._policy(state.actor, obs).sample_and_log_prob(next_key),
+            alpha,
+            self.gamma,
+            self.policy_delay,
+        )
         keys = jax.random.split(critics_key, self.policy_delay)
         ensemble, metrics = jax.lax.scan(
             lambda ensemble, given: self._update_critics(ensemble, *given, critic_lr), state.ensemble, (samples, keys)
@@ -170,24 +167,8 @@ class REDQ(Agent):
             critic = with_dropout(critic, inputs.shape[0], self.dropout, key)
         return forward(self.q_model, critic, inputs)["q"][:, 0]
 
-    def _samples(self, actor: Tree, batch: Transition, alpha: Array, key: Key) -> Samples:
-        """The batch as `policy_delay` ones, with an action for each next observation."""
-        steps = n_step_return(batch, self.gamma)
-        obs = features(self.spec.obs, jax.tree.map(lambda leaf: leaf[0], batch.obs))
-        next_obs = features(self.spec.obs, at_step(batch.next_obs, steps.last))
-        next_action, log_prob = self._policy(actor, next_obs).sample_and_log_prob(key)
-        weight = batch.extras["weight"][0] if "weight" in batch.extras else jnp.ones_like(log_prob)
-        samples = Samples(
-            jnp.concatenate([obs, flat_action(self.spec.action, batch.action[0])], axis=-1),
-            jnp.concatenate([next_obs, next_action], axis=-1),
-            steps.return_ - steps.discount * alpha * log_prob,
-            steps.discount,
-            weight,
-        )
-        return jax.tree.map(lambda leaf: leaf.reshape(self.policy_delay, -1, *leaf.shape[1:]), samples)
-
     def _update_critics(
-        self, ensemble: Ensemble, samples: Samples, key: Key, learning_rate: Array
+        self, ensemble: Ensemble, samples: SoftSamples, key: Key, learning_rate: Array
     ) -> tuple[Ensemble, dict[str, Array]]:
         """One update of all critics on one batch, and metrics of it."""
         choose_key, target_key, online_key = jax.random.split(key, 3)

@@ -54,11 +54,12 @@ def adam(
     grad_clip: float | None = None,
     epsilon: float = 1e-8,
     axis_name: str | None = None,
+    beta1: float = 0.9,
 ) -> tuple[Tree, AdamState, Array]:
     """One step of Adam (Kingma & Ba 2015, arXiv:1412.6980, algorithm 1): new parameters, state, gradient norm.
 
     The norm is the global one, before clipping; gradients with a larger norm than `grad_clip` are scaled down to it.
-    With `axis_name` the gradients are first averaged over that mapped axis (devices).
+    With `axis_name` the gradients are first averaged over that mapped axis (devices). `beta1` is the momentum.
     """
     gradient = to_parts(gradients)
     if axis_name is not None:
@@ -67,13 +68,13 @@ def adam(
     if grad_clip is not None:
         scale = jnp.minimum(1.0, grad_clip / (norm + 1e-6))
         gradient = [scale * part for part in gradient]
-    mean = [0.9 * old + 0.1 * new for old, new in zip(state.mean, gradient, strict=True)]
+    mean = [beta1 * old + (1.0 - beta1) * new for old, new in zip(state.mean, gradient, strict=True)]
     square = [0.999 * old + 0.001 * new * new for old, new in zip(state.square, gradient, strict=True)]
     count = state.count + 1
     steps = count.astype(jnp.float32)
     # Both moments' biases as factors of scalars, the form at the end of the paper's section 2: fewer divisions.
     root = jnp.sqrt(1.0 - 0.999**steps)
-    rate, least = learning_rate * root / (1.0 - 0.9**steps), epsilon * root
+    rate, least = learning_rate * root / (1.0 - beta1**steps), epsilon * root
 
     def moved(part: Array, mean: Array, square: Array) -> Array:
         return part - rate * mean / (jnp.sqrt(square) + least)

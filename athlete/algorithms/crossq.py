@@ -1,0 +1,227 @@
+"""CrossQ (Bhatt et al. 2024, ICLR, arXiv:1902.05605): a soft actor-critic without target networks.
+
+What makes that stable is batch normalisation in the critics, if they see present and next observations and actions as
+one batch, so that both are standardised by the same moments: all values come from one forward pass, and the half that
+belongs to the target is a constant to the gradient (section 4 of the paper). Batch renormalisation takes over after a
+while; actor and critics have it both. Adam's momentum is lower than usual.
+
+An update here is `policy_delay` updates of the critics, each on a batch of its own, and then one of the policy on the
+last of these batches. They come from the memory as one, and since the policy stands still meanwhile, all next actions
+come from one forward pass. By default an iteration is as many timesteps, so that critics are updated once for each.
+
+Departures:
+
+- critics of [256, 256] units, where the paper has [2048, 2048]: 50 times the products. `q_model_config` sets them;
+- a truncated episode is bootstrapped from its true last observation; n-step returns and prioritised replay are options;
+- the momentum of the temperature's Adam is the usual one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, ClassVar, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from athlete.core import Agent, Array, Key, Memory, Model, Spec, Transition, Tree, hyper
+from athlete.distributions import SquashedGaussian, distribution, output_size, shape_action
+from athlete.memory.replay import Replay
+from athlete.models.batch_norm import BatchNormMLP, Moments
+from athlete.models.critics import critic_values, init_critics
+from athlete.models.forward import forward
+from athlete.models.mlp import MLP
+from athlete.ops.features import features
+from athlete.ops.gradient import AdamState, adam, adam_init
+from athlete.ops.schedule import Schedule, value_at
+from athlete.ops.soft import SoftSamples, soft_samples
+from athlete.ops.temperature import Temperature, default_target_entropy, temperature_init, temperature_update
+from athlete.replay_config import DelayedPolicyConfig, require_continuous
+
+
+class CrossQState(NamedTuple):
+    actor: Tree  # {"learned": ..., "running": moments of each layer's inputs}
+    critics: list[Tree]  # in the same form
+    actor_optimizer: AdamState
+    critic_optimizer: AdamState
+    temperature: Temperature
+
+
+@hyper
+class CrossQ(Agent):
+    """Hyperparameters of CrossQ. Floats and schedules are traced, the rest shapes the program."""
+
+    actor_lr: float | Schedule = 1e-3
+    critic_lr: float | Schedule = 1e-3
+    alpha_lr: float | Schedule = 1e-3  # 0: the temperature stays at initial_alpha
+    adam_beta1: float = 0.5  # momentum of the actor's and the critics' Adam
+    gamma: float = 0.99
+    twin_q: bool = True  # the smaller value of two critics counts
+    policy_delay: int = 3  # updates of the critics for each one of the policy
+    renormalize_after: float = 100_000.0  # updates of the critics; before, a batch is normalised by itself alone
+    initial_alpha: float = 1.0
+    target_entropy: float | None = None  # of the policy, in nats; None: -1 for each number of an action
+    n_step: int = 1
+    grad_clip: float | None = None  # of the global norm, actor and critics apart
+    num_steps_sampled_before_learning_starts: int = 5000  # timesteps
+    random_timesteps: int = 5000  # uniformly random actions at the start
+    policy_model: Model = BatchNormMLP()
+    q_model: Model = BatchNormMLP()
+    memory: Memory = Replay(batch_size=3 * 256)
+    updates: int = 1
+    spec: Spec = None  # type: ignore[assignment]  # known once bound
+
+    def bind(self, spec: Spec) -> CrossQ:
+        require_continuous("CrossQ", spec.action)
+        for name, model in {"policy_model": self.policy_model, "q_model": self.q_model}.items():
+            if not isinstance(model, BatchNormMLP):
+                raise ValueError(
+                    f"CrossQ needs networks with batch normalisation, and {name} is {model}; leave out custom_model, "
+                    "use_gru and use_layer_norm, or give an athlete.models.batch_norm.BatchNormMLP as custom_model"
+                )
+        return dataclasses.replace(self, spec=spec)
+
+    def init(self, key: Key) -> CrossQState:
+        actor_key, critics_key = jax.random.split(key)
+        obs, action = self.spec.obs, self.spec.action
+        actor = self.policy_model.init(actor_key, obs, {"policy": (output_size(action), 0.01)})
+        critics = init_critics(self.q_model, critics_key, obs, action, 2 if self.twin_q else 1)
+        temperature = temperature_init(self.initial_alpha)
+        return CrossQState(actor, critics, adam_init(actor["learned"]), adam_init(_learned(critics)), temperature)
+
+    def view(self, state: CrossQState, progress: Array) -> Tree:
+        return state.actor
+
+    def act(self, view: Tree, carry: Tree, obs: Tree, first: Array, key: Key, explore: bool = True) -> tuple:
+        policy = self._policy(forward(self.policy_model, view, features(self.spec.obs, obs)))
+        action = policy.sample(key) if explore else policy.mode()
+        return shape_action(self.spec.action, action), carry, {}
+
+    def update(self, state: CrossQState, batch: Transition, key: Key, progress: Array) -> tuple[CrossQState, dict]:
+        next_key, actor_key = jax.random.split(key)
+        alpha, critic_lr = state.temperature.alpha(), value_at(self.critic_lr, progress)
+        samples = soft_samples(
+            batch,
+            self.spec.obs,
+            lambda obs: self._policy(forward(self.policy_model, state.actor, obs)).sample_and_log_prob(next_key),
+            alpha,
+            self.gamma,
+            self.policy_delay,
+        )
+        (critics, critic_optimizer), metrics = jax.lax.scan(
+            lambda carried, samples: self._update_critics(*carried, samples, critic_lr),
+            (state.critics, state.critic_optimizer),
+            samples,
+        )
+        obs = samples.inputs[-1, :, : samples.inputs.shape[-1] - output_size(self.spec.action) // 2]
+        late = self._late(critic_optimizer)
+
+        def actor_loss(learned: Tree) -> tuple[Array, tuple[Array, list[Moments]]]:
+            heads, running = self._train(self.policy_model, {**state.actor, "learned": learned}, obs, late)
+            action, log_prob = self._policy(heads).sample_and_log_prob(actor_key)
+            value = jnp.min(critic_values(self.q_model, critics, obs, action)[..., 0], axis=0)
+            return jnp.mean(alpha * log_prob - value), (-log_prob, running)
+
+        learned = state.actor["learned"]
+        (loss, (entropy, running)), gradients = jax.value_and_grad(actor_loss, has_aux=True)(learned)
+        actor_lr, alpha_lr = value_at(self.actor_lr, progress), value_at(self.alpha_lr, progress)
+        learned, actor_optimizer, _ = adam(
+            learned, gradients, state.actor_optimizer, actor_lr, self.grad_clip, beta1=self.adam_beta1
+        )
+        actor = {"learned": learned, "running": running}
+        temperature = temperature_update(state.temperature, entropy, self._target_entropy(), alpha_lr)
+        scalars = {name: jnp.mean(metrics[name]) for name in metrics if name != "td_error"}
+        metrics = {
+            **scalars,
+            "actor_loss": loss,
+            "alpha_value": alpha,
+            "entropy": jnp.mean(entropy),
+            "target_entropy": self._target_entropy(),
+            "cur_lr": critic_lr,
+            "td_error": metrics["td_error"].reshape(-1),
+        }
+        return CrossQState(actor, critics, actor_optimizer, critic_optimizer, temperature), metrics
+
+    def _policy(self, heads: dict[str, Array]) -> SquashedGaussian:
+        """The distribution over flat canonical actions."""
+        found: Any = distribution(self.spec.action, heads["policy"])
+        return SquashedGaussian(found)
+
+    def _train(self, model: Model, params: Tree, x: Array, late: Array) -> tuple[dict[str, Array], list[Moments]]:
+        assert isinstance(model, BatchNormMLP)
+        return model.train(params, x, late)
+
+    def _late(self, critic_optimizer: AdamState) -> Array:
+        """Whether batches are renormalised by now."""
+        return critic_optimizer.count >= self.renormalize_after
+
+    def _update_critics(
+        self, critics: list[Tree], optimizer: AdamState, samples: SoftSamples, learning_rate: Array
+    ) -> tuple[tuple[list[Tree], AdamState], dict[str, Array]]:
+        """One update of all critics on one batch, and metrics of it."""
+        both = jnp.concatenate([samples.inputs, samples.next_inputs])
+        late = self._late(optimizer)
+
+        def loss_of(learned: list[Tree]) -> tuple[Array, tuple[Array, Array, list[list[Moments]]]]:
+            found = [
+                self._train(self.q_model, {**critic, "learned": new}, both, late)
+                for critic, new in zip(critics, learned, strict=True)
+            ]
+            values = jnp.stack([heads["q"][:, 0] for heads, _ in found])
+            value, next_value = jnp.split(values, 2, axis=1)
+            target = samples.reward + samples.discount * jnp.min(jax.lax.stop_gradient(next_value), axis=0)
+            error = value - target
+            loss = 0.5 * jnp.mean(jnp.sum(samples.weight * error * error, axis=0))
+            return loss, (error, value, [running for _, running in found])
+
+        (loss, (error, value, running)), gradients = jax.value_and_grad(loss_of, has_aux=True)(_learned(critics))
+        learned, optimizer, norm = adam(
+            _learned(critics), gradients, optimizer, learning_rate, self.grad_clip, beta1=self.adam_beta1
+        )
+        critics = [{"learned": new, "running": moments} for new, moments in zip(learned, running, strict=True)]
+        metrics = {
+            "critic_loss": loss,
+            "mean_q": jnp.mean(value),
+            "mean_td_error": jnp.mean(error),
+            "grad_gnorm": norm,
+            "td_error": jnp.mean(jnp.abs(error), axis=0),
+        }
+        return (critics, optimizer), metrics
+
+    def _target_entropy(self) -> Array:
+        given = self.target_entropy
+        return jnp.asarray(default_target_entropy(self.spec.action) if given is None else given, jnp.float32)
+
+
+def _learned(critics: list[Tree]) -> list[Tree]:
+    return [critic["learned"] for critic in critics]
+
+
+class CrossQConfig(DelayedPolicyConfig):
+    """Configuration of CrossQ: `CrossQConfig().environment("Pendulum-v1").training(policy_delay=1).build()`.
+
+    With `rollout_fragment_length="auto"` an iteration is `policy_delay` timesteps of each environment.
+    """
+
+    algorithm_name = "CrossQ"
+    agent_class = CrossQ
+    exploration_types = ("StochasticSampling",)
+    defaults: ClassVar[dict[str, Any]] = {
+        "num_envs_per_worker": 1,
+        "train_batch_size": 256,
+        "min_sample_timesteps_per_iteration": 1000,
+        "model": {"fcnet_hiddens": [256, 256], "fcnet_activation": "relu"},
+        "replay_buffer_config": {"capacity": 1_000_000},
+        "exploration_config": {"type": "StochasticSampling", "random_timesteps": 5000},
+    }
+
+    def fragment_length(self) -> int:
+        return self.policy_delay if self.rollout_fragment_length == "auto" else super().fragment_length()
+
+    def model_parts(self) -> dict[str, Any]:
+        return {
+            name: BatchNormMLP(model.hiddens, model.activation)
+            if isinstance(model, MLP) and not model.layer_norm
+            else model
+            for name, model in super().model_parts().items()
+        }
