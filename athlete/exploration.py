@@ -27,6 +27,7 @@ __all__ = [
     "OrnsteinUhlenbeckNoise",
     "ParameterNoise",
     "SoftQ",
+    "StochasticSampling",
     "acting_outputs",
     "action_distance",
     "disturbed",
@@ -105,6 +106,17 @@ class SoftQ(Exploration):
 
     def choose(self, values: Array, level: Array, key: Key) -> Array:
         return jax.random.categorical(key, values / jnp.maximum(level, 1e-6)).astype(jnp.int32)
+
+
+@hyper
+class StochasticSampling(Exploration):
+    """As the policy itself samples: nothing is added."""
+
+    def level(self, progress: Array) -> Array:
+        return jnp.zeros(())
+
+    def disturb(self, action: Array, level: Array, carry: Tree, first: Array, key: Key) -> tuple[Array, Tree]:
+        return action, carry
 
 
 @hyper

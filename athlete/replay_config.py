@@ -437,6 +437,8 @@ def _make_exploration(settings: Mapping[str, Any], horizon: float) -> Any:
             return exploration.EpsilonGreedy(level)
         case "SoftQ":
             return exploration.SoftQ(level)
+        case "StochasticSampling":
+            return exploration.StochasticSampling()
         case "GaussianNoise":
             return exploration.GaussianNoise(settings["stddev"], level)
         case "OrnsteinUhlenbeckNoise":

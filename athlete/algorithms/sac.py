@@ -22,8 +22,9 @@ from typing import Any, ClassVar, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from athlete.core import Agent, Array, Key, Memory, Model, Spec, Transition, Tree, hyper
+from athlete.core import ActingCarry, Agent, Array, Key, Memory, Model, Spec, Transition, Tree, hyper
 from athlete.distributions import Categorical, SquashedGaussian, distribution, flat_action, output_size, shape_action
+from athlete.exploration import ActingView, Exploration, StochasticSampling
 from athlete.memory.replay import Replay
 from athlete.models.critics import critic_values, init_critics
 from athlete.models.forward import forward
@@ -66,6 +67,7 @@ class SAC(Agent):
     num_steps_sampled_before_learning_starts: int = 1500  # timesteps
     random_timesteps: int = 0  # uniformly random actions at the start
     timesteps_per_update: float = 1.0
+    exploration: Exploration = StochasticSampling()  # noise on top of the actions sampled, where these are continuous
     policy_model: Model = MLP((256, 256), "relu")
     q_model: Model = MLP((256, 256), "relu")
     memory: Memory = Replay()
@@ -75,6 +77,11 @@ class SAC(Agent):
     def bind(self, spec: Spec) -> SAC:
         if not isinstance(spec.action, Discrete):
             require_continuous("SAC", spec.action)
+        elif not isinstance(self.exploration, StochasticSampling):
+            raise ValueError(
+                f"{type(self.exploration).__name__} is noise on continuous actions, and SAC's are {spec.action} here; "
+                "take exploration_config={'type': 'StochasticSampling'}"
+            )
         return dataclasses.replace(self, spec=spec)
 
     def init(self, key: Key) -> SACState:
@@ -96,13 +103,23 @@ class SAC(Agent):
             jnp.zeros(()),
         )
 
-    def view(self, state: SACState, progress: Array) -> Tree:
-        return state.actor
+    def view(self, state: SACState, progress: Array) -> ActingView:
+        return ActingView(state.actor, self.exploration.level(progress))
 
-    def act(self, view: Tree, carry: Tree, obs: Tree, first: Array, key: Key, explore: bool = True) -> tuple:
-        policy = self._policy(view, features(self.spec.obs, obs))
-        action = policy.sample(key) if explore else policy.mode()
-        return shape_action(self.spec.action, action), carry, {}
+    def start(self, view: ActingView, rows: int, key: Key) -> ActingCarry:
+        return ActingCarry((), self.exploration.start(rows, output_size(self.spec.action) // 2, key))
+
+    def act(
+        self, view: ActingView, carry: ActingCarry, obs: Tree, first: Array, key: Key, explore: bool = True
+    ) -> tuple:
+        policy = self._policy(view.params, features(self.spec.obs, obs))
+        if not explore:
+            return shape_action(self.spec.action, policy.mode()), carry, {}
+        sample_key, noise_key = jax.random.split(key)
+        action, noise = self.exploration.disturb(
+            policy.sample(sample_key), view.level, carry.exploration, first, noise_key
+        )
+        return shape_action(self.spec.action, action), ActingCarry((), noise), {}
 
     def update(self, state: SACState, batch: Transition, key: Key, progress: Array) -> tuple[SACState, dict]:
         next_key, key = jax.random.split(key)
@@ -185,7 +202,7 @@ class SACConfig(ActorCriticConfig):
 
     algorithm_name = "SAC"
     agent_class = SAC
-    exploration_types = ("StochasticSampling",)
+    exploration_types = ("StochasticSampling", "OrnsteinUhlenbeckNoise", "GaussianNoise")
     defaults: ClassVar[dict[str, Any]] = {
         "num_envs_per_worker": 1,
         "rollout_fragment_length": 1,
