@@ -76,8 +76,8 @@ class CrossQ(Agent):
         for name, model in {"policy_model": self.policy_model, "q_model": self.q_model}.items():
             if not isinstance(model, BatchNormMLP):
                 raise ValueError(
-                    f"CrossQ needs networks with batch normalisation, and {name} is {model}; leave out custom_model, "
-                    "use_gru and use_layer_norm, or give an athlete.models.batch_norm.BatchNormMLP as custom_model"
+                    f"CrossQ needs networks with batch normalisation, and {name} is {model}; leave out custom_model "
+                    "and use_layer_norm, or give an athlete.models.batch_norm.BatchNormMLP as custom_model"
                 )
         return dataclasses.replace(self, spec=spec)
 
