@@ -12,6 +12,7 @@ import pytest
 from athlete.algorithms.dqn import DQNConfig
 from athlete.algorithms.ppo import PPOConfig
 from athlete.algorithms.pqn import PQN, PQNConfig
+from athlete.algorithms.sac import SACConfig
 from athlete.core import Spec
 from athlete.models.catalog import with_convolutions
 from athlete.models.cnn import ConvNet, conv_shapes, convolve
@@ -158,6 +159,15 @@ def test_images_are_convolved_unless_settings_say_otherwise(settings, space, exp
 def test_convolutions_that_do_not_fit_the_observations_are_refused(filters, space, message):
     with pytest.raises(ValueError, match=message):
         PQNConfig().training(model={"conv_filters": filters}).make_agent(Spec(space, Discrete(2)))
+
+
+def test_actor_and_critics_have_the_same_convolutions():
+    with pytest.raises(ValueError, match=r"q_model_config.*the same convolutions; set conv_filters in model"):
+        SACConfig().training(q_model_config={"conv_filters": [[16, 3, 1]]})
+    spec = Spec(MINATAR, Box(-1, 1, (2,)))
+    agent = SACConfig().training(q_model_config={"fcnet_hiddens": [8]}).make_agent(spec)
+    assert agent.q_model == ConvNet((10, 10, 4), model=MLP((8,), "relu"))
+    assert agent.policy_model == ConvNet((10, 10, 4), model=MLP((256, 256), "relu"))
 
 
 def test_every_agent_that_sees_images_has_convolutions():
