@@ -416,6 +416,8 @@ class AlgorithmConfig:
 
     def make_agent(self, spec: Spec) -> Agent:
         """The algorithm's agent with these settings, bound to the spaces of an environment."""
+        from athlete.core import Model
+        from athlete.models.catalog import with_convolutions
         from athlete.ops.schedule import from_timesteps
 
         assert self.agent_class is not None
@@ -424,6 +426,9 @@ class AlgorithmConfig:
         for name, points in self._schedules().items():
             fields[name] = from_timesteps(points, self.horizon())
         fields |= self.agent_parts()
+        for name, part in fields.items():
+            if isinstance(part, Model):
+                fields[name] = with_convolutions(part, self.model, spec.obs)
         if "minibatch_size" in fields:
             fields["minibatch_size"] = min(fields["minibatch_size"], self.rows() * self.fragment_length())
         of_agent = {field.name for field in dataclasses.fields(self.agent_class)}  # type: ignore[arg-type]

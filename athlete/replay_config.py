@@ -287,6 +287,10 @@ class ActorCriticConfig(ReplayConfig):
             from athlete.models.catalog import check_model
 
             check_model(value)
+            if convolutional := {"conv_filters", "conv_activation"} & set(value):
+                raise ValueError(
+                    f"{where}: actor and critics have the same convolutions; set {min(convolutional)} in model"
+                )
 
 
 class DelayedPolicyConfig(ActorCriticConfig):

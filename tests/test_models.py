@@ -254,7 +254,13 @@ def test_every_default_is_a_setting_that_is_accepted():
         ({"fcnet_activation": ["tanh"]}, r"there are tanh"),
         ({"vf_share_layers": "no"}, r"'vf_share_layers': 'no'.*True or False"),
         ({"use_lstm": True}, r"no LSTM yet; use_gru=True"),
-        ({"conv_filters": [[16, 8, 4]]}, r"no convolutional networks yet"),
+        (
+            {"conv_filters": [[16, 8]]},
+            r"\[\[16, 8\]\].*\[filters, kernel size, stride\].*\[\[16, 3, 1\]\]",
+        ),
+        ({"conv_filters": [[16, 3, 0]]}, r"expected \[filters, kernel size, stride\]"),
+        ({"conv_filters": 16}, r"expected \[filters, kernel size, stride\]"),
+        ({"conv_activation": "tan"}, r"'conv_activation': 'tan'.*there are tanh"),
         ({"custom_model": "my_model"}, r"expected an instance of athlete.core.Model, got str"),
     ],
 )

@@ -7,14 +7,18 @@ from collections.abc import Mapping
 from typing import Any
 
 from athlete.core import Model
+from athlete.models.cnn import ConvNet, Filters, conv_shapes
 from athlete.models.dense import ACTIVATIONS
 from athlete.models.mlp import MLP
 from athlete.models.recurrent import GRU
 from athlete.models.separate import Separate
+from athlete.spaces import Box, Space
 
 MODEL_DEFAULTS: dict[str, Any] = {
     "fcnet_hiddens": [64, 64],  # units of each layer
     "fcnet_activation": "tanh",
+    "conv_filters": None,  # [filters, kernel, stride] of each convolution; None: by the image's size; []: none
+    "conv_activation": "relu",
     "use_layer_norm": False,  # layer normalisation before each activation
     "vf_share_layers": False,  # one torso for policy and value
     "free_log_std": True,  # Box actions: one log standard deviation an action, independent of the observation
@@ -28,7 +32,6 @@ MODEL_DEFAULTS: dict[str, Any] = {
 _NOT_YET = {
     "use_lstm": "there is no LSTM yet; use_gru=True gives a recurrent network of the same kind",
     "use_attention": "there is no attention network yet; use_gru=True gives a network with memory",
-    "conv_filters": "there are no convolutional networks yet",
     "custom_model_config": "give custom_model an instance with its settings, such as MyModel(width=32)",
 }
 
@@ -54,8 +57,13 @@ def _check_value(name: str, value: Any) -> None:
         raise ValueError(f"model={{'fcnet_hiddens': {value!r}}}: expected a list of layer sizes such as [64, 64]")
     if name in ("use_layer_norm", "vf_share_layers", "free_log_std", "use_gru") and not isinstance(value, bool):
         raise ValueError(f"model={{{name!r}: {value!r}}}: expected True or False")
-    if name == "fcnet_activation" and not (isinstance(value, str) and value in ACTIVATIONS):
-        raise ValueError(f"model={{'fcnet_activation': {value!r}}}: there are {', '.join(ACTIVATIONS)}")
+    if name == "conv_filters" and value is not None and not _are_filters(value):
+        raise ValueError(
+            f"model={{'conv_filters': {value!r}}}: expected [filters, kernel size, stride] for each convolution, "
+            "such as [[16, 3, 1]]"
+        )
+    if name in ("fcnet_activation", "conv_activation") and not (isinstance(value, str) and value in ACTIVATIONS):
+        raise ValueError(f"model={{{name!r}: {value!r}}}: there are {', '.join(ACTIVATIONS)}")
     if name in ("gru_cell_size", "max_seq_len") and (not isinstance(value, int) or value is True or value < 1):
         raise ValueError(f"model={{{name!r}: {value!r}}}: expected a whole number of at least 1")
     if name == "custom_model" and value is not None and not isinstance(value, Model):
@@ -77,6 +85,48 @@ def make_model(settings: Mapping[str, Any]) -> Model:
     else:
         model = MLP(*layers)
     return model if chosen["vf_share_layers"] else Separate(model)
+
+
+def _are_filters(value: Any) -> bool:
+    """Whether `value` is `[[filters, kernel size, stride], ...]`."""
+    layers = value if isinstance(value, list | tuple) else [None]
+    return all(
+        isinstance(layer, list | tuple)
+        and len(layer) == 3
+        and all(isinstance(number, int) and number is not True and number > 0 for number in layer)
+        for layer in layers
+    )
+
+
+def with_convolutions(model: Model, settings: Mapping[str, Any], obs_space: Space) -> Model:
+    """`model` behind the convolutions of `settings`, where observations are images: a Box of height, width, channels.
+
+    Raises ValueError for `conv_filters` that do not fit the observations.
+    """
+    chosen = {**MODEL_DEFAULTS, **settings}
+    image = isinstance(obs_space, Box) and len(obs_space.shape) == 3
+    filters = chosen["conv_filters"]
+    if filters is None:
+        filters = _default_filters(obs_space.shape) if image and chosen["custom_model"] is None else []
+    if not filters:
+        return model
+    if not image:
+        raise ValueError(
+            f"model={{'conv_filters': {filters!r}}}: convolutions need observations that are a Box of [height, width, "
+            f"channels], and these are {obs_space}; leave conv_filters out"
+        )
+    height, width, channels = obs_space.shape
+    layers = tuple(tuple(layer) for layer in filters)
+    conv_shapes((height, width, channels), layers)
+    return ConvNet((height, width, channels), layers, model, chosen["conv_activation"], chosen["use_layer_norm"])
+
+
+def _default_filters(shape: tuple[int, ...]) -> Filters:
+    """MinAtar's layer (Young & Tian 2019, arXiv:1903.03176) for grids, Atari's of Mnih et al. 2015 for pictures."""
+    side = min(shape[:2])
+    if side >= 36:
+        return (32, 8, 4), (64, 4, 2), (64, 3, 1)
+    return ((16, 3, 1),) if side >= 3 else ()
 
 
 def is_recurrent(model: Model) -> bool:

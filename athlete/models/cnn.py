@@ -1,0 +1,85 @@
+"""Convolutional networks."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from athlete.core import Array, Key, Model, Tree, hyper
+from athlete.models.dense import Layer, activation, dense, init_layers, layer_norm, with_layer_norm
+from athlete.models.mlp import MLP
+from athlete.ops.features import feature_size
+from athlete.spaces import Box, Space
+
+Shape = tuple[int, int, int]  # height, width, channels
+Filters = tuple[tuple[int, int, int], ...]  # of each layer: how many, their size along both sides, the stride
+
+
+@hyper
+class ConvNet(Model):
+    """Convolutions in front of another network, for observations whose features begin with an image.
+
+    Agents flatten what they see; `shape` says what the image was. Features behind it (the action of a critic) pass.
+    """
+
+    shape: Shape
+    filters: Filters = ((16, 3, 1),)
+    model: Model = MLP()  # what follows the convolutions
+    activation: str = "relu"
+    layer_norm: bool = False  # over the filters at each place, before each activation
+
+    def init(self, key: Key, obs_space: Space, heads: dict[str, tuple[int, float]]) -> Tree:
+        conv_key, model_key = jax.random.split(key)
+        shapes = conv_shapes(self.shape, self.filters)
+        inputs = [size * size * shape[2] for (_, size, _), shape in zip(self.filters, shapes, strict=False)]
+        layers = init_layers(
+            conv_key, [Layer(n, number, math.sqrt(2.0)) for n, (number, _, _) in zip(inputs, self.filters, strict=True)]
+        )
+        if self.layer_norm:
+            layers = with_layer_norm(layers)
+        behind = feature_size(obs_space) - math.prod(self.shape) + math.prod(shapes[-1])
+        inner = Box(np.full(behind, -np.inf, np.float32), np.full(behind, np.inf, np.float32))
+        return {"convolutions": layers, "model": self.model.init(model_key, inner, heads)}
+
+    def start(self, rows: int) -> Tree:
+        return self.model.start(rows)
+
+    def apply(self, params: Tree, carry: Tree, obs: Array, first: Array) -> tuple[Tree, dict[str, Array]]:
+        squash, pixels = activation(self.activation), math.prod(self.shape)
+        x = obs[..., :pixels].reshape(-1, *self.shape)
+        for layer, (_, size, stride) in zip(params["convolutions"], self.filters, strict=True):
+            x = convolve(layer, x, size, stride)
+            x = squash(layer_norm(layer, x) if "scale" in layer else x)
+        x = x.reshape(*obs.shape[:-1], -1)
+        if obs.shape[-1] > pixels:
+            x = jnp.concatenate([x, obs[..., pixels:]], axis=-1)
+        return self.model.apply(params["model"], carry, x, first)
+
+
+def conv_shapes(shape: Shape, filters: Filters) -> list[Shape]:
+    """The image and each layer's outputs, without padding. Raises ValueError where a kernel does not fit its input."""
+    shapes = [shape]
+    for number, size, stride in filters:
+        height, width, _ = shapes[-1]
+        if size > min(height, width):
+            raise ValueError(
+                f"conv_filters={[list(layer) for layer in filters]}: a kernel of {size} by {size} does not fit what is "
+                f"left of the image of {shape[0]} by {shape[1]}, {height} by {width}"
+            )
+        shapes.append(((height - size) // stride + 1, (width - size) // stride + 1, number))
+    return shapes
+
+
+def convolve(params: Tree, x: Array, size: int, stride: int) -> Array:
+    """A convolution of `[N, H, W, C]` without padding, as one product: `kernel` is `[size * size * C, filters]`.
+
+    The patches are laid side by side (im2col). XLA's own convolution has a gradient that takes seconds on a CPU.
+    """
+    _, (height, width, _) = conv_shapes(x.shape[1:], ((1, size, stride),))
+    rows, columns = ([slice(i, i + stride * (n - 1) + 1, stride) for i in range(size)] for n in (height, width))
+    patches = [x[:, row, column] for row, column in itertools.product(rows, columns)]
+    return dense(params, jnp.concatenate(patches, axis=-1))
