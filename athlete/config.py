@@ -82,6 +82,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "initial_alpha": (1e-6, math.inf),
     **dict.fromkeys(("policy_delay", "num_critics", "num_critics_in_target"), (1, math.inf)),
     "dropout": (0.0, 0.9),
+    "adam_beta1": (0.0, 0.999),
     "huber_threshold": (0.0, math.inf),
     "target_network_update_freq": (0.0, math.inf),
     "num_steps_sampled_before_learning_starts": (0, math.inf),
