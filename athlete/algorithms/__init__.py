@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from athlete.algorithms.crossq import CrossQConfig as CrossQConfig
     from athlete.algorithms.ddpg import DDPGConfig as DDPGConfig
     from athlete.algorithms.dqn import DQNConfig as DQNConfig
+    from athlete.algorithms.iqn import IQNConfig as IQNConfig
     from athlete.algorithms.ppo import PPOConfig as PPOConfig
     from athlete.algorithms.pqn import PQNConfig as PQNConfig
     from athlete.algorithms.qrdqn import QRDQNConfig as QRDQNConfig
@@ -33,6 +34,7 @@ ALGORITHMS: dict[str, str] = {
     "CrossQ": "athlete.algorithms.crossq",
     "REDQ": "athlete.algorithms.redq",
     "DroQ": "athlete.algorithms.redq",
+    "IQN": "athlete.algorithms.iqn",
     "PQN": "athlete.algorithms.pqn",
     "SimpleQ": "athlete.algorithms.simple_q",
 }
