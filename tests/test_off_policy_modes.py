@@ -10,6 +10,7 @@ from athlete.algorithms import get_config_class
 from athlete.algorithms.crossq import CrossQ
 from athlete.algorithms.ddpg import DDPG
 from athlete.algorithms.dqn import DQN
+from athlete.algorithms.iqn import IQN
 from athlete.algorithms.redq import REDQ
 from athlete.algorithms.td3 import TD3
 from athlete.exploration import EpsilonGreedy, ParameterNoise
@@ -90,6 +91,22 @@ CASES = {
         1,
         2,
     ),
+    "IQN, double, prioritised": (
+        CARTPOLE,
+        IQN(
+            exploration=EPSILON,
+            num_fractions=3,
+            num_target_fractions=4,
+            num_acting_fractions=5,
+            embedding_size=8,
+            double_q=True,
+            n_step=2,
+            memory=Prioritized(capacity=64, batch_size=8, window=2),
+            **SMALL,
+        ),
+        1,
+        1,
+    ),
     "REDQ with dropout": (
         PENDULUM,
         REDQ(
@@ -145,6 +162,18 @@ TRAININGS = {
             "replay_buffer_config": {"capacity": 200},
             "min_sample_timesteps_per_iteration": 40,
             "lr": [[0, 1e-2], [100, 1e-3]],
+        },
+    ),
+    "IQN": (
+        "CartPole-v1",
+        {
+            "train_batch_size": 8,
+            "num_steps_sampled_before_learning_starts": 16,
+            "num_fractions": 3,
+            "num_target_fractions": 3,
+            "model": {"fcnet_hiddens": [8]},
+            "replay_buffer_config": {"capacity": 200},
+            "min_sample_timesteps_per_iteration": 40,
         },
     ),
     "DDPG": ("Pendulum-v1", CONTINUOUS),
