@@ -155,7 +155,7 @@ class SAC(Agent):
             "alpha_value": alpha,
             "entropy": jnp.mean(entropy),
             "target_entropy": self._target_entropy(),
-            "mean_q": jnp.mean(target + error[0]),
+            "mean_q": jnp.mean(target) + jnp.mean(error),
             "mean_td_error": jnp.mean(error),
             "grad_gnorm": norm,
             "cur_lr": critic_lr,
