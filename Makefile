@@ -44,7 +44,7 @@ demo: $(BIN)/athlete
 	$(BIN)/athlete example run cartpole-ppo --video --local-dir demo_results
 
 test: install
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto
 
 learning: install
 	$(BIN)/python -m pytest -m "learning and not slow"
