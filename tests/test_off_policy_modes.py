@@ -12,8 +12,10 @@ from athlete.algorithms.ddpg import DDPG
 from athlete.algorithms.dqn import DQN
 from athlete.algorithms.iqn import IQN
 from athlete.algorithms.redq import REDQ
+from athlete.algorithms.sac import SAC
 from athlete.algorithms.td3 import TD3
-from athlete.exploration import EpsilonGreedy, ParameterNoise
+from athlete.algorithms.tqc import TQC
+from athlete.exploration import EpsilonGreedy, OrnsteinUhlenbeckNoise, ParameterNoise
 from athlete.loops.collect import spec_of
 from athlete.loops.learn import phases
 from athlete.loops.train import CompiledTraining
@@ -107,6 +109,38 @@ CASES = {
         1,
         1,
     ),
+    "SAC, prioritised, with drifting noise": (
+        PENDULUM,
+        SAC(
+            exploration=OrnsteinUhlenbeckNoise(),
+            memory=Prioritized(capacity=64, batch_size=8, window=2),
+            n_step=2,
+            alpha_lr=1e-2,
+            random_timesteps=6,
+            **SMALL_ACTOR,
+        ),
+        1,
+        1,
+    ),
+    "SAC of discrete actions": (
+        CARTPOLE,
+        SAC(memory=Replay(64, 8, unroll=3), updates=2, target_network_update_freq=5.0, **SMALL_ACTOR),
+        2,
+        3,
+    ),
+    "TQC": (
+        PENDULUM,
+        TQC(
+            num_critics=3,
+            num_quantiles=4,
+            top_quantiles_to_drop_per_net=1,
+            memory=Replay(64, 8, unroll=2),
+            alpha_lr=Schedule((0.0, 1.0), (1e-2, 0.0)),
+            **SMALL_ACTOR,
+        ),
+        2,
+        2,
+    ),
     "REDQ with dropout": (
         PENDULUM,
         REDQ(
@@ -176,6 +210,8 @@ TRAININGS = {
             "min_sample_timesteps_per_iteration": 40,
         },
     ),
+    "SAC": ("Pendulum-v1", {**CONTINUOUS, "exploration_config": {"type": "OrnsteinUhlenbeckNoise"}}),
+    "TQC": ("Pendulum-v1", {**CONTINUOUS, "num_quantiles": 5}),
     "DDPG": ("Pendulum-v1", CONTINUOUS),
     "TD3": ("Pendulum-v1", {**CONTINUOUS, "exploration_config": {"type": "ParameterNoise", "random_timesteps": 20}}),
     "CrossQ": ("Pendulum-v1", {**CONTINUOUS, "policy_delay": 2}),

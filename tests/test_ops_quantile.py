@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from athlete.ops.quantile import midpoints, quantile_huber
+from athlete.ops.quantile import midpoints, quantile_huber, smallest
 
 QUANTILES = np.array([[0.0, 1.0]], np.float32)
 TARGET = np.array([[0.5, 3.0, -1.0]], np.float32)
@@ -45,6 +45,34 @@ def test_jitted_and_mapped_it_is_the_same():
     rows = (np.stack([QUANTILES, QUANTILES + 1]), np.stack([TARGET, TARGET + 1]))
     mapped = jax.jit(jax.vmap(quantile_huber, in_axes=(0, 0, None)))(*rows, FRACTIONS)
     np.testing.assert_allclose(mapped, [[BY_HAND]] * 2, rtol=1e-6)
+
+
+def test_its_slope_is_that_of_the_loss_and_goes_to_the_quantiles_alone():
+    def loss(quantiles, target):
+        return quantile_huber(quantiles, target, FRACTIONS)[0]
+
+    slope, none = jax.jit(jax.grad(loss, argnums=(0, 1)))(jnp.asarray(QUANTILES), jnp.asarray(TARGET))
+    # Minus weight times the error, held within 1: 0.5, 1, -1 and -0.5, 1, -1.
+    by_hand = [-(0.25 * 0.5 + 0.25 * 1 - 0.75 * 1) / 3, -(-0.25 * 0.5 + 0.75 * 1 - 0.25 * 1) / 3]
+    np.testing.assert_allclose(slope, [by_hand], rtol=1e-6)
+    assert not none.any()
+    for i in range(2):
+        step = np.eye(2, dtype=np.float32)[i] * 1e-3
+        measured = (loss(QUANTILES + step, TARGET) - loss(QUANTILES - step, TARGET)) / 2e-3
+        assert measured == pytest.approx(by_hand[i], abs=1e-3)
+
+
+def test_weights_make_the_mean_over_targets():
+    weight = np.array([[0.5, 0.0, 0.5]], np.float32)
+    left = quantile_huber(QUANTILES, TARGET[:, [0, 2]], FRACTIONS)
+    np.testing.assert_allclose(quantile_huber(QUANTILES, TARGET, FRACTIONS, weight=weight), left, rtol=1e-6)
+
+
+def test_the_smallest_share_the_weight_and_of_equals_the_first_ones():
+    values = np.array([[3.0, 1.0, 2.0, 5.0], [1.0, 1.0, 1.0, 0.0], [np.inf, -1.0, np.inf, np.inf]], np.float32)
+    found = jax.jit(smallest, static_argnums=1)(values, 2)
+    np.testing.assert_array_equal(found, [[0, 0.5, 0.5, 0], [0.5, 0, 0, 0.5], [0.5, 0.5, 0, 0]])
+    np.testing.assert_array_equal(smallest(values, 4), np.full((3, 4), 0.25))
 
 
 def test_its_minimum_is_at_the_quantiles():
