@@ -148,7 +148,7 @@ def test_what_cannot_be_is_an_error_at_the_call(section, settings, message):
 def test_a_schedule_of_what_an_algorithm_does_not_have_is_an_error_at_the_call():
     from athlete.algorithms.sac import SACConfig
 
-    message = r"training\(lr_schedule=.*SAC has no 'lr'; of its own, actor_lr, critic_lr, alpha_lr may be schedules"
+    message = r"training\(lr_schedule=.*SAC has a learning rate for each of its networks: set actor_lr, critic_lr"
     with pytest.raises(ValueError, match=message):
         SACConfig().training(lr_schedule=[[0, 1e-3], [1000, 0.0]])
     assert SACConfig().training(lr_schedule=None).lr_schedule is None
