@@ -10,6 +10,8 @@ from tables import KEY, SPEC, Table, act, observe, tables, target, transitions, 
 
 from athlete.algorithms.dqn import DQN, DQNConfig
 from athlete.exploration import EpsilonGreedy
+from athlete.loops.learn import learn
+from athlete.memory.prioritized import Prioritized
 from athlete.ops.random import wrap
 
 OTHER_KEY = wrap(np.array([0, 2], np.uint32))
@@ -91,6 +93,16 @@ def test_weights_of_prioritised_replay_weigh_the_loss_but_not_the_priorities():
     found = measured(ENDED._replace(extras={"weight": np.array([[0.5, 0.1]], np.float32)}))
     assert found["loss"] == pytest.approx((0.5 * 2.5 + 0.1 * 0.125) / 2)
     np.testing.assert_allclose(found["td_error"], [-3.0, -0.5])
+
+
+def test_errors_become_the_priorities_of_what_was_sampled():
+    memory = Prioritized(alpha=1.0, epsilon=0.5, capacity=2, batch_size=2)
+    agent = agent_of(lr=0.0, memory=memory)
+    store = memory.init(jax.tree.map(lambda leaf: jnp.asarray(leaf[0, 0]), ENDED), 1)
+    steps = jax.tree.map(lambda leaf: jnp.swapaxes(jnp.asarray(leaf), 0, 1), ENDED)  # of one row, one after the other
+    _, store, metrics = learn(agent, state_of(agent), store, steps, KEY, jnp.zeros(()))
+    np.testing.assert_allclose(store.tree[0][0, :2], [3.0 + 0.5, 0.5 + 0.5])  # one draw from each half of equal shares
+    assert "td_error" not in metrics, "arrays are the memory's alone"
 
 
 def test_the_target_network_waits_for_its_timesteps_and_moves_by_tau():

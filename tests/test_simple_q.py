@@ -50,6 +50,12 @@ def test_the_loss_is_hubers_of_the_action_taken():
     assert found["grad_gnorm"] == pytest.approx(1.0)  # four errors beyond 1, a quarter each
 
 
+def test_the_loss_may_be_half_the_square():
+    agent = agent_of(lr=0.0, td_error_loss_fn="mse")
+    _, found = update(agent, state_of(agent), FOUR)
+    assert found["loss"] == pytest.approx((4 + 16 + 9 + 64) / 2 / 4)
+
+
 def test_only_the_value_of_the_action_taken_moves():
     agent = agent_of(lr=0.125)
     state, _ = update(agent, state_of(agent), transitions([1], [1], [9.0], [0], terminated=True))

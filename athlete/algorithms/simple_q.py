@@ -11,7 +11,7 @@ gradients are clipped by their global norm; a truncated episode is bootstrapped 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -44,6 +44,7 @@ class SimpleQ(Agent):
     gamma: float = 0.99
     adam_epsilon: float = 1e-8
     grad_clip: float | None = 40.0  # of the global norm
+    td_error_loss_fn: Literal["huber", "mse"] = "huber"
     target_network_update_freq: float = 500.0  # timesteps sampled between two renewals of the target network
     num_steps_sampled_before_learning_starts: int = 1000  # timesteps
     random_timesteps: int = 0  # uniformly random actions at the start
@@ -77,7 +78,8 @@ class SimpleQ(Agent):
         def loss_of(params: Tree) -> tuple[Array, tuple[Array, Array]]:
             values = self._values(params, step.obs)
             error = of_action(values, step.action) - target
-            return jnp.mean(huber(error)), (jnp.mean(error), jnp.mean(values))
+            loss = huber(error) if self.td_error_loss_fn == "huber" else 0.5 * error * error
+            return jnp.mean(loss), (jnp.mean(error), jnp.mean(values))
 
         (loss, (error, mean_q)), gradients = jax.value_and_grad(loss_of, has_aux=True)(state.params)
         lr = value_at(self.lr, progress)
