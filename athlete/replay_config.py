@@ -279,7 +279,7 @@ class ActorCriticConfig(ReplayConfig):
         return super()._set(section, _translated(settings))
 
     def _check(self, name: str, given: str, value: Any, section: str | None, where: str, hints: dict) -> None:
-        if name in ("lr", "lr_schedule"):
+        if name == "lr" or (name == "lr_schedule" and value is not None):
             rates = ", ".join(rate for rate in OPTIMIZATION.values() if rate in self._values)
             raise ValueError(f"{where}: {self._title()} has a learning rate for each of its networks: set {rates}")
         super()._check(name, given, value, section, where, hints)
