@@ -8,7 +8,8 @@ maximises V (equations 7 and 9; Christodoulou, equation 12), and alpha follows t
 
 Departures:
 
-- n-step returns, without the entropies of the steps in between; prioritised replay; both off by default;
+- n-step returns, without the entropies of the steps in between; prioritised replay; noise on top of sampled actions;
+  all off by default;
 - a truncated episode is bootstrapped from its true last observation;
 - the temperature's loss is in log alpha, and alpha is that of before the update in all losses;
 - the squared errors of the critics are added, not averaged, over critics, as in most codes.
