@@ -25,9 +25,9 @@ POINTS = 200  # of the common grid that all seeds are read at
 
 
 def name_of(manifest: dict[str, Any], path: Path) -> str:
-    """`ppo-cartpole` for PPO on CartPole-v1; `ppo-cartpole-defaults` where the algorithm had its default settings."""
+    """`ppo-cartpole` for PPO on CartPole-v1; `ppo-cartpole-defaults` with default settings, `-10k` in that many steps."""
     environment = manifest["environment"].rpartition("-v")[0] or manifest["environment"]
-    suffix = "-defaults" if path.stem.endswith("-defaults") else ""
+    suffix = next((end for end in ("-defaults", "-10k") if path.stem.endswith(end)), "")
     return f"{manifest['algorithm']}-{environment}{suffix}".lower()
 
 
