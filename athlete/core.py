@@ -118,6 +118,7 @@ class Source:
 
     rows: int
     spec: Spec
+    any_thread: bool = False  # `step` and `reset_where` may be called from a thread that is not the maker's
 
     def reset(self, key: Key) -> Tree:
         """Start an episode in every row, seeded from `key`: the observations `[B, ...]`."""

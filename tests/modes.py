@@ -37,16 +37,17 @@ def assert_modes_are_equal(
     iterations: int = 3,
     tolerance: float = 1e-5,
     sample_async: bool = False,
+    any_thread: bool = False,
 ) -> None:
     """The compiled loop and the hosted one take the same steps from the same key and end in the same run."""
     agent = agent.bind(spec_of(env))
     compiled = CompiledTraining(agent, env, rows, length, 500.0, KEY, sample_async)
-    hosted = HostedTraining(agent, HostedEnv(env, rows), length, 500.0, KEY, sample_async)
+    hosted = HostedTraining(agent, HostedEnv(env, rows, any_thread), length, 500.0, KEY, sample_async)
     begun = jax.device_get(compiled.run.state)
     assert_close(compiled.run.state, hosted.run.state, 1e-6)
     ended = 0
     for number in range(iterations):
-        a, b = compiled.advance(2), hosted.advance(2)
+        a, b = compiled.advance(3), hosted.advance(3)
         assert (a.timesteps, a.learned) == (b.timesteps, b.learned)
         ended += len(a.returns)
         np.testing.assert_array_equal(a.lengths, b.lengths)

@@ -161,10 +161,11 @@ CASES = {
 }
 
 
+@pytest.mark.parametrize("any_thread", [False, True], ids=["called for every step", "calling back"])
 @pytest.mark.parametrize("case", CASES)
-def test_a_memory_is_filled_and_learned_from_the_same_compiled_and_hosted(case):
+def test_a_memory_is_filled_and_learned_from_the_same_compiled_and_hosted(case, any_thread):
     env, agent, rows, length = CASES[case]
-    assert_modes_are_equal(env, agent, rows=rows, length=length, iterations=10 // length)
+    assert_modes_are_equal(env, agent, rows=rows, length=length, iterations=10 // length, any_thread=any_thread)
 
 
 def test_updating_while_the_environment_steps_is_the_same_compiled_and_hosted():

@@ -14,7 +14,15 @@ import numpy as np
 from athlete import spaces
 from athlete.core import Array, Key, Source, Spec, Step, Tree
 from athlete.env.errors import EnvError
-from athlete.env.gymnasium import FAILURE, VectorEnv, describe_row, make_vector, require_no_autoreset, to_space
+from athlete.env.gymnasium import (
+    FAILURE,
+    SingleVector,
+    VectorEnv,
+    describe_row,
+    make_vector,
+    require_no_autoreset,
+    to_space,
+)
 
 
 class GymnasiumSource(Source):
@@ -51,6 +59,7 @@ class GymnasiumSource(Source):
         self.vector: Any = env if self._is_foreign else make_vector(env, env_config, num_workers, num_envs_per_worker)
         self.rows: int = self.vector.num_envs
         self._processes = getattr(self.vector, "processes", [])
+        self.any_thread = bool(self._processes) or (not self._is_foreign and all(map(_any_thread, self._own_rows())))
         self._lost_process = False
         try:
             self.spec = Spec(
@@ -102,6 +111,9 @@ class GymnasiumSource(Source):
         if self._is_foreign:
             self._require_untouched(fresh, obs, ~done)
         return fresh
+
+    def _own_rows(self) -> list[Any]:
+        return [self.vector.row] if isinstance(self.vector, SingleVector) else self.vector.envs
 
     def close(self) -> None:
         if self.vector.closed:
@@ -164,6 +176,11 @@ class GymnasiumSource(Source):
                 f"{self.vector!r} ignores options['reset_mask']: rows that it was not asked to reset have changed. "
                 "Pass the id, the class or a factory of one row, so that Athlete makes the vector"
             )
+
+
+def _any_thread(row: Any) -> bool:
+    """Whether a row may be stepped from any thread: what draws may hold a context of the thread that first drew."""
+    return row.render_mode is None and bool(row.metadata.get("any_thread", True))
 
 
 def _seed(key: Key) -> int:

@@ -12,6 +12,10 @@ import jax
 
 # Same results and speed as level 3, faster to compile.
 COMPILER_OPTIONS = {"xla_backend_optimization_level": 2}
+# For a program whose kernels are too short to share between cores: handing over costs more than it brings.
+ONE_BY_ONE_OPTIONS: dict[str, str | int] = dict(COMPILER_OPTIONS)
+if jax.__version_info__ >= (0, 9):  # older ones do not all know it
+    ONE_BY_ONE_OPTIONS["xla_cpu_scheduler_type"] = "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"
 # For what runs once: compiling is all it costs.
 RUN_ONCE_OPTIONS = {"xla_backend_optimization_level": 0}
 

@@ -124,8 +124,8 @@ def iterate_hosted(agent: Agent, source: Source, length: int, horizon: Array, ru
 class HostedEnv(Source):
     """Rows of a JAX environment stepped from the host, as a Gymnasium environment would be."""
 
-    def __init__(self, env: Env, rows: int):
-        self.env, self.rows, self.spec = env, rows, spec_of(env)
+    def __init__(self, env: Env, rows: int, any_thread: bool = False):
+        self.env, self.rows, self.spec, self.any_thread = env, rows, spec_of(env), any_thread
         self._state: Tree = ()
         self._reset = jax.jit(lambda key: jax.vmap(env.reset)(jax.random.split(wrap(key), rows)))
         self._reset_rows = jax.jit(lambda keys: jax.vmap(env.reset)(wrap(keys)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -126,10 +127,15 @@ IN_ONE_PIECE = 1 << 16  # numbers; larger leaves are worth a transfer of their o
 class Layout:
     """How a packet's tree is laid out: static, compared and hashed at every call, so by identity where that will do."""
 
-    __slots__ = ("_hash", "most", "shapes", "structure")
+    __slots__ = ("_hash", "most", "places", "shapes", "size", "structure")
 
     def __init__(self, structure: Any, shapes: tuple[Any, ...], most: int):
         self.structure, self.shapes, self.most = structure, shapes, most
+        sizes = [math.prod(shape) for shape, _ in shapes]
+        ends = itertools.accumulate(size if size <= most else 0 for size in sizes)
+        # Of each leaf in the vector, empty for one that goes apart.
+        self.places = [slice(end - size, end) if size <= most else None for end, size in zip(ends, sizes, strict=True)]
+        self.size = sum(size for size in sizes if size <= most)  # of the vector
         self._hash = hash((structure, shapes, most))
 
     def __hash__(self) -> int:
@@ -178,15 +184,18 @@ def to_packet(tree: Tree, most: int = IN_ONE_PIECE, layout: Layout | None = None
 
 def from_packet(packet: Packet) -> Tree:
     """The inverse of `to_packet`, in NumPy where the packet's vector is a NumPy array."""
-    leaves, wide, start = [], iter(packet.wide), 0
-    for shape, dtype in packet.layout.shapes:
-        size = math.prod(shape)
-        if size > packet.layout.most:
-            leaves.append(next(wide))
-            continue
-        leaves.append(_from_float(packet.vector[start : start + size], dtype).reshape(shape))
-        start += size
-    return jax.tree.unflatten(packet.layout.structure, leaves)
+    layout, vector, wide = packet.layout, packet.vector, iter(packet.wide)
+    leaves = [
+        next(wide) if place is None else _from_float(vector[place], dtype).reshape(shape)
+        for place, (shape, dtype) in zip(layout.places, layout.shapes, strict=True)
+    ]
+    return jax.tree.unflatten(layout.structure, leaves)
+
+
+def write_packet(tree: Tree, layout: Layout, vector: np.ndarray) -> None:
+    """Write the vector of a packet without wide leaves, of NumPy arrays, to where it is wanted."""
+    for place, leaf in zip(layout.places, jax.tree.leaves(tree), strict=True):
+        vector[place] = _to_float(leaf).reshape(-1)
 
 
 def fetch(packet: Packet) -> Tree:

@@ -1,0 +1,97 @@
+"""The hosted loop of agents with a memory where its program calls back for every step of the environments."""
+
+import signal
+import threading
+
+import gymnasium
+import numpy as np
+import pytest
+
+from athlete.algorithms.dqn import DQNConfig
+from athlete.env.errors import EnvError
+
+
+class Line(gymnasium.Env):
+    """Ten steps an episode; `fault(step)` is called at each of all steps."""
+
+    observation_space = gymnasium.spaces.Box(-1.0, 1.0, (2,), np.float32)
+    action_space = gymnasium.spaces.Discrete(2)
+
+    def __init__(self, fault=lambda step: None, render_mode=None):
+        self.fault, self.render_mode, self.steps = fault, render_mode, 0
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return np.zeros(2, np.float32), {}
+
+    def step(self, action):
+        self.steps += 1
+        self.fault(self.steps)
+        return np.full(2, 0.1, np.float32), 1.0, self.steps % 10 == 0, False, {}
+
+
+def build(env, length=1, steps=60):
+    return (
+        DQNConfig()
+        .environment(env, disable_env_checking=True)
+        .rollouts(rollout_fragment_length=length)
+        .training(
+            train_batch_size=8,
+            num_steps_sampled_before_learning_starts=16,
+            model={"fcnet_hiddens": [8]},
+            replay_buffer_config={"capacity": 100},
+        )
+        .reporting(min_sample_timesteps_per_iteration=steps)
+        .build()
+    )
+
+
+def failing_once(at, error):
+    def fault(step):
+        if step == at:
+            raise error
+
+    return fault
+
+
+@pytest.mark.parametrize(
+    ("render_mode", "metadata", "any_thread"),
+    [(None, {}, True), ("rgb_array", {}, False), (None, {"any_thread": False}, False)],
+)
+def test_what_belongs_to_a_thread_is_stepped_from_that_of_the_caller(render_mode, metadata, any_thread):
+    seen = set()
+    env = Line(lambda _: seen.add(threading.get_ident()), render_mode)
+    env.metadata = metadata
+    with build(env) as algorithm:
+        assert algorithm._training.source.any_thread == any_thread
+        assert algorithm.train()["timesteps_total"] == 76
+    assert any_thread or seen == {threading.get_ident()}
+
+
+@pytest.mark.parametrize("at", [5, 33, 76])
+def test_a_failing_step_is_told_as_it_is_and_the_training_can_go_on(at):
+    env = Line(failing_once(at, ZeroDivisionError("no such place")))
+    with build(env) as algorithm:
+        with pytest.raises(EnvError, match="no such place"):
+            algorithm.train()
+        result = algorithm.train()
+        assert 9.0 <= result["episode_reward_mean"] <= 10.0
+
+
+def test_after_a_failure_within_a_trajectory_the_training_says_that_it_has_ended():
+    env = Line(failing_once(30, ZeroDivisionError("no such place")))
+    with build(env, length=4) as algorithm:
+        with pytest.raises(EnvError, match="no such place"):
+            algorithm.train()
+        with pytest.raises(RuntimeError, match="restore it from a checkpoint"):
+            algorithm.train()
+
+
+@pytest.mark.parametrize("length", [1, 4])
+def test_an_interrupt_ends_the_program_between_two_iterations_and_loses_nothing(length):
+    env = Line(lambda step: signal.raise_signal(signal.SIGINT) if step == 31 else None)
+    with build(env, length) as algorithm:
+        with pytest.raises(KeyboardInterrupt):
+            algorithm.train()
+        assert 28 // length <= int(algorithm.run.iteration) <= 36 // length
+        assert algorithm.train()["episode_reward_mean"] == 10.0
