@@ -25,9 +25,9 @@ POINTS = 200  # of the common grid that all seeds are read at
 
 
 def name_of(manifest: dict[str, Any], path: Path) -> str:
-    """`ppo-cartpole` for PPO on CartPole-v1; `-defaults` where settings are, `-10k` in so many steps."""
-    environment = manifest["environment"].rpartition("-v")[0] or manifest["environment"]
-    suffix = next((end for end in ("-defaults", "-10k") if path.stem.endswith(end)), "")
+    """`ppo-cartpole` for PPO on CartPole-v1; `-defaults` where settings are, `-10k` in so many steps, `-rainbow`."""
+    environment = (manifest["environment"].rpartition("-v")[0] or manifest["environment"]).replace("/", "-")
+    suffix = next((end for end in ("-defaults", "-10k", "-rainbow") if path.stem.endswith(end)), "")
     return f"{manifest['algorithm']}-{environment}{suffix}".lower()
 
 
