@@ -1,20 +1,27 @@
-"""Tables as networks and a chain of known values: what the tests of on-policy agents share."""
+"""Action values as tables over numbered states: what the tests of value-based algorithms work out by hand."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from athlete.core import Env, Model, Step, Transition, hyper
+from athlete.core import Model, Spec, Transition, hyper
 from athlete.ops.features import feature_size
-from athlete.spaces import Discrete
+from athlete.ops.random import wrap
+from athlete.spaces import Box, Discrete
+
+QUICK = {"xla_backend_optimization_level": 0}  # tiny programs: compiling is all they cost
+KEY = wrap(np.array([0, 1], np.uint32))
+STATES = 3
+SPEC = Spec(Box(0, 1, (STATES,)), Discrete(2))
 
 
 @hyper
-class Linear(Model):
+class Table(Model):
     """Each head is a table: with one-hot observations its rows are the outputs."""
 
     def init(self, key, obs_space, heads):
@@ -24,34 +31,53 @@ class Linear(Model):
         return (), {name: obs @ table for name, table in params.items()}
 
 
-def transitions(states, next_states, reward, terminated, truncated, **changes):
-    """One row `[T, 1]` through three numbered states, in which action 0 was taken."""
-    reward, terminated, truncated = (np.array(part)[:, None] for part in (reward, terminated, truncated))
-    obs, next_obs = (np.eye(3, dtype=np.float32)[np.array(part)][:, None] for part in (states, next_states))
-    never, action = np.zeros(reward.shape, bool), np.zeros(reward.shape, np.int32)
-    batch = Transition(obs, never, action, reward.astype(np.float32), next_obs, terminated, truncated, (), ())
-    return batch._replace(**changes)
+def transitions(
+    state: Any,
+    action: Any,
+    reward: Any,
+    next_state: Any,
+    terminated: Any = False,
+    truncated: Any = False,
+    weight: Any = None,
+) -> Transition:
+    """A batch `[T, B, ...]` of numbered states; one step where lists are flat. A row of a window is a column."""
+    state, action, next_state = (np.atleast_2d(part) for part in (state, action, next_state))
+    reward = np.atleast_2d(np.asarray(reward, np.float32))
+    flags = [np.broadcast_to(np.atleast_2d(flag), reward.shape) for flag in (terminated, truncated)]
+    one_hot = np.eye(STATES, dtype=np.float32)
+    extras = {} if weight is None else {"weight": np.asarray(weight, np.float32)[None]}
+    first = np.zeros(reward.shape, bool)
+    action = action.astype(np.int32)
+    return Transition(one_hot[state], first, action, reward, one_hot[next_state], *flags, (), extras)
 
 
-class ChainState(NamedTuple):
-    step: jax.Array
+def window(**columns: Any) -> Transition:
+    """`transitions` of one row that goes through several steps."""
+    return transitions(**{name: np.asarray(column)[:, None] for name, column in columns.items()})
 
 
-@hyper
-class Chain(Env):
-    """Three states in a row, a reward of 1 in each; the third step ends the episode in one of the two ways."""
+def tables(**heads: Any) -> dict[str, Any]:
+    """Parameters of a `Table` from nested lists `[states, actions, ...]`."""
+    return {name: jnp.asarray(table, jnp.float32).reshape(STATES, -1) for name, table in heads.items()}
 
-    terminates: float = 1.0
 
-    observation_space = Discrete(3)
-    action_space = Discrete(2)
+@functools.partial(jax.jit, compiler_options=QUICK)
+def target(agent, state, batch, *keys):
+    return agent._target(state, batch, *keys)
 
-    def reset(self, key):
-        return ChainState(jnp.int32(0)), jnp.int32(0)
 
-    def step(self, state, action, key):
-        step = state.step + 1
-        over = step >= 3
-        # Where the last step leads looks like the first state: what follows a cut is more of the same.
-        flags = over & (self.terminates > 0), over & (self.terminates <= 0)
-        return ChainState(step), Step(step % 3, jnp.float32(1), *flags, {})
+@functools.partial(jax.jit, compiler_options=QUICK)
+def update(agent, state, batch, key=KEY, progress=0.0):
+    return agent.update(state, batch, key, progress)
+
+
+@functools.partial(jax.jit, static_argnames="explore", compiler_options=QUICK)
+def act(agent, state, obs, key=KEY, explore=True, progress=0.0):
+    """Actions `[B]` for one-hot `obs` `[B, states]`."""
+    view = agent.view(state, progress)
+    carry = agent.start(view, obs.shape[0], key)
+    return agent.act(view, carry, obs, jnp.ones(obs.shape[0], bool), key, explore)[0]
+
+
+def observe(*states: int) -> np.ndarray:
+    return np.eye(STATES, dtype=np.float32)[list(states)]

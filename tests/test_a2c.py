@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax
 import numpy as np
 import pytest
-from tables import Chain, Linear, transitions
+from chain import Chain, Linear, transitions
 
 from athlete.algorithms import A2CConfig, get_config_class
 from athlete.algorithms.a2c import A2C, A2CState, Batch

@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax
 import numpy as np
 import pytest
-from tables import Linear, transitions
+from chain import Linear, transitions
 
 from athlete.algorithms.pg import PG, Batch, PGConfig
 from athlete.core import Spec

@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax
 import numpy as np
 import pytest
-from tables import Linear, transitions
+from chain import Linear, transitions
 
 from athlete.algorithms.trpo import TRPO, Batch, TRPOConfig, TRPOState, joined
 from athlete.core import Spec
