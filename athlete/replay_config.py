@@ -341,13 +341,13 @@ def algorithms_for(space: Any) -> str:
     from athlete.spaces import Box, Discrete, MultiBinary, MultiDiscrete
 
     if isinstance(space, Discrete):
-        return "PPO, DQN, SimpleQ, QRDQN, IQN, PQN and SAC serve it"
+        return "PPO, DQN, SimpleQ, QRDQN, IQN, PQN, A2C, TRPO, PG and SAC serve it"
     if isinstance(space, Box) and space.dtype.kind == "f":
         if space.bounded.all():
-            return "PPO, DDPG, TD3, SAC, TQC, CrossQ, REDQ and DroQ serve it"
-        return "PPO serves it"
+            return "PPO, DDPG, TD3, SAC, TQC, CrossQ, REDQ, DroQ, A2C, TRPO and PG serve it"
+        return "PPO, A2C, TRPO and PG serve it"
     if isinstance(space, MultiDiscrete | MultiBinary):
-        return "PPO serves it"
+        return "PPO, A2C, TRPO and PG serve it"
     return "no algorithm serves it: wrap the environment so that it takes Discrete, MultiDiscrete, MultiBinary or Box"
 
 

@@ -24,7 +24,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "core": {"spaces"},
     "ops": {"core", "spaces"},
     "distributions": {"core", "spaces", "ops"},
-    "models": BELOW_AGENTS,
+    "models": BELOW_AGENTS | {"distributions"},
     "memory": BELOW_AGENTS,
     "env": BELOW_AGENTS | {"log"},
     "loops": BELOW_AGENTS | {"log"},

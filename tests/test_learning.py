@@ -16,10 +16,13 @@ PROCESSES = min(len(SEEDS), os.cpu_count() or 1)
 # Those that take seconds a seed and together stand for every family of algorithms; `make learning-all` runs all.
 QUICK = {
     "acrobot-ppo",
+    "cartpole-a2c",
     "cartpole-dqn",
+    "cartpole-pg",
     "cartpole-pqn",
     "cartpole-ppo",
     "cartpole-qrdqn",
+    "cartpole-trpo",
     "frozen-lake-ppo",
     "mountain-car-continuous-ppo",
     "pendulum-ddpg",

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import functools
+from typing import NamedTuple
 
 import jax
 import numpy as np
 import pytest
 
 from athlete.ops.random import wrap
-from athlete.ops.sequences import cut, minibatch_orders, take
+from athlete.ops.sequences import cut, cut_with_carry, minibatch_orders, take
 from athlete.ops.tree import pack
 
 KEY = np.array([0, 1], np.uint32)
@@ -39,3 +40,14 @@ def test_sequences_are_taken_with_the_states_at_their_starts():
     np.testing.assert_array_equal(taken["action"], [[2, 0], [5, 3]])
     np.testing.assert_array_equal(taken["obs"], sequences["obs"][:, order])
     np.testing.assert_array_equal(states, [[30], [10]])
+
+
+def test_a_batch_that_is_cut_keeps_the_state_before_each_sequence():
+    class Pair(NamedTuple):
+        obs: np.ndarray
+        carry: np.ndarray
+
+    number = np.arange(12).reshape(6, 2)  # time * 2 + row
+    found = jax.jit(lambda batch: cut_with_carry(batch, 3))(Pair(number, 100 + number))
+    np.testing.assert_array_equal(found.carry, 100 + found.obs[0])
+    assert found.obs.shape == (3, 4)

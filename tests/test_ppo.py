@@ -104,6 +104,14 @@ def test_the_surrogate_is_clipped_on_the_side_that_would_gain():
     assert found["policy_loss"] == pytest.approx(-(2.4 - 3.0 + 1.0 - 1.6) / 4, rel=1e-5)
 
 
+def test_the_discovered_surrogate_takes_the_place_of_the_clipped_one():
+    # Drifts where there is something to gain: of (1.5 - 1) 2 and of 2 log 2; the other two samples count whole.
+    found = loss(agent_of(surrogate="discovered"), PARAMS, samples())
+    far, near = 2 * np.log(2), 1.0
+    expected = 3.0 - (near - 2 * np.tanh(near / 2)) - 3.0 + 1.0 - 1.0 - (far - 0.6 * np.tanh(far / 0.6))
+    assert found["policy_loss"] == pytest.approx(-expected / 4, rel=1e-5)
+
+
 def test_clipped_samples_give_the_policy_no_gradient():
     gradient = loss(agent_of(clip_param=0.2, vf_loss_coeff=0.0), PARAMS, samples(), gradient=True)["network"]["policy"]
     np.testing.assert_allclose(gradient[::3], 0, atol=1e-7)

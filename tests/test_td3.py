@@ -321,8 +321,8 @@ def test_actions_of_any_rank_are_served():
     ("space", "others"),
     [
         (Discrete(3), "DQN"),
-        (MultiDiscrete((2, 2)), "PPO serves it"),
-        (Box(-np.inf, np.inf, (2,)), "PPO serves it"),
+        (MultiDiscrete((2, 2)), "PPO, A2C, TRPO and PG serve it"),
+        (Box(-np.inf, np.inf, (2,)), "PPO, A2C, TRPO and PG serve it"),
         (Box(0, 9, (2,), np.int32), "wrap the environment"),
     ],
 )

@@ -7,10 +7,12 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from athlete.algorithms.a2c import A2CConfig as A2CConfig
     from athlete.algorithms.crossq import CrossQConfig as CrossQConfig
     from athlete.algorithms.ddpg import DDPGConfig as DDPGConfig
     from athlete.algorithms.dqn import DQNConfig as DQNConfig
     from athlete.algorithms.iqn import IQNConfig as IQNConfig
+    from athlete.algorithms.pg import PGConfig as PGConfig
     from athlete.algorithms.ppo import PPOConfig as PPOConfig
     from athlete.algorithms.pqn import PQNConfig as PQNConfig
     from athlete.algorithms.qrdqn import QRDQNConfig as QRDQNConfig
@@ -20,11 +22,15 @@ if TYPE_CHECKING:
     from athlete.algorithms.simple_q import SimpleQConfig as SimpleQConfig
     from athlete.algorithms.td3 import TD3Config as TD3Config
     from athlete.algorithms.tqc import TQCConfig as TQCConfig
+    from athlete.algorithms.trpo import TRPOConfig as TRPOConfig
     from athlete.config import AlgorithmConfig
 
 # Name -> module; the module has `<Name>Config`.
 ALGORITHMS: dict[str, str] = {
     "PPO": "athlete.algorithms.ppo",
+    "A2C": "athlete.algorithms.a2c",
+    "PG": "athlete.algorithms.pg",
+    "TRPO": "athlete.algorithms.trpo",
     "DQN": "athlete.algorithms.dqn",
     "SAC": "athlete.algorithms.sac",
     "TQC": "athlete.algorithms.tqc",
@@ -39,10 +45,13 @@ ALGORITHMS: dict[str, str] = {
     "SimpleQ": "athlete.algorithms.simple_q",
 }
 
+# Other name -> the algorithm that serves it: A3C's settings are A2C's, whose gradients are synchronous.
+ALIASES: dict[str, str] = {"A3C": "A2C"}
+
 
 def get_config_class(name: str) -> type[AlgorithmConfig]:
     """The configuration class of the algorithm `name`. Raises ValueError with the nearest name."""
-    by_lower = {known.lower(): known for known in ALGORITHMS}
+    by_lower = {known.lower(): ALIASES.get(known, known) for known in (*ALGORITHMS, *ALIASES)}
     known = by_lower.get(str(name).lower())
     if known is None:
         near = difflib.get_close_matches(str(name).lower(), by_lower, n=1)
@@ -52,6 +61,6 @@ def get_config_class(name: str) -> type[AlgorithmConfig]:
 
 
 def __getattr__(name: str) -> Any:
-    if name.endswith("Config") and name.removesuffix("Config") in ALGORITHMS:
+    if name.endswith("Config") and name.removesuffix("Config") in (*ALGORITHMS, *ALIASES):
         return get_config_class(name.removesuffix("Config"))
     raise AttributeError(f"module 'athlete.algorithms' has no {name!r}")

@@ -1,8 +1,9 @@
 """Proximal Policy Optimization (Schulman et al. 2017, arXiv:1707.06347): the agent.
 
 The clipped surrogate is equation 7, the KL-penalised one equation 8, the whole loss equation 9; advantages are
-generalised advantage estimates (arXiv:1506.02438). One file serves feed-forward and recurrent networks, every
-space that has a distribution, and all loops.
+generalised advantage estimates (arXiv:1506.02438). `surrogate="discovered"` takes the objective of discovered policy
+optimisation (DPO, Lu et al. 2022, arXiv:2210.05639) in place of equation 7. One file serves feed-forward and
+recurrent networks, every space that has a distribution, and all loops.
 
 Departures from the paper, each of them common practice:
 
@@ -16,7 +17,7 @@ Departures from the paper, each of them common practice:
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -33,6 +34,7 @@ from athlete.ops.returns import generalized_advantages
 from athlete.ops.schedule import Schedule, value_at
 from athlete.ops.sequences import cut, minibatch_orders, take
 from athlete.ops.statistics import explained_variance
+from athlete.ops.surrogate import discovered_surrogate
 from athlete.ops.tree import fold, pack, where
 from athlete.spaces import Box
 
@@ -67,6 +69,7 @@ class PPO(Agent):
     lr: float | Schedule = 3e-4
     gamma: float = 0.99
     lambda_: float = 0.95
+    surrogate: Literal["clip", "discovered"] = "clip"  # "discovered": DPO's, without a clip_param
     clip_param: float | Schedule = 0.2
     vf_clip_param: float | None = None  # how far a value may move in one update; None: freely
     vf_loss_coeff: float = 0.5
@@ -185,9 +188,12 @@ class PPO(Agent):
         policy = distribution(self.spec.action, outputs)
         log_ratio = policy.log_prob(batch.action) - batch.log_prob
         ratio = jnp.exp(log_ratio)
-        clip = value_at(self.clip_param, progress)
-        clipped = jax.lax.clamp(1.0 - clip, ratio, 1.0 + clip)  # jnp.clip's gradient splits ties: three kernels more
-        surrogate = smaller(ratio * batch.advantage, clipped * batch.advantage)
+        if self.surrogate == "discovered":
+            surrogate = discovered_surrogate(ratio, log_ratio, batch.advantage)
+        else:
+            clip = value_at(self.clip_param, progress)
+            clipped = jax.lax.clamp(1.0 - clip, ratio, 1.0 + clip)  # jnp.clip's gradient splits ties: 3 kernels more
+            surrogate = smaller(ratio * batch.advantage, clipped * batch.advantage)
         error = jnp.square(value - batch.target)
         if self.vf_clip_param is not None:
             near = batch.value + jnp.clip(value - batch.value, -self.vf_clip_param, self.vf_clip_param)

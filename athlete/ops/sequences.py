@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any, TypeVar
+
 import jax
 import jax.numpy as jnp
 
 from athlete.core import Array, Key, Tree
 from athlete.ops.shuffle import random_orders
 from athlete.ops.tree import Packed, unpack
+
+Batch = TypeVar("Batch", bound=Any)  # a named tuple
 
 
 def cut(tree: Tree, length: int) -> Tree:
@@ -18,6 +22,14 @@ def cut(tree: Tree, length: int) -> Tree:
         return jnp.moveaxis(pieces, 0, 1).reshape(length, -1, *leaf.shape[2:])
 
     return jax.tree.map(cut_leaf, tree)
+
+
+def cut_with_carry(batch: Batch, length: int) -> Batch:
+    """`cut` of a batch whose field `carry` is the recurrent state before each step: it keeps that of each sequence's
+    first step, `[N, ...]`.
+    """
+    sequences = cut(batch, length)
+    return sequences._replace(carry=jax.tree.map(lambda leaf: leaf[0], sequences.carry))
 
 
 def minibatch_orders(key: Key, epochs: int, number: int, size: int) -> Array:

@@ -1,0 +1,138 @@
+"""Advantage actor-critic (Mnih et al. 2016, arXiv:1602.01783): the agent.
+
+Algorithm S3 of the paper, its workers in step (A2C): all environments play a few steps with the same policy, which
+then moves once along
+
+    grad log pi(a | s) (R - V(s)) + beta grad H(pi(s)),
+
+while V moves towards R, the rewards of the steps up to the end of the trajectory and the value of where it led. One
+file serves feed-forward and recurrent networks, every space that has a distribution, and all loops.
+
+Departures:
+
+- gradients are synchronous, of one batch with all environments: A3C's settings are taken for this algorithm;
+- Adam instead of shared RMSProp, and means over the batch instead of sums: its steps are the same for either;
+- `lambda_` below 1 makes generalised advantage estimates (arXiv:1506.02438) of the advantages;
+- a truncated episode is bootstrapped from its true last observation, with the recurrent state of that moment.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, ClassVar, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from athlete.config import AlgorithmConfig
+from athlete.core import Agent, Array, Key, Memory, Model, Spec, Transition, Tree, hyper
+from athlete.distributions import distribution, flat_action, output_size, shape_action
+from athlete.memory.latest import Latest
+from athlete.models.actor_critic import apply_actor_critic, init_actor_critic, policy_of, values_of_steps
+from athlete.models.mlp import MLP
+from athlete.models.separate import Separate
+from athlete.ops.features import features
+from athlete.ops.gradient import AdamState, adam, adam_init
+from athlete.ops.returns import generalized_advantages
+from athlete.ops.schedule import Schedule, value_at
+from athlete.ops.sequences import cut_with_carry
+from athlete.ops.statistics import explained_variance
+
+
+class A2CState(NamedTuple):
+    params: Tree
+    optimizer: AdamState
+
+
+class Batch(NamedTuple):
+    """What the loss reads, as sequences `[L, N, ...]`: L steps each, 1 for a network without memory."""
+
+    obs: Array
+    first: Array
+    carry: Tree  # at the start of each sequence, [N, ...]
+    action: Array
+    advantage: Array
+    value: Array
+    target: Array
+
+
+METRICS = ("policy_loss", "vf_loss", "entropy", "total_loss")  # in the order of the loss
+
+
+@hyper
+class A2C(Agent):
+    """Hyperparameters of A2C under RLlib's names. Floats and schedules are traced, the rest shapes the program."""
+
+    lr: float | Schedule = 1e-3
+    gamma: float = 0.99
+    lambda_: float = 1.0  # 1: the paper's advantages
+    vf_loss_coeff: float = 0.5
+    entropy_coeff: float | Schedule = 0.01  # beta
+    grad_clip: float | None = 0.5  # of the global norm
+    max_seq_len: int = 1  # timesteps that gradients flow through; 1 for a network without memory
+    free_log_std: bool = True  # Box: one log standard deviation an action, whatever the observation
+    model: Model = Separate(MLP())
+    memory: Memory = Latest()
+    updates: int = 1
+    spec: Spec = None  # type: ignore[assignment]  # known once bound
+
+    def bind(self, spec: Spec) -> A2C:
+        output_size(spec.action)
+        return dataclasses.replace(self, spec=spec)
+
+    def init(self, key: Key) -> A2CState:
+        params = init_actor_critic(self.model, key, self.spec, self.free_log_std)
+        return A2CState(params, adam_init(params))
+
+    def view(self, state: A2CState, progress: Array) -> Tree:
+        return state.params
+
+    def start(self, view: Tree, rows: int, key: Key) -> Tree:
+        return self.model.start(rows)
+
+    def act(self, view: Tree, carry: Tree, obs: Tree, first: Array, key: Key, explore: bool = True) -> tuple:
+        policy, carry = policy_of(self.model, self.spec, view, carry, obs, first)
+        action = policy.sample(key) if explore else policy.mode()
+        return shape_action(self.spec.action, action), carry, ()
+
+    def update(self, state: A2CState, batch: Transition, key: Key, progress: Array) -> tuple[A2CState, dict]:
+        sequences = self._prepare(state.params, batch)
+        lr = value_at(self.lr, progress)
+        gradients, measured = jax.grad(self._loss, has_aux=True)(state.params, sequences, progress)
+        params, optimizer, norm = adam(state.params, gradients, state.optimizer, lr, self.grad_clip, epsilon=1e-5)
+        metrics = {name: measured[i] for i, name in enumerate(METRICS)}
+        metrics["vf_explained_var"] = explained_variance(sequences.target, sequences.value)
+        return A2CState(params, optimizer), metrics | {"grad_gnorm": norm, "cur_lr": lr}
+
+    def _prepare(self, params: Tree, batch: Transition) -> Batch:
+        """Advantages and targets under the acting parameters, and the batch cut into sequences."""
+        value, next_value = values_of_steps(self.model, self.spec, params, batch)
+        advantage = generalized_advantages(
+            batch.reward, value, next_value, batch.terminated, batch.truncated, self.gamma, self.lambda_
+        )
+        obs, action = features(self.spec.obs, batch.obs), flat_action(self.spec.action, batch.action)
+        whole = Batch(obs, batch.first, batch.carry, action, advantage, value, value + advantage)
+        return cut_with_carry(whole, self.max_seq_len)
+
+    def _loss(self, params: Tree, batch: Batch, progress: Array) -> tuple[Array, Array]:
+        """The paper's gradients as those of one loss, mean over the batch; `METRICS`."""
+        _, outputs, value = apply_actor_critic(self.model, params, batch.carry, batch.obs, batch.first)
+        policy = distribution(self.spec.action, outputs)
+        policy_loss = -policy.log_prob(batch.action) * batch.advantage
+        error = jnp.square(value - batch.target)
+        means = jnp.mean(jnp.stack([policy_loss, error, policy.entropy()]), axis=(1, 2))
+        weights = jnp.stack([1.0, self.vf_loss_coeff, -value_at(self.entropy_coeff, progress)])
+        total = jnp.sum(weights * means)
+        return total, jnp.append(means, total)
+
+
+class A2CConfig(AlgorithmConfig):
+    """Configuration of A2C: `A2CConfig().environment("CartPole-v1").training(lr=1e-3).build()`."""
+
+    algorithm_name = "A2C"
+    agent_class = A2C
+    defaults: ClassVar[dict[str, Any]] = {
+        "num_envs_per_worker": 16,
+        "train_batch_size": 256,
+        "normalize_rewards": True,  # values of unlike size need learning rates of their own
+    }
