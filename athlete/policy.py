@@ -12,7 +12,7 @@ from athlete.core import ActingCarry, Agent, Tree
 from athlete.loops.compiling import COMPILER_OPTIONS
 from athlete.loops.host import act
 from athlete.ops.random import wrap
-from athlete.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Space, Tuple, to_environment
+from athlete.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, OneOf, Space, Tuple, to_environment, zeros
 
 
 @functools.partial(jax.jit, static_argnames=("rows",), compiler_options=COMPILER_OPTIONS)
@@ -66,6 +66,13 @@ def _row(space: Space, observation: Any, where: str) -> Any:
         if not hasattr(observation, "keys") or set(observation.keys()) != {name for name, _ in space.items}:
             raise ValueError(f"{where}: expected the entries {[name for name, _ in space.items]}, got {observation!r}")
         return {name: _row(part, observation[name], f"{where}[{name!r}]") for name, part in space.items}
+    if isinstance(space, OneOf):
+        numbers = range(len(space.spaces))
+        if not isinstance(observation, tuple | list) or len(observation) != 2 or observation[0] not in numbers:
+            raise ValueError(f"{where}: expected (number of the chosen space, its element), got {observation!r}")
+        choice, chosen = observation
+        rows = (_row(space.spaces[i], chosen, f"{where}[1]") if i == choice else zeros(space.spaces[i], (1,)) for i in numbers)
+        return np.array([choice], np.int32), *rows
     try:
         array = np.asarray(observation, space.dtype)
         kept = array.dtype.kind == "f" or np.array_equal(array, observation)
@@ -79,7 +86,7 @@ def _row(space: Space, observation: Any, where: str) -> Any:
             "compute_actions takes many observations, this one"
         )
     if isinstance(space, Discrete | MultiDiscrete):
-        start = np.asarray(space.start or 0)
+        start = np.asarray(space.start) if isinstance(space, Discrete) else space.lowest
         count = np.asarray(space.n if isinstance(space, Discrete) else space.nvec)
         if not ((array >= start) & (array < start + count)).all():
             raise ValueError(f"{where}: {array} is outside {space}")

@@ -338,7 +338,8 @@ def require_continuous(algorithm: str, space: Any) -> None:
 
 def algorithms_for(space: Any) -> str:
     """Which algorithms serve an action space, as the end of a sentence."""
-    from athlete.spaces import Box, Discrete, MultiBinary, MultiDiscrete
+    from athlete.distributions import output_size
+    from athlete.spaces import Box, Discrete
 
     if isinstance(space, Discrete):
         return "PPO, DQN, SimpleQ, QRDQN, IQN, PQN and SAC serve it"
@@ -346,9 +347,11 @@ def algorithms_for(space: Any) -> str:
         if space.bounded.all():
             return "PPO, DDPG, TD3, SAC, TQC, CrossQ, REDQ and DroQ serve it"
         return "PPO serves it"
-    if isinstance(space, MultiDiscrete | MultiBinary):
-        return "PPO serves it"
-    return "no algorithm serves it: wrap the environment so that it takes Discrete, MultiDiscrete, MultiBinary or Box"
+    try:
+        output_size(space)
+    except ValueError as error:
+        return f"no algorithm serves it: {error}"
+    return "PPO serves it"
 
 
 def checked_memory(given: Mapping[str, Any], title: str, types: tuple[str, ...]) -> dict[str, Any]:

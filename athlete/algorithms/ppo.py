@@ -23,7 +23,7 @@ import jax.numpy as jnp
 
 from athlete.config import AlgorithmConfig
 from athlete.core import Agent, Array, Key, Memory, Model, Spec, Transition, Tree, hyper
-from athlete.distributions import distribution, flat_action, output_size, shape_action
+from athlete.distributions import continuous_size, distribution, flat_action, output_size, shape_action
 from athlete.memory.latest import Latest
 from athlete.models.mlp import MLP
 from athlete.models.separate import Separate
@@ -34,7 +34,6 @@ from athlete.ops.schedule import Schedule, value_at
 from athlete.ops.sequences import cut, minibatch_orders, take
 from athlete.ops.statistics import explained_variance
 from athlete.ops.tree import fold, pack, where
-from athlete.spaces import Box
 
 
 class PPOState(NamedTuple):
@@ -49,7 +48,7 @@ class Batch(NamedTuple):
     obs: Array
     first: Array
     carry: Tree  # at the start of each sequence, [N, ...]
-    action: Array
+    action: Tree
     log_prob: Array
     old_outputs: Tree  # the acting policy's outputs, for the exact KL; () where no KL coefficient is set
     advantage: Array
@@ -89,12 +88,11 @@ class PPO(Agent):
         return dataclasses.replace(self, spec=spec)
 
     def init(self, key: Key) -> PPOState:
-        outputs = output_size(self.spec.action)
-        free = self._has_free_log_std()
-        heads = {"policy": (outputs // 2 if free else outputs, 0.01), "value": (1, 1.0)}
+        free = continuous_size(self.spec.action) if self.free_log_std else 0
+        heads = {"policy": (output_size(self.spec.action) - free, 0.01), "value": (1, 1.0)}
         params = {"network": self.model.init(key, self.spec.obs, heads)}
         if free:
-            params["log_std"] = jnp.zeros(outputs // 2)
+            params["log_std"] = jnp.zeros(free)
         return PPOState(
             params, adam_init(params), jnp.asarray(0.0 if self.kl_coeff is None else self.kl_coeff, jnp.float32)
         )
@@ -145,15 +143,13 @@ class PPO(Agent):
         metrics |= {"cur_lr": lr, "cur_kl_coeff": kl_coeff}
         return PPOState(params, optimizer, kl_coeff), metrics
 
-    def _has_free_log_std(self) -> bool:
-        return self.free_log_std and isinstance(self.spec.action, Box)
-
     def _forward(self, params: Tree, carry: Tree, obs: Array, first: Array) -> tuple[Tree, Array, Array]:
         """Carries after each step, the policy's outputs `[T, B, outputs]` and values `[T, B]`."""
         carries, heads = self.model.apply(params["network"], carry, obs, first)
         outputs = heads["policy"]
         if "log_std" in params:
-            outputs = jnp.concatenate([outputs, jnp.broadcast_to(params["log_std"], outputs.shape)], axis=-1)
+            log_std = params["log_std"]
+            outputs = jnp.concatenate([outputs, jnp.broadcast_to(log_std, (*outputs.shape[:-1], *log_std.shape))], -1)
         return carries, outputs, heads["value"][..., 0]
 
     def _prepare(self, params: Tree, batch: Transition) -> Batch:

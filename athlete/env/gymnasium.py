@@ -29,7 +29,7 @@ from gymnasium.wrappers import TimeLimit
 from athlete.env.conversion import to_space
 from athlete.env.errors import EnvError
 from athlete.env.registry import BUILT_IN, EnvContext, create, is_jax_env, misfit, registered_names, resolve
-from athlete.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Space, Tuple
+from athlete.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, OneOf, Space, Tuple
 
 __all__ = ["FAILURE", "OldGymAdapter", "find_spec", "make_gymnasium", "make_vector", "to_gymnasium_space", "to_space"]
 
@@ -47,15 +47,15 @@ def to_gymnasium_space(space: Space) -> gymnasium.Space:
         case Discrete():
             return gymnasium.spaces.Discrete(space.n, start=space.start)
         case MultiDiscrete():
-            return gymnasium.spaces.MultiDiscrete(
-                np.array(space.nvec), start=np.array(space.start or [0] * len(space.nvec))
-            )
+            return gymnasium.spaces.MultiDiscrete(np.array(space.nvec), start=space.lowest.astype(np.int64))
         case MultiBinary():
             return gymnasium.spaces.MultiBinary(space.size if len(space.size) > 1 else space.size[0])
         case Tuple():
             return gymnasium.spaces.Tuple([to_gymnasium_space(part) for part in space.spaces])
         case Dict():
             return gymnasium.spaces.Dict({name: to_gymnasium_space(part) for name, part in space.items})
+        case OneOf():
+            return gymnasium.spaces.OneOf([to_gymnasium_space(part) for part in space.spaces])
     raise ValueError(f"{space!r} has no counterpart in Gymnasium")
 
 
@@ -372,6 +372,14 @@ def _without_row_axis(tree: Any) -> Any:
     return tuple(map(_without_row_axis, tree)) if isinstance(tree, tuple) else tree[0]
 
 
+def _holds_one_of(space: gymnasium.Space) -> bool:
+    """Whether elements of the space change their form, so that an axis of rows cannot be put before them."""
+    if isinstance(space, gymnasium.spaces.OneOf):
+        return True
+    parts = getattr(space, "spaces", ())
+    return any(map(_holds_one_of, parts.values() if isinstance(parts, Mapping) else parts))
+
+
 def _failures(info: dict[str, Any]) -> dict[str, Any]:
     return {FAILURE: [info[FAILURE]]} if FAILURE in info else info
 
@@ -403,7 +411,10 @@ def make_vector(
         for row in range(rows)
     ]
     if not num_workers and rows == 1:
-        return SingleVector(makers[0]())
+        row = makers[0]()
+        if not _holds_one_of(row.observation_space):
+            return SingleVector(row)
+        row.close()
     if not num_workers:
         return SyncVectorEnv(makers, copy=False, autoreset_mode=AutoresetMode.DISABLED)
     _require_picklable(makers[0])

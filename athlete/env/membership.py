@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from athlete.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Space, Tuple
+from athlete.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, OneOf, Space, Tuple
 
 
 def violation(space: Space, value: Any, name: str) -> str:
@@ -20,6 +20,8 @@ def violation(space: Space, value: Any, name: str) -> str:
         return _tuple_violation(space, value, name)
     if isinstance(space, Dict):
         return _dict_violation(space, value, name)
+    if isinstance(space, OneOf):
+        return _one_of_violation(space, value, name)
     is_number = isinstance(value, int | float) and space.shape == ()
     if not is_number and not hasattr(value, "dtype"):
         return f"{name} is {_told(value)}; expected {_expected(space)}"
@@ -43,6 +45,9 @@ def sample(space: Space, generator: np.random.Generator) -> Any:
         return tuple(sample(part, generator) for part in space.spaces)
     if isinstance(space, Dict):
         return {name: sample(part, generator) for name, part in space.items}
+    if isinstance(space, OneOf):
+        choice = generator.integers(len(space.spaces))
+        return choice, sample(space.spaces[choice], generator)
     if not isinstance(space, Box):
         low, high = _integer_range(space)
         return generator.integers(low, high, size=space.shape or None, endpoint=True)
@@ -76,6 +81,14 @@ def _dict_violation(space: Dict, value: Any, name: str) -> str:
     return next(filter(None, wrong), "")
 
 
+def _one_of_violation(space: OneOf, value: Any, name: str) -> str:
+    if not isinstance(value, tuple | list) or len(value) != 2:
+        return f"{name} is {_told(value)}; expected a tuple of the number of the chosen space and its element"
+    choice = Discrete(len(space.spaces))
+    wrong = violation(choice, value[0], f"{name}[0]")
+    return wrong or violation(space.spaces[int(value[0])], value[1], f"{name}[1]")
+
+
 def _range_violation(array: np.ndarray, low: Any, high: Any, name: str) -> str:
     finite = np.isfinite(array) if array.dtype.kind == "f" else np.ones(array.shape, bool)
     wrong = ~finite | (array < low) | (array > high)
@@ -97,8 +110,7 @@ def _integer_range(space: Space) -> tuple[Any, Any]:
     if isinstance(space, Discrete):
         return space.start, space.start + space.n - 1
     if isinstance(space, MultiDiscrete):
-        start = np.array(space.start or [0] * len(space.nvec))
-        return start, start + np.array(space.nvec) - 1
+        return space.lowest, space.lowest + np.array(space.nvec) - 1
     if isinstance(space, MultiBinary):
         return 0, 1
     raise TypeError(f"{space!r} is no integer space")

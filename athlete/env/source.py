@@ -215,6 +215,8 @@ def _copier(space: spaces.Space) -> Callable[[Tree], Tree]:
     if isinstance(space, spaces.Dict):
         named = {name: _copier(part) for name, part in space.items}
         return lambda obs: {name: copy(obs[name]) for name, copy in named.items()}
+    if isinstance(space, spaces.OneOf):  # of which vectors give a tuple with an element for each row
+        return lambda rows: _map(lambda *leaves: np.stack(leaves), *(spaces.fixed_form(space, row) for row in rows))
     dtype = space.dtype
     return lambda obs: np.array(obs, dtype)
 
