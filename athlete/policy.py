@@ -11,8 +11,21 @@ import numpy as np
 from athlete.core import ActingCarry, Agent, Tree
 from athlete.loops.compiling import COMPILER_OPTIONS
 from athlete.loops.host import act
+from athlete.ops.masks import has_mask, without_action
 from athlete.ops.random import wrap
-from athlete.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, OneOf, Space, Tuple, to_environment, zeros
+from athlete.spaces import (
+    ACTION_MASK,
+    Box,
+    Dict,
+    Discrete,
+    MultiBinary,
+    MultiDiscrete,
+    OneOf,
+    Space,
+    Tuple,
+    to_environment,
+    zeros,
+)
 
 
 @functools.partial(jax.jit, static_argnames=("rows",), compiler_options=COMPILER_OPTIONS)
@@ -47,6 +60,8 @@ class Policy:
         spec = self.agent.spec
         assert spec is not None
         obs = _row(spec.obs, observation, "observation")
+        if has_mask(spec.obs) and without_action(spec, obs).any():
+            raise ValueError(f"observation[{ACTION_MASK!r}]: {observation[ACTION_MASK]} leaves no legal action")
         is_start = state is None or (isinstance(state, list | tuple) and not state)  # RLlib's users give [] for none
         begins = is_start if first is None else first
         state = self._initial_state if is_start else state
@@ -71,7 +86,8 @@ def _row(space: Space, observation: Any, where: str) -> Any:
         if not isinstance(observation, tuple | list) or len(observation) != 2 or observation[0] not in numbers:
             raise ValueError(f"{where}: expected (number of the chosen space, its element), got {observation!r}")
         choice, chosen = observation
-        rows = (_row(space.spaces[i], chosen, f"{where}[1]") if i == choice else zeros(space.spaces[i], (1,)) for i in numbers)
+        rows = [zeros(part, (1,)) for part in space.spaces]
+        rows[choice] = _row(space.spaces[choice], chosen, f"{where}[1]")
         return np.array([choice], np.int32), *rows
     try:
         array = np.asarray(observation, space.dtype)

@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+ACTION_MASK = "action_mask"  # the entry of a Dict observation that says which actions are legal; see `ops.masks`
+
 
 class Space:
     """Base of all spaces. A space is immutable, hashable and equal to another that describes the same set."""

@@ -309,7 +309,10 @@ CASES = {
     "Box of rank 2, KL penalty, log_std of obs": (Box(-2, 2, (2, 3)), {"kl_coeff": 0.2, "free_log_std": False}),
     "Box of rank 0": (Box(-2, 2, ()), {}),
     "Box of integers": (Box(-2, [[0, 2]], dtype=np.int8), {}),
-    "Tuple, discrete and continuous, KL penalty": (Tuple((Discrete(3, start=1), Box(-2, 2, (2, 1)))), {"kl_coeff": 0.2}),
+    "Tuple, discrete and continuous, KL penalty": (
+        Tuple((Discrete(3, start=1), Box(-2, 2, (2, 1)))),
+        {"kl_coeff": 0.2},
+    ),
     "nested, log_std of obs": (
         Dict({"b": Tuple((Box(0, np.inf, (2,)), MultiDiscrete(((2, 3),)))), "a": MultiBinary((2,))}),
         {"free_log_std": False},

@@ -51,7 +51,8 @@ def to_space(space: Any, name: str = "space", exact: bool = False) -> Space:
         return MultiBinary(tuple(int(size) for size in space.shape))
     raise ValueError(
         f"{name} is a {kind} space, which has no fixed shape; agents take Box, Discrete, MultiDiscrete, MultiBinary, "
-        f"Tuple, Dict and OneOf: put what is needed of it into one of these with a wrapper (gymnasium.ObservationWrapper)"
+        f"Tuple, Dict and OneOf: put what is needed of it into one of these with a wrapper "
+        "(gymnasium.ObservationWrapper)"
     )
 
 

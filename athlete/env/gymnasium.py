@@ -29,9 +29,18 @@ from gymnasium.wrappers import TimeLimit
 from athlete.env.conversion import to_space
 from athlete.env.errors import EnvError
 from athlete.env.registry import BUILT_IN, EnvContext, create, is_jax_env, misfit, registered_names, resolve
-from athlete.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, OneOf, Space, Tuple
+from athlete.spaces import ACTION_MASK, Box, Dict, Discrete, MultiBinary, MultiDiscrete, OneOf, Space, Tuple
 
-__all__ = ["FAILURE", "OldGymAdapter", "find_spec", "make_gymnasium", "make_vector", "to_gymnasium_space", "to_space"]
+__all__ = [
+    "FAILURE",
+    "ActionMaskObservation",
+    "OldGymAdapter",
+    "find_spec",
+    "make_gymnasium",
+    "make_vector",
+    "to_gymnasium_space",
+    "to_space",
+]
 
 logger = logging.getLogger("athlete")
 
@@ -217,6 +226,52 @@ def _todays_space(env: Any, attribute: str) -> gymnasium.Space:
     if space is None:
         raise ValueError(f"{type(env).__name__} has no {attribute}; set it in __init__ to a space of gymnasium.spaces")
     return space if isinstance(space, gymnasium.Space) else to_gymnasium_space(to_space(space, attribute, exact=True))
+
+
+class ActionMaskObservation(gymnasium.Wrapper):
+    """Puts `info["action_mask"]`, which tells legal actions, where agents see it: into the observation.
+
+    Observations become `{"observations": what the environment shows, "action_mask": zeros and ones}`, RLlib's form. For
+    MultiDiscrete actions a tuple of masks, as `MultiDiscrete.sample(mask=...)` takes it, is joined to one row.
+
+    Raises:
+        ValueError: the actions are neither Discrete nor MultiDiscrete; a `reset`, or a `step` that does not terminate
+            the episode, gives no `info["action_mask"]`.
+    """
+
+    def __init__(self, env: gymnasium.Env):
+        super().__init__(env)
+        space = env.action_space
+        if not isinstance(space, gymnasium.spaces.Discrete | gymnasium.spaces.MultiDiscrete):
+            raise ValueError(
+                f"ActionMaskObservation({env}): masks are for Discrete and MultiDiscrete actions, not {space}"
+            )
+        self._size = int(space.n if isinstance(space, gymnasium.spaces.Discrete) else space.nvec.sum())
+        self.observation_space = gymnasium.spaces.Dict(
+            {"observations": env.observation_space, ACTION_MASK: gymnasium.spaces.MultiBinary(self._size)}
+        )
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        obs, info = self.env.reset(seed=seed, options=options)
+        return self._with_mask(obs, info, "reset"), info
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        obs, reward, terminated, truncated, info = self.env.step(action)
+        if terminated and ACTION_MASK not in info:
+            info = {**info, ACTION_MASK: np.zeros(self._size, np.int8)}
+        return self._with_mask(obs, info, "step"), reward, terminated, truncated, info
+
+    def _with_mask(self, obs: Any, info: dict[str, Any], call: str) -> dict[str, Any]:
+        if ACTION_MASK not in info:
+            raise ValueError(f"{call} of {self.env} gave no info[{ACTION_MASK!r}]; there is {list(info)}")
+        mask = info[ACTION_MASK]
+        joined = np.concatenate(list(map(np.ravel, mask))) if isinstance(mask, tuple) else np.ravel(mask)
+        if joined.size != self._size:
+            raise ValueError(
+                f"{call} of {self.env} gave an info[{ACTION_MASK!r}] of {joined.size} entries; "
+                f"{self.env.action_space} needs {self._size}"
+            )
+        return {"observations": obs, ACTION_MASK: (joined > 0).astype(np.int8)}
 
 
 class Row(gymnasium.Env):

@@ -82,11 +82,14 @@ def _dict_violation(space: Dict, value: Any, name: str) -> str:
 
 
 def _one_of_violation(space: OneOf, value: Any, name: str) -> str:
-    if not isinstance(value, tuple | list) or len(value) != 2:
+    fixed = 1 + len(space.spaces)  # the length of the form that JAX environments give
+    if not isinstance(value, tuple | list) or len(value) not in (2, fixed):
         return f"{name} is {_told(value)}; expected a tuple of the number of the chosen space and its element"
-    choice = Discrete(len(space.spaces))
-    wrong = violation(choice, value[0], f"{name}[0]")
-    return wrong or violation(space.spaces[int(value[0])], value[1], f"{name}[1]")
+    if wrong := violation(Discrete(len(space.spaces)), value[0], f"{name}[0]"):
+        return wrong
+    choice = int(value[0])
+    place = 1 if len(value) == 2 else 1 + choice
+    return violation(space.spaces[choice], value[place], f"{name}[{place}]")
 
 
 def _range_violation(array: np.ndarray, low: Any, high: Any, name: str) -> str:

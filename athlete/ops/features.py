@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from athlete.core import Array, Tree
+from athlete.ops.masks import observed, observed_space
 from athlete.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, OneOf, Space, Tuple, parts_of
 
 
@@ -17,14 +18,18 @@ def _one_hot(index: Array, size: int) -> Array:
 
 def feature_size(space: Space) -> int:
     """How many numbers `features` gives for an observation of `space`."""
+    return _size(observed_space(space))
+
+
+def _size(space: Space) -> int:
     if isinstance(space, Discrete):
         return space.n
     if isinstance(space, MultiDiscrete):
         return sum(space.sizes)
     if isinstance(space, Tuple | Dict):
-        return sum(map(feature_size, parts_of(space)))
+        return sum(map(_size, parts_of(space)))
     if isinstance(space, OneOf):
-        return len(space.spaces) + sum(map(feature_size, space.spaces))
+        return len(space.spaces) + sum(map(_size, space.spaces))
     return math.prod(space.shape)
 
 
@@ -32,8 +37,16 @@ def features(space: Space, obs: Tree) -> Array:
     """An observation with leading axes `[T, B]` as float32 vectors `[T, B, feature_size]`.
 
     Discrete entries become one-hot, uint8 boxes are scaled to [0, 1], others are flattened; Tuple and Dict join
-    their parts in order. A OneOf is the one-hot choice and all its parts, zeros for those not chosen.
+    their parts in order. A OneOf is the one-hot choice and all its parts, zeros for those not chosen. A mask of actions
+    (`ops.masks`) is no feature.
+
+    Raises:
+        ValueError: a space that is none of `athlete.spaces`.
     """
+    return _features(observed_space(space), observed(space, obs))
+
+
+def _features(space: Space, obs: Tree) -> Array:
     if isinstance(space, Discrete):
         return _one_hot(obs - space.start if space.start else obs, space.n)
     if isinstance(space, MultiDiscrete):
@@ -41,12 +54,12 @@ def features(space: Space, obs: Tree) -> Array:
         parts = [_one_hot(index[..., i], size) for i, size in enumerate(space.sizes)]
         return jnp.concatenate(parts, axis=-1)
     if isinstance(space, Tuple):
-        return jnp.concatenate([features(part, obs[i]) for i, part in enumerate(space.spaces)], axis=-1)
+        return jnp.concatenate([_features(part, obs[i]) for i, part in enumerate(space.spaces)], axis=-1)
     if isinstance(space, Dict):
-        return jnp.concatenate([features(part, obs[name]) for name, part in space.items], axis=-1)
+        return jnp.concatenate([_features(part, obs[name]) for name, part in space.items], axis=-1)
     if isinstance(space, OneOf):
         choice = _one_hot(obs[0], len(space.spaces))
-        parts = [features(part, obs[1 + i]) * choice[..., i, None] for i, part in enumerate(space.spaces)]
+        parts = [_features(part, obs[1 + i]) * choice[..., i, None] for i, part in enumerate(space.spaces)]
         return jnp.concatenate([choice, *parts], axis=-1)
     if not isinstance(space, Box | MultiBinary):
         raise ValueError(f"observations of {space} cannot be turned into features")

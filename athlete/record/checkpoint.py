@@ -416,7 +416,8 @@ def _space_from_json(form: Any) -> Space:
     if kind == "Discrete":
         return Discrete(int(form["n"]), int(form["start"]))
     if kind == "MultiDiscrete":
-        return MultiDiscrete(*(None if form[name] is None else nested_tuples(form[name]) for name in ("nvec", "start")))
+        start = None if form["start"] is None else nested_tuples(form["start"])
+        return MultiDiscrete(nested_tuples(form["nvec"]), start)
     if kind == "MultiBinary":
         return MultiBinary(_integers(form["size"]))
     if kind == "Tuple":
