@@ -85,7 +85,7 @@ def test_a_mask_with_nothing_beside_it_leaves_nothing_to_see():
 
 def test_an_image_beside_a_mask_is_seen_by_convolutions():
     spec = Spec(Dict({"action_mask": MultiBinary((3,)), "board": Box(0, 1, (6, 6, 2))}), Discrete(3))
-    assert isinstance(PPOConfig().training(normalize_rewards=False).make_agent(spec).model, ConvNet)
+    assert isinstance(PPOConfig().make_agent(spec).agent.model, ConvNet)
 
 
 # Choosing ---------------------------------------------------------------------------------------------------------
@@ -103,7 +103,7 @@ def test_a_masked_distribution_by_hand():
     expected = -(np.log(1 / 3) / 3 + np.log(2 / 3) * 2 / 3)
     assert policy(logits).entropy() == pytest.approx(expected, rel=1e-5)
     assert policy(logits).kl(policy(jnp.zeros(3))) == pytest.approx(np.log(2) - expected, rel=1e-5)
-    gradient = jax.grad(lambda logits: policy(logits).entropy() + policy(logits).log_prob(1))(logits)
+    gradient = jax.grad(lambda logits: policy(logits).entropy() + policy(logits).log_prob(jnp.int32(1)))(logits)
     assert np.isfinite(gradient).all() and gradient[2] == 0
 
 

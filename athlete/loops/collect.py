@@ -8,8 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from athlete.core import Agent, Array, Env, Episodes, Key, Rows, Spec, Step, Transition, Tree
-from athlete.distributions import distribution, shape_action
-from athlete.ops.masks import action_mask, masked
+from athlete.ops.masks import action_mask, random_legal
 from athlete.ops.sampling import sample
 from athlete.ops.tree import packed_scan, where
 from athlete.spaces import to_canonical, to_environment
@@ -81,7 +80,7 @@ def random_action(spec: Spec, obs: Tree, shape: tuple[int, ...], key: Key) -> Tr
     mask = action_mask(spec, obs)
     if mask is None:
         return to_canonical(spec.action, sample(spec.action, key, shape))
-    return shape_action(spec.action, distribution(spec.action, masked(jnp.zeros(mask.shape), mask)).sample(key))
+    return random_legal(spec, mask, key)
 
 
 def collect(

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from typing import TypeGuard
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
-from athlete.core import Array, Spec, Tree
+from athlete.core import Array, Key, Spec, Tree
 from athlete.spaces import ACTION_MASK, Box, Dict, Discrete, MultiBinary, MultiDiscrete, Space
 
 FORBIDDEN = -1e30  # finite: probabilities of 0 times it are 0, not NaN
@@ -72,6 +73,14 @@ def action_mask(spec: Spec, obs: Tree) -> Array | None:
 def masked(values: Array, mask: Array | None) -> Array:
     """Values or logits `[..., n]`, `FORBIDDEN` where `mask` is false; untouched where there is no mask."""
     return values if mask is None else jnp.where(mask, values, FORBIDDEN)
+
+
+def random_legal(spec: Spec, mask: Array, key: Key) -> Array:
+    """Canonical actions that `mask` `[..., n]` allows, each as likely as any other."""
+    legal = _parts(spec, mask)
+    keys = jax.random.split(key, len(legal))
+    drawn = [jax.random.categorical(keys[i], masked(jnp.zeros(part.shape), part)) for i, part in enumerate(legal)]
+    return jnp.stack(drawn, axis=-1).astype(jnp.int32).reshape((*mask.shape[:-1], *spec.action.shape))
 
 
 def without_action(spec: Spec, obs: Tree) -> np.ndarray:
