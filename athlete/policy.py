@@ -11,7 +11,7 @@ import numpy as np
 from athlete.core import ActingCarry, Agent, Tree
 from athlete.loops.compiling import COMPILER_OPTIONS
 from athlete.loops.host import act
-from athlete.ops.masks import has_mask, without_action
+from athlete.ops.masks import without_action
 from athlete.ops.random import wrap
 from athlete.spaces import (
     ACTION_MASK,
@@ -23,6 +23,7 @@ from athlete.spaces import (
     OneOf,
     Space,
     Tuple,
+    has_mask,
     to_environment,
     zeros,
 )

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 import numpy as np
 
@@ -184,6 +184,11 @@ class OneOf(Space):
     """
 
     spaces: tuple[Space, ...]
+
+
+def has_mask(space: Space) -> TypeGuard[Dict]:
+    """Whether observations of the space carry a mask of actions."""
+    return isinstance(space, Dict) and any(name == ACTION_MASK for name, _ in space.items)
 
 
 def nested_tuples(array: Any) -> Any:

@@ -269,6 +269,15 @@ def test_a_mask_in_info_is_honoured(rollouts):
             algorithm.compute_single_action({"observations": seen, "action_mask": np.zeros(3, np.int8)})
 
 
+def test_checks_and_the_random_baseline_take_legal_actions():
+    from athlete.env.baseline import baseline
+    from athlete.env.check import check_env
+
+    check_env(doors({}))
+    assert baseline(doors, episodes=20).episode_reward_min == 5.0
+    assert baseline(MaskedGrid, episodes=200).episode_reward_min > -1
+
+
 def test_a_row_without_a_legal_action_is_named():
     config = PPOConfig().environment(doors, env_config={"stuck_at": 2}).rollouts(num_envs_per_worker=2)
     with (

@@ -9,9 +9,8 @@ import jax
 import jax.numpy as jnp
 
 from athlete.core import Agent, Array, Key, Memory, Spec, Transition, Tree, hyper
-from athlete.ops.masks import has_mask
 from athlete.ops.returns import discounted_sums
-from athlete.spaces import ACTION_MASK, zeros
+from athlete.spaces import ACTION_MASK, has_mask, zeros
 
 MOST_SAMPLES = 1e7  # beyond, old samples fade: a float32 count stands still at 1.7e7
 

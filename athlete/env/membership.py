@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from athlete.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, OneOf, Space, Tuple
+from athlete.spaces import ACTION_MASK, Box, Dict, Discrete, MultiBinary, MultiDiscrete, OneOf, Space, Tuple, has_mask
 
 
 def violation(space: Space, value: Any, name: str) -> str:
@@ -60,6 +60,18 @@ def sample(space: Space, generator: np.random.Generator) -> Any:
         inside = low + generator.uniform(size=space.shape) * (high - low)
     drawn = np.where(np.isfinite(inside), inside, free.clip(low, high))
     return drawn.astype(space.dtype).clip(space.low, space.high)
+
+
+def sample_legal(obs_space: Space, action_space: Space, obs: Any, generator: np.random.Generator) -> Any:
+    """A random action among those that the mask of `obs` allows; any where there is no mask, or nothing legal."""
+    if not has_mask(obs_space) or not isinstance(action_space, Discrete | MultiDiscrete):
+        return sample(action_space, generator)
+    sizes = (action_space.n,) if isinstance(action_space, Discrete) else action_space.sizes
+    legal = np.split(np.asarray(obs[ACTION_MASK]) > 0, np.cumsum(sizes)[:-1])
+    if not all(part.any() for part in legal):
+        return sample(action_space, generator)
+    drawn = np.array([generator.choice(np.flatnonzero(part)) for part in legal]).reshape(action_space.shape)
+    return drawn[()] + _integer_range(action_space)[0]
 
 
 def _tuple_violation(space: Tuple, value: Any, name: str) -> str:

@@ -24,8 +24,8 @@ from athlete.env.gymnasium import (
     to_space,
 )
 from athlete.log import logger
-from athlete.ops.masks import check_mask, has_mask, without_action
-from athlete.spaces import ACTION_MASK
+from athlete.ops.masks import check_mask, without_action
+from athlete.spaces import ACTION_MASK, has_mask
 
 
 class GymnasiumSource(Source):

@@ -7,21 +7,14 @@ probability is 0 (Huang & Ontanon 2020, arXiv:2006.14171, equation 9).
 
 from __future__ import annotations
 
-from typing import TypeGuard
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from athlete.core import Array, Key, Spec, Tree
-from athlete.spaces import ACTION_MASK, Box, Dict, Discrete, MultiBinary, MultiDiscrete, Space
+from athlete.spaces import ACTION_MASK, Box, Dict, Discrete, MultiBinary, MultiDiscrete, Space, has_mask
 
 FORBIDDEN = -1e30  # finite: probabilities of 0 times it are 0, not NaN
-
-
-def has_mask(space: Space) -> TypeGuard[Dict]:
-    """Whether observations of the space carry a mask of actions."""
-    return isinstance(space, Dict) and any(name == ACTION_MASK for name, _ in space.items)
 
 
 def observed_space(space: Space) -> Space:
