@@ -158,13 +158,17 @@ def _play_gymnasium(env: Any, episodes: int, seed: int) -> tuple[np.ndarray, np.
     returns, lengths = np.zeros(episodes), np.zeros(episodes)
     env.action_space.seed(seed)
     masked, generator = ACTION_MASK in getattr(env.observation_space, "spaces", ()), np.random.default_rng(seed)
-    spaces = [to_space(space, exact=True) for space in (env.observation_space, env.action_space)] if masked else []
+
+    def choose(obs: Any) -> Any:
+        if not masked:
+            return env.action_space.sample()
+        return sample_legal(to_space(env.observation_space), to_space(env.action_space), obs, generator)
+
     for episode in range(episodes):
         obs, _ = env.reset(seed=seed if episode == 0 else None)
         over = False
         while not over:
-            action = sample_legal(*spaces, obs, generator) if masked else env.action_space.sample()
-            obs, reward, terminated, truncated, _ = env.step(action)
+            obs, reward, terminated, truncated, _ = env.step(choose(obs))
             returns[episode] += float(reward)
             lengths[episode] += 1
             over = terminated or truncated
