@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from athlete.core import Array, Key, Tree
+from athlete.ops.masks import FORBIDDEN
 from athlete.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Space, Tuple, parts_of
 
 MOST_LOGITS = 1 << 14  # of one space of integers; beyond, a layer of them fills memory before it learns anything
@@ -46,25 +47,26 @@ class Categorical(NamedTuple):
 
 
 class MultiCategorical(NamedTuple):
-    """Independent categoricals, a vector of integers `[..., k]`."""
+    """Independent categoricals, a vector of integers `[..., k]`: `logits` `[..., k, n]`, of which `FORBIDDEN` fill up
+    the entries with fewer values."""
 
-    parts: tuple[Categorical, ...]
+    logits: Array
 
     def sample(self, key: Key) -> Array:
-        keys = jax.random.split(key, len(self.parts))
-        return jnp.stack([part.sample(keys[i]) for i, part in enumerate(self.parts)], axis=-1)
+        return Categorical(self.logits).sample(key)
 
     def mode(self) -> Array:
-        return jnp.stack([part.mode() for part in self.parts], axis=-1)
+        return Categorical(self.logits).mode()
 
     def log_prob(self, action: Array) -> Array:
-        return sum((part.log_prob(action[..., i]) for i, part in enumerate(self.parts)), jnp.float32(0))
+        return jnp.sum(Categorical(self.logits).log_prob(action), axis=-1)
 
     def entropy(self) -> Array:
-        return sum((part.entropy() for part in self.parts), jnp.float32(0))
+        return jnp.sum(Categorical(self.logits).entropy(), axis=-1)
 
     def kl(self, other: Any) -> Array:
-        return sum((a.kl(b) for a, b in zip(self.parts, other.parts, strict=True)), jnp.float32(0))
+        """KL(self || other)."""
+        return jnp.sum(Categorical(self.logits).kl(other), axis=-1)
 
 
 class DiagonalGaussian(NamedTuple):
@@ -216,8 +218,20 @@ def _distribution(space: Space, head: Array, log_std: Array) -> Distribution:
     if isinstance(space, Discrete):
         return Categorical(head)
     if isinstance(space, MultiDiscrete | MultiBinary) or (isinstance(space, Box) and space.is_integer):
-        return MultiCategorical(tuple(map(Categorical, _split(head, _counts(space)))))
+        return MultiCategorical(_in_rows(head, _counts(space)))
     return DiagonalGaussian(head, jnp.clip(log_std, *LOG_STD_RANGE))
+
+
+def _in_rows(logits: Array, counts: tuple[int, ...]) -> Array:
+    """The logits of entries with `counts` values, `[..., sum(counts)]`, in a row each: `[..., k, max(counts)]`."""
+    most = max(counts)
+    if min(counts) == most:
+        return logits.reshape((*logits.shape[:-1], len(counts), most))
+    before = [(0, 0)] * (logits.ndim - 1)
+    rows = [
+        jnp.pad(row, [*before, (0, most - row.shape[-1])], constant_values=FORBIDDEN) for row in _split(logits, counts)
+    ]
+    return jnp.stack(rows, axis=-2)
 
 
 def _split(array: Array, sizes: Sequence[int]) -> list[Array]:
