@@ -144,7 +144,7 @@ def test_nested_observations_and_actions_are_learned_from_the_same_way_compiled_
 
 @pytest.mark.parametrize(
     "rollouts",
-    [{"num_envs_per_worker": 1}, {"num_envs_per_worker": 2}, {"num_rollout_workers": 2}],
+    [{"num_envs_per_worker": 1}, {"num_envs_per_worker": 2}, {"num_rollout_workers": 2, "num_envs_per_worker": 1}],
     ids=["one row", "two rows", "two workers"],
 )
 def test_every_space_goes_through_gymnasium(rollouts):
