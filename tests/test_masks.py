@@ -300,10 +300,13 @@ def test_checks_and_the_random_baseline_take_legal_actions():
     assert baseline(MaskedGrid, episodes=200).episode_reward_min > -1
 
 
-def test_a_row_without_a_legal_action_is_named():
+def test_a_row_without_a_legal_action_is_found_at_build_or_named_at_the_step():
     config = PPOConfig().environment(doors, env_config={"stuck_at": 2}).rollouts(num_envs_per_worker=2)
+    config.training(train_batch_size=32, minibatch_size=16, model={"fcnet_hiddens": [8]})
+    with pytest.raises(ValueError, match=r"leaves no legal action: \[0 0 0\]\. End the episode"):
+        config.build()
     with (
-        config.training(train_batch_size=32, minibatch_size=16, model={"fcnet_hiddens": [8]}).build() as algorithm,
+        config.environment(disable_env_checking=True).build() as algorithm,
         pytest.raises(EnvError, match=r"leaves no legal action: \[0, 0, 0\]\. End the episode.*row 0.*step 2 of its"),
     ):
         algorithm.train()

@@ -63,13 +63,19 @@ def sample(space: Space, generator: np.random.Generator) -> Any:
 
 
 def sample_legal(obs_space: Space, action_space: Space, obs: Any, generator: np.random.Generator) -> Any:
-    """A random action among those that the mask of `obs` allows; any where there is no mask, or nothing legal."""
+    """A random action among those that the mask of `obs` allows, or any where there is no mask.
+
+    Raises ValueError where the mask allows none.
+    """
     if not has_mask(obs_space) or not isinstance(action_space, Discrete | MultiDiscrete):
         return sample(action_space, generator)
     sizes = (action_space.n,) if isinstance(action_space, Discrete) else action_space.sizes
     legal = np.split(np.asarray(obs[ACTION_MASK]) > 0, np.cumsum(sizes)[:-1])
     if not all(part.any() for part in legal):
-        return sample(action_space, generator)
+        raise ValueError(
+            f"the observation's {ACTION_MASK!r} leaves no legal action: {obs[ACTION_MASK]}. End the episode where "
+            "nothing can be done (terminated=True)"
+        )
     drawn = np.array([generator.choice(np.flatnonzero(part)) for part in legal]).reshape(action_space.shape)
     return drawn[()] + _integer_range(action_space)[0]
 
