@@ -422,6 +422,7 @@ class AlgorithmConfig:
         """The algorithm's agent with these settings, bound to the spaces of an environment."""
         from athlete.core import Model
         from athlete.models.catalog import with_convolutions
+        from athlete.ops.masks import check_mask
         from athlete.ops.schedule import from_timesteps
 
         assert self.agent_class is not None
@@ -440,6 +441,7 @@ class AlgorithmConfig:
             fields["max_seq_len"] = self.sequence_length()
         if "free_log_std" in of_agent:
             fields["free_log_std"] = self.model.get("free_log_std", True)
+        check_mask(spec)
         _refuse_empty_spaces(spec)
         agent = self.agent_class(**fields)
         standardize = self.observation_filter == "MeanStdFilter"

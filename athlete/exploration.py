@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from athlete.core import ActingCarry, Array, Key, Tree, hyper
+from athlete.ops.masks import masked
 from athlete.ops.random import wrap
 from athlete.ops.schedule import Schedule, value_at
 from athlete.ops.tree import flatten, unflatten, where
@@ -67,8 +68,11 @@ class Exploration:
         """The carry of `rows` rows whose actions have `size` numbers."""
         return ()
 
-    def choose(self, values: Array, level: Array, key: Key) -> Array:
-        """Actions `[B]` int32 for action values `[B, n]`. Raises TypeError where it is for continuous actions only."""
+    def choose(self, values: Array, level: Array, key: Key, mask: Array | None = None) -> Array:
+        """Actions `[B]` int32 for action values `[B, n]`, among those that `mask` `[B, n]` allows.
+
+        Raises TypeError where it is for continuous actions only.
+        """
         raise TypeError(f"{type(self).__name__} is for continuous actions; EpsilonGreedy and SoftQ choose among values")
 
     def disturb(self, action: Array, level: Array, carry: Tree, first: Array, key: Key) -> tuple[Array, Tree]:
@@ -88,11 +92,11 @@ class EpsilonGreedy(Exploration):
     def level(self, progress: Array) -> Array:
         return value_at(self.epsilon, progress)
 
-    def choose(self, values: Array, level: Array, key: Key) -> Array:
+    def choose(self, values: Array, level: Array, key: Key, mask: Array | None = None) -> Array:
         bits = jax.random.bits(key, (2, *values.shape[:-1]), jnp.uint32)
         uniform = (bits[0] >> 8).astype(jnp.float32) / 2**24
-        random = (bits[1] % values.shape[-1]).astype(jnp.int32)
-        return jnp.where(uniform < level, random, greedy(values))
+        random = (bits[1] % values.shape[-1]).astype(jnp.int32) if mask is None else nth_legal(mask, bits[1])
+        return jnp.where(uniform < level, random, greedy(values, mask))
 
 
 @hyper
@@ -104,8 +108,8 @@ class SoftQ(Exploration):
     def level(self, progress: Array) -> Array:
         return value_at(self.temperature, progress)
 
-    def choose(self, values: Array, level: Array, key: Key) -> Array:
-        return jax.random.categorical(key, values / jnp.maximum(level, 1e-6)).astype(jnp.int32)
+    def choose(self, values: Array, level: Array, key: Key, mask: Array | None = None) -> Array:
+        return jax.random.categorical(key, masked(values / jnp.maximum(level, 1e-6), mask)).astype(jnp.int32)
 
 
 @hyper
@@ -180,8 +184,8 @@ class ParameterNoise(Exploration):
     def start(self, rows: int, size: int, key: Key) -> Array:
         return jax.random.bits(key, (rows, 2), jnp.uint32)
 
-    def choose(self, values: Array, level: Array, key: Key) -> Array:
-        return self.sub_exploration.choose(values, level, key)
+    def choose(self, values: Array, level: Array, key: Key, mask: Array | None = None) -> Array:
+        return self.sub_exploration.choose(values, level, key, mask)
 
     def disturb(self, action: Array, level: Array, carry: Tree, first: Array, key: Key) -> tuple[Array, Tree]:
         return jnp.clip(action, -1.0, 1.0), carry
@@ -215,9 +219,15 @@ def action_distance(plain: Array, noisy: Array) -> Array:
     return jnp.sqrt(jnp.mean(jnp.square(plain - noisy)))
 
 
-def greedy(values: Array) -> Array:
-    """The best action `[B]` of values `[B, n]`, int32; the first of several."""
-    return jnp.argmax(values, axis=-1).astype(jnp.int32)
+def greedy(values: Array, mask: Array | None = None) -> Array:
+    """The best action `[B]` of values `[B, n]` that `mask` allows, int32; the first of several."""
+    return jnp.argmax(masked(values, mask), axis=-1).astype(jnp.int32)
+
+
+def nth_legal(mask: Array, number: Array) -> Array:
+    """The action `[B]` int32 that `number` `[B]` uint32, taken modulo their count, counts to among those allowed."""
+    counted = jnp.cumsum(mask, axis=-1, dtype=jnp.uint32)
+    return jnp.argmax(counted > (number % counted[..., -1])[..., None], axis=-1).astype(jnp.int32)
 
 
 def disturbed(params: Tree, stddev: Array, key: Key) -> Tree:

@@ -11,8 +11,22 @@ import numpy as np
 from athlete.core import ActingCarry, Agent, Tree
 from athlete.loops.compiling import COMPILER_OPTIONS
 from athlete.loops.host import act
+from athlete.ops.masks import without_action
 from athlete.ops.random import wrap
-from athlete.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Space, Tuple, to_environment
+from athlete.spaces import (
+    ACTION_MASK,
+    Box,
+    Dict,
+    Discrete,
+    MultiBinary,
+    MultiDiscrete,
+    OneOf,
+    Space,
+    Tuple,
+    has_mask,
+    to_environment,
+    zeros,
+)
 
 
 @functools.partial(jax.jit, static_argnames=("rows",), compiler_options=COMPILER_OPTIONS)
@@ -47,6 +61,8 @@ class Policy:
         spec = self.agent.spec
         assert spec is not None
         obs = _row(spec.obs, observation, "observation")
+        if has_mask(spec.obs) and without_action(spec, obs).any():
+            raise ValueError(f"observation[{ACTION_MASK!r}]: {observation[ACTION_MASK]} leaves no legal action")
         is_start = state is None or (isinstance(state, list | tuple) and not state)  # RLlib's users give [] for none
         begins = is_start if first is None else first
         state = self._initial_state if is_start else state
@@ -66,6 +82,14 @@ def _row(space: Space, observation: Any, where: str) -> Any:
         if not hasattr(observation, "keys") or set(observation.keys()) != {name for name, _ in space.items}:
             raise ValueError(f"{where}: expected the entries {[name for name, _ in space.items]}, got {observation!r}")
         return {name: _row(part, observation[name], f"{where}[{name!r}]") for name, part in space.items}
+    if isinstance(space, OneOf):
+        numbers = range(len(space.spaces))
+        if not isinstance(observation, tuple | list) or len(observation) != 2 or observation[0] not in numbers:
+            raise ValueError(f"{where}: expected (number of the chosen space, its element), got {observation!r}")
+        choice, chosen = observation
+        rows = [zeros(part, (1,)) for part in space.spaces]
+        rows[choice] = _row(space.spaces[choice], chosen, f"{where}[1]")
+        return np.array([choice], np.int32), *rows
     try:
         array = np.asarray(observation, space.dtype)
         kept = array.dtype.kind == "f" or np.array_equal(array, observation)
@@ -79,7 +103,7 @@ def _row(space: Space, observation: Any, where: str) -> Any:
             "compute_actions takes many observations, this one"
         )
     if isinstance(space, Discrete | MultiDiscrete):
-        start = np.asarray(space.start or 0)
+        start = np.asarray(space.start) if isinstance(space, Discrete) else space.lowest
         count = np.asarray(space.n if isinstance(space, Discrete) else space.nvec)
         if not ((array >= start) & (array < start + count)).all():
             raise ValueError(f"{where}: {array} is outside {space}")

@@ -338,7 +338,8 @@ def require_continuous(algorithm: str, space: Any) -> None:
 
 def algorithms_for(space: Any) -> str:
     """Which algorithms serve an action space, as the end of a sentence."""
-    from athlete.spaces import Box, Discrete, MultiBinary, MultiDiscrete
+    from athlete.distributions import output_size
+    from athlete.spaces import Box, Discrete
 
     if isinstance(space, Discrete):
         return "PPO, DQN, SimpleQ, QRDQN, IQN, PQN, A2C, TRPO, PG and SAC serve it"
@@ -346,9 +347,11 @@ def algorithms_for(space: Any) -> str:
         if space.bounded.all():
             return "PPO, DDPG, TD3, SAC, TQC, CrossQ, REDQ, DroQ, A2C, TRPO and PG serve it"
         return "PPO, A2C, TRPO and PG serve it"
-    if isinstance(space, MultiDiscrete | MultiBinary):
-        return "PPO, A2C, TRPO and PG serve it"
-    return "no algorithm serves it: wrap the environment so that it takes Discrete, MultiDiscrete, MultiBinary or Box"
+    try:
+        output_size(space)
+    except ValueError as error:
+        return f"no algorithm serves it: {error}"
+    return "PPO, A2C, TRPO and PG serve it"
 
 
 def checked_memory(given: Mapping[str, Any], title: str, types: tuple[str, ...]) -> dict[str, Any]:

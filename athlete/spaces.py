@@ -1,7 +1,7 @@
 """What observations and actions look like: a small hashable vocabulary, so that agents are static about it.
 
 Gymnasium's spaces are converted at the border (`athlete.env.gymnasium.to_space`); JAX environments use these directly.
-Agents give actions in *canonical* form: a bounded `Box` as numbers in [-1, 1], a `Discrete` counted from 0.
+Agents give actions in *canonical* form: a bounded `Box` as numbers in [-1, 1], whole numbers counted from 0.
 `to_environment` and `to_canonical` translate; they work on NumPy and JAX arrays alike.
 """
 
@@ -10,9 +10,11 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 import numpy as np
+
+ACTION_MASK = "action_mask"  # the entry of a Dict observation that says which actions are legal; see `ops.masks`
 
 
 class Space:
@@ -56,9 +58,13 @@ class Box(Space):
         return self._dtype
 
     @property
+    def is_integer(self) -> bool:
+        return self._dtype.kind in "iub"
+
+    @property
     def bounded(self) -> np.ndarray:
         """Where both bounds are finite, `[*shape]` bool."""
-        if not np.issubdtype(self._dtype, np.floating):
+        if self.is_integer:
             return np.ones(self._shape, bool)
         return np.isfinite(self.low) & np.isfinite(self.high)
 
@@ -109,14 +115,27 @@ class Discrete(Space):
 
 @dataclass(frozen=True)
 class MultiDiscrete(Space):
-    """Vectors of integers; entry i counts from `start[i]` (0 unless given) and has `nvec[i]` values."""
+    """Arrays of integers; entry i counts from `start[i]` (0 unless given) and has `nvec[i]` values.
 
-    nvec: tuple[int, ...]
-    start: tuple[int, ...] | None = None
+    Both are tuples, of tuples where there is more than one axis: `MultiDiscrete(((2, 3), (4, 5)))` has shape [2, 2].
+    """
+
+    nvec: tuple[Any, ...]
+    start: tuple[Any, ...] | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return (len(self.nvec),)
+        return np.shape(self.nvec)
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """How many values each entry has, flat."""
+        return tuple(np.ravel(self.nvec).tolist())
+
+    @property
+    def lowest(self) -> np.ndarray:
+        """What each entry counts from, int32 in the space's shape."""
+        return np.zeros(self.shape, np.int32) if self.start is None else np.asarray(self.start, np.int32)
 
     @property
     def dtype(self) -> np.dtype:
@@ -156,17 +175,58 @@ class Dict(Space):
         object.__setattr__(self, "items", tuple(sorted(pairs)))
 
 
+@dataclass(frozen=True)
+class OneOf(Space):
+    """One of several spaces at a time.
+
+    Its elements have a fixed form here: a tuple of the number of the chosen space (int32) and an element of each space,
+    zeros for those not chosen. Gymnasium's are `(number, element)`; `fixed_form` translates.
+    """
+
+    spaces: tuple[Space, ...]
+
+
+def has_mask(space: Space) -> TypeGuard[Dict]:
+    """Whether observations of the space carry a mask of actions."""
+    return isinstance(space, Dict) and any(name == ACTION_MASK for name, _ in space.items)
+
+
+def nested_tuples(array: Any) -> Any:
+    """Integers `[...]` as tuples of tuples: the `nvec` and `start` of a MultiDiscrete."""
+    return tuple(map(nested_tuples, array)) if np.ndim(array) else int(array)
+
+
+def parts_of(space: Tuple | Dict) -> tuple[Space, ...]:
+    """The spaces of the entries, in their order."""
+    return space.spaces if isinstance(space, Tuple) else tuple(part for _, part in space.items)
+
+
 def zeros(space: Space, leading: tuple[int, ...] = ()) -> Any:
     """An element of the space's structure, filled with zeros, with `leading` axes before each leaf's shape."""
     if isinstance(space, Tuple):
         return tuple(zeros(part, leading) for part in space.spaces)
     if isinstance(space, Dict):
         return {name: zeros(part, leading) for name, part in space.items}
+    if isinstance(space, OneOf):
+        return (np.zeros(leading, np.int32), *(zeros(part, leading) for part in space.spaces))
     return np.zeros(leading + space.shape, space.dtype)
 
 
+def fixed_form(space: Space, element: Any) -> Any:
+    """An element as Gymnasium gives it, without leading axes, in the form of this module: other for a OneOf only."""
+    if isinstance(space, Tuple):
+        return tuple(fixed_form(part, element[i]) for i, part in enumerate(space.spaces))
+    if isinstance(space, Dict):
+        return {name: fixed_form(part, element[name]) for name, part in space.items}
+    if isinstance(space, OneOf):
+        choice, chosen = element
+        parts = enumerate(space.spaces)
+        return np.int32(choice), *(fixed_form(part, chosen) if i == choice else zeros(part) for i, part in parts)
+    return np.asarray(element, space.dtype)
+
+
 def to_environment(space: Space, action: Any) -> Any:
-    """Canonical action -> what the environment takes: Box rescaled and clipped to its bounds, Discrete shifted.
+    """Canonical action -> what the environment takes: Box rescaled and clipped to its bounds, whole numbers shifted.
 
     Leading axes are kept. Only Box entries bounded on both sides are rescaled from [-1, 1]; others keep their scale.
     """
@@ -177,7 +237,9 @@ def to_environment(space: Space, action: Any) -> Any:
     if isinstance(space, Discrete):
         return action + space.start if space.start else action
     if isinstance(space, MultiDiscrete) and space.start is not None:
-        return action + np.asarray(space.start, np.int32)
+        return action + space.lowest
+    if isinstance(space, Box) and space.is_integer:
+        return (action + space.low).astype(space.dtype)
     if isinstance(space, Box) and (affine := space.affine) is not None:
         return (action * affine.scale + affine.offset).clip(affine.low, affine.high)
     return action
@@ -192,7 +254,9 @@ def to_canonical(space: Space, action: Any) -> Any:
     if isinstance(space, Discrete):
         return action - space.start
     if isinstance(space, MultiDiscrete) and space.start is not None:
-        return action - np.asarray(space.start, np.int32)
+        return action - space.lowest
+    if isinstance(space, Box) and space.is_integer:
+        return (action - space.low.astype(np.int32)).astype(np.int32)
     if isinstance(space, Box) and (affine := space.affine) is not None:
         return (action - affine.offset) / affine.scale
     return action

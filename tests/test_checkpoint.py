@@ -30,7 +30,7 @@ from athlete.record.checkpoint import (
     space_from_json,
     space_to_json,
 )
-from athlete.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Space, Tuple
+from athlete.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, OneOf, Space, Tuple
 
 METADATA = {"algorithm": "PPO", "config": {"lr": 0.1, "grad_clip": float("inf"), "env": None}, "timesteps_total": 2**40}
 
@@ -173,6 +173,7 @@ plain_spaces: st.SearchStrategy[Space] = (
     | st.builds(Discrete, st.integers(1, 100), st.integers(-5, 5))
     | st.builds(MultiBinary, sizes)
     | sizes.flatmap(lambda nvec: st.builds(MultiDiscrete, st.just(nvec), st.none() | st.just(nvec)))
+    | st.just(MultiDiscrete(((2, 3), (4, 5)), ((0, 1), (0, 0))))
     | st.just(Box(0, 255, (84, 84, 3), np.uint8))
     | st.just(Box(0, 2**64 - 1, (2,), np.uint64))
 )
@@ -180,6 +181,7 @@ spaces = st.recursive(
     plain_spaces,
     lambda parts: (
         st.builds(Tuple, st.lists(parts, max_size=3).map(tuple))
+        | st.builds(OneOf, st.lists(parts, max_size=3).map(tuple))
         | st.builds(Dict, st.dictionaries(st.text(max_size=4), parts, max_size=3))
     ),
     max_leaves=4,

@@ -20,7 +20,7 @@ from athlete.distributions import (
     shape_action,
 )
 from athlete.ops.random import wrap
-from athlete.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Tuple
+from athlete.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, OneOf, Tuple, zeros
 
 KEY = wrap(np.array([0, 5], np.uint32))
 NUMBER = 40_000
@@ -83,6 +83,38 @@ def test_several_categoricals_are_independent_so_that_logs_add():
     samples = drawn(policy)
     joint = np.bincount(samples[:, 0] * 2 + samples[:, 1], minlength=6).reshape(3, 2) / NUMBER
     np.testing.assert_allclose(joint, np.outer(P, [0.25, 0.75]), atol=5 * 0.5 / math.sqrt(NUMBER))
+
+
+# Discrete and continuous at once: logits of 3, a mean for each of 2, logits of 2 x 2, a mean; then 3 log stds.
+HYBRID = Tuple((Discrete(3), Box(-1, 1, (1, 2)), MultiBinary((2,)), Box(-1, 1, ())))
+
+
+def test_a_joint_distribution_adds_logs_of_its_independent_parts():
+    mean, std = np.array([0.5, -1.0, 2.0]), np.array([0.5, 1.0, 2.0])
+    head = [*LOG(P), *mean[:2], *LOG([0.25, 0.75]), *LOG([0.5, 0.5]), mean[2]]
+    policy = distribution(HYBRID, jnp.asarray([*head, *LOG(std)], jnp.float32))
+    x = np.array([1.0, -1.0, 0.0])
+    density = np.exp(-0.5 * ((x - mean) / std) ** 2) / (std * np.sqrt(2 * np.pi))
+    action = (jnp.int32(2), jnp.asarray(x[:2]), jnp.array([1, 0]), jnp.asarray(x[2:]))
+    log_prob = LOG(3 / 6) + LOG(density).sum() + LOG(0.75) + LOG(0.5)
+    assert policy.log_prob(action) == pytest.approx(log_prob, rel=1e-5)
+    categorical = -(P * LOG(P)).sum() - 0.25 * LOG(0.25) - 0.75 * LOG(0.75) + LOG(2)
+    gaussian = 0.5 * LOG(2 * np.pi * np.e * std**2).sum()
+    assert policy.entropy() == pytest.approx(categorical + gaussian, rel=1e-5)
+    standard = distribution(HYBRID, jnp.zeros(13))
+    kl = LOG(3) + LOG(4) - categorical + (-LOG(std) + (std**2 + mean**2) / 2 - 0.5).sum()
+    assert policy.kl(standard) == pytest.approx(kl, rel=1e-5)
+    mode = shape_action(HYBRID, policy.mode())
+    assert int(mode[0]) == 2
+    np.testing.assert_allclose(mode[1], [mean[:2]])
+    np.testing.assert_array_equal(mode[2], [1, 0])  # the first of equals
+    np.testing.assert_allclose(mode[3], mean[2])
+
+
+def test_parts_of_a_joint_distribution_are_drawn_apart():
+    policy = distribution(Tuple((Box(-1, 1, (1,)), Box(-1, 1, (1,)))), jnp.zeros(4))
+    left, right = jax.jit(jax.vmap(policy.sample))(jax.random.split(KEY, NUMBER))
+    assert abs(np.corrcoef(left[:, 0], right[:, 0])[0, 1]) < 5 / math.sqrt(NUMBER)
 
 
 def test_binary_arrays_are_flat_inside_and_shaped_outside():
@@ -176,19 +208,34 @@ def test_where_tanh_saturates_log_probabilities_and_gradients_stay_finite(mean):
         (MultiBinary((3,)), 6),
         (Box(-1, 1, (2, 2)), 8),
         (Box(-1, 1, ()), 2),
+        (Box(-1, [[0, 1]], dtype=np.int16), 2 + 3),
+        (MultiDiscrete(((2, 3), (1, 4))), 10),
+        (HYBRID, 3 + 2 * 2 + 4 + 2 * 1),
+        (Dict({"a": Tuple((HYBRID, Dict({"b": Discrete(2)})))}), 15),
     ],
 )
 def test_output_sizes(space, size):
     assert output_size(space) == size
-    action = shape_action(space, distribution(space, jnp.zeros((7, size))).sample(KEY))
-    assert action.shape == (7, *space.shape)
-    flat = flat_action(space, action)
-    assert distribution(space, jnp.zeros((7, size))).log_prob(flat).shape == (7,)
+    policy = distribution(space, jnp.zeros((7, size)))
+    action = shape_action(space, policy.sample(KEY))
+    expected = zeros(space, (7,))
+    assert jax.tree.map(np.shape, action) == jax.tree.map(np.shape, expected)
+    again = shape_action(space, flat_action(space, action))
+    jax.tree.map(np.testing.assert_array_equal, again, action)
+    assert policy.log_prob(flat_action(space, action)).shape == policy.entropy().shape == (7,)
+    assert policy.kl(policy) == pytest.approx(np.zeros(7), abs=1e-6)
 
 
-@pytest.mark.parametrize("space", [Tuple((Discrete(2),)), Dict({"a": Discrete(2)}), Box(0, 9, (2,), np.int32)])
-def test_spaces_without_a_distribution_are_refused_with_those_that_have_one(space):
-    with pytest.raises(
-        ValueError, match=r"no distribution over actions of .*Discrete, MultiDiscrete, MultiBinary and float Box"
-    ):
+@pytest.mark.parametrize(
+    ("space", "message"),
+    [
+        (
+            Dict({"a": Tuple((Discrete(2), OneOf((Discrete(2),))))}),
+            r"no distribution over actions\['a'\]\[1\] of OneOf.*there is one for Discrete, MultiDiscrete",
+        ),
+        (Tuple((Box(0, 10**6, (2,), np.int32),)), r"actions\[0\] of Box.* 2000002 logits.* take a Box of floats"),
+    ],
+)
+def test_spaces_without_a_distribution_are_refused_by_entry(space, message):
+    with pytest.raises(ValueError, match=message):
         output_size(space)

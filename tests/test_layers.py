@@ -32,7 +32,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "record": {"core", "spaces", "version"},
     "exploration": BELOW_AGENTS,
     "config": BELOW_AGENTS | {"log", "models", "combine", "rllib_names", "callbacks"},
-    "replay_config": BELOW_AGENTS | {"config", "models", "memory", "exploration"},
+    "replay_config": BELOW_AGENTS | {"config", "distributions", "models", "memory", "exploration"},
     "algorithms": BELOW_AGENTS
     | {"config", "replay_config", "distributions", "models", "memory", "combine", "exploration"},
     "policy": BELOW_AGENTS | {"loops"},

@@ -9,7 +9,7 @@ import pytest
 from athlete.ops.features import feature_size, features
 from athlete.ops.random import wrap
 from athlete.ops.sampling import sample
-from athlete.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Space, Tuple, zeros
+from athlete.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, OneOf, Space, Tuple, zeros
 
 INF = np.inf
 
@@ -23,6 +23,17 @@ CASES = {
     "Box is flattened": (Box(-9, 9, (2, 2)), np.array([[1, 2], [3, 4]], np.float32), [1, 2, 3, 4]),
     "a Box of no axes is one number": (Box(-9, 9, ()), np.float32(2.5), [2.5]),
     "uint8 is an image, scaled to 1": (Box(0, 255, (1, 2), np.uint8), np.array([[0, 255]], np.uint8), [0, 1]),
+    "MultiDiscrete of rank 2 is flattened": (
+        MultiDiscrete(((2, 1), (1, 2)), start=((0, 0), (0, 5))),
+        np.array([[1, 0], [0, 5]]),
+        [0, 1, 1, 1, 1, 0],
+    ),
+    "uint8 is scaled by its highest value": (Box(0, 1, (2,), np.uint8), np.array([0, 1], np.uint8), [0, 1]),
+    "OneOf is the choice and what was chosen among zeros": (
+        OneOf((Discrete(2), Box(-9, 9, (2,)), Discrete(3))),
+        (np.int32(1), np.int32(0), np.array([7.0, 8.0]), np.int32(0)),
+        [0, 1, 0, 0, 0, 7, 8, 0, 0, 0],
+    ),
     "other integers are themselves": (Box(0, 255, (2,), np.int16), np.array([0, 255], np.int16), [0, 255]),
     "Tuple joins its parts": (Tuple((Discrete(2), Box(-9, 9, (1,)))), (np.int32(0), np.array([7.0])), [1, 0, 7]),
     "Dict joins by name": (
@@ -58,6 +69,7 @@ SPACE = Dict(
         "discrete": Discrete(3, start=-1),
         "many": MultiDiscrete((2, 5), start=(0, 10)),
         "bits": MultiBinary((2,)),
+        "choice": OneOf((Discrete(2, start=1), Box(1, 2, ()))),
         "box": Tuple((Box([-1.0, 0.0, -INF, -INF], [1.0, INF, 0.0, INF]), Box(-2.0, 4.0, ()))),
         "small": Box(-128, 127, (), np.int8),
         "whole": Box(-(2**31), 2**31 - 1, (), np.int32),
@@ -98,6 +110,13 @@ def test_the_whole_range_of_a_dtype_is_reached(samples):
     assert whole.min() < -0.99 * 2**31
     assert whole.max() > 0.99 * 2**31
     assert abs(whole.mean()) < 0.03 * 2**31
+
+
+def test_one_space_is_chosen_and_the_others_are_zeros(samples):
+    number, left, right = samples["choice"]
+    assert shares(number) == pytest.approx({0: 0.5, 1: 0.5}, abs=0.02)
+    assert set(left[number == 0]) == {1, 2} and not left[number == 1].any()
+    assert right[number == 1].min() >= 1 and not right[number == 0].any()
 
 
 def test_boxes_are_sampled_as_gymnasium_does_by_which_bounds_are_finite(samples):

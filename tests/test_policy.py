@@ -16,7 +16,7 @@ from athlete.models.recurrent import GRU
 from athlete.ops.features import feature_size
 from athlete.ops.random import wrap
 from athlete.policy import Policy
-from athlete.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Tuple
+from athlete.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, OneOf, Tuple
 
 
 @hyper
@@ -51,6 +51,8 @@ ACTIONS = {
     "Box": (Box(-2, 4, (3,)), gs.Box(-2, 4, (3,)), [-2, 1, 4]),
     "Box of rank 2 and float64": (Box(0, 1, (1, 3), np.float64), gs.Box(0, 1, (1, 3), np.float64), [[0, 0.5, 1]]),
     "Box of rank 0": (Box(-2, 4, ()), gs.Box(-2, 4, ()), -2),
+    "MultiDiscrete of rank 2": (MultiDiscrete(((2, 3),)), gs.MultiDiscrete([[2, 3]]), [[1, 2]]),
+    "Box of integers": (Box(5, 7, (2,), np.uint8), gs.Box(5, 7, (2,), np.uint8), [7, 7]),
     "half-bounded Box": (Box(-0.5, np.inf, (3,)), gs.Box(-0.5, np.inf, (3,)), [-0.5, 0, 1]),
 }
 
@@ -69,6 +71,17 @@ def test_actions_are_elements_of_gymnasiums_space(case):
     assert len({np.asarray(action).tobytes() for action in sampled}) > 1
 
 
+def test_an_action_of_a_nested_space_has_its_structure_and_types():
+    space = Dict({"b": Tuple((Box(-2, 4, (2,)), Discrete(3, start=5))), "a": Box(-1, 1, (), np.int8)})
+    mirrored = gs.Dict({"b": gs.Tuple([gs.Box(-2, 4, (2,)), gs.Discrete(3, start=5)]), "a": gs.Box(-1, 1, (), np.int8)})
+    policy = policy_for(space)
+    sampled = [policy.act_one(np.array([1.0]), explore=True)[0] for _ in range(50)]
+    assert all(mirrored.contains(action) for action in sampled)
+    action, _ = policy.act_one(np.array([1.0]))
+    assert (action["a"], action["b"][1]) == (1, 7)  # the outputs grow: a 3, b's means 2, b's logits 3
+    np.testing.assert_allclose(action["b"][0], 1 + 3 * np.linspace(-1, 1, 8)[3:5], rtol=1e-6)
+
+
 def test_greedy_actions_do_not_change_and_sampled_ones_follow_the_seed():
     policy = policy_for(Box(-2, 4, (3,)))
     again = [Policy(policy.agent, policy.view, seed=0) for _ in range(2)]
@@ -83,6 +96,15 @@ NESTED = Dict({"pose": Tuple((Box(-1, 1, (2,)), Discrete(3, start=1))), "image":
 
 def good():
     return {"pose": (np.array([0.5, -0.5]), 3), "image": [[255]]}
+
+
+CHOICE = OneOf((Discrete(3), Box(-1, 1, (2,))))
+
+
+def test_an_observation_of_one_of_several_spaces_comes_as_gymnasium_gives_it():
+    policy = policy_for(Discrete(2), CHOICE)
+    assert policy.act_one((1, [0.5, 0.5]))[0] in (0, 1)
+    assert policy.act_one((np.int64(0), 2))[0] in (0, 1)
 
 
 @pytest.mark.parametrize("as_given", [good, lambda: {"image": np.uint8([[255]]), "pose": [[0.5, -0.5], np.int64(3)]}])
@@ -109,6 +131,8 @@ def test_observations_of_nested_spaces_come_as_gymnasium_gives_them_or_as_lists(
         (Box(0, 255, (1,), np.uint8), [300], r"observation: \[300\] is no element of Box"),
         (Box(0, 255, (1,), np.uint8), [0.5], r"observation: \[0\.5\] is no element of Box"),
         (MultiDiscrete((2, 3)), [2, 0], r"observation: \[2 0\] is outside MultiDiscrete"),
+        (CHOICE, (2, 0.0), r"observation: expected \(number of the chosen space, its element\), got \(2, 0\.0\)"),
+        (CHOICE, (0, 3), r"observation\[1\]: 3 is outside Discrete"),
         (NESTED, good() | {"pose": (np.zeros(3), 1)}, r"observation\['pose'\]\[0\]: expected shape \(2,\)"),
         (NESTED, good() | {"pose": (np.zeros(2), 9)}, r"observation\['pose'\]\[1\]: 9 is outside"),
         (NESTED, good() | {"pose": np.zeros(2)}, r"observation\['pose'\]: expected a tuple of 2 entries"),

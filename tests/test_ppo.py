@@ -19,7 +19,7 @@ from athlete.ops.features import feature_size
 from athlete.ops.gradient import adam_init
 from athlete.ops.random import wrap
 from athlete.ops.schedule import Schedule
-from athlete.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Tuple
+from athlete.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, OneOf, Tuple, zeros
 
 QUICK = {"xla_backend_optimization_level": 0}  # tiny programs: compiling is all they cost
 KEY = wrap(np.array([0, 1], np.uint32))
@@ -316,6 +316,15 @@ CASES = {
     "MultiBinary of rank 2": (MultiBinary((2, 1)), {}),
     "Box of rank 2, KL penalty, log_std of obs": (Box(-2, 2, (2, 3)), {"kl_coeff": 0.2, "free_log_std": False}),
     "Box of rank 0": (Box(-2, 2, ()), {}),
+    "Box of integers": (Box(-2, [[0, 2]], dtype=np.int8), {}),
+    "Tuple, discrete and continuous, KL penalty": (
+        Tuple((Discrete(3, start=1), Box(-2, 2, (2, 1)))),
+        {"kl_coeff": 0.2},
+    ),
+    "nested, log_std of obs": (
+        Dict({"b": Tuple((Box(0, np.inf, (2,)), MultiDiscrete(((2, 3),)))), "a": MultiBinary((2,))}),
+        {"free_log_std": False},
+    ),
 }
 
 
@@ -340,9 +349,9 @@ def test_what_acted_is_what_the_update_sees(case):
 
     state, (action, carry, extras), greedy = jax.jit(play, compiler_options=QUICK)(agent, obs)
     assert carry == ()
-    assert action.shape == (steps, rows, *space.shape)
-    assert greedy.shape == (rows, *space.shape)
-    assert len(np.unique(action)) > 1
+    assert jax.tree.map(np.shape, action) == jax.tree.map(np.shape, zeros(space, (steps, rows)))
+    assert jax.tree.map(np.shape, greedy) == jax.tree.map(np.shape, zeros(space, (rows,)))
+    assert all(len(np.unique(leaf)) > 1 for leaf in jax.tree.leaves(action))
     flags = np.zeros((steps, rows), bool)
     batch = transitions(obs, obs, random.normal(size=(steps, rows)), flags, flags, action=action, extras=extras)
     _, metrics = update(agent, state, batch)
@@ -352,8 +361,8 @@ def test_what_acted_is_what_the_update_sees(case):
 
 
 def test_actions_without_a_distribution_are_refused_when_the_spaces_become_known():
-    with pytest.raises(ValueError, match=r"no distribution over actions of Tuple\(.*there is one for Discrete"):
-        PPO().bind(Spec(OBS, Tuple((Discrete(2),))))
+    with pytest.raises(ValueError, match=r"no distribution over actions\[0\] of OneOf\(.*there is one for Discrete"):
+        PPO().bind(Spec(OBS, Tuple((OneOf((Discrete(2),)),))))
 
 
 # Through the compiled loop ----------------------------------------------------------------------------------------

@@ -323,7 +323,8 @@ def test_actions_of_any_rank_are_served():
         (Discrete(3), "DQN"),
         (MultiDiscrete((2, 2)), "PPO, A2C, TRPO and PG serve it"),
         (Box(-np.inf, np.inf, (2,)), "PPO, A2C, TRPO and PG serve it"),
-        (Box(0, 9, (2,), np.int32), "wrap the environment"),
+        (Box(0, 9, (2,), np.int32), "PPO, A2C, TRPO and PG serve it"),
+        (Box(0, 10**6, (2,), np.int32), "no algorithm serves it: actions of Box"),
     ],
 )
 def test_other_action_spaces_are_refused_with_who_serves_them(space, others):

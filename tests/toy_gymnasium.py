@@ -92,3 +92,61 @@ class HalfMigrated(gymnasium.Env):
 
     def step(self, action):
         return np.ones(2, np.float32), 1.0, True, {}
+
+
+class Everything(gymnasium.Env):
+    """Shows random elements of every kind of space, and insists on actions of every kind that lie in theirs."""
+
+    observation_space = gs.Dict(
+        {
+            "numbers": gs.Tuple([gs.Box(-1, 1, (2, 2), np.float64), gs.Box(-5, 5, (1,), np.int64)]),
+            "image": gs.Box(0, 255, (2, 2, 3), np.uint8),
+            "flags": gs.Tuple([gs.MultiBinary([2, 1]), gs.Box(0, 1, (2,), bool)]),
+            "which": gs.MultiDiscrete([[2, 3], [4, 5]], start=[[0, 1], [0, -1]]),
+            "choice": gs.OneOf([gs.Discrete(3, start=1), gs.Dict({"deep": gs.Box(-1, 1, (2,))})]),
+        }
+    )
+    action_space = gs.Dict(
+        {
+            "move": gs.Tuple([gs.Box(-2, 5, (2, 1), np.float64), gs.Box(0, np.inf, ()), gs.Box(-np.inf, np.inf, (1,))]),
+            "count": gs.Box(3, 6, (2,), np.uint8),
+            "pick": gs.Tuple([gs.Discrete(3, start=-1), gs.MultiDiscrete([[2, 3]]), gs.MultiBinary(2)]),
+        }
+    )
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        if seed is not None:
+            self.observation_space.seed(seed)
+        self.steps = 0
+        return self.observation_space.sample(), {}
+
+    def step(self, action):
+        assert action in self.action_space, action
+        self.steps += 1
+        return self.observation_space.sample(), 1.0, self.steps == 3, False, {}
+
+
+class Doors(gymnasium.Env):
+    """Three doors of which some are locked, as `info["action_mask"]` tells; a locked one is an error."""
+
+    observation_space = gs.Box(0, 1, (1,), np.float32)
+    action_space = gs.Discrete(3, start=1)
+
+    def __init__(self, env_config):
+        self.stuck_at = env_config.get("stuck_at", -1)
+
+    def _info(self):
+        self.open = self.np_random.permuted(np.array([1, self.np_random.integers(2), 0], np.int8))
+        return {"action_mask": self.open * (self.steps != self.stuck_at)}
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.steps = 0
+        return np.zeros(1, np.float32), self._info()
+
+    def step(self, action):
+        assert self.open[action - 1], f"door {action} is locked"
+        self.steps += 1
+        ended = self.steps == 5
+        return np.zeros(1, np.float32), 1.0, ended, False, {} if ended else self._info()

@@ -36,6 +36,7 @@ from athlete.memory.replay import Replay
 from athlete.models.mlp import MLP
 from athlete.ops.features import features
 from athlete.ops.gradient import AdamState, adam, adam_init
+from athlete.ops.masks import action_mask
 from athlete.ops.noisy import noisy_init, noisy_sample
 from athlete.ops.projection import atoms, project
 from athlete.ops.returns import at_step, n_step_return
@@ -104,13 +105,13 @@ class DQN(Agent):
     def act(
         self, view: ActingView, carry: ActingCarry, obs: Tree, first: Array, key: Key, explore: bool = True
     ) -> tuple:
-        obs = features(self.spec.obs, obs)
+        obs, mask = features(self.spec.obs, obs), action_mask(self.spec, obs)
         if not explore:
-            return greedy(self._values(self._mean(view.params), obs)), carry, {}
+            return greedy(self._values(self._mean(view.params), obs), mask), carry, {}
         noise_key, disturb_key, choose_key = jax.random.split(key, 3)
         view = view._replace(params=self._drawn(view.params, noise_key))
         values, noise = acting_outputs(self.exploration, self._values, view, carry.exploration, first, obs, disturb_key)
-        return self.exploration.choose(values, view.level, choose_key), ActingCarry((), noise), {}
+        return self.exploration.choose(values, view.level, choose_key, mask), ActingCarry((), noise), {}
 
     def update(self, state: DQNState, batch: Transition, key: Key, progress: Array) -> tuple[DQNState, dict]:
         online_key, next_key, target_key, disturb_key = jax.random.split(key, 4)
@@ -181,12 +182,13 @@ class DQN(Agent):
     def _target(self, state: DQNState, batch: Transition, next_key: Key, target_key: Key) -> Array:
         """`[B, atoms]`: what the outputs for the action taken should have been."""
         steps = n_step_return(batch, self.gamma)
-        next_obs = features(self.spec.obs, at_step(batch.next_obs, steps.last))
+        reached = at_step(batch.next_obs, steps.last)
+        next_obs = features(self.spec.obs, reached)
         outputs = self._outputs(self._drawn(state.target, target_key), next_obs)
         chooser = (
             self._values(self._drawn(state.params, next_key), next_obs) if self.double_q else self._expect(outputs)
         )
-        best = of_action(outputs, greedy(chooser))
+        best = of_action(outputs, greedy(chooser, action_mask(self.spec, reached)))
         if self.num_atoms == 1:
             return steps.return_[:, None] + steps.discount[:, None] * best
         support = atoms(self.v_min, self.v_max, self.num_atoms)

@@ -29,6 +29,7 @@ from athlete.models.forward import forward
 from athlete.models.mlp import MLP
 from athlete.ops.features import features
 from athlete.ops.gradient import AdamState, adam, adam_init
+from athlete.ops.masks import action_mask
 from athlete.ops.quantile import midpoints, quantile_huber
 from athlete.ops.returns import at_step, n_step_return
 from athlete.ops.schedule import Schedule, value_at
@@ -89,7 +90,8 @@ class IQN(Agent):
 
     def act(self, view: ActingView, carry: Tree, obs: Tree, first: Array, key: Key, explore: bool = True) -> tuple:
         values = self._values(view.params, features(self.spec.obs, obs))
-        return self.exploration.choose(values, view.level, key) if explore else greedy(values), carry, {}
+        mask = action_mask(self.spec, obs)
+        return self.exploration.choose(values, view.level, key, mask) if explore else greedy(values, mask), carry, {}
 
     def update(self, state: IQNState, batch: Transition, key: Key, progress: Array) -> tuple[IQNState, dict]:
         target_key, key = jax.random.split(key)
@@ -145,8 +147,10 @@ class IQN(Agent):
     def _target(self, state: IQNState, batch: Transition, key: Key) -> Array:
         """`[B, N']`: samples of the return of the action taken."""
         steps = n_step_return(batch, self.gamma)
-        next_obs = features(self.spec.obs, at_step(batch.next_obs, steps.last))
-        best = greedy(self._values(state.params if self.double_q else state.target, next_obs))
+        reached = at_step(batch.next_obs, steps.last)
+        next_obs = features(self.spec.obs, reached)
+        values = self._values(state.params if self.double_q else state.target, next_obs)
+        best = greedy(values, action_mask(self.spec, reached))
         fractions = jax.random.uniform(key, (*best.shape, self.num_target_fractions))
         samples = of_action(self._quantiles(state.target, next_obs, fractions), best)
         return steps.return_[:, None] + steps.discount[:, None] * samples

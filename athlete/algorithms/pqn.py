@@ -27,6 +27,7 @@ from athlete.memory.latest import Latest
 from athlete.models.mlp import MLP
 from athlete.ops.features import features
 from athlete.ops.gradient import AdamState, adam, adam_init
+from athlete.ops.masks import action_mask, masked
 from athlete.ops.returns import lambda_returns
 from athlete.ops.schedule import Schedule, value_at
 from athlete.ops.sequences import cut, minibatch_orders, take
@@ -93,10 +94,11 @@ class PQN(Agent):
         return self.model.start(rows)
 
     def act(self, view: PQNView, carry: Tree, obs: Tree, first: Array, key: Key, explore: bool = True) -> tuple:
+        mask = action_mask(self.spec, obs)
         obs = features(self.spec.obs, jax.tree.map(lambda leaf: leaf[None], obs))
         carries, heads = self.model.apply(view.params, carry, obs, first[None])
         values = heads["q"][0]
-        action = self.exploration.choose(values, view.level, key) if explore else greedy(values)
+        action = self.exploration.choose(values, view.level, key, mask) if explore else greedy(values, mask)
         return action, jax.tree.map(lambda leaf: leaf[0], carries), ()
 
     def update(self, state: PQNState, batch: Transition, key: Key, progress: Array) -> tuple[PQNState, dict]:
@@ -131,7 +133,8 @@ class PQN(Agent):
         # next_obs continues from the state after each step, as a row of its own: right across every ending.
         never = jnp.zeros((1, batch.reward.size), bool)
         _, heads = self.model.apply(params, fold(carries), fold(next_obs)[None], never)
-        next_value = jnp.max(heads["q"], axis=-1).reshape(batch.reward.shape)
+        values = heads["q"].reshape((*batch.reward.shape, -1))
+        next_value = jnp.max(masked(values, action_mask(self.spec, batch.next_obs)), axis=-1)
         target = lambda_returns(batch.reward, next_value, batch.terminated, batch.truncated, self.gamma, self.lambda_)
         sequences = cut(Batch(obs, batch.first, batch.carry, batch.action, target), self.max_seq_len)
         return sequences._replace(carry=jax.tree.map(lambda leaf: leaf[0], sequences.carry))

@@ -26,6 +26,7 @@ from athlete.models.forward import forward
 from athlete.models.mlp import MLP
 from athlete.ops.features import features
 from athlete.ops.gradient import AdamState, adam, adam_init
+from athlete.ops.masks import action_mask
 from athlete.ops.quantile import midpoints, quantile_huber
 from athlete.ops.returns import at_step, n_step_return
 from athlete.ops.schedule import Schedule, value_at
@@ -81,7 +82,8 @@ class QRDQN(Agent):
 
     def act(self, view: ActingView, carry: Tree, obs: Tree, first: Array, key: Key, explore: bool = True) -> tuple:
         values = jnp.mean(self._quantiles(view.params, features(self.spec.obs, obs)), axis=-1)
-        return self.exploration.choose(values, view.level, key) if explore else greedy(values), carry, {}
+        mask = action_mask(self.spec, obs)
+        return self.exploration.choose(values, view.level, key, mask) if explore else greedy(values, mask), carry, {}
 
     def update(self, state: QRDQNState, batch: Transition, key: Key, progress: Array) -> tuple[QRDQNState, dict]:
         target = self._target(state, batch)
@@ -127,10 +129,11 @@ class QRDQN(Agent):
     def _target(self, state: QRDQNState, batch: Transition) -> Array:
         """`[B, N]`: samples of the return of the action taken."""
         steps = n_step_return(batch, self.gamma)
-        next_obs = features(self.spec.obs, at_step(batch.next_obs, steps.last))
+        reached = at_step(batch.next_obs, steps.last)
+        next_obs = features(self.spec.obs, reached)
         outputs = self._quantiles(state.target, next_obs)
         chooser = self._quantiles(state.params, next_obs) if self.double_q else outputs
-        best = of_action(outputs, greedy(jnp.mean(chooser, axis=-1)))
+        best = of_action(outputs, greedy(jnp.mean(chooser, axis=-1), action_mask(self.spec, reached)))
         return steps.return_[:, None] + steps.discount[:, None] * best
 
 

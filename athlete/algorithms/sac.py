@@ -32,6 +32,7 @@ from athlete.models.forward import forward
 from athlete.models.mlp import MLP
 from athlete.ops.features import features
 from athlete.ops.gradient import AdamState, adam, adam_init
+from athlete.ops.masks import action_mask, masked
 from athlete.ops.returns import at_step, n_step_return
 from athlete.ops.schedule import Schedule, value_at
 from athlete.ops.temperature import Temperature, default_target_entropy, temperature_init, temperature_update
@@ -113,7 +114,7 @@ class SAC(Agent):
     def act(
         self, view: ActingView, carry: ActingCarry, obs: Tree, first: Array, key: Key, explore: bool = True
     ) -> tuple:
-        policy = self._policy(view.params, features(self.spec.obs, obs))
+        policy = self._policy(view.params, obs)
         if not explore:
             return shape_action(self.spec.action, policy.mode()), carry, {}
         sample_key, noise_key = jax.random.split(key)
@@ -126,7 +127,7 @@ class SAC(Agent):
         next_key, key = jax.random.split(key)
         alpha = state.temperature.alpha()
         target = self._target(state, batch, alpha, next_key)
-        obs = features(self.spec.obs, jax.tree.map(lambda leaf: leaf[0], batch.obs))
+        obs = jax.tree.map(lambda leaf: leaf[0], batch.obs)
         action = flat_action(self.spec.action, batch.action[0])
         weight = batch.extras["weight"][0] if "weight" in batch.extras else 1.0
 
@@ -147,7 +148,8 @@ class SAC(Agent):
         (policy_loss, entropy), gradients = jax.value_and_grad(actor_loss, has_aux=True)(state.actor)
         actor, actor_optimizer, _ = adam(state.actor, gradients, state.actor_optimizer, actor_lr, self.grad_clip)
         alpha_lr = value_at(self.alpha_lr, progress)
-        temperature = temperature_update(state.temperature, entropy, self._target_entropy(), alpha_lr)
+        target_entropy = self._target_entropy(obs)
+        temperature = temperature_update(state.temperature, entropy, target_entropy, alpha_lr)
         since = state.since_sync + self.timesteps_per_update
         targets, since = sync_target(state.targets, critics, self.tau, since, self.target_network_update_freq)
         metrics = {
@@ -155,7 +157,7 @@ class SAC(Agent):
             "actor_loss": policy_loss,
             "alpha_value": alpha,
             "entropy": jnp.mean(entropy),
-            "target_entropy": self._target_entropy(),
+            "target_entropy": target_entropy,
             "mean_q": jnp.mean(target) + jnp.mean(error),
             "mean_td_error": jnp.mean(error),
             "grad_gnorm": norm,
@@ -164,19 +166,21 @@ class SAC(Agent):
         }
         return SACState(actor, critics, targets, actor_optimizer, critic_optimizer, temperature, since), metrics
 
-    def _policy(self, actor: Tree, obs: Array) -> Categorical | SquashedGaussian:
-        """The distribution over flat canonical actions at features `[B, n]`."""
-        found: Any = distribution(self.spec.action, forward(self.policy_model, actor, obs)["policy"])
+    def _policy(self, actor: Tree, obs: Tree) -> Categorical | SquashedGaussian:
+        """The distribution over flat canonical actions at observations `[B, ...]`."""
+        outputs = forward(self.policy_model, actor, features(self.spec.obs, obs))["policy"]
+        found: Any = distribution(self.spec.action, masked(outputs, action_mask(self.spec, obs)))
         return found if isinstance(self.spec.action, Discrete) else SquashedGaussian(found)
 
-    def _values(self, critics: list[Tree], obs: Array, action: Array | None = None) -> Array:
+    def _values(self, critics: list[Tree], obs: Tree, action: Array | None = None) -> Array:
         """Values of the actions given, `[critics, B]`; for discrete ones without `action` of all, `[critics, B, n]`."""
+        obs = features(self.spec.obs, obs)
         if not isinstance(self.spec.action, Discrete):
             return critic_values(self.q_model, critics, obs, action)[..., 0]
         values = [forward(self.q_model, critic, obs)["q"] for critic in critics]
         return jnp.stack(values if action is None else [of_action(value, action) for value in values])
 
-    def _soft_value(self, actor: Tree, critics: list[Tree], obs: Array, alpha: Array, key: Key) -> tuple[Array, Array]:
+    def _soft_value(self, actor: Tree, critics: list[Tree], obs: Tree, alpha: Array, key: Key) -> tuple[Array, Array]:
         """The soft value of states and the policy's entropy there, `[B]` each: estimated from one action or exact."""
         policy = self._policy(actor, obs)
         if isinstance(policy, Categorical):
@@ -189,13 +193,14 @@ class SAC(Agent):
     def _target(self, state: SACState, batch: Transition, alpha: Array, key: Key) -> Array:
         """What the critics should have said, `[B]`."""
         steps = n_step_return(batch, self.gamma)
-        next_obs = features(self.spec.obs, at_step(batch.next_obs, steps.last))
+        next_obs = at_step(batch.next_obs, steps.last)
         value, _ = self._soft_value(state.actor, state.targets, next_obs, alpha, key)
         return steps.return_ + steps.discount * value
 
-    def _target_entropy(self) -> Array:
+    def _target_entropy(self, obs: Tree) -> Array:
         given = self.target_entropy
-        return jnp.asarray(default_target_entropy(self.spec.action) if given is None else given, jnp.float32)
+        target = default_target_entropy(self.spec.action, action_mask(self.spec, obs)) if given is None else given
+        return jnp.asarray(target, jnp.float32)
 
 
 class SACConfig(ActorCriticConfig):

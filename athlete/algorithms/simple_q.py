@@ -23,6 +23,7 @@ from athlete.models.forward import forward
 from athlete.models.mlp import MLP
 from athlete.ops.features import features
 from athlete.ops.gradient import AdamState, adam, adam_init
+from athlete.ops.masks import action_mask, masked
 from athlete.ops.schedule import Schedule, value_at
 from athlete.ops.values import huber, of_action, sync_target
 from athlete.replay_config import UNIFORM_MEMORIES, ReplayConfig, require_discrete
@@ -69,7 +70,8 @@ class SimpleQ(Agent):
 
     def act(self, view: ActingView, carry: Tree, obs: Tree, first: Array, key: Key, explore: bool = True) -> tuple:
         values = self._values(view.params, obs)
-        return self.exploration.choose(values, view.level, key) if explore else greedy(values), carry, {}
+        mask = action_mask(self.spec, obs)
+        return self.exploration.choose(values, view.level, key, mask) if explore else greedy(values, mask), carry, {}
 
     def update(self, state: SimpleQState, batch: Transition, key: Key, progress: Array) -> tuple[SimpleQState, dict]:
         step = jax.tree.map(lambda leaf: leaf[0], batch)  # windows of one step: [1, B, ...] to [B, ...]
@@ -104,7 +106,8 @@ class SimpleQ(Agent):
 
     def _target(self, state: SimpleQState, step: Transition) -> Array:
         """`[B]`: the reward, and unless the episode ended, the discounted value of the best action that follows."""
-        best = jnp.max(self._values(state.target, step.next_obs), axis=-1)
+        values = self._values(state.target, step.next_obs)
+        best = jnp.max(masked(values, action_mask(self.spec, step.next_obs)), axis=-1)
         return step.reward + self.gamma * jnp.where(step.terminated, 0.0, best)
 
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from athlete.core import Agent, Array, Key, Memory, Spec, Transition, Tree, hyper
 from athlete.ops.returns import discounted_sums
-from athlete.spaces import zeros
+from athlete.spaces import ACTION_MASK, has_mask, zeros
 
 MOST_SAMPLES = 1e7  # beyond, old samples fade: a float32 count stands still at 1.7e7
 
@@ -139,11 +139,17 @@ class Normalize(Agent):
 
     def _floats(self, obs: Tree) -> Tree:
         """The leaves to standardise, as a list."""
+        obs = self._with_flags(obs)
         return [leaf for leaf in jax.tree.leaves(obs) if jnp.issubdtype(leaf.dtype, jnp.floating)]
+
+    def _with_flags(self, obs: Tree) -> Tree:
+        """A mask of actions as bool, whatever its space: it is not to be standardised."""
+        return obs | {ACTION_MASK: obs[ACTION_MASK] > 0} if has_mask(self.spec.obs) else obs
 
     def _standard_obs(self, moments: Moments, obs: Tree) -> Tree:
         if not self.observations:
             return obs
+        obs = self._with_flags(obs)
         leaves, structure = jax.tree.flatten(obs)
         known = iter(zip(moments.mean, moments.variance, strict=True))
         standard = [

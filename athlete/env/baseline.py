@@ -11,10 +11,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from athlete.core import Array, Env, Tree
+from athlete.core import Array, Env, Spec, Tree
+from athlete.env.conversion import to_space
+from athlete.env.membership import sample_legal
 from athlete.env.world import find_world
+from athlete.ops.masks import action_mask, random_legal
 from athlete.ops.random import wrap
 from athlete.ops.sampling import sample
+from athlete.spaces import ACTION_MASK, to_environment
 
 ROWS = 2048  # environments at a time: enough to fill the processor's vectors, few enough for its cache
 CHUNK = 16  # steps between two looks at which rows have finished: a longer one waits, a shorter one calls more
@@ -80,7 +84,13 @@ def baseline(
 
 @functools.partial(jax.jit, compiler_options=_COMPILER_OPTIONS)
 def _reset(env: Env, keys: Array) -> Tree:
-    return jax.vmap(env.reset)(wrap(keys))[0]
+    """Fresh states, and which actions are legal there, None without a mask."""
+    state, obs = jax.vmap(env.reset)(wrap(keys))
+    return state, action_mask(_spec(env), obs)
+
+
+def _spec(env: Env) -> Spec:
+    return Spec(env.observation_space, env.action_space)
 
 
 @functools.partial(jax.jit, compiler_options=_COMPILER_OPTIONS)
@@ -89,12 +99,16 @@ def _play_chunk(env: Env, state: Tree, tally: Array, keys: Array) -> tuple[Tree,
     rows = tally.shape[1]
 
     def one_step(carried: tuple, key: Array) -> tuple[tuple, None]:
-        state, (total, length, playing) = carried
+        (state, mask), (total, length, playing) = carried
         action_key, step_key = wrap(key)
-        action = sample(env.action_space, action_key, (rows,))
+        if mask is None:
+            action = sample(env.action_space, action_key, (rows,))
+        else:
+            action = to_environment(env.action_space, random_legal(_spec(env), mask, action_key))
         state, step = jax.vmap(env.step)(state, action, jax.random.split(step_key, rows))
         goes_on = jnp.where(step.terminated | step.truncated, 0.0, playing)
-        return (state, jnp.stack([total + playing * step.reward, length + playing, goes_on])), None
+        following = state, action_mask(_spec(env), step.obs)
+        return (following, jnp.stack([total + playing * step.reward, length + playing, goes_on])), None
 
     return jax.lax.scan(one_step, (state, tally), keys)[0]
 
@@ -143,11 +157,18 @@ def _play_gymnasium(env: Any, episodes: int, seed: int) -> tuple[np.ndarray, np.
     """The same on one Gymnasium environment, episode after episode."""
     returns, lengths = np.zeros(episodes), np.zeros(episodes)
     env.action_space.seed(seed)
+    masked, generator = ACTION_MASK in getattr(env.observation_space, "spaces", ()), np.random.default_rng(seed)
+
+    def choose(obs: Any) -> Any:
+        if not masked:
+            return env.action_space.sample()
+        return sample_legal(to_space(env.observation_space), to_space(env.action_space), obs, generator)
+
     for episode in range(episodes):
-        env.reset(seed=seed if episode == 0 else None)
+        obs, _ = env.reset(seed=seed if episode == 0 else None)
         over = False
         while not over:
-            _, reward, terminated, truncated, _ = env.step(env.action_space.sample())
+            obs, reward, terminated, truncated, _ = env.step(choose(obs))
             returns[episode] += float(reward)
             lengths[episode] += 1
             over = terminated or truncated

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from athlete.env.conversion import to_space
-from athlete.env.membership import sample, violation
+from athlete.env.membership import sample_legal, violation
 from athlete.env.registry import EnvContext, create, is_jax_env, resolve
 from athlete.spaces import Space
 
@@ -89,12 +89,12 @@ def _check_gymnasium(env: Any) -> None:
     generator = np.random.default_rng(0)
     steps = 0
     for episode in range(EPISODES):
-        _check_reset(env, obs_space, {"seed": 0} if episode == 0 else {})
+        obs = _check_reset(env, obs_space, {"seed": 0} if episode == 0 else {})
         is_over, step = False, 0
         while not is_over and steps < MAX_STEPS:
             steps, step = steps + 1, step + 1
-            action = sample(action_space, generator)
-            is_over = _check_step(env, obs_space, action, f"in step {step} of episode {episode + 1}")
+            action = sample_legal(obs_space, action_space, obs, generator)
+            obs, is_over = _check_step(env, obs_space, action, f"in step {step} of episode {episode + 1}")
 
 
 def _space(env: Any, attribute: str) -> Space:
@@ -104,7 +104,8 @@ def _space(env: Any, attribute: str) -> Space:
     return to_space(getattr(env, attribute), name, exact=True)
 
 
-def _check_reset(env: Any, space: Space, arguments: dict[str, Any]) -> None:
+def _check_reset(env: Any, space: Space, arguments: dict[str, Any]) -> Any:
+    """The first observation."""
     method = f"{_name(env)}.reset({', '.join(f'{name}={value}' for name, value in arguments.items())})"
     today = "(observation, info)"
     own_reset = getattr(env, "unwrapped", env).reset
@@ -122,10 +123,11 @@ def _check_reset(env: Any, space: Space, arguments: dict[str, Any]) -> None:
     if not isinstance(result, tuple) or len(result) != 2:
         raise ValueError(f"{method} returned only an observation, without info; expected {today}. {_OLD_API}")
     _refuse(method, violation(space, result[0], "observation"))
+    return result[0]
 
 
-def _check_step(env: Any, space: Space, action: Any, when: str) -> bool:
-    """One step; whether the episode is over."""
+def _check_step(env: Any, space: Space, action: Any, when: str) -> tuple[Any, bool]:
+    """One step: its observation, and whether the episode is over."""
     method = f"{_name(env)}.step({action!r}), {when},"
     result = _call(method, env.step, action)
     if not isinstance(result, tuple) or len(result) != 5:
@@ -142,7 +144,7 @@ def _check_step(env: Any, space: Space, action: Any, when: str) -> bool:
             raise ValueError(f"{method} returned {name}={flag!r} of type {type(flag).__name__}; expected a bool")
     if not isinstance(info, Mapping):
         raise ValueError(f"{method} returned an info of type {type(info).__name__}; expected a dict")
-    return bool(terminated or truncated)
+    return obs, bool(terminated or truncated)
 
 
 _OLD_API = (

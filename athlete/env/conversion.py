@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from athlete.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Space, Tuple
+from athlete.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, OneOf, Space, Tuple, nested_tuples
 
 _KINDS = ("Box", "Discrete", "MultiDiscrete", "MultiBinary", "Tuple", "Dict", "Text", "Graph", "Sequence", "OneOf")
 _NARROW = {"float64": "float32", "int64": "int32", "uint64": "uint32"}
@@ -22,7 +22,7 @@ def to_space(space: Any, name: str = "space", exact: bool = False) -> Space:
 
     Raises:
         ValueError: names the entry (`name['camera'][0]`) that is no space, has impossible bounds, or is of a kind
-            that agents cannot serve: Text, Graph, Sequence, OneOf, MultiDiscrete with more than one axis.
+            that agents cannot serve: Text, Graph, Sequence.
     """
     if isinstance(space, Space):
         return space
@@ -33,6 +33,8 @@ def to_space(space: Any, name: str = "space", exact: bool = False) -> Space:
     if kind == "Tuple":
         parts = tuple(to_space(part, f"{name}[{i}]", exact) for i, part in enumerate(space.spaces))
         return Tuple(_not_empty(parts, name))
+    if kind == "OneOf":
+        return OneOf(tuple(to_space(part, f"{name}[{i}]", exact) for i, part in enumerate(space.spaces)))
     if kind == "Dict":
         odd = [key for key in space.spaces if not isinstance(key, str)]
         if odd:
@@ -49,7 +51,8 @@ def to_space(space: Any, name: str = "space", exact: bool = False) -> Space:
         return MultiBinary(tuple(int(size) for size in space.shape))
     raise ValueError(
         f"{name} is a {kind} space, which has no fixed shape; agents take Box, Discrete, MultiDiscrete, MultiBinary, "
-        f"Tuple and Dict: put what is needed of it into one of these with a wrapper (gymnasium.ObservationWrapper)"
+        f"Tuple, Dict and OneOf: put what is needed of it into one of these with a wrapper "
+        "(gymnasium.ObservationWrapper)"
     )
 
 
@@ -83,12 +86,7 @@ def _discrete(space: Any, name: str) -> Discrete:
 
 def _multi_discrete(space: Any, name: str) -> MultiDiscrete:
     nvec = np.asarray(space.nvec)
-    if nvec.ndim != 1:
-        raise ValueError(
-            f"{name} is MultiDiscrete of shape {nvec.shape}; only one axis is served: flatten it, "
-            f"for instance MultiDiscrete(nvec.flatten()), and reshape inside the environment"
-        )
     if (nvec < 1).any():
         raise ValueError(f"{name} is MultiDiscrete with nvec={nvec.tolist()}; each entry needs at least one value")
     start = np.asarray(getattr(space, "start", np.zeros_like(nvec)))
-    return MultiDiscrete(tuple(int(n) for n in nvec), tuple(int(first) for first in start) if start.any() else None)
+    return MultiDiscrete(nested_tuples(nvec), nested_tuples(start) if start.any() else None)

@@ -29,9 +29,18 @@ from gymnasium.wrappers import TimeLimit
 from athlete.env.conversion import to_space
 from athlete.env.errors import EnvError
 from athlete.env.registry import BUILT_IN, EnvContext, create, is_jax_env, misfit, registered_names, resolve
-from athlete.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Space, Tuple
+from athlete.spaces import ACTION_MASK, Box, Dict, Discrete, MultiBinary, MultiDiscrete, OneOf, Space, Tuple
 
-__all__ = ["FAILURE", "OldGymAdapter", "find_spec", "make_gymnasium", "make_vector", "to_gymnasium_space", "to_space"]
+__all__ = [
+    "FAILURE",
+    "ActionMaskObservation",
+    "OldGymAdapter",
+    "find_spec",
+    "make_gymnasium",
+    "make_vector",
+    "to_gymnasium_space",
+    "to_space",
+]
 
 logger = logging.getLogger("athlete")
 
@@ -47,15 +56,15 @@ def to_gymnasium_space(space: Space) -> gymnasium.Space:
         case Discrete():
             return gymnasium.spaces.Discrete(space.n, start=space.start)
         case MultiDiscrete():
-            return gymnasium.spaces.MultiDiscrete(
-                np.array(space.nvec), start=np.array(space.start or [0] * len(space.nvec))
-            )
+            return gymnasium.spaces.MultiDiscrete(np.array(space.nvec), start=space.lowest.astype(np.int64))
         case MultiBinary():
             return gymnasium.spaces.MultiBinary(space.size if len(space.size) > 1 else space.size[0])
         case Tuple():
             return gymnasium.spaces.Tuple([to_gymnasium_space(part) for part in space.spaces])
         case Dict():
             return gymnasium.spaces.Dict({name: to_gymnasium_space(part) for name, part in space.items})
+        case OneOf():
+            return gymnasium.spaces.OneOf([to_gymnasium_space(part) for part in space.spaces])
     raise ValueError(f"{space!r} has no counterpart in Gymnasium")
 
 
@@ -219,6 +228,52 @@ def _todays_space(env: Any, attribute: str) -> gymnasium.Space:
     return space if isinstance(space, gymnasium.Space) else to_gymnasium_space(to_space(space, attribute, exact=True))
 
 
+class ActionMaskObservation(gymnasium.Wrapper):
+    """Puts `info["action_mask"]`, which tells legal actions, where agents see it: into the observation.
+
+    Observations become `{"observations": what the environment shows, "action_mask": zeros and ones}`, RLlib's form. For
+    MultiDiscrete actions a tuple of masks, as `MultiDiscrete.sample(mask=...)` takes it, is joined to one row.
+
+    Raises:
+        ValueError: the actions are neither Discrete nor MultiDiscrete; a `reset`, or a `step` that does not terminate
+            the episode, gives no `info["action_mask"]`.
+    """
+
+    def __init__(self, env: gymnasium.Env):
+        super().__init__(env)
+        space = env.action_space
+        if not isinstance(space, gymnasium.spaces.Discrete | gymnasium.spaces.MultiDiscrete):
+            raise ValueError(
+                f"ActionMaskObservation({env}): masks are for Discrete and MultiDiscrete actions, not {space}"
+            )
+        self._size = int(space.n if isinstance(space, gymnasium.spaces.Discrete) else space.nvec.sum())
+        self.observation_space = gymnasium.spaces.Dict(
+            {"observations": env.observation_space, ACTION_MASK: gymnasium.spaces.MultiBinary(self._size)}
+        )
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        obs, info = self.env.reset(seed=seed, options=options)
+        return self._with_mask(obs, info, "reset"), info
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        obs, reward, terminated, truncated, info = self.env.step(action)
+        if terminated and ACTION_MASK not in info:
+            info = {**info, ACTION_MASK: np.zeros(self._size, np.int8)}
+        return self._with_mask(obs, info, "step"), reward, terminated, truncated, info
+
+    def _with_mask(self, obs: Any, info: dict[str, Any], call: str) -> dict[str, Any]:
+        if ACTION_MASK not in info:
+            raise ValueError(f"{call} of {self.env} gave no info[{ACTION_MASK!r}]; there is {list(info)}")
+        mask = info[ACTION_MASK]
+        joined = np.concatenate(list(map(np.ravel, mask))) if isinstance(mask, tuple) else np.ravel(mask)
+        if joined.size != self._size:
+            raise ValueError(
+                f"{call} of {self.env} gave an info[{ACTION_MASK!r}] of {joined.size} entries; "
+                f"{self.env.action_space} needs {self._size}"
+            )
+        return {"observations": obs, ACTION_MASK: (joined > 0).astype(np.int8)}
+
+
 class Row(gymnasium.Env):
     """One row of a vector. An exception inside comes out as a text in `info`, with all that is needed to repeat it.
 
@@ -372,6 +427,14 @@ def _without_row_axis(tree: Any) -> Any:
     return tuple(map(_without_row_axis, tree)) if isinstance(tree, tuple) else tree[0]
 
 
+def _holds_one_of(space: gymnasium.Space) -> bool:
+    """Whether elements of the space change their form, so that an axis of rows cannot be put before them."""
+    if isinstance(space, gymnasium.spaces.OneOf):
+        return True
+    parts = getattr(space, "spaces", ())
+    return any(map(_holds_one_of, parts.values() if isinstance(parts, Mapping) else parts))
+
+
 def _failures(info: dict[str, Any]) -> dict[str, Any]:
     return {FAILURE: [info[FAILURE]]} if FAILURE in info else info
 
@@ -403,7 +466,10 @@ def make_vector(
         for row in range(rows)
     ]
     if not num_workers and rows == 1:
-        return SingleVector(makers[0]())
+        row = makers[0]()
+        if not _holds_one_of(row.observation_space):
+            return SingleVector(row)
+        row.close()
     if not num_workers:
         return SyncVectorEnv(makers, copy=False, autoreset_mode=AutoresetMode.DISABLED)
     _require_picklable(makers[0])

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from athlete.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Space, Tuple
+from athlete.spaces import ACTION_MASK, Box, Dict, Discrete, MultiBinary, MultiDiscrete, OneOf, Space, Tuple, has_mask
 
 
 def violation(space: Space, value: Any, name: str) -> str:
@@ -20,6 +20,8 @@ def violation(space: Space, value: Any, name: str) -> str:
         return _tuple_violation(space, value, name)
     if isinstance(space, Dict):
         return _dict_violation(space, value, name)
+    if isinstance(space, OneOf):
+        return _one_of_violation(space, value, name)
     is_number = isinstance(value, int | float) and space.shape == ()
     if not is_number and not hasattr(value, "dtype"):
         return f"{name} is {_told(value)}; expected {_expected(space)}"
@@ -43,6 +45,9 @@ def sample(space: Space, generator: np.random.Generator) -> Any:
         return tuple(sample(part, generator) for part in space.spaces)
     if isinstance(space, Dict):
         return {name: sample(part, generator) for name, part in space.items}
+    if isinstance(space, OneOf):
+        choice = generator.integers(len(space.spaces))
+        return choice, sample(space.spaces[choice], generator)
     if not isinstance(space, Box):
         low, high = _integer_range(space)
         return generator.integers(low, high, size=space.shape or None, endpoint=True)
@@ -55,6 +60,24 @@ def sample(space: Space, generator: np.random.Generator) -> Any:
         inside = low + generator.uniform(size=space.shape) * (high - low)
     drawn = np.where(np.isfinite(inside), inside, free.clip(low, high))
     return drawn.astype(space.dtype).clip(space.low, space.high)
+
+
+def sample_legal(obs_space: Space, action_space: Space, obs: Any, generator: np.random.Generator) -> Any:
+    """A random action among those that the mask of `obs` allows, or any where there is no mask.
+
+    Raises ValueError where the mask allows none.
+    """
+    if not has_mask(obs_space) or not isinstance(action_space, Discrete | MultiDiscrete):
+        return sample(action_space, generator)
+    sizes = (action_space.n,) if isinstance(action_space, Discrete) else action_space.sizes
+    legal = np.split(np.asarray(obs[ACTION_MASK]) > 0, np.cumsum(sizes)[:-1])
+    if not all(part.any() for part in legal):
+        raise ValueError(
+            f"the observation's {ACTION_MASK!r} leaves no legal action: {obs[ACTION_MASK]}. End the episode where "
+            "nothing can be done (terminated=True)"
+        )
+    drawn = np.array([generator.choice(np.flatnonzero(part)) for part in legal]).reshape(action_space.shape)
+    return drawn[()] + _integer_range(action_space)[0]
 
 
 def _tuple_violation(space: Tuple, value: Any, name: str) -> str:
@@ -74,6 +97,17 @@ def _dict_violation(space: Dict, value: Any, name: str) -> str:
         return f"{name} has the keys {sorted(map(str, value))}; expected {names}"
     wrong = (violation(part, value[key], f"{name}[{key!r}]") for key, part in space.items)
     return next(filter(None, wrong), "")
+
+
+def _one_of_violation(space: OneOf, value: Any, name: str) -> str:
+    fixed = 1 + len(space.spaces)  # the length of the form that JAX environments give
+    if not isinstance(value, tuple | list) or len(value) not in (2, fixed):
+        return f"{name} is {_told(value)}; expected a tuple of the number of the chosen space and its element"
+    if wrong := violation(Discrete(len(space.spaces)), value[0], f"{name}[0]"):
+        return wrong
+    choice = int(value[0])
+    place = 1 if len(value) == 2 else 1 + choice
+    return violation(space.spaces[choice], value[place], f"{name}[{place}]")
 
 
 def _range_violation(array: np.ndarray, low: Any, high: Any, name: str) -> str:
@@ -97,8 +131,7 @@ def _integer_range(space: Space) -> tuple[Any, Any]:
     if isinstance(space, Discrete):
         return space.start, space.start + space.n - 1
     if isinstance(space, MultiDiscrete):
-        start = np.array(space.start or [0] * len(space.nvec))
-        return start, start + np.array(space.nvec) - 1
+        return space.lowest, space.lowest + np.array(space.nvec) - 1
     if isinstance(space, MultiBinary):
         return 0, 1
     raise TypeError(f"{space!r} is no integer space")

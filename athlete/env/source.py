@@ -23,6 +23,9 @@ from athlete.env.gymnasium import (
     require_no_autoreset,
     to_space,
 )
+from athlete.log import logger
+from athlete.ops.masks import check_mask, without_action
+from athlete.spaces import ACTION_MASK, has_mask
 
 
 class GymnasiumSource(Source):
@@ -70,6 +73,9 @@ class GymnasiumSource(Source):
             self.close()
             raise
         self._seeded_resets = seeded_resets
+        self._masked = has_mask(self.spec.obs)
+        if self._masked:
+            check_mask(self.spec)
         self._own_obs = _copier(self.spec.obs)
         self._fit_action = _action_fitter(self.vector.single_action_space)
         # For the message if a worker dies, which cannot tell any more where it was.
@@ -85,15 +91,22 @@ class GymnasiumSource(Source):
         self._seeds = [seed + row for row in range(self.rows)]
         self._resets[:] = 0
         self._started[:] = self._steps
-        obs, _ = self._run(lambda: self.vector.reset(seed=seed))
-        return self._own_obs(obs)
+        obs, info = self._run(lambda: self.vector.reset(seed=seed))
+        if ACTION_MASK in info and not self._masked:
+            logger.warning(
+                "%r tells legal actions in info['action_mask'], which nobody reads: wrap the environment in "
+                "athlete.env.gymnasium.ActionMaskObservation to have it honoured",
+                self.vector,
+            )
+        return self._checked(self._own_obs(obs), np.ones(self.rows, bool))
 
     def step(self, action: Tree, key: Key) -> Step:
         taken = self._fit_action(spaces.to_environment(self.spec.action, _to_numpy(action)))
         self._call = taken
         self._steps += 1
         obs, reward, terminated, truncated, info = self._run(lambda: self.vector.step(taken))
-        return Step(self._own_obs(obs), reward.astype(np.float32), terminated, truncated, info)
+        obs = self._checked(self._own_obs(obs), ~terminated)
+        return Step(obs, reward.astype(np.float32), terminated, truncated, info)
 
     def reset_where(self, done: Array, obs: Tree, key: Key) -> Tree:
         done = np.array(done, bool)
@@ -110,7 +123,17 @@ class GymnasiumSource(Source):
         fresh = self._own_obs(fresh)
         if self._is_foreign:
             self._require_untouched(fresh, obs, ~done)
-        return fresh
+        return self._checked(fresh, done)
+
+    def _checked(self, obs: Tree, goes_on: np.ndarray) -> Tree:
+        """`obs`, unless a mask leaves no action in a row `[B]` whose episode goes on: that is an EnvError."""
+        if self._masked and (stuck := without_action(self.spec, obs) & goes_on).any():
+            row = int(stuck.argmax())
+            raise EnvError(
+                f"the observation's {ACTION_MASK!r} leaves no legal action: {obs[ACTION_MASK][row].tolist()}. End the "
+                "episode where nothing can be done (terminated=True). " + self._life_of(row, self._told_call(row))
+            )
+        return obs
 
     def _own_rows(self) -> list[Any]:
         return [self.vector.row] if isinstance(self.vector, SingleVector) else self.vector.envs
@@ -152,12 +175,15 @@ class GymnasiumSource(Source):
         for row, process in enumerate(self._processes):
             if process.exitcode is not None:
                 killed = " (killed; is the memory full?)" if process.exitcode == -9 else ""
-                seed, resets, steps = self._seeds[row], int(self._resets[row]), int(self._steps - self._started[row])
                 lines.append(
                     f"worker process {row} died with exit code {process.exitcode}{killed}. "
-                    + describe_row(row, seed, resets, steps, self._told_call(row))
+                    + self._life_of(row, self._told_call(row))
                 )
         return "\n".join(lines) or f"the connection to a worker process broke in {self._told_call()}"
+
+    def _life_of(self, row: int, call: str) -> str:
+        steps = int(self._steps - self._started[row])
+        return describe_row(row, self._seeds[row], int(self._resets[row]), steps, call)
 
     def _told_call(self, row: int | None = None) -> str:
         if isinstance(self._call, str):
@@ -215,6 +241,8 @@ def _copier(space: spaces.Space) -> Callable[[Tree], Tree]:
     if isinstance(space, spaces.Dict):
         named = {name: _copier(part) for name, part in space.items}
         return lambda obs: {name: copy(obs[name]) for name, copy in named.items()}
+    if isinstance(space, spaces.OneOf):  # of which vectors give a tuple with an element for each row
+        return lambda rows: _map(lambda *leaves: np.stack(leaves), *(spaces.fixed_form(space, row) for row in rows))
     dtype = space.dtype
     return lambda obs: np.array(obs, dtype)
 

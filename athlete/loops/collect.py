@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from athlete.core import Agent, Array, Env, Episodes, Key, Rows, Spec, Step, Transition, Tree
+from athlete.ops.masks import action_mask, random_legal
 from athlete.ops.sampling import sample
 from athlete.ops.tree import packed_scan, where
 from athlete.spaces import to_canonical, to_environment
@@ -66,13 +67,20 @@ def record_step(rows: Rows, action: Tree, step: Step, carry: Tree, extras: Tree)
 def choose(
     agent: Agent, view: Tree, carry: Tree, obs: Tree, first: Array, key: Key, random: bool
 ) -> tuple[Tree, Tree, Tree]:
-    """`Agent.act`, exploring; where `random`, actions `[B, ...]` are uniform over their space instead."""
+    """`Agent.act`, exploring; where `random`, actions `[B, ...]` are uniform over their space, or its legal part."""
     action, carry, extras = agent.act(view, carry, obs, first, key)
     if random:
-        space = agent.spec.action
-        drawn = sample(space, jax.random.fold_in(key, 1), first.shape)
-        action = jax.tree.map(lambda new, like: new.astype(like.dtype), to_canonical(space, drawn), action)
+        drawn = random_action(agent.spec, obs, first.shape, jax.random.fold_in(key, 1))
+        action = jax.tree.map(lambda new, like: new.astype(like.dtype), drawn, action)
     return action, carry, extras
+
+
+def random_action(spec: Spec, obs: Tree, shape: tuple[int, ...], key: Key) -> Tree:
+    """Canonical actions `[*shape, ...]`, uniform over what is legal at `obs` `[*shape, ...]`."""
+    mask = action_mask(spec, obs)
+    if mask is None:
+        return to_canonical(spec.action, sample(spec.action, key, shape))
+    return random_legal(spec, mask, key)
 
 
 def collect(

@@ -12,6 +12,7 @@ from athlete.models.dense import ACTIVATIONS
 from athlete.models.mlp import MLP
 from athlete.models.recurrent import GRU
 from athlete.models.separate import Separate
+from athlete.ops.masks import observed_space
 from athlete.spaces import Box, Space
 
 MODEL_DEFAULTS: dict[str, Any] = {
@@ -101,9 +102,12 @@ def _are_filters(value: Any) -> bool:
 def with_convolutions(model: Model, settings: Mapping[str, Any], obs_space: Space) -> Model:
     """`model` behind the convolutions of `settings`, where observations are images: a Box of height, width, channels.
 
+    A mask of actions beside the image does not count.
+
     Raises ValueError for `conv_filters` that do not fit the observations.
     """
     chosen = {**MODEL_DEFAULTS, **settings}
+    obs_space = observed_space(obs_space)
     image = isinstance(obs_space, Box) and len(obs_space.shape) == 3
     filters = chosen["conv_filters"]
     if filters is None:

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from athlete.core import Array, Tree
-from athlete.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Space, Tuple
+from athlete.ops.masks import observed, observed_space
+from athlete.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, OneOf, Space, Tuple, parts_of
 
 
 def _one_hot(index: Array, size: int) -> Array:
@@ -17,14 +18,18 @@ def _one_hot(index: Array, size: int) -> Array:
 
 def feature_size(space: Space) -> int:
     """How many numbers `features` gives for an observation of `space`."""
+    return _size(observed_space(space))
+
+
+def _size(space: Space) -> int:
     if isinstance(space, Discrete):
         return space.n
     if isinstance(space, MultiDiscrete):
-        return sum(space.nvec)
-    if isinstance(space, Tuple):
-        return sum(feature_size(part) for part in space.spaces)
-    if isinstance(space, Dict):
-        return sum(feature_size(part) for _, part in space.items)
+        return sum(space.sizes)
+    if isinstance(space, Tuple | Dict):
+        return sum(map(_size, parts_of(space)))
+    if isinstance(space, OneOf):
+        return len(space.spaces) + sum(map(_size, space.spaces))
     return math.prod(space.shape)
 
 
@@ -32,20 +37,38 @@ def features(space: Space, obs: Tree) -> Array:
     """An observation with leading axes `[T, B]` as float32 vectors `[T, B, feature_size]`.
 
     Discrete entries become one-hot, uint8 boxes are scaled to [0, 1], others are flattened; Tuple and Dict join
-    their parts in order.
+    their parts in order. A OneOf is the one-hot choice and all its parts, zeros for those not chosen. A mask of actions
+    (`ops.masks`) is no feature.
+
+    Raises:
+        ValueError: a space that is none of `athlete.spaces`.
     """
+    return _features(observed_space(space), observed(space, obs))
+
+
+def _features(space: Space, obs: Tree) -> Array:
     if isinstance(space, Discrete):
         return _one_hot(obs - space.start if space.start else obs, space.n)
     if isinstance(space, MultiDiscrete):
-        start = space.start or (0,) * len(space.nvec)
-        parts = [_one_hot(obs[..., i] - start[i], size) for i, size in enumerate(space.nvec)]
+        index = (obs - space.lowest).reshape((*obs.shape[: obs.ndim - len(space.shape)], -1))
+        parts = [_one_hot(index[..., i], size) for i, size in enumerate(space.sizes)]
         return jnp.concatenate(parts, axis=-1)
     if isinstance(space, Tuple):
-        return jnp.concatenate([features(part, obs[i]) for i, part in enumerate(space.spaces)], axis=-1)
+        return jnp.concatenate([_features(part, obs[i]) for i, part in enumerate(space.spaces)], axis=-1)
     if isinstance(space, Dict):
-        return jnp.concatenate([features(part, obs[name]) for name, part in space.items], axis=-1)
+        return jnp.concatenate([_features(part, obs[name]) for name, part in space.items], axis=-1)
+    if isinstance(space, OneOf):
+        choice = _one_hot(obs[0], len(space.spaces))
+        parts = [_features(part, obs[1 + i]) * choice[..., i, None] for i, part in enumerate(space.spaces)]
+        return jnp.concatenate([choice, *parts], axis=-1)
     if not isinstance(space, Box | MultiBinary):
         raise ValueError(f"observations of {space} cannot be turned into features")
     leading = obs.shape[: obs.ndim - len(space.shape)]
     vector = obs.reshape((*leading, -1)).astype(jnp.float32)
-    return vector / 255.0 if space.dtype == np.uint8 else vector
+    return vector / _largest(space) if space.dtype == np.uint8 else vector
+
+
+def _largest(space: Space) -> float:
+    """The highest value of a uint8 Box: 255 of an image, 1 of flags."""
+    assert isinstance(space, Box)
+    return max(float(space.high.max(initial=1)), 1.0)

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from athlete.core import Array, Key
-from athlete.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Space, Tuple
+from athlete.ops.tree import where
+from athlete.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, OneOf, Space, Tuple
 
 
 def sample(space: Space, key: Key, shape: tuple[int, ...] = ()) -> Any:
@@ -28,12 +29,16 @@ def sample(space: Space, key: Key, shape: tuple[int, ...] = ()) -> Any:
         case Dict():
             keys = jax.random.split(key, max(len(space.items), 1))
             return {name: sample(part, keys[i], shape) for i, (name, part) in enumerate(space.items)}
+        case OneOf():
+            choice_key, parts_key = jax.random.split(key)
+            choice = _integers(choice_key, shape, len(space.spaces), 0)
+            parts = enumerate(sample(Tuple(space.spaces), parts_key, shape))
+            return choice, *(where(choice == i, part, jax.tree.map(jnp.zeros_like, part)) for i, part in parts)
         case Discrete():
             return _integers(key, shape, space.n, space.start).astype(space.dtype)
         case MultiDiscrete():
             count = np.array(space.nvec, np.uint32)
-            start = np.array(space.start or (0,) * len(space.nvec), np.int32)
-            return _integers(key, shape + space.shape, count, start).astype(space.dtype)
+            return _integers(key, shape + space.shape, count, space.lowest).astype(space.dtype)
         case MultiBinary():
             return _integers(key, shape + space.shape, 2, 0).astype(space.dtype)
         case Box():

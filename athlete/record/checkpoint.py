@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import safetensors.numpy
 
-from athlete.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Space, Tuple
+from athlete.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, OneOf, Space, Tuple, nested_tuples
 
 Tree = Any  # a pytree of arrays; `athlete.core` has the same word, but importing it would import JAX
 
@@ -386,11 +386,11 @@ def space_to_json(space: Space) -> dict[str, Any]:
     if isinstance(space, Discrete):
         return kind | {"n": int(space.n), "start": int(space.start)}
     if isinstance(space, MultiDiscrete):
-        start = None if space.start is None else [int(value) for value in space.start]
-        return kind | {"nvec": [int(value) for value in space.nvec], "start": start}
+        start = None if space.start is None else space.lowest.tolist()
+        return kind | {"nvec": np.asarray(space.nvec).tolist(), "start": start}
     if isinstance(space, MultiBinary):
         return kind | {"size": [int(value) for value in space.size]}
-    if isinstance(space, Tuple):
+    if isinstance(space, Tuple | OneOf):
         return kind | {"spaces": [space_to_json(part) for part in space.spaces]}
     if isinstance(space, Dict):
         return kind | {"items": {name: space_to_json(part) for name, part in space.items}}
@@ -416,11 +416,14 @@ def _space_from_json(form: Any) -> Space:
     if kind == "Discrete":
         return Discrete(int(form["n"]), int(form["start"]))
     if kind == "MultiDiscrete":
-        return MultiDiscrete(_integers(form["nvec"]), None if form["start"] is None else _integers(form["start"]))
+        start = None if form["start"] is None else nested_tuples(form["start"])
+        return MultiDiscrete(nested_tuples(form["nvec"]), start)
     if kind == "MultiBinary":
         return MultiBinary(_integers(form["size"]))
     if kind == "Tuple":
         return Tuple(tuple(_space_from_json(part) for part in form["spaces"]))
+    if kind == "OneOf":
+        return OneOf(tuple(_space_from_json(part) for part in form["spaces"]))
     if kind == "Dict":
         return Dict({name: _space_from_json(part) for name, part in form["items"].items()})
     raise ValueError(kind)

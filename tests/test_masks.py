@@ -1,0 +1,331 @@
+"""No illegal action is taken, explored or learned towards, whatever the algorithm and wherever the mask comes from."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from modes import KEY, assert_modes_are_equal
+from toy_gymnasium import Doors, Everything
+
+from athlete.algorithms.dqn import DQN
+from athlete.algorithms.iqn import IQN
+from athlete.algorithms.ppo import PPO, PPOConfig
+from athlete.algorithms.pqn import PQN
+from athlete.algorithms.qrdqn import QRDQN
+from athlete.algorithms.sac import SAC
+from athlete.algorithms.simple_q import SimpleQ
+from athlete.combine.normalize import Normalize
+from athlete.core import Env, Spec, Transition, hyper
+from athlete.distributions import Categorical
+from athlete.env.errors import EnvError
+from athlete.env.gymnasium import ActionMaskObservation
+from athlete.env.masked_grid import MaskedGrid
+from athlete.env.source import GymnasiumSource
+from athlete.exploration import EpsilonGreedy, ParameterNoise, SoftQ, greedy
+from athlete.loops.collect import random_action, spec_of
+from athlete.loops.train import CompiledTraining
+from athlete.memory.replay import Replay
+from athlete.models.cnn import ConvNet
+from athlete.models.mlp import MLP
+from athlete.ops.features import feature_size, features
+from athlete.ops.masks import action_mask, check_mask, masked, observed_space, without_action
+from athlete.ops.random import wrap
+from athlete.ops.temperature import default_target_entropy
+from athlete.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete
+
+MASKED = Dict({"action_mask": MultiBinary((3,)), "observations": Box(-1, 1, (2,))})
+SPEC = Spec(MASKED, Discrete(3, start=1))
+LEGAL = np.array([[0, 1, 1], [1, 0, 0], [0, 0, 0]], np.int8)
+OBS = {"action_mask": LEGAL, "observations": np.ones((3, 2), np.float32)}
+
+
+# Reading a mask ---------------------------------------------------------------------------------------------------
+
+
+def test_a_mask_is_no_feature_and_where_nothing_is_legal_all_is():
+    assert observed_space(MASKED) == Box(-1, 1, (2,))
+    assert feature_size(MASKED) == features(MASKED, OBS).shape[-1] == 2
+    np.testing.assert_array_equal(action_mask(SPEC, OBS), [[0, 1, 1], [1, 0, 0], [1, 1, 1]])
+    np.testing.assert_array_equal(without_action(SPEC, OBS), [False, False, True])
+    assert action_mask(Spec(Box(-1, 1, (2,)), Discrete(3)), np.ones(2)) is None
+
+
+def test_a_mask_of_several_actions_has_the_values_of_each_in_a_row():
+    spec = Spec(Dict({"action_mask": Box(0, 1, (5,)), "a": Discrete(2), "b": Discrete(2)}), MultiDiscrete((2, 3)))
+    check_mask(spec)
+    assert feature_size(spec.obs) == 4
+    obs = {"action_mask": np.array([[0, 1, 1, 0, 1], [0, 0, 1, 0, 0]], np.float32)}
+    np.testing.assert_array_equal(action_mask(spec, obs), [[0, 1, 1, 0, 1], [1, 1, 1, 0, 0]])
+    np.testing.assert_array_equal(without_action(spec, obs), [False, True])
+    drawn = jax.vmap(lambda key: random_action(spec, obs, (2,), key))(jax.random.split(wrap(KEY), 200))
+    assert set(map(tuple, np.asarray(drawn[:, 0]).tolist())) == {(1, 0), (1, 2)}
+
+
+@pytest.mark.parametrize(
+    ("mask", "action", "message"),
+    [
+        (MultiBinary((3,)), Discrete(4), r"observation_space\['action_mask'\] is MultiBinary.*of shape \(4,\)"),
+        (Discrete(3), Discrete(3), r"must be a Box or MultiBinary of shape \(3,\)"),
+        (MultiBinary((2, 3)), MultiDiscrete((2, 3)), r"of shape \(5,\)"),
+        (MultiBinary((2,)), Box(-1, 1, (2,)), r"masks are for Discrete and MultiDiscrete actions, and these are Box"),
+    ],
+)
+def test_a_mask_that_does_not_fit_the_actions_is_refused(mask, action, message):
+    spec = Spec(Dict({"action_mask": mask, "observations": Discrete(2)}), action)
+    with pytest.raises(ValueError, match=message):
+        PPOConfig().make_agent(spec)
+
+
+def test_a_mask_with_nothing_beside_it_leaves_nothing_to_see():
+    with pytest.raises(ValueError, match="has no entry; where there is nothing to see"):
+        PPOConfig().make_agent(Spec(Dict({"action_mask": MultiBinary((3,))}), Discrete(3)))
+
+
+def test_an_image_beside_a_mask_is_seen_by_convolutions():
+    spec = Spec(Dict({"action_mask": MultiBinary((3,)), "board": Box(0, 1, (6, 6, 2))}), Discrete(3))
+    assert isinstance(PPOConfig().make_agent(spec).agent.model, ConvNet)
+
+
+# Choosing ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_masked_distribution_by_hand():
+    """Forbidden: probability 0 and no gradient. The others share what is left."""
+    logits = jnp.log(jnp.array([1.0, 2.0, 6.0]))
+    mask = jnp.array([True, True, False])
+
+    def policy(logits):
+        return Categorical(masked(logits, mask))
+
+    assert jnp.exp(policy(logits).log_prob(jnp.arange(3))) == pytest.approx([1 / 3, 2 / 3, 0])
+    expected = -(np.log(1 / 3) / 3 + np.log(2 / 3) * 2 / 3)
+    assert policy(logits).entropy() == pytest.approx(expected, rel=1e-5)
+    assert policy(logits).kl(policy(jnp.zeros(3))) == pytest.approx(np.log(2) - expected, rel=1e-5)
+    gradient = jax.grad(lambda logits: policy(logits).entropy() + policy(logits).log_prob(jnp.int32(1)))(logits)
+    assert np.isfinite(gradient).all() and gradient[2] == 0
+
+
+def test_explorations_try_the_legal_actions_alike_and_no_other():
+    values = jnp.broadcast_to(jnp.array([1.0, 3.0, 0.0, 2.0]), (4000, 4))
+    mask = jnp.broadcast_to(jnp.array([True, False, True, True]), (4000, 4))
+    random = EpsilonGreedy().choose(values, 1.0, wrap(KEY), mask)
+    np.testing.assert_allclose(np.bincount(random) / 4000, [1 / 3, 0, 1 / 3, 1 / 3], atol=0.04)
+    assert set(EpsilonGreedy().choose(values, 0.0, wrap(KEY), mask).tolist()) == {3}
+    assert set(ParameterNoise().choose(values, 0.0, wrap(KEY), mask).tolist()) == {3}
+    soft = SoftQ().choose(values, 1e-9, wrap(KEY), mask)
+    assert set(soft.tolist()) == {3}
+    soft = SoftQ().choose(values, 1e9, wrap(KEY), mask)
+    np.testing.assert_allclose(np.bincount(soft) / 4000, [1 / 3, 0, 1 / 3, 1 / 3], atol=0.04)
+    assert greedy(-1e20 * values, mask)[0] == 2
+
+
+def test_the_entropy_that_is_aimed_at_counts_legal_actions():
+    mask = jnp.array([[True, True, False, False], [True, True, True, True]])
+    expected = 0.98 * (np.log(2) + np.log(4)) / 2
+    assert default_target_entropy(Discrete(4), mask) == pytest.approx(expected, rel=1e-5)
+
+
+# Every algorithm --------------------------------------------------------------------------------------------------
+
+SMALL = {"model": MLP((8,)), "memory": Replay(256, 16), "num_steps_sampled_before_learning_starts": 64}
+AGENTS = {
+    "PPO": PPO(model=MLP((8,)), minibatch_size=32, num_epochs=2, kl_coeff=0.2, lr=1e-2),
+    "PQN": PQN(model=MLP((8,)), minibatch_size=32, num_epochs=2, exploration=EpsilonGreedy(0.5)),
+    "DQN": DQN(random_timesteps=96, dueling=False, exploration=EpsilonGreedy(0.5), lr=1e-2, **SMALL),
+    "SimpleQ": SimpleQ(exploration=SoftQ(1.0), **SMALL),
+    "QRDQN": QRDQN(num_quantiles=5, **SMALL),
+    "IQN": IQN(num_acting_fractions=4, num_fractions=4, num_target_fractions=4, **SMALL),
+    "SAC": SAC(
+        policy_model=MLP((8,)),
+        q_model=MLP((8,)),
+        memory=Replay(256, 16),
+        random_timesteps=96,
+        num_steps_sampled_before_learning_starts=64,
+    ),
+}
+
+
+@hyper
+class FloatMask(Env):
+    """MaskedGrid as RLlib's users write masks: numbers of a Box."""
+
+    env: MaskedGrid = MaskedGrid()
+
+    @property
+    def observation_space(self):
+        inner = dict(self.env.observation_space.items)
+        return Dict({"observations": inner["observations"], "action_mask": Box(0.0, 1.0, (4,))})
+
+    @property
+    def action_space(self):
+        return self.env.action_space
+
+    def _floats(self, obs):
+        return obs | {"action_mask": obs["action_mask"].astype(jnp.float32)}
+
+    def reset(self, key):
+        state, obs = self.env.reset(key)
+        return state, self._floats(obs)
+
+    def step(self, state, action, key):
+        state, step = self.env.step(state, action, key)
+        return state, step._replace(obs=self._floats(step.obs))
+
+
+@pytest.mark.parametrize("name", ["PPO", "DQN", "SAC"])
+def test_no_illegal_action_is_taken_in_all_of_a_training(name):
+    """An episode's return is at most -1 exactly where it took one. A random policy takes one within a few steps."""
+    env = FloatMask()
+    agent = Normalize(AGENTS[name]).bind(spec_of(env))  # which must not standardise the mask
+    training = CompiledTraining(agent, env, 8, 8, 2000.0, KEY)
+    returns = np.concatenate([training.advance(20).returns for _ in range(2)])
+    assert len(returns) > 100
+    assert returns.min() > -1
+
+
+def test_the_grid_punishes_an_illegal_action_so_that_it_shows():
+    env = MaskedGrid()
+    state, _ = env.reset(wrap(KEY))
+    state = state._replace(position=jnp.array([0, 2]), goal=jnp.array([2, 2]))
+    _, step = env.step(state, jnp.int32(0), wrap(KEY))
+    assert (float(step.reward), bool(step.terminated)) == (-1.0, True)
+    state, step = env.step(state, jnp.int32(1), wrap(KEY))
+    assert (float(step.reward), bool(step.terminated)) == (pytest.approx(-0.04), False)
+    np.testing.assert_array_equal(step.obs["action_mask"], [1, 1, 1, 1])
+    _, step = env.step(state, jnp.int32(1), wrap(KEY))
+    assert (float(step.reward), bool(step.terminated)) == (1.0, True)
+
+
+def tempting(params):
+    """A network of which every head says 1000 to the first of three actions, and 0 to the others."""
+
+    def head(layer):
+        bias = jnp.zeros_like(layer["bias"])
+        return {"kernel": jnp.zeros_like(layer["kernel"]), "bias": bias.at[: bias.size // 3].set(1000.0)}
+
+    if "values" in params:  # of IQN
+        return params | {"values": head(params["values"])}
+    return params | {"heads": {name: head(layer) for name, layer in params["heads"].items()}}
+
+
+def tempted(name, agent):
+    """An agent's state with such networks, the target networks too."""
+    state = agent.init(wrap(KEY))
+    if name == "PPO":
+        return state._replace(params={"network": tempting(state.params["network"])})
+    if name == "PQN":
+        return state._replace(params=tempting(state.params))
+    if name == "SAC":
+        critics = [tempting(critic) for critic in state.critics]
+        return state._replace(actor=tempting(state.actor), critics=critics, targets=critics)
+    return state._replace(params=tempting(state.params), target=tempting(state.target))
+
+
+ROWS = 64
+TEMPTED = {
+    "action_mask": np.broadcast_to(np.array([0, 1, 1], np.int8), (ROWS, 3)),
+    "observations": np.ones((ROWS, 2), np.float32),
+}
+
+
+@pytest.mark.parametrize("name", AGENTS)
+def test_the_best_of_all_actions_is_not_taken_where_it_is_illegal(name):
+    agent = AGENTS[name].bind(SPEC)
+
+    def act(key, explore):
+        view = agent.view(tempted(name, agent), jnp.zeros(()))
+        carry = agent.start(view, ROWS, key)
+        return agent.act(view, carry, TEMPTED, jnp.zeros(ROWS, bool), key, explore)[0]
+
+    for explore in (False, True):
+        assert set(np.unique(jax.jit(act, static_argnums=1)(wrap(KEY), explore))) <= {1, 2}
+
+
+@pytest.mark.parametrize("name", [name for name in AGENTS if name != "PPO"])
+def test_the_value_of_what_follows_is_that_of_a_legal_action(name):
+    """The forbidden first action is said to be worth 1000 and the legal ones 0: targets are the reward, which is 1."""
+    agent = AGENTS[name].bind(SPEC)
+    obs = jax.tree.map(lambda leaf: leaf[None], TEMPTED)
+    flags, action, reward = np.zeros((1, ROWS), bool), np.ones((1, ROWS), np.int32), np.ones((1, ROWS), np.float32)
+    batch = Transition(obs, flags, action, reward, obs, flags, flags, (), {})
+
+    def update(key):
+        return agent.update(tempted(name, agent), batch, key, jnp.zeros(()))[1]
+
+    metrics = jax.jit(update)(wrap(KEY))
+    entropy = 0.99 * np.log(2) if name == "SAC" else 0.0  # of two actions alike, worth alpha = 1
+    assert metrics["mean_td_error"] == pytest.approx(-1.0 - entropy, abs=0.1)
+
+
+def test_masks_go_the_same_way_compiled_and_hosted():
+    assert_modes_are_equal(MaskedGrid(limit=5), AGENTS["PPO"], rows=2, length=16)
+
+
+def test_masks_go_through_memory_the_same_way_compiled_and_hosted():
+    agent = DQN(model=MLP((8,)), memory=Replay(64, 8), num_steps_sampled_before_learning_starts=16, random_timesteps=6)
+    assert_modes_are_equal(MaskedGrid(limit=5), agent, rows=1, length=1, iterations=5)
+
+
+# Gymnasium --------------------------------------------------------------------------------------------------------
+
+
+def doors(env_config):
+    return ActionMaskObservation(Doors(env_config))
+
+
+@pytest.mark.parametrize("rollouts", [{"num_envs_per_worker": 2}, {"num_rollout_workers": 2, "num_envs_per_worker": 1}])
+def test_a_mask_in_info_is_honoured(rollouts):
+    """A locked door raises an error."""
+    config = PPOConfig().environment(doors).rollouts(**rollouts)
+    config.training(train_batch_size=32, minibatch_size=16, num_epochs=1, model={"fcnet_hiddens": [8]})
+    with config.build() as algorithm:
+        assert algorithm.train()["episode_reward_mean"] == 5.0
+        assert algorithm.evaluate()["evaluation"]["episode_reward_mean"] == 5.0
+        seen = np.zeros(1, np.float32)
+        for allowed in range(3):
+            obs = {"observations": seen, "action_mask": np.eye(3, dtype=np.int8)[allowed]}
+            assert algorithm.compute_single_action(obs, explore=True) == allowed + 1
+        with pytest.raises(ValueError, match=r"observation\['action_mask'\]: \[0 0 0\] leaves no legal action"):
+            algorithm.compute_single_action({"observations": seen, "action_mask": np.zeros(3, np.int8)})
+
+
+def test_checks_and_the_random_baseline_take_legal_actions():
+    from athlete.env.baseline import baseline
+    from athlete.env.check import check_env
+
+    check_env(doors({}))
+    assert baseline(doors, episodes=20).episode_reward_min == 5.0
+    assert baseline(MaskedGrid, episodes=200).episode_reward_min > -1
+
+
+def test_a_row_without_a_legal_action_is_found_at_build_or_named_at_the_step():
+    config = PPOConfig().environment(doors, env_config={"stuck_at": 2}).rollouts(num_envs_per_worker=2)
+    config.training(train_batch_size=32, minibatch_size=16, model={"fcnet_hiddens": [8]})
+    with pytest.raises(ValueError, match=r"leaves no legal action: \[0 0 0\]\. End the episode"):
+        config.build()
+    with (
+        config.environment(disable_env_checking=True).build() as algorithm,
+        pytest.raises(EnvError, match=r"leaves no legal action: \[0, 0, 0\]\. End the episode.*row 0.*step 2 of its"),
+    ):
+        algorithm.train()
+
+
+def test_a_mask_that_nobody_reads_is_spoken_of(caplog):
+    source = GymnasiumSource(Doors, {})
+    source.reset(KEY)
+    source.close()
+    assert "wrap the environment in athlete.env.gymnasium.ActionMaskObservation" in caplog.text
+
+
+def test_what_the_wrapper_cannot_wrap():
+    with pytest.raises(ValueError, match="masks are for Discrete and MultiDiscrete actions, not Dict"):
+        ActionMaskObservation(Everything())
+    silent = Doors({})
+    silent._info = dict
+    with pytest.raises(ValueError, match=r"reset of .* gave no info\['action_mask'\]"):
+        ActionMaskObservation(silent).reset()
+    silent._info = lambda: {"action_mask": np.ones(2)}
+    with pytest.raises(ValueError, match=r"of 2 entries; Discrete\(3, start=1\) needs 3"):
+        ActionMaskObservation(silent).reset()
