@@ -14,7 +14,7 @@ from athlete.loops.learn import init_run, iterate_many
 from athlete.ops.gradient import adam_init
 from athlete.ops.random import wrap
 from athlete.ops.schedule import Schedule
-from athlete.spaces import Box, Discrete, Tuple
+from athlete.spaces import Box, Discrete, OneOf
 
 QUICK = {"xla_backend_optimization_level": 0}  # tiny programs: compiling is all they cost
 KEY = wrap(np.array([0, 1], np.uint32))
@@ -117,8 +117,8 @@ def test_values_know_what_an_ending_means(terminates, values):
 
 
 def test_actions_without_a_distribution_are_refused_when_the_spaces_become_known():
-    with pytest.raises(ValueError, match=r"no distribution over actions of Tuple\(.*there is one for Discrete"):
-        A2C().bind(Spec(SPEC.obs, Tuple((Discrete(2),))))
+    with pytest.raises(ValueError, match=r"no distribution over actions of OneOf\(.*there is one for Discrete"):
+        A2C().bind(Spec(SPEC.obs, OneOf((Discrete(2),))))
 
 
 def test_the_settings_of_a3c_are_taken_for_a2c():

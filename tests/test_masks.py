@@ -9,13 +9,16 @@ import pytest
 from modes import KEY, assert_modes_are_equal
 from toy_gymnasium import Doors, Everything
 
+from athlete.algorithms.a2c import A2C
 from athlete.algorithms.dqn import DQN
 from athlete.algorithms.iqn import IQN
+from athlete.algorithms.pg import PG
 from athlete.algorithms.ppo import PPO, PPOConfig
 from athlete.algorithms.pqn import PQN
 from athlete.algorithms.qrdqn import QRDQN
 from athlete.algorithms.sac import SAC
 from athlete.algorithms.simple_q import SimpleQ
+from athlete.algorithms.trpo import TRPO
 from athlete.combine.normalize import Normalize
 from athlete.core import Env, Spec, Transition, hyper
 from athlete.distributions import Categorical
@@ -132,6 +135,9 @@ def test_the_entropy_that_is_aimed_at_counts_legal_actions():
 SMALL = {"model": MLP((8,)), "memory": Replay(256, 16), "num_steps_sampled_before_learning_starts": 64}
 AGENTS = {
     "PPO": PPO(model=MLP((8,)), minibatch_size=32, num_epochs=2, kl_coeff=0.2, lr=1e-2),
+    "A2C": A2C(model=MLP((8,)), lr=1e-2),
+    "PG": PG(model=MLP((8,)), lr=1e-2),
+    "TRPO": TRPO(model=MLP((8,))),
     "PQN": PQN(model=MLP((8,)), minibatch_size=32, num_epochs=2, exploration=EpsilonGreedy(0.5)),
     "DQN": DQN(random_timesteps=96, dueling=False, exploration=EpsilonGreedy(0.5), lr=1e-2, **SMALL),
     "SimpleQ": SimpleQ(exploration=SoftQ(1.0), **SMALL),
@@ -145,6 +151,9 @@ AGENTS = {
         num_steps_sampled_before_learning_starts=64,
     ),
 }
+
+
+ON_POLICY = ("PPO", "A2C", "PG", "TRPO")
 
 
 @hyper
@@ -174,7 +183,7 @@ class FloatMask(Env):
         return state, step._replace(obs=self._floats(step.obs))
 
 
-@pytest.mark.parametrize("name", ["PPO", "DQN", "SAC"])
+@pytest.mark.parametrize("name", [*ON_POLICY, "DQN", "SAC"])
 def test_no_illegal_action_is_taken_in_all_of_a_training(name):
     """An episode's return is at most -1 exactly where it took one. A random policy takes one within a few steps."""
     env = FloatMask()
@@ -213,8 +222,10 @@ def tempting(params):
 def tempted(name, agent):
     """An agent's state with such networks, the target networks too."""
     state = agent.init(wrap(KEY))
-    if name == "PPO":
+    if name in ("PPO", "A2C", "PG"):
         return state._replace(params={"network": tempting(state.params["network"])})
+    if name == "TRPO":
+        return state._replace(policy={"network": {"policy": tempting(state.policy["network"]["policy"])}})
     if name == "PQN":
         return state._replace(params=tempting(state.params))
     if name == "SAC":
@@ -243,7 +254,7 @@ def test_the_best_of_all_actions_is_not_taken_where_it_is_illegal(name):
         assert set(np.unique(jax.jit(act, static_argnums=1)(wrap(KEY), explore))) <= {1, 2}
 
 
-@pytest.mark.parametrize("name", [name for name in AGENTS if name != "PPO"])
+@pytest.mark.parametrize("name", [name for name in AGENTS if name not in ON_POLICY])
 def test_the_value_of_what_follows_is_that_of_a_legal_action(name):
     """The forbidden first action is said to be worth 1000 and the legal ones 0: targets are the reward, which is 1."""
     agent = AGENTS[name].bind(SPEC)

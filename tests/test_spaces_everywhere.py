@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from modes import assert_modes_are_equal
 from toy_gymnasium import Everything
 
+from athlete.algorithms.a2c import A2C
 from athlete.algorithms.ppo import PPO, PPOConfig
 from athlete.distributions import continuous_size, distribution, flat_action, output_size, shape_action
 from athlete.env.gymnasium import to_space
@@ -137,8 +138,12 @@ def test_the_mirror_pays_for_what_is_near_by_hand():
     assert env.step(state, state.shown, wrap(np.array([0, 2], np.uint32)))[1][1:3] == (pytest.approx(1.0), True)
 
 
-def test_nested_observations_and_actions_are_learned_from_the_same_way_compiled_and_hosted():
-    agent = PPO(lr=1e-2, model=MLP((8,)), minibatch_size=32, num_epochs=2)
+@pytest.mark.parametrize(
+    "agent",
+    [PPO(lr=1e-2, model=MLP((8,)), minibatch_size=32, num_epochs=2), A2C(lr=1e-2, model=MLP((8,)))],
+    ids=["PPO", "A2C"],
+)
+def test_nested_observations_and_actions_are_learned_from_the_same_way_compiled_and_hosted(agent):
     assert_modes_are_equal(Mirror(length=5), agent, rows=2, length=16)
 
 

@@ -25,12 +25,19 @@ import jax.numpy as jnp
 
 from athlete.config import AlgorithmConfig
 from athlete.core import Agent, Array, Key, Memory, Model, Spec, Transition, Tree, hyper
-from athlete.distributions import distribution, flat_action, output_size, shape_action
+from athlete.distributions import flat_action, output_size, shape_action
 from athlete.memory.latest import Latest
-from athlete.models.actor_critic import apply_actor_critic, init_actor_critic, policy_of, values_of_steps
+from athlete.models.actor_critic import (
+    apply_actor_critic,
+    init_actor_critic,
+    legal_distribution,
+    policy_of,
+    values_of_steps,
+)
 from athlete.models.mlp import MLP
 from athlete.ops.features import features
 from athlete.ops.gradient import AdamState, adam, adam_init
+from athlete.ops.masks import action_mask
 from athlete.ops.returns import generalized_advantages
 from athlete.ops.schedule import Schedule, value_at
 from athlete.ops.sequences import cut_with_carry
@@ -47,9 +54,10 @@ class Batch(NamedTuple):
     obs: Array
     first: Array
     carry: Tree  # at the start of each sequence, [N, ...]
-    action: Array
+    action: Tree
     return_: Array  # G
     advantage: Array  # G - b
+    mask: Array | None = None  # which actions were legal
 
 
 METRICS = ("policy_loss", "vf_loss", "entropy", "total_loss")  # in the order of the loss
@@ -105,13 +113,14 @@ class PG(Agent):
             batch.reward, value, next_value, batch.terminated, batch.truncated, self.gamma, 1.0
         )
         obs, action = features(self.spec.obs, batch.obs), flat_action(self.spec.action, batch.action)
-        whole = Batch(obs, batch.first, batch.carry, action, value + advantage, advantage)
+        mask = action_mask(self.spec, batch.obs)
+        whole = Batch(obs, batch.first, batch.carry, action, value + advantage, advantage, mask)
         return cut_with_carry(whole, self.max_seq_len)
 
     def _loss(self, params: Tree, batch: Batch) -> tuple[Array, Array]:
         """-log pi(a | s) (G - b), and with a critic the squared error of b; means over the batch; `METRICS`."""
         _, outputs, value = apply_actor_critic(self.model, params, batch.carry, batch.obs, batch.first)
-        policy = distribution(self.spec.action, outputs)
+        policy = legal_distribution(self.spec, outputs, batch.mask)
         policy_loss = jnp.mean(-policy.log_prob(batch.action) * batch.advantage)
         vf_loss = jnp.mean(jnp.square(value - batch.return_)) if self.use_critic else jnp.zeros(())
         total = policy_loss + self.vf_loss_coeff * vf_loss

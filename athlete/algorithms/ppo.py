@@ -24,19 +24,25 @@ import jax.numpy as jnp
 
 from athlete.config import AlgorithmConfig
 from athlete.core import Agent, Array, Key, Memory, Model, Spec, Transition, Tree, hyper
-from athlete.distributions import Distribution, continuous_size, distribution, flat_action, output_size, shape_action
+from athlete.distributions import flat_action, output_size, shape_action
 from athlete.memory.latest import Latest
+from athlete.models.actor_critic import (
+    apply_actor_critic,
+    init_actor_critic,
+    legal_distribution,
+    values_of_steps,
+)
 from athlete.models.mlp import MLP
 from athlete.models.separate import Separate
 from athlete.ops.features import features
 from athlete.ops.gradient import AdamState, adam, adam_init
-from athlete.ops.masks import action_mask, masked
+from athlete.ops.masks import action_mask
 from athlete.ops.returns import generalized_advantages
 from athlete.ops.schedule import Schedule, value_at
-from athlete.ops.sequences import cut, minibatch_orders, take
+from athlete.ops.sequences import cut_with_carry, minibatch_orders, take
 from athlete.ops.statistics import explained_variance
 from athlete.ops.surrogate import discovered_surrogate
-from athlete.ops.tree import fold, pack, where
+from athlete.ops.tree import pack, where
 
 
 class PPOState(NamedTuple):
@@ -93,11 +99,7 @@ class PPO(Agent):
         return dataclasses.replace(self, spec=spec)
 
     def init(self, key: Key) -> PPOState:
-        free = continuous_size(self.spec.action) if self.free_log_std else 0
-        heads = {"policy": (output_size(self.spec.action) - free, 0.01), "value": (1, 1.0)}
-        params = {"network": self.model.init(key, self.spec.obs, heads)}
-        if free:
-            params["log_std"] = jnp.zeros(free)
+        params = init_actor_critic(self.model, key, self.spec, self.free_log_std)
         return PPOState(
             params, adam_init(params), jnp.asarray(0.0 if self.kl_coeff is None else self.kl_coeff, jnp.float32)
         )
@@ -111,8 +113,9 @@ class PPO(Agent):
     def act(self, view: Tree, carry: Tree, obs: Tree, first: Array, key: Key, explore: bool = True) -> tuple:
         mask = action_mask(self.spec, obs)
         obs = jax.tree.map(lambda leaf: leaf[None], obs)
-        carries, outputs, _ = self._forward(view, carry, features(self.spec.obs, obs), first[None])
-        policy = self._policy(outputs[0], mask)
+        obs = features(self.spec.obs, obs)
+        carries, outputs, _ = apply_actor_critic(self.model, view, carry, obs, first[None])
+        policy = legal_distribution(self.spec, outputs[0], mask)
         action = policy.sample(key) if explore else policy.mode()
         extras = {"log_prob": policy.log_prob(action)}
         if self.kl_coeff is not None:
@@ -149,28 +152,9 @@ class PPO(Agent):
         metrics |= {"cur_lr": lr, "cur_kl_coeff": kl_coeff}
         return PPOState(params, optimizer, kl_coeff), metrics
 
-    def _forward(self, params: Tree, carry: Tree, obs: Array, first: Array) -> tuple[Tree, Array, Array]:
-        """Carries after each step, the policy's outputs `[T, B, outputs]` and values `[T, B]`."""
-        carries, heads = self.model.apply(params["network"], carry, obs, first)
-        outputs = heads["policy"]
-        if "log_std" in params:
-            log_std = params["log_std"]
-            outputs = jnp.concatenate([outputs, jnp.broadcast_to(log_std, (*outputs.shape[:-1], *log_std.shape))], -1)
-        return carries, outputs, heads["value"][..., 0]
-
-    def _policy(self, outputs: Array, mask: Array | None) -> Distribution:
-        return distribution(self.spec.action, masked(outputs, mask))
-
     def _prepare(self, params: Tree, batch: Transition) -> Batch:
         """Advantages and targets under the acting parameters, and the batch cut into sequences."""
-        obs = features(self.spec.obs, batch.obs)
-        next_obs = features(self.spec.obs, batch.next_obs)
-        carry = jax.tree.map(lambda leaf: leaf[0], batch.carry)
-        carries, _, value = self._forward(params, carry, obs, batch.first)
-        # next_obs continues from the state after each step, as a row of its own: right across every ending.
-        never = jnp.zeros((1, value.size), bool)
-        _, _, next_value = self._forward(params, fold(carries), fold(next_obs)[None], never)
-        next_value = next_value.reshape(value.shape)
+        value, next_value = values_of_steps(self.model, self.spec, params, batch)
         advantage = generalized_advantages(
             batch.reward, value, next_value, batch.terminated, batch.truncated, self.gamma, self.lambda_
         )
@@ -178,15 +162,14 @@ class PPO(Agent):
         advantage = (advantage - jnp.mean(advantage)) / (jnp.std(advantage) + 1e-8)
         old_outputs = batch.extras.get("outputs", ())
         action, log_prob = flat_action(self.spec.action, batch.action), batch.extras["log_prob"]
-        mask = action_mask(self.spec, batch.obs)
+        obs, mask = features(self.spec.obs, batch.obs), action_mask(self.spec, batch.obs)
         whole = Batch(obs, batch.first, batch.carry, action, log_prob, old_outputs, advantage, value, target, mask)
-        sequences = cut(whole, self.max_seq_len)
-        return sequences._replace(carry=jax.tree.map(lambda leaf: leaf[0], sequences.carry))
+        return cut_with_carry(whole, self.max_seq_len)
 
     def _loss(self, params: Tree, batch: Batch, kl_coeff: Array, progress: Array) -> tuple[Array, Array]:
         """Equation 9, with equation 7 or, where `kl_coeff` is set, both penalties; mean over the minibatch."""
-        _, outputs, value = self._forward(params, batch.carry, batch.obs, batch.first)
-        policy = self._policy(outputs, batch.mask)
+        _, outputs, value = apply_actor_critic(self.model, params, batch.carry, batch.obs, batch.first)
+        policy = legal_distribution(self.spec, outputs, batch.mask)
         log_ratio = policy.log_prob(batch.action) - batch.log_prob
         ratio = jnp.exp(log_ratio)
         if self.surrogate == "discovered":
@@ -202,7 +185,7 @@ class PPO(Agent):
         if self.kl_coeff is None:
             kl = ratio - 1.0 - log_ratio  # Schulman's low-variance estimate (k3) from samples
         else:
-            kl = self._policy(batch.old_outputs, batch.mask).kl(policy)
+            kl = legal_distribution(self.spec, batch.old_outputs, batch.mask).kl(policy)
         means = jnp.mean(jnp.stack([-surrogate, error, policy.entropy(), kl]), axis=(1, 2))
         penalty = 0.0 if self.kl_coeff is None else kl_coeff
         weights = jnp.stack([1.0, self.vf_loss_coeff, -value_at(self.entropy_coeff, progress), penalty])

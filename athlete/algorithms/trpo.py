@@ -27,13 +27,20 @@ import jax.numpy as jnp
 
 from athlete.config import AlgorithmConfig
 from athlete.core import Agent, Array, Key, Memory, Model, Spec, Transition, Tree, hyper
-from athlete.distributions import Distribution, distribution, flat_action, output_size, shape_action
+from athlete.distributions import Distribution, flat_action, output_size, shape_action
 from athlete.memory.latest import Latest
-from athlete.models.actor_critic import apply_actor_critic, init_actor_critic, policy_of, values_of_steps
+from athlete.models.actor_critic import (
+    apply_actor_critic,
+    init_actor_critic,
+    legal_distribution,
+    policy_of,
+    values_of_steps,
+)
 from athlete.models.mlp import MLP
 from athlete.models.separate import Separate
 from athlete.ops.features import features
 from athlete.ops.gradient import AdamState, adam, adam_init
+from athlete.ops.masks import action_mask
 from athlete.ops.returns import generalized_advantages
 from athlete.ops.schedule import Schedule, value_at
 from athlete.ops.sequences import cut_with_carry, minibatch_orders, take
@@ -54,10 +61,11 @@ class Batch(NamedTuple):
     obs: Array
     first: Array
     carry: Tree  # at the start of each sequence, [N, ...]
-    action: Array
+    action: Tree
     advantage: Array
     value: Array
     target: Array
+    mask: Array | None = None  # which actions were legal
 
 
 @hyper
@@ -123,7 +131,8 @@ class TRPO(Agent):
         target = value + advantage
         advantage = (advantage - jnp.mean(advantage)) / (jnp.std(advantage) + 1e-8)
         obs, action = features(self.spec.obs, batch.obs), flat_action(self.spec.action, batch.action)
-        whole = Batch(obs, batch.first, batch.carry, action, advantage, value, target)
+        mask = action_mask(self.spec, batch.obs)
+        whole = Batch(obs, batch.first, batch.carry, action, advantage, value, target, mask)
         return cut_with_carry(whole, self.max_seq_len)
 
     def _improve(self, params: Tree, batch: Batch) -> tuple[Tree, dict]:
@@ -179,7 +188,7 @@ class TRPO(Agent):
     def _policy(self, params: Tree, batch: Batch) -> Distribution:
         model = Separate(self.model, names=("policy",))
         _, outputs, _ = apply_actor_critic(model, params, batch.carry, batch.obs, batch.first)
-        return distribution(self.spec.action, outputs)
+        return legal_distribution(self.spec, outputs, batch.mask)
 
     def _value_loss(self, value: Tree, batch: Batch) -> Array:
         _, heads = self.model.apply(value, batch.carry["value"], batch.obs, batch.first)

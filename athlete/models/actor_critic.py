@@ -1,6 +1,6 @@
 """A policy and the values of its states, two heads of one network: what on-policy algorithms act and learn with.
 
-The parameters are `{"network": the model's}` and, where a Box has them apart from the network, `"log_std"`.
+The parameters are `{"network": the model's}` and `"log_std"`, where continuous actions have it apart from the network.
 """
 
 from __future__ import annotations
@@ -9,25 +9,24 @@ import jax
 import jax.numpy as jnp
 
 from athlete.core import Array, Key, Model, Spec, Transition, Tree
-from athlete.distributions import Distribution, distribution, output_size
+from athlete.distributions import Distribution, continuous_size, distribution, output_size
 from athlete.ops.features import features
+from athlete.ops.masks import action_mask, masked
 from athlete.ops.tree import fold
-from athlete.spaces import Box
 
 
 def init_actor_critic(model: Model, key: Key, spec: Spec, free_log_std: bool = True, critic: bool = True) -> Tree:
     """Parameters of a policy near the uniform one and, with `critic`, of its values.
 
-    With `free_log_std` a Box has one log standard deviation an action, whatever the observation; it starts at 0.
+    With `free_log_std` each continuous action has one log standard deviation, whatever the observation; it starts at 0.
     """
-    outputs = output_size(spec.action)
-    free = free_log_std and isinstance(spec.action, Box)
-    heads = {"policy": (outputs // 2 if free else outputs, 0.01)}
+    free = continuous_size(spec.action) if free_log_std else 0
+    heads = {"policy": (output_size(spec.action) - free, 0.01)}
     if critic:
         heads["value"] = (1, 1.0)
     params = {"network": model.init(key, spec.obs, heads)}
     if free:
-        params["log_std"] = jnp.zeros(outputs // 2)
+        params["log_std"] = jnp.zeros(free)
     return params
 
 
@@ -39,17 +38,24 @@ def apply_actor_critic(model: Model, params: Tree, carry: Tree, obs: Array, firs
     carries, heads = model.apply(params["network"], carry, obs, first)
     outputs = heads["policy"]
     if "log_std" in params:
-        outputs = jnp.concatenate([outputs, jnp.broadcast_to(params["log_std"], outputs.shape)], axis=-1)
+        log_std = params["log_std"]
+        outputs = jnp.concatenate([outputs, jnp.broadcast_to(log_std, (*outputs.shape[:-1], *log_std.shape))], -1)
     return carries, outputs, heads["value"][..., 0] if "value" in heads else jnp.zeros(first.shape)
 
 
 def policy_of(
     model: Model, spec: Spec, params: Tree, carry: Tree, obs: Tree, first: Array
 ) -> tuple[Distribution, Tree]:
-    """The distribution over the actions of rows `[B, ...]`, and the carry after the step."""
+    """The distribution over the legal actions of rows `[B, ...]`, and the carry after the step."""
+    mask = action_mask(spec, obs)
     obs = features(spec.obs, jax.tree.map(lambda leaf: leaf[None], obs))
     carries, outputs, _ = apply_actor_critic(model, params, carry, obs, first[None])
-    return distribution(spec.action, outputs[0]), jax.tree.map(lambda leaf: leaf[0], carries)
+    return legal_distribution(spec, outputs[0], mask), jax.tree.map(lambda leaf: leaf[0], carries)
+
+
+def legal_distribution(spec: Spec, outputs: Array, mask: Array | None) -> Distribution:
+    """The distribution that the policy's outputs `[..., outputs]` describe, over the actions that `mask` allows."""
+    return distribution(spec.action, masked(outputs, mask))
 
 
 def values_of_steps(model: Model, spec: Spec, params: Tree, batch: Transition) -> tuple[Array, Array]:
