@@ -48,8 +48,8 @@ def test_ids_choose_fields_and_the_limit():
     assert make_partial("StatelessCartPole-v1", {"max_episode_steps": -1, "gravity": 5.0}) == StatelessCartPole(5.0)
     assert make_partial("RepeatAfterMe-v0", {"repeat_delay": 2}) == RepeatAfterMe(2)
     assert make_partial("MemoryChain-v0", {"memory_length": 5, "max_episode_steps": 3}) == TimeLimit(MemoryChain(5), 3)
-    with pytest.raises(ValueError, match="it has no 'delay'; did you mean 'repeat_delay'"):
-        make_partial("RepeatAfterMe-v0", {"delay": 2})
+    with pytest.raises(ValueError, match="it has no 'repeat_delays'; did you mean 'repeat_delay'"):
+        make_partial("RepeatAfterMe-v0", {"repeat_delays": 2})
 
 
 def test_cartpole_without_velocities_is_cartpole_seen_in_part():

@@ -91,8 +91,8 @@ def resolve(env: Any) -> Any:
     if env in _factories:
         return _factories[env]
     if env in BUILT_IN:
-        module, maker = BUILT_IN[env]
-        return functools.partial(getattr(importlib.import_module(module), maker), env)
+        place, maker = BUILT_IN[env]
+        return functools.partial(getattr(importlib.import_module(place), maker), env)
     if not is_dotted_path(env):
         return env
     module_name, _, attribute = env.rpartition(".")
