@@ -137,7 +137,9 @@ MODELS = {
     "LSTM": LSTM(6, (5,)),
     "GTrXL": GTrXL(1, 6, 2, 4, memory=3, position_wise_mlp_dim=5),
     "GTrXL of two units behind a layer": GTrXL(2, 5, 1, 4, memory=2, position_wise_mlp_dim=3, hiddens=(5,)),
-    "GTrXL that remembers more than a sequence": GTrXL(2, 6, 2, 4, memory=STEPS + 3, position_wise_mlp_dim=5, init_gru_gate_bias=0.0),
+    "GTrXL that remembers more than a sequence": GTrXL(
+        2, 6, 2, 4, memory=STEPS + 3, position_wise_mlp_dim=5, init_gru_gate_bias=0.0
+    ),
 }
 
 

@@ -13,7 +13,7 @@ from athlete.models.dense import ACTIVATIONS
 from athlete.models.mlp import MLP
 from athlete.models.recurrent import GRU, LSTM
 from athlete.models.separate import Separate
-from athlete.spaces import Box, Space
+from athlete.spaces import Box, Space, Tuple
 
 MODEL_DEFAULTS: dict[str, Any] = {
     "fcnet_hiddens": [64, 64],  # units of each layer
@@ -27,6 +27,8 @@ MODEL_DEFAULTS: dict[str, Any] = {
     "gru_cell_size": 64,
     "use_lstm": False,  # a long short-term memory behind the layers
     "lstm_cell_size": 256,
+    "lstm_use_prev_action": False,  # any network: see the last action, one-hot or in [-1, 1], after the observation
+    "lstm_use_prev_reward": False,  # any network: see the last reward
     "use_attention": False,  # GTrXL, a gated transformer, behind the layers
     "attention_num_transformer_units": 1,
     "attention_dim": 64,  # of what passes from unit to unit
@@ -157,6 +159,9 @@ def with_convolutions(model: Model, settings: Mapping[str, Any], obs_space: Spac
     Raises ValueError for `conv_filters` that do not fit the observations.
     """
     chosen = {**MODEL_DEFAULTS, **settings}
+    shows_previous = chosen["lstm_use_prev_action"] or chosen["lstm_use_prev_reward"]
+    if shows_previous and isinstance(obs_space, Tuple):
+        obs_space = obs_space.spaces[0]  # what follows the image passes the convolutions by
     image = isinstance(obs_space, Box) and len(obs_space.shape) == 3
     filters = chosen["conv_filters"]
     if filters is None:
