@@ -3,8 +3,9 @@
     python examples/memory.py
     python examples/memory.py --memory gtrxl
 
-Trains PPO with an LSTM that also sees its last action, with a GRU or with the transformer GTrXL, evaluates, and then plays
-an episode by hand, step by step, with the state that the policy needs. `docs/configuration.md` explains the settings.
+Trains PPO with an LSTM that also sees its last action, with a GRU or with the transformer GTrXL, evaluates, and then
+plays an episode by hand, step by step, with the state that the policy needs. `docs/configuration.md` explains the
+settings.
 """
 
 from __future__ import annotations
