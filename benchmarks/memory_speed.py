@@ -1,9 +1,10 @@
-"""What memory costs: a step of PPO with a recurrent network beside one with a feed-forward network of equal width.
+"""What memory costs: a step of PPO with a network that remembers beside one with a feed-forward network.
 
     python benchmarks/memory_speed.py
 
-All train on CartPole without velocities with equal settings, in turn, compiled. Seconds are those of the processor, which
-do not count what other programs take: medians over `ROUNDS` of an iteration each, after one that compiles.
+All train on CartPole without velocities with equal settings, in turn, compiled. Seconds are those of the processor,
+which do not count what other programs take: medians over `ROUNDS` of an iteration each, after one that compiles. At equal
+width a GRU has six products where a feed-forward layer has one; the wider feed-forward network has the GRU's arithmetic.
 """
 
 from __future__ import annotations
@@ -24,12 +25,12 @@ ITERATION = 16_384  # timesteps
 SETTINGS = {"num_envs_per_worker": 8, "train_batch_size": 2048, "minibatch_size": 256, "num_epochs": 10}
 MODELS = {
     "feed-forward": {"fcnet_hiddens": [64, 64]},
+    "feed-forward, as many weights as the GRU": {"fcnet_hiddens": [156, 156]},
     "GRU": {"fcnet_hiddens": [64], "use_gru": True, "gru_cell_size": 64},
     "LSTM": {"fcnet_hiddens": [64], "use_lstm": True, "lstm_cell_size": 64},
     "GTrXL": {
         "fcnet_hiddens": [64],
         "use_attention": True,
-        "attention_dim": 64,
         "attention_memory_inference": 16,
     },
 }

@@ -31,9 +31,18 @@ def _init(
     return {"layers": layers, "input": inward, "state": onward, "heads": named}
 
 
+def _one_in(gate: int, shape: tuple[int, int]) -> Array:
+    """Biases of the gates `[gates, size]`, flat: 1 for that of number `gate`, 0 for the others."""
+    return jnp.zeros(shape).at[gate].set(1.0).reshape(-1)
+
+
 @hyper
 class GRU(Model):
-    """One dense layer, one gated recurrent unit (Cho et al. 2014, arXiv:1406.1078), then one linear layer a head."""
+    """One dense layer, one gated recurrent unit (Cho et al. 2014, arXiv:1406.1078), then one linear layer a head.
+
+    The update gate's bias starts at 1, as the forget gate's of an LSTM: from 0 on, what was seen ten steps ago leaves
+    too little in the state to be learned from (1 of 5 seeds of MemoryChain failed).
+    """
 
     cell_size: int = 64
     hiddens: tuple[int, ...] = (64,)
@@ -42,6 +51,7 @@ class GRU(Model):
 
     def init(self, key: Key, obs_space: Space, heads: dict[str, tuple[int, float]]) -> Tree:
         params = _init(key, obs_space, heads, self.hiddens, (self.cell_size, 3))
+        params["state"] = {**params["state"], "bias": _one_in(1, (3, self.cell_size))}
         return {**params, "layers": with_layer_norm(params["layers"])} if self.layer_norm else params
 
     def start(self, rows: int) -> Array:
@@ -85,8 +95,7 @@ class LSTM(Model):
 
     def init(self, key: Key, obs_space: Space, heads: dict[str, tuple[int, float]]) -> Tree:
         params = _init(key, obs_space, heads, self.hiddens, (self.cell_size, 4))
-        remembering = jnp.zeros((4, self.cell_size)).at[1].set(1.0).reshape(-1)
-        params["state"] = {**params["state"], "bias": remembering}
+        params["state"] = {**params["state"], "bias": _one_in(1, (4, self.cell_size))}
         return {**params, "layers": with_layer_norm(params["layers"])} if self.layer_norm else params
 
     def start(self, rows: int) -> LSTMState:
