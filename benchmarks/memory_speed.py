@@ -3,8 +3,8 @@
     python benchmarks/memory_speed.py
 
 All train on CartPole without velocities with equal settings, in turn, compiled. Seconds are those of the processor,
-which do not count what other programs take: medians over `ROUNDS` of an iteration each, after one that compiles. At equal
-width a GRU has six products where a feed-forward layer has one; the wider feed-forward network has the GRU's arithmetic.
+which do not count what other programs take: medians over `ROUNDS` of an iteration each, after one that compiles.
+At equal width a GRU has six products where a feed-forward layer has one; the wider feed-forward network has as many.
 """
 
 from __future__ import annotations
