@@ -16,6 +16,7 @@ import numpy as np
 
 from athlete.config import AlgorithmConfig
 from athlete.core import Agent, Run, Source, Spec, Tree
+from athlete.env.previous import Previous
 from athlete.env.world import World, env_name, find_world
 from athlete.log import logger, set_level
 from athlete.loops.collect import spec_of
@@ -44,7 +45,7 @@ class Algorithm:
         self.config = config
         self.seed: int = config.seed if config.seed is not None else int.from_bytes(os.urandom(4), "little")
         self._check_devices()
-        self._world = find_world(config.env, config.env_config, config.backend)
+        self._world = find_world(config.env, config.env_config, config.backend).showing(self._previous())
         self._evaluation_world = self._find_evaluation_world()
         self._check_environment()
         self._training = self._start_training()
@@ -217,7 +218,13 @@ class Algorithm:
         if not ({"env", "env_config"} & set(changes)):
             return self._world
         env_config = {**self.config.env_config, **changes.get("env_config", {})}
-        return find_world(changes.get("env", self.config.env), env_config, self.config.backend)
+        world = find_world(changes.get("env", self.config.env), env_config, self.config.backend)
+        return world.showing(self._previous())
+
+    def _previous(self) -> Previous:
+        """What the network sees besides the observation."""
+        model = {**MODEL_DEFAULTS, **self.config.model}
+        return Previous(model["lstm_use_prev_action"], model["lstm_use_prev_reward"])
 
     def _check_evaluation_spaces(self, spec: Spec) -> None:
         """Raise ValueError where the policy does not fit the environment of `evaluation_config`."""
@@ -248,6 +255,8 @@ class Algorithm:
         observation: Any,
         state: Any = None,
         *,
+        prev_action: Any = None,
+        prev_reward: float | None = None,
         explore: bool | None = None,
         full_fetch: bool = False,
         policy_id: str = "default_policy",
@@ -255,31 +264,72 @@ class Algorithm:
         """What `env.step` takes, for one observation as `env.reset` and `env.step` give it.
 
         Greedy unless `explore=True`. For a network with memory give `state` (at first
-        `algo.get_policy().get_initial_state()`) and get `(action, state, {})`; so too with `full_fetch=True`.
+        `algo.get_policy().get_initial_state()`) and get `(action, state, {})`; so too with `full_fetch=True`. For one
+        with `lstm_use_prev_action` or `lstm_use_prev_reward` give also the action that this method gave before and the
+        reward that came of it, but for the first step of an episode; other networks do not look at them.
         Raises ValueError, with the space, for an observation that does not fit, and where a network with memory would
-        lose it.
+        lose it or does not get what it sees.
         """
         policy = self.get_policy(policy_id)
         if state is None and not full_fetch:
             _refuse_without_memory(policy, "compute_single_action")
+        observation = self._shown(policy, observation, state, prev_action, prev_reward)
         action, new_state = policy.act_one(observation, state, explore=bool(explore))
         return (action, new_state, {}) if state is not None or full_fetch else action
 
     def compute_actions(
-        self, observations: Any, state: Any = None, *, explore: bool | None = None, policy_id: str = "default_policy"
+        self,
+        observations: Any,
+        state: Any = None,
+        *,
+        prev_action: Any = None,
+        prev_reward: Any = None,
+        explore: bool | None = None,
+        policy_id: str = "default_policy",
     ) -> Any:
-        """Actions for many observations: a dictionary by name, as RLlib's, or a list."""
+        """Actions for many observations: a dictionary by name, as RLlib's, or a list; so are states and all else."""
         policy = self.get_policy(policy_id)
         if state is None:
             _refuse_without_memory(policy, "compute_actions")
         names = list(observations) if isinstance(observations, Mapping) else list(range(len(observations)))
-        states = state if state is not None else dict.fromkeys(names)
-        acted = {name: policy.act_one(observations[name], states[name], explore=bool(explore)) for name in names}
+        none = dict.fromkeys(names)
+        states, actions_before, rewards_before = (
+            none if given is None else given for given in (state, prev_action, prev_reward)
+        )
+        acted = {}
+        for name in names:
+            observation = self._shown(
+                policy, observations[name], states[name], actions_before[name], rewards_before[name]
+            )
+            acted[name] = policy.act_one(observation, states[name], explore=bool(explore))
         actions = {name: action for name, (action, _) in acted.items()}
         new_states = {name: new for name, (_, new) in acted.items()}
         if not isinstance(observations, Mapping):
             actions, new_states = list(actions.values()), list(new_states.values())  # type: ignore[assignment]
         return (actions, new_states, {}) if state is not None else actions
+
+    def _shown(self, policy: Policy, observation: Any, state: Any, action: Any, reward: float | None) -> Any:
+        """The observation as the network sees it, with the last action and reward where it looks at them."""
+        previous, space = self._world.previous, self.agent.spec.action
+        if not any(previous):
+            return observation
+        missing = [
+            name
+            for name, seen, given in (
+                ("prev_action", previous.action, action),
+                ("prev_reward", previous.reward, reward),
+            )
+            if seen and given is None
+        ]
+        if not missing:
+            taken = jax.tree.map(np.asarray, action) if previous.action else None
+            return previous.show(space, observation, taken, np.asarray(reward, np.float32))
+        if not policy.is_start(state):
+            raise ValueError(
+                f"this network sees what was done and what came of it: give {' and '.join(missing)} too, but for the "
+                "first step of an episode"
+            )
+        return previous.show_start(space, observation)
 
     def get_weights(self) -> dict[str, Tree]:
         """`{"default_policy": the learner's state}` as NumPy arrays: parameters, optimiser and normalisers."""

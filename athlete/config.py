@@ -397,10 +397,10 @@ class AlgorithmConfig:
 
     def sequence_length(self) -> int:
         """Over how many steps gradients flow: 1 for a network without memory."""
-        from athlete.models.catalog import MODEL_DEFAULTS, is_recurrent, make_model
+        from athlete.models.catalog import MEMORIES, MODEL_DEFAULTS, is_recurrent, make_model
 
-        if self.model.get("custom_model") is None and not self.model.get("use_gru"):
-            return 1
+        if self.model.get("custom_model") is None and not any(self.model.get(name) for name in MEMORIES):
+            return 1  # known without a model, which takes time to ask
         model = {**MODEL_DEFAULTS, **self.model}
         return model["max_seq_len"] if is_recurrent(make_model(self.model)) else 1
 

@@ -54,6 +54,13 @@ class Policy:
         state = self._initial_state
         return bool(jax.tree.leaves(state.model if isinstance(state, ActingCarry) else state))
 
+    def is_start(self, state: Tree) -> bool:
+        """Whether `state` is that of an episode's start, or none, which means the same."""
+        if _is_none(state):
+            return True
+        pairs = zip(jax.tree.leaves(state), jax.tree.leaves(self._initial_state), strict=True)
+        return all(np.array_equal(a, b) for a, b in pairs)
+
     def act_one(
         self, observation: Any, state: Tree = None, *, explore: bool = False, first: bool | None = None
     ) -> tuple:
@@ -63,13 +70,16 @@ class Policy:
         obs = _row(spec.obs, observation, "observation")
         if has_mask(spec.obs) and without_action(spec, obs).any():
             raise ValueError(f"observation[{ACTION_MASK!r}]: {observation[ACTION_MASK]} leaves no legal action")
-        is_start = state is None or (isinstance(state, list | tuple) and not state)  # RLlib's users give [] for none
-        begins = is_start if first is None else first
-        state = self._initial_state if is_start else state
+        begins = _is_none(state) if first is None else first
+        state = self._initial_state if _is_none(state) else state
         key = self._generator.integers(0, 2**32, 2, np.uint32)
         action, state, _ = act(self.agent, self.view, state, obs, np.array([begins]), key, explore=explore)
         action = jax.tree.map(lambda leaf: leaf[0], jax.device_get(action))
         return _as_gymnasium(spec.action, to_environment(spec.action, action)), state
+
+
+def _is_none(state: Tree) -> bool:
+    return state is None or (isinstance(state, list | tuple) and not state)  # RLlib's users give [] for none
 
 
 def _row(space: Space, observation: Any, where: str) -> Any:

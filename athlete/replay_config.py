@@ -287,9 +287,10 @@ class ActorCriticConfig(ReplayConfig):
             from athlete.models.catalog import check_model
 
             check_model(value)
-            if convolutional := {"conv_filters", "conv_activation"} & set(value):
+            shared = {"conv_filters", "conv_activation", "lstm_use_prev_action", "lstm_use_prev_reward"} & set(value)
+            if shared:
                 raise ValueError(
-                    f"{where}: actor and critics have the same convolutions; set {min(convolutional)} in model"
+                    f"{where}: actor and critics see the same, by the same convolutions; set {min(shared)} in model"
                 )
 
 

@@ -387,6 +387,21 @@ def test_the_example_of_learning_from_replay_runs_whole(
     assert (tmp_path / "episode_000.mp4").exists()
 
 
+@pytest.mark.parametrize("memory", ["lstm", "gtrxl"])
+def test_the_example_of_memory_runs_whole(
+    memory: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    example = load(ROOT / "examples" / "memory.py")
+    make_config = example.make_config
+    small = {"train_batch_size": 128, "num_epochs": 1, "evaluation_duration": 2}
+    monkeypatch.setattr(example, "make_config", lambda memory: make_config(memory).update_from_dict(small))
+    monkeypatch.setattr("sys.argv", ["memory.py", "--memory", memory, "--timesteps", "1280"])
+    example.main()
+    printed = capsys.readouterr().out
+    assert re.findall(r"^ *(\d+) steps", printed, re.M) == [str(128 * i) for i in range(1, 11)]
+    assert float(re.findall(r"^by hand: (.*)$", printed, re.M)[0]) >= 8
+
+
 @pytest.mark.parametrize("notebook", sorted((ROOT / "examples" / "notebooks").glob("*.ipynb")), ids=name_of)
 def test_notebooks_are_kept_without_outputs_and_their_contents_lead_somewhere(notebook: Path) -> None:
     cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]

@@ -21,7 +21,7 @@ from athlete.env.minatar.breakout import Breakout, BreakoutState
 from athlete.env.minatar.freeway import Freeway, FreewayState
 from athlete.env.minatar.game import MinAtarState, cell
 from athlete.env.minatar.space_invaders import SpaceInvaders, SpaceInvadersState
-from athlete.env.registry import BUILT_IN
+from athlete.env.registry import MINATAR
 from athlete.env.time_limit import TimeLimit
 from athlete.env.twins import find_twin
 from athlete.ops.random import wrap
@@ -320,12 +320,12 @@ def test_sticky_actions_repeat_what_was_played():
 # Every game as an environment
 
 
-@pytest.mark.parametrize("env_id", BUILT_IN)
+@pytest.mark.parametrize("env_id", MINATAR)
 def test_games_keep_the_contract(env_id):
     athlete.check_env(env_id)
 
 
-@pytest.mark.parametrize("env_id", [env_id for env_id in BUILT_IN if env_id.endswith("v1")])
+@pytest.mark.parametrize("env_id", [env_id for env_id in MINATAR if env_id.endswith("v1")])
 def test_games_run_compiled_and_mapped(env_id):
     env = make_minatar(env_id)
 
@@ -356,7 +356,7 @@ def test_ids_choose_actions_and_the_limit():
     assert make_minatar("MinAtar/Breakout-v1", {"max_episode_steps": None}).max_episode_steps == 1000
 
 
-@pytest.mark.parametrize("env_id", BUILT_IN)
+@pytest.mark.parametrize("env_id", MINATAR)
 def test_ids_are_found_everywhere(env_id):
     env, sentence = find_twin(env_id)
     assert env == make_minatar(env_id)
@@ -368,7 +368,7 @@ def test_the_command_lists_and_checks_the_games():
 
     listed = CliRunner().invoke(app, ["list", "environments"]).stdout.splitlines()
     environments = dict(line.split(maxsplit=1) for line in listed)
-    assert {env_id: environments[env_id] for env_id in BUILT_IN} == dict.fromkeys(BUILT_IN, "compiled")
+    assert {env_id: environments[env_id] for env_id in MINATAR} == dict.fromkeys(MINATAR, "compiled")
     assert CliRunner().invoke(app, ["check", "MinAtar/Breakout-v1"]).stdout == "MinAtar/Breakout-v1: ok\n"
 
 

@@ -14,8 +14,10 @@ from athlete.env.time_limit import TimeLimit
 from athlete.loops.collect import spec_of
 from athlete.loops.host import HostedEnv
 from athlete.loops.train import CompiledTraining, HostedTraining
+from athlete.models.attention import GTrXL
 from athlete.models.mlp import MLP
-from athlete.models.recurrent import GRU
+from athlete.models.recurrent import GRU, LSTM
+from athlete.models.separate import Separate
 from athlete.ops.schedule import Schedule
 
 ROWS, LENGTH, HORIZON = 4, 16, 500.0
@@ -28,6 +30,8 @@ FALLING = Schedule((0.0, 1.0), (1e-2, 0.0))
 CASES = {
     "feed-forward, Discrete": (CARTPOLE, Normalize(PPO(lr=FALLING, model=MLP((8,)), kl_coeff=0.2, **SMALL))),
     "recurrent, Box": (PENDULUM, PPO(lr=1e-2, model=GRU(8, ()), max_seq_len=8, kl_stop=0.02, **SMALL)),
+    "LSTM": (PENDULUM, PPO(lr=1e-2, model=LSTM(8, ()), max_seq_len=8, **SMALL)),
+    "attention": (CARTPOLE, PPO(lr=1e-2, model=Separate(GTrXL(2, 8, 2, 4, 6, 8)), max_seq_len=8, **SMALL)),
 }
 
 

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 from athlete.core import Model, hyper
+from athlete.models.attention import GTrXL, gate, sinusoids, skew
 from athlete.models.catalog import MODEL_DEFAULTS, check_model, is_recurrent, make_model
 from athlete.models.dense import Layer, activation, dense, init_layers, layer_norm
 from athlete.models.mlp import MLP
-from athlete.models.recurrent import GRU
+from athlete.models.recurrent import GRU, LSTM, LSTMState
 from athlete.models.separate import Separate
 from athlete.ops.random import wrap
 from athlete.spaces import Box, Discrete
@@ -104,7 +105,15 @@ def test_layer_norm_is_its_formula_and_blind_to_shift_and_scale_of_its_input():
     assert np.isfinite(layer_norm(params, np.zeros(4, np.float32))).all(), "also where all inputs are alike"
 
 
-@pytest.mark.parametrize("model", [MLP((4, 5), "relu", True), GRU(3, (4, 5), "relu", True)], ids=["MLP", "GRU"])
+BEHIND_LAYERS = {
+    "MLP": MLP((4, 5), "relu", True),
+    "GRU": GRU(3, (4, 5), "relu", True),
+    "LSTM": LSTM(3, (4, 5), "relu", True),
+    "GTrXL": GTrXL(1, 4, 1, 3, 2, 3, hiddens=(4, 5), activation="relu", layer_norm=True),
+}
+
+
+@pytest.mark.parametrize("model", BEHIND_LAYERS.values(), ids=BEHIND_LAYERS)
 def test_layer_normalisation_stands_before_each_activation(model):
     params = jax.jit(functools.partial(model.init, obs_space=OBS, heads=HEADS))(KEY)
     obs, x = observations(), observations()
@@ -121,7 +130,17 @@ def test_layer_normalisation_stands_before_each_activation(model):
 
 # Memory -----------------------------------------------------------------------------------------------------------
 
-MODELS = {"GRU": GRU(6, (5,)), "GRU without layers": GRU(6, ()), "separate GRUs": Separate(GRU(6, (5,)))}
+MODELS = {
+    "GRU": GRU(6, (5,)),
+    "GRU without layers": GRU(6, ()),
+    "separate GRUs": Separate(GRU(6, (5,))),
+    "LSTM": LSTM(6, (5,)),
+    "GTrXL": GTrXL(1, 6, 2, 4, memory=3, position_wise_mlp_dim=5),
+    "GTrXL of two units behind a layer": GTrXL(2, 5, 1, 4, memory=2, position_wise_mlp_dim=3, hiddens=(5,)),
+    "GTrXL that remembers more than a sequence": GTrXL(
+        2, 6, 2, 4, memory=STEPS + 3, position_wise_mlp_dim=5, init_gru_gate_bias=0.0
+    ),
+}
 
 
 @pytest.fixture(scope="module", params=MODELS)
@@ -163,8 +182,8 @@ def test_first_forgets_all_that_was_before_in_that_row_only(recurrent):
     obs = observations()
     _, heads = run(params, model.start(ROWS), obs, first)
     other = obs.copy()
-    other[:3] = 9.0  # another past for all rows
-    _, others = run(params, jax.tree.map(lambda leaf: leaf + 5.0, model.start(ROWS)), other, first)
+    other[:3] = -3.0 * obs[:3]  # another past for all rows
+    _, others = run(params, jax.tree.map(lambda leaf: leaf + jnp.ones_like(leaf), model.start(ROWS)), other, first)
     np.testing.assert_allclose(others["value"][3:, 1], heads["value"][3:, 1], rtol=1e-5, atol=1e-6)
     apart = np.abs(others["value"][3] - heads["value"][3])[:, 0]
     assert (apart[[0, 2, 3]] > 1e-3).all(), "rows that go on remember"
@@ -190,15 +209,126 @@ def test_a_gru_step_is_its_formula():
     from_state = h @ np.asarray(params["state"]["kernel"]) - 0.2
     params["input"]["bias"], params["state"]["bias"] = jnp.full(6, 0.1), jnp.full(6, -0.2)
 
-    def sigmoid(z):
-        return 1 / (1 + np.exp(-z))
-
     reset, update = sigmoid(from_input[:2] + from_state[:2]), sigmoid(from_input[2:4] + from_state[2:4])
     new = np.tanh(from_input[4:] + reset * from_state[4:])
     carries, _ = model.apply(
         params, jnp.asarray(h[None], jnp.float32), jnp.asarray(x[None, None], jnp.float32), np.zeros((1, 1), bool)
     )
     np.testing.assert_allclose(carries[0, 0], (1 - update) * new + update * h, rtol=1e-5)
+
+
+def sigmoid(z):
+    return 1 / (1 + np.exp(-z))
+
+
+def test_an_lstm_step_is_its_formula():
+    model = LSTM(2, ())
+    params = model.init(KEY, OBS, {"value": (1, 1.0)})
+    x, h, c = np.array([0.3, -1.0, 2.0]), np.array([0.5, -0.25]), np.array([1.5, -2.0])
+    gates = x @ np.asarray(params["input"]["kernel"]) + h @ np.asarray(params["state"]["kernel"])
+    write, forget = sigmoid(gates[:2]), sigmoid(gates[2:4] + 1.0)  # the forget gate's bias starts at 1
+    show, new = sigmoid(gates[4:6]), np.tanh(gates[6:])
+    cell = forget * c + write * new
+    carry = LSTMState(jnp.asarray(h[None], jnp.float32), jnp.asarray(c[None], jnp.float32))
+    states, heads = model.apply(params, carry, jnp.asarray(x[None, None], jnp.float32), np.zeros((1, 1), bool))
+    np.testing.assert_allclose(states.cell[0, 0], cell, rtol=1e-5)
+    np.testing.assert_allclose(states.hidden[0, 0], show * np.tanh(cell), rtol=1e-5)
+    value = show * np.tanh(cell) @ np.asarray(params["heads"]["value"]["kernel"])
+    np.testing.assert_allclose(heads["value"][0, 0], value, rtol=1e-5)
+
+
+# Attention --------------------------------------------------------------------------------------------------------
+
+
+def test_a_gate_is_its_formula():
+    rng = np.random.default_rng(3)
+    w_r, w_z, w_g, u_r, u_z, u_g = rng.normal(size=(6, 2, 2))
+    x, y, b = np.array([1.0, -2.0]), np.array([0.5, 3.0]), 2.0
+    reset, update = sigmoid(y @ w_r + x @ u_r), sigmoid(y @ w_z + x @ u_z - b)
+    expected = (1 - update) * x + update * np.tanh(y @ w_g + (reset * x) @ u_g)
+    old = {"kernel": np.hstack([u_r, u_z]), "bias": np.array([0, 0, -b, -b])}
+    new = {"kernel": np.hstack([w_r, w_z, w_g]), "bias": np.zeros(6)}
+    found = jax.jit(gate)(old, new, {"kernel": u_g, "bias": np.zeros(2)}, x, y)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_a_large_gate_bias_lets_the_stream_pass_unchanged():
+    model = GTrXL(2, 6, 1, 4, memory=3, position_wise_mlp_dim=5, init_gru_gate_bias=30.0)
+    params = model.init(KEY, OBS, HEADS)
+    obs = observations()
+    _, heads = model.apply(params, model.start(ROWS), obs, NEVER)
+    plain = dense(params["heads"]["value"], dense(params["input"], obs))
+    np.testing.assert_allclose(heads["value"], plain, rtol=1e-4, atol=1e-5)
+
+
+def test_distances_are_sines_and_cosines_the_farthest_first():
+    # Four numbers: rates 1 and 1/100.
+    expected = [[np.sin(d), np.sin(d / 100), np.cos(d), np.cos(d / 100)] for d in (2, 1, 0)]
+    np.testing.assert_allclose(sinusoids(2, 4), expected, rtol=1e-6)
+    assert sinusoids(2, 3).shape == (3, 3)
+
+
+def test_scores_by_distance_go_to_their_keys():
+    by_distance = np.array([[1, 2, 3], [4, 5, 6]], np.float32)
+    np.testing.assert_array_equal(skew(by_distance), [[1, 2, 3, 0], [0, 4, 5, 6]])
+    np.testing.assert_array_equal(skew(by_distance[None, :1])[0], by_distance[:1])
+
+
+def normed(x):
+    return (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-6)
+
+
+def one_unit(params, window, head_dim):
+    """A unit's output for the last of `window` `[n, dim]`, by the formulas of both papers, in loops."""
+    x, stream = normed(window), window[-1]
+    heads = params["content_bias"].shape[0]
+    keys, values = np.split(x @ params["key_value"]["kernel"], 2, axis=-1)
+    query = x[-1] @ params["query"]["kernel"]
+    seen = []
+    for h in range(heads):
+        part = slice(h * head_dim, (h + 1) * head_dim)
+        scores = []
+        for j in range(len(window)):
+            far = sinusoids(len(window), window.shape[-1])[j + 1] @ params["position"]["kernel"][:, part]
+            content = (query[part] + params["content_bias"][h]) @ keys[j, part]
+            scores.append((content + (query[part] + params["position_bias"][h]) @ far) / np.sqrt(head_dim))
+        weights = np.exp(scores) / np.exp(scores).sum()
+        seen.append(weights @ values[:, part])
+
+    def gated(i, x, y):
+        old, new, reset = (params[f"gate{i}_{name}"] for name in ("old", "new", "reset"))
+        return np.asarray(gate(old, new, reset, x.astype(np.float32), y.astype(np.float32)))
+
+    y = gated(1, stream, np.maximum(np.concatenate(seen) @ params["out"]["kernel"], 0))
+    inside = np.maximum(normed(y) @ params["in"]["kernel"], 0)
+    return gated(2, y, np.maximum(inside @ params["back"]["kernel"], 0))
+
+
+def test_attention_is_its_formula_over_the_steps_of_its_episode_that_it_remembers():
+    model = GTrXL(1, 6, 2, 4, memory=3, position_wise_mlp_dim=5)
+    params = jax.device_get(model.init(KEY, OBS, {"value": (1, 1.0)}))
+    unit = params["units"][0]
+    rng = np.random.default_rng(2)
+    unit["content_bias"], unit["position_bias"] = rng.normal(size=(2, 2, 4)).astype(np.float32)
+    first = NEVER.copy()
+    first[2, 1] = True
+    x = np.asarray(dense(params["input"], observations()))
+    _, heads = apply(model)(params, model.start(ROWS), observations(), first)
+    for t, row, begin in [(0, 0, 0), (2, 0, 0), (4, 0, 1), (1, 1, 0), (2, 1, 2), (4, 1, 2)]:
+        expected = one_unit(unit, x[begin : t + 1, row], 4) @ params["heads"]["value"]["kernel"]
+        np.testing.assert_allclose(heads["value"][t, row], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_what_is_further_back_than_the_memory_is_forgotten():
+    model = GTrXL(1, 6, 2, 4, memory=3, position_wise_mlp_dim=5)
+    params = model.init(KEY, OBS, HEADS)
+    obs = observations()
+    _, heads = apply(model)(params, model.start(ROWS), obs, NEVER)
+    changed = obs.copy()
+    changed[0] += 1.0
+    _, others = apply(model)(params, model.start(ROWS), changed, NEVER)
+    apart = np.abs(others["value"] - heads["value"])[..., 0].max(axis=1)
+    assert (apart[:4] > 1e-5).all() and apart[4] < 1e-7
 
 
 def test_separate_heads_share_no_parameter():
@@ -231,6 +361,11 @@ class Constant(Model):
         ({"use_gru": True, "gru_cell_size": 7, "fcnet_hiddens": []}, Separate(GRU(7, ()))),
         ({"custom_model": Constant(2.0), "vf_share_layers": True}, Constant(2.0)),
         ({"use_lstm": False, "conv_filters": None}, Separate(MLP())),
+        ({"use_lstm": True, "lstm_cell_size": 7, "fcnet_hiddens": [3]}, Separate(LSTM(7, (3,)))),
+        (
+            {"use_attention": True, "attention_memory_inference": 9, "attention_dim": 8, "vf_share_layers": True},
+            GTrXL(1, 8, 1, 32, 9, 32, 2.0, (64, 64)),
+        ),
     ],
 )
 def test_settings_describe_a_network(settings, model):
@@ -253,7 +388,14 @@ def test_every_default_is_a_setting_that_is_accepted():
         ({"max_seq_len": True}, r"whole number of at least 1"),
         ({"fcnet_activation": ["tanh"]}, r"there are tanh"),
         ({"vf_share_layers": "no"}, r"'vf_share_layers': 'no'.*True or False"),
-        ({"use_lstm": True}, r"no LSTM yet; use_gru=True"),
+        ({"lstm_cell_size": 0}, r"whole number of at least 1"),
+        ({"attention_num_heads": 0}, r"whole number of at least 1"),
+        ({"attention_init_gru_gate_bias": "2"}, r"expected a number"),
+        ({"use_lstm": True, "use_attention": True}, r"use_lstm and use_attention are both on; .* one kind of memory"),
+        (
+            {"use_attention": True, "attention_memory_training": 20},
+            r"'attention_memory_training': 20.*attention_memory_inference is 50.*leave attention_memory_training out",
+        ),
         (
             {"conv_filters": [[16, 8]]},
             r"\[\[16, 8\]\].*\[filters, kernel size, stride\].*\[\[16, 3, 1\]\]",
@@ -270,7 +412,15 @@ def test_settings_that_cannot_be_are_refused(settings, message):
 
 
 @pytest.mark.parametrize(
-    ("model", "memory"), [(MLP(), False), (Separate(MLP()), False), (GRU(), True), (Separate(GRU()), True)]
+    ("model", "memory"),
+    [
+        (MLP(), False),
+        (Separate(MLP()), False),
+        (GRU(), True),
+        (Separate(GRU()), True),
+        (LSTM(), True),
+        (Separate(GTrXL()), True),
+    ],
 )
 def test_which_models_have_memory(model, memory):
     assert is_recurrent(model) is memory

@@ -13,9 +13,13 @@ from typing import Any
 
 _factories: dict[str, Callable[..., Any]] = {}
 
-# Environments of our own under the names that they have elsewhere; `athlete.env.minatar` makes them.
-_MINATAR = ("Asterix", "Breakout", "Freeway", "SpaceInvaders")
-BUILT_IN = [f"MinAtar/{game}-v{version}" for game in _MINATAR for version in (0, 1)]
+# Environments of our own under the names that they have elsewhere, and the function `(id, env_config)` that makes them.
+MINATAR = [f"MinAtar/{game}-v{i}" for game in ("Asterix", "Breakout", "Freeway", "SpaceInvaders") for i in (0, 1)]
+PARTIAL = ["StatelessCartPole-v1", "RepeatAfterMe-v0", "MemoryChain-v0"]
+BUILT_IN: dict[str, tuple[str, str]] = {
+    **dict.fromkeys(MINATAR, ("athlete.env.minatar", "make_minatar")),
+    **dict.fromkeys(PARTIAL, ("athlete.env.partial", "make_partial")),
+}
 
 # What RLlib's users call the one argument of their environments and factories.
 _CONFIG_NAMES = {"config", "env_config", "cfg", "env_cfg", "env_context", "env_ctx", "context", "ctx"}
@@ -87,7 +91,8 @@ def resolve(env: Any) -> Any:
     if env in _factories:
         return _factories[env]
     if env in BUILT_IN:
-        return functools.partial(importlib.import_module("athlete.env.minatar").make_minatar, env)
+        place, maker = BUILT_IN[env]
+        return functools.partial(getattr(importlib.import_module(place), maker), env)
     if not is_dotted_path(env):
         return env
     module_name, _, attribute = env.rpartition(".")

@@ -81,17 +81,18 @@ def twin_ids() -> list[str]:
 def find_twin(env_id: str, env_config: Mapping[str, Any] | None = None) -> tuple[Env | None, str]:
     """The compiled twin of what `gymnasium.make(env_id, **env_config)` would make, time limit included.
 
-    MinAtar's ids, which Gymnasium knows only with the package `minatar`, are found as well.
+    Our own ids (`BUILT_IN`), such as MinAtar's, which Gymnasium knows only with that package, are found as well.
 
     Returns:
         The twin and the sentence that says so; or None and the sentence that says why it runs on Gymnasium.
 
     Raises:
-        ValueError: `env_config` does not fit, where the id is MinAtar's or its table has to be read from Gymnasium.
+        ValueError: `env_config` does not fit, where the id is our own or its table has to be read from Gymnasium.
     """
     config = dict(env_config or {})
     if env_id in BUILT_IN:
-        return resolve(env_id)(config), f"{env_id} runs compiled (athlete.env.minatar); Gymnasium itself has no such id"
+        module, _ = BUILT_IN[env_id]
+        return resolve(env_id)(config), f"{env_id} runs compiled ({module}); Gymnasium itself has no such id"
     if env_id not in CLASSIC and env_id not in TABULAR:
         return None, f"{env_id} has no compiled twin; it runs on Gymnasium"
     limit = config.pop("max_episode_steps", None)

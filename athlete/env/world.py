@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from athlete.core import Env, Source, Spec
+from athlete.env.previous import FilmedPreviousStep, Previous, PreviousStep, PreviousStepSource
 from athlete.env.registry import EnvContext, create, is_jax_env, resolve
 from athlete.log import logger
 
@@ -18,26 +19,38 @@ class World(NamedTuple):
     maker: Any  # what `athlete.env.source.GymnasiumSource` takes
     env_config: dict[str, Any]
     is_twin: bool
+    previous: Previous = Previous()
+
+    def showing(self, previous: Previous) -> World:
+        """The same with observations that also show what led to them, where `previous` says so."""
+        if not any(previous):
+            return self
+        env = None if self.env is None else PreviousStep(self.env, previous)
+        return self._replace(env=env, previous=previous)
 
     def source(self, *, num_workers: int = 0, num_envs_per_worker: int = 1, seeded_resets: bool = False) -> Source:
         """Rows of it on Gymnasium."""
         from athlete.env.source import GymnasiumSource
 
-        return GymnasiumSource(
+        source = GymnasiumSource(
             self.maker,
             self.env_config,
             num_workers=num_workers,
             num_envs_per_worker=num_envs_per_worker,
             seeded_resets=seeded_resets,
         )
+        return PreviousStepSource(source, self.previous) if any(self.previous) else source
 
     def make_for_film(self) -> Any:
         """One environment, Gymnasium's way, that renders arrays."""
         if self.env is not None and not self.is_twin:
             return FilmedEnv(self.env)
-        from athlete.env.gymnasium import make_gymnasium
+        from athlete.env.gymnasium import make_gymnasium, to_space
 
-        return make_gymnasium(self.maker, {**self.env_config, "render_mode": "rgb_array"})
+        env = make_gymnasium(self.maker, {**self.env_config, "render_mode": "rgb_array"})
+        if not any(self.previous):
+            return env
+        return FilmedPreviousStep(env, to_space(env.action_space, "action_space"), self.previous)
 
 
 def find_world(env: Any, env_config: Mapping[str, Any], backend: str) -> World:
@@ -106,7 +119,7 @@ class FilmedEnv:
         from athlete.ops.random import unwrap, wrap
 
         inner = env
-        while isinstance(inner, TimeLimit):
+        while isinstance(inner, TimeLimit | PreviousStep):
             inner = inner.env
         if not hasattr(inner, "render"):
             raise ValueError(

@@ -7,13 +7,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from athlete.core import Model
+from athlete.models.attention import GTrXL
 from athlete.models.cnn import ConvNet, Filters, conv_shapes
 from athlete.models.dense import ACTIVATIONS
 from athlete.models.mlp import MLP
-from athlete.models.recurrent import GRU
+from athlete.models.recurrent import GRU, LSTM
 from athlete.models.separate import Separate
 from athlete.ops.masks import observed_space
-from athlete.spaces import Box, Space
+from athlete.spaces import Box, Space, Tuple
 
 MODEL_DEFAULTS: dict[str, Any] = {
     "fcnet_hiddens": [64, 64],  # units of each layer
@@ -25,14 +26,25 @@ MODEL_DEFAULTS: dict[str, Any] = {
     "free_log_std": True,  # Box actions: one log standard deviation an action, independent of the observation
     "use_gru": False,  # a gated recurrent unit behind the layers
     "gru_cell_size": 64,
+    "use_lstm": False,  # a long short-term memory behind the layers
+    "lstm_cell_size": 256,
+    "lstm_use_prev_action": False,  # any network: see the last action, one-hot or in [-1, 1], after the observation
+    "lstm_use_prev_reward": False,  # any network: see the last reward
+    "use_attention": False,  # GTrXL, a gated transformer, behind the layers
+    "attention_num_transformer_units": 1,
+    "attention_dim": 64,  # of what passes from unit to unit
+    "attention_num_heads": 1,
+    "attention_head_dim": 32,
+    "attention_memory_inference": 50,  # timesteps before its own that a step attends to, in acting
+    "attention_memory_training": None,  # the same in learning; None: as in acting, which it has to be
+    "attention_position_wise_mlp_dim": 32,
+    "attention_init_gru_gate_bias": 2.0,  # the larger, the more passes a unit unchanged at the start
     "max_seq_len": 16,  # timesteps that gradients flow back through
     "custom_model": None,  # an athlete.core.Model of your own: takes the place of the layers above
 }
 
 # What RLlib's users may set and what Athlete says to it.
 _NOT_YET = {
-    "use_lstm": "there is no LSTM yet; use_gru=True gives a recurrent network of the same kind",
-    "use_attention": "there is no attention network yet; use_gru=True gives a network with memory",
     "custom_model_config": "give custom_model an instance with its settings, such as MyModel(width=32)",
 }
 
@@ -49,6 +61,24 @@ def check_model(settings: Mapping[str, Any]) -> None:
             hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(MODEL_DEFAULTS)}"
             raise ValueError(f"model={{{name!r}: {value!r}}}: a model has no {name!r}; {hint}")
         _check_value(name, value)
+    _check_memory(settings)
+
+
+# Switches of networks with memory, of which one at most is on.
+MEMORIES = ("use_gru", "use_lstm", "use_attention")
+
+
+def _check_memory(settings: Mapping[str, Any]) -> None:
+    """Raise ValueError for settings of memory that do not go together."""
+    chosen = {**MODEL_DEFAULTS, **settings}
+    if len(on := [name for name in MEMORIES if chosen[name]]) > 1:
+        raise ValueError(f"model: {' and '.join(on)} are both on; a network has one kind of memory")
+    acting, learning = chosen["attention_memory_inference"], chosen["attention_memory_training"]
+    if learning not in (None, acting):
+        raise ValueError(
+            f"model={{'attention_memory_training': {learning!r}}}: attention_memory_inference is {acting!r}, and the "
+            "network that learns must remember as far as the one that acted; leave attention_memory_training out"
+        )
 
 
 def _check_value(name: str, value: Any) -> None:
@@ -56,7 +86,7 @@ def _check_value(name: str, value: Any) -> None:
         isinstance(value, list | tuple) and all(isinstance(size, int) and size > 0 for size in value)
     ):
         raise ValueError(f"model={{'fcnet_hiddens': {value!r}}}: expected a list of layer sizes such as [64, 64]")
-    if name in ("use_layer_norm", "vf_share_layers", "free_log_std", "use_gru") and not isinstance(value, bool):
+    if isinstance(MODEL_DEFAULTS[name], bool) and not isinstance(value, bool):
         raise ValueError(f"model={{{name!r}: {value!r}}}: expected True or False")
     if name == "conv_filters" and value is not None and not _are_filters(value):
         raise ValueError(
@@ -65,13 +95,19 @@ def _check_value(name: str, value: Any) -> None:
         )
     if name in ("fcnet_activation", "conv_activation") and not (isinstance(value, str) and value in ACTIVATIONS):
         raise ValueError(f"model={{{name!r}: {value!r}}}: there are {', '.join(ACTIVATIONS)}")
-    if name in ("gru_cell_size", "max_seq_len") and (not isinstance(value, int) or value is True or value < 1):
+    if _is_size(name) and (not isinstance(value, int) or value is True or value < 1):
         raise ValueError(f"model={{{name!r}: {value!r}}}: expected a whole number of at least 1")
+    if name == "attention_init_gru_gate_bias" and (not isinstance(value, int | float) or isinstance(value, bool)):
+        raise ValueError(f"model={{{name!r}: {value!r}}}: expected a number")
     if name == "custom_model" and value is not None and not isinstance(value, Model):
         raise ValueError(
             f"model={{'custom_model': {value!r}}}: expected an instance of athlete.core.Model, "
             f"got {type(value).__name__}"
         )
+
+
+def _is_size(name: str) -> bool:
+    return type(MODEL_DEFAULTS[name]) is int
 
 
 def make_model(settings: Mapping[str, Any]) -> Model:
@@ -83,9 +119,28 @@ def make_model(settings: Mapping[str, Any]) -> Model:
         model = chosen["custom_model"]
     elif chosen["use_gru"]:
         model = GRU(chosen["gru_cell_size"], *layers)
+    elif chosen["use_lstm"]:
+        model = LSTM(chosen["lstm_cell_size"], *layers)
+    elif chosen["use_attention"]:
+        model = _attention(chosen, layers)
     else:
         model = MLP(*layers)
     return model if chosen["vf_share_layers"] else Separate(model)
+
+
+def _attention(chosen: Mapping[str, Any], layers: tuple[tuple[int, ...], str, bool]) -> GTrXL:
+    return GTrXL(
+        num_transformer_units=chosen["attention_num_transformer_units"],
+        dim=chosen["attention_dim"],
+        num_heads=chosen["attention_num_heads"],
+        head_dim=chosen["attention_head_dim"],
+        memory=chosen["attention_memory_inference"],
+        position_wise_mlp_dim=chosen["attention_position_wise_mlp_dim"],
+        init_gru_gate_bias=float(chosen["attention_init_gru_gate_bias"]),
+        hiddens=layers[0],
+        activation=layers[1],
+        layer_norm=layers[2],
+    )
 
 
 def _are_filters(value: Any) -> bool:
@@ -108,6 +163,9 @@ def with_convolutions(model: Model, settings: Mapping[str, Any], obs_space: Spac
     """
     chosen = {**MODEL_DEFAULTS, **settings}
     obs_space = observed_space(obs_space)
+    shows_previous = chosen["lstm_use_prev_action"] or chosen["lstm_use_prev_reward"]
+    if shows_previous and isinstance(obs_space, Tuple):
+        obs_space = obs_space.spaces[0]  # what follows the image passes the convolutions by
     image = isinstance(obs_space, Box) and len(obs_space.shape) == 3
     filters = chosen["conv_filters"]
     if filters is None:

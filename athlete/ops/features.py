@@ -72,3 +72,25 @@ def _largest(space: Space) -> float:
     """The highest value of a uint8 Box: 255 of an image, 1 of flags."""
     assert isinstance(space, Box)
     return max(float(space.high.max(initial=1)), 1.0)
+
+
+def action_features(space: Space, action: Tree) -> Array:
+    """Canonical actions with leading axes `[T, B]` as float32 vectors `[T, B, feature_size]`.
+
+    Discrete entries become one-hot, others are flattened as they are; Tuple and Dict join their parts in order. NumPy
+    arrays stay NumPy arrays: environments outside JAX call this in every step.
+    """
+    if isinstance(space, Tuple):
+        parts = [action_features(part, action[i]) for i, part in enumerate(space.spaces)]
+    elif isinstance(space, Dict):
+        parts = [action_features(part, action[name]) for name, part in space.items]
+    elif isinstance(space, MultiDiscrete):
+        flat = action.reshape((*action.shape[: action.ndim - len(space.shape)], -1))
+        parts = [(flat[..., i, None] == np.arange(n)).astype(np.float32) for i, n in enumerate(space.sizes)]
+    elif isinstance(space, Discrete):
+        return (action[..., None] == np.arange(space.n)).astype(np.float32)
+    else:
+        leading = action.shape[: action.ndim - len(space.shape)]
+        return action.reshape((*leading, -1)).astype(np.float32)
+    array_module = np if all(isinstance(part, np.ndarray) for part in parts) else jnp
+    return array_module.concatenate(parts, axis=-1)

@@ -24,7 +24,7 @@ def make_minatar(env_id: str, env_config: Mapping[str, Any] | None = None) -> En
     """The game of an id with gymnax's time limit; version 1 has the actions that the game uses, version 0 all six.
 
     Args:
-        env_id: one of `athlete.env.registry.BUILT_IN`, such as `"MinAtar/Breakout-v1"`.
+        env_id: one of `athlete.env.registry.MINATAR`, such as `"MinAtar/Breakout-v1"`.
         env_config: the game's fields, and `max_episode_steps` (-1: no limit).
 
     Raises:

@@ -1,0 +1,120 @@
+"""The last action and reward as parts of an observation: RLlib's `lstm_use_prev_action` and `lstm_use_prev_reward`.
+
+They come from the environment's side, where a step's action and reward meet the observation that they led to. So every
+loop, memory and algorithm has them right without knowing of them: a transition's `next_obs` holds its own action and
+reward, whether the episode goes on or not, and the observation of a reset holds zeros.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from athlete.core import Array, Env, Key, Source, Spec, Step, Tree, hyper
+from athlete.ops.features import action_features, feature_size
+from athlete.spaces import ACTION_MASK, Box, Space, Tuple, has_mask, to_canonical, to_environment
+
+
+class Previous(NamedTuple):
+    """What is shown besides the observation, each as a part of a tuple after it."""
+
+    action: bool = False  # one-hot or in [-1, 1], flat, `[n]`
+    reward: bool = False  # `[1]`
+
+    def spec(self, spec: Spec) -> Spec:
+        """The spaces with the parts that are shown.
+
+        Raises ValueError for observations with a mask of actions, which nobody would find inside a tuple.
+        """
+        if has_mask(spec.obs):
+            raise ValueError(
+                f"lstm_use_prev_action and lstm_use_prev_reward do not go with a mask of actions ({ACTION_MASK!r} in "
+                "observation_space); leave them out"
+            )
+        sizes = [feature_size(spec.action)] * self.action + [1] * self.reward
+        return Spec(Tuple((spec.obs, *(Box(-np.inf, np.inf, (size,)) for size in sizes))), spec.action)
+
+    def show(self, action_space: Space, obs: Tree, action: Tree, reward: Array) -> tuple:
+        """The observation that `action`, as the environment took it, and `reward` led to; any leading axes."""
+        parts = [action_features(action_space, to_canonical(action_space, action))] if self.action else []
+        return (obs, *parts, *([reward[..., None]] if self.reward else []))
+
+    def show_start(self, action_space: Space, obs: Tree, leading: tuple[int, ...] = ()) -> tuple:
+        """The first observation of an episode: nothing was done yet."""
+        sizes = [feature_size(action_space)] * self.action + [1] * self.reward
+        return (obs, *(np.zeros((*leading, size), np.float32) for size in sizes))
+
+
+@hyper
+class PreviousStep(Env):
+    """A JAX environment whose observations show what led to them."""
+
+    env: Env
+    previous: Previous
+
+    @property
+    def observation_space(self) -> Space:
+        return self.previous.spec(Spec(self.env.observation_space, self.env.action_space)).obs
+
+    @property
+    def action_space(self) -> Space:
+        return self.env.action_space
+
+    def reset(self, key: Key) -> tuple[Tree, Tree]:
+        state, obs = self.env.reset(key)
+        first = self.previous.show_start(self.action_space, obs)
+        return state, (first[0], *(jnp.asarray(part) for part in first[1:]))
+
+    def step(self, state: Tree, action: Tree, key: Key) -> tuple[Tree, Step]:
+        state, step = self.env.step(state, action, key)
+        return state, step._replace(obs=self.previous.show(self.action_space, step.obs, action, step.reward))
+
+    def render(self, state: Tree) -> Array:
+        """The picture of `env`, where it draws one."""
+        return self.env.render(state)  # type: ignore[attr-defined]
+
+
+class PreviousStepSource(Source):
+    """Rows of environments outside JAX whose observations show what led to them."""
+
+    def __init__(self, source: Source, previous: Previous):
+        self.source, self.previous = source, previous
+        self.rows, self.any_thread = source.rows, source.any_thread
+        self.spec = previous.spec(source.spec)
+
+    def reset(self, key: Key) -> Tree:
+        return self.previous.show_start(self.spec.action, self.source.reset(key), (self.rows,))
+
+    def step(self, action: Tree, key: Key) -> Step:
+        step = self.source.step(action, key)
+        taken = to_environment(self.spec.action, action)
+        return step._replace(obs=self.previous.show(self.spec.action, step.obs, taken, step.reward))
+
+    def reset_where(self, done: Array, obs: Tree, key: Key) -> Tree:
+        own, *parts = obs
+        kept = (np.where(done[:, None], np.float32(0), part) for part in parts)
+        return (self.source.reset_where(done, own, key), *kept)
+
+    def close(self) -> None:
+        self.source.close()
+
+
+class FilmedPreviousStep:
+    """One environment in Gymnasium's form, for films, whose observations show what led to them."""
+
+    def __init__(self, env: Any, action_space: Space, previous: Previous):
+        self.env, self.previous, self.action_space = env, previous, action_space
+
+    def reset(self, **options: Any) -> tuple[Any, dict]:
+        obs, info = self.env.reset(**options)
+        return self.previous.show_start(self.action_space, obs), info
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict]:
+        obs, reward, terminated, truncated, info = self.env.step(action)
+        shown = self.previous.show(self.action_space, obs, np.asarray(action), np.asarray(reward, np.float32))
+        return shown, reward, terminated, truncated, info
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.env, name)
