@@ -222,6 +222,6 @@ def test_they_are_set_for_all_networks_of_an_algorithm():
 
 def test_a_mask_of_actions_cannot_be_shown_inside_a_tuple():
     with pytest.raises(ValueError, match=r"do not go with a mask of actions \('action_mask'"):
-        PPOConfig().environment("athlete.env.masked_grid:MaskedGrid").training(
+        PPOConfig().environment("athlete.env.masked_grid.MaskedGrid").training(
             model={"use_lstm": True, "lstm_use_prev_action": True}
         ).build()
