@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from athlete.algorithms.ppo import PPOConfig
 from athlete.tuned_examples import judge, load, names, train
 
 SEEDS = range(int(os.environ.get("ATHLETE_LEARNING_SEEDS", "3")))
@@ -24,10 +25,12 @@ QUICK = {
     "cartpole-qrdqn",
     "cartpole-trpo",
     "frozen-lake-ppo",
+    "memory-chain-ppo-gtrxl",
     "mountain-car-continuous-ppo",
     "pendulum-ddpg",
     "pendulum-ppo",
     "pendulum-td3",
+    "stateless-cartpole-ppo-lstm",
 }
 EXAMPLES = [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in names()]
 
@@ -40,3 +43,14 @@ def test_an_example_reaches_its_threshold(name: str, tmp_path: Path) -> None:
     verdicts = judge(example, outcomes)
     print("\n".join(map(str, verdicts)))
     assert all(verdict.met for verdict in verdicts), "\n".join(map(str, verdicts))
+
+
+@pytest.mark.learning
+@pytest.mark.parametrize(("name", "chance"), [("repeat-after-me-ppo-gru", 15.0), ("memory-chain-ppo-gru", 0.4)])
+def test_without_memory_what_needs_it_stays_near_chance(name: str, chance: float) -> None:
+    example = load(name)
+    config = {**example.config, "model": {}, "seed": 0, "evaluation_duration": 100}
+    with PPOConfig.from_dict(config).build() as algo:
+        while algo.train()["timesteps_total"] < 50_000:
+            pass
+        assert abs(algo.evaluate()["evaluation"]["episode_reward_mean"]) < chance
