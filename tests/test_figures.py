@@ -63,6 +63,21 @@ def test_steady_speed() -> None:
         assert row(label)[:2] == [f"{medians['ours']:,.0f}", f"{medians['rival']:,.0f}"]
 
 
+def test_speed_from_replay() -> None:
+    dqn, compiled = manifest("off-policy-speed-dqn")["figures"]
+    sac, *_ = manifest("off-policy-speed-sac")["figures"]
+    labels = [
+        "DQN, Gymnasium's CartPole, one environment, batch 64",
+        "DQN, CartPole in JAX, the same settings",
+        "SAC, Gymnasium's Pendulum, one environment, 256 x 256, batch 256",
+    ]
+    for label, match in zip(labels, (dqn, compiled, sac), strict=True):
+        speeds = match["median_steps_per_second"]
+        torch = max(speed for name, speed in speeds.items() if name.startswith("sb3"))
+        others = f"{speeds['sbx']:,.0f}" if "sbx" in speeds else ""
+        assert row(label) == [f"{speeds['ours']:,.0f}", f"{torch:,.0f}", others]
+
+
 def test_time_to_400() -> None:
     figures = manifest("time-to-400-sb3")["figures"]
     assert row("Athlete, `cartpole-ppo`")[0] == f"{figures['median_seconds']['athlete']:.1f} s"
