@@ -40,8 +40,8 @@ class Case(NamedTuple):
 
 
 CASES = [
-    Case("CartPole, uniform", Replay(capacity=1_000_000), (4,), np.float32, 400),
-    Case("CartPole, prioritised", Prioritized(capacity=1_000_000), (4,), np.float32, 400),
+    Case("CartPole, uniform", Replay(capacity=1_000_000), (4,), np.float32, 2_000),
+    Case("CartPole, prioritised", Prioritized(capacity=1_000_000), (4,), np.float32, 2_000),
     Case("pixels, uniform", Replay(capacity=10_000), (84, 84, 4), np.uint8, 10),
     Case("pixels, frames once", Replay(capacity=10_000, stack_axis=-1), (84, 84, 4), np.uint8, 10),
     Case("pixels, frames once, prioritised", Prioritized(capacity=10_000, stack_axis=-1), (84, 84, 4), np.uint8, 10),
