@@ -78,6 +78,13 @@ def test_speed_from_replay() -> None:
         assert row(label) == [f"{speeds['ours']:,.0f}", f"{torch:,.0f}", others]
 
 
+def test_what_a_memory_costs_by_its_fill() -> None:
+    page = (ROOT / "docs" / "replay.md").read_text(encoding="utf-8")
+    for label, case in zip(("uniform, 52 MB", "prioritised, 56 MB"), manifest("memory-cost")["figures"], strict=False):
+        costs = " | ".join(f"{cost:.1f}" for cost in case["cpu_microseconds_a_step_by_fill"].values())
+        assert f"| {label} | {costs} |" in page
+
+
 def test_time_to_400() -> None:
     figures = manifest("time-to-400-sb3")["figures"]
     assert row("Athlete, `cartpole-ppo`")[0] == f"{figures['median_seconds']['athlete']:.1f} s"
