@@ -88,7 +88,16 @@ def test_after_a_failure_within_a_trajectory_the_training_says_that_it_has_ended
             algorithm.train()
 
 
+@pytest.fixture
+def python_takes_interrupts():
+    """A shell that starts the tests in its background has interrupts ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.parametrize("length", [1, 4])
+@pytest.mark.usefixtures("python_takes_interrupts")
 def test_an_interrupt_ends_the_program_between_two_iterations_and_loses_nothing(length):
     def fault(step):
         if step == 31:
