@@ -22,6 +22,7 @@ import time
 import warnings
 import weakref
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -316,25 +317,41 @@ class Stepper:
         start, stepped = time.perf_counter(), self._taken.seconds["env_step"]
         came, self._pending = self._packed(self._pending or self._step()), None
         with self._noting_interrupts():
-            self._live, vector = _go_through(
-                self._agent,
-                self._live,
-                came,
-                np.int32(self._number),
-                np.int32(phase.iterations - 1),
-                self.length,
-                phase.learning,
-                phase.random,
-            )
-            while not vector.is_ready():  # waits where an interrupt is noticed
-                time.sleep(0.0005)
+            # In a thread of its own, since a wait for XLA in this one would not notice an interrupt.
+            executor = ThreadPoolExecutor(1)
+            future = executor.submit(self._run_through, phase, came)
+            executor.shutdown(wait=False)
+            try:
+                while not wait([future], timeout=0.05).done:
+                    pass  # here the handler of an interrupt is run, wherever that arrived
+                vector = future.result()
+            except BaseException:
+                self._interrupted = True  # where somebody's own handler raised
+                wait([future])
+                raise
         if self._error is not None:
             raise self._error
-        self._pending = from_packet(Packet(came.layout, np.asarray(vector), ()))
+        self._pending = from_packet(Packet(came.layout, vector, ()))
         if self._interrupted:
             raise KeyboardInterrupt
         stepped = self._taken.seconds["env_step"] - stepped
         self._taken.seconds["learn_and_act"] += time.perf_counter() - start - stepped
+
+    def _run_through(self, phase: Phase, came: Packet) -> np.ndarray:
+        """Run the program; the outcome of its last step, packed."""
+        assert self._live is not None
+        iterations = np.int32(phase.iterations - 1)
+        self._live, vector = _go_through(
+            self._agent,
+            self._live,
+            came,
+            np.int32(self._number),
+            iterations,
+            self.length,
+            phase.learning,
+            phase.random,
+        )
+        return np.asarray(vector)
 
     @contextmanager
     def _noting_interrupts(self) -> Iterator[None]:
