@@ -6,6 +6,7 @@ import threading
 import time
 
 import gymnasium
+import jax
 import numpy as np
 import pytest
 
@@ -29,7 +30,7 @@ class Line(gymnasium.Env):
     def step(self, action):
         self.steps += 1
         self.fault(self.steps)
-        return np.full(2, 0.1, np.float32), 1.0, self.steps % 10 == 0, False, {}
+        return np.full(2, self.steps % 10 / 10, np.float32), 1.0, self.steps % 10 == 0, False, {}
 
 
 def build(env, length=1, steps=60):
@@ -80,13 +81,15 @@ def test_a_failing_step_is_told_as_it_is_and_the_training_can_go_on(at):
         assert 9.0 <= result["episode_reward_mean"] <= 10.0
 
 
-def test_after_a_failure_within_a_trajectory_the_training_says_that_it_has_ended():
+def test_after_a_failure_within_a_trajectory_the_training_says_that_it_has_ended(tmp_path):
     env = Line(failing_once(30, ZeroDivisionError("no such place")))
     with build(env, length=4) as algorithm:
         with pytest.raises(EnvError, match="no such place"):
             algorithm.train()
         with pytest.raises(RuntimeError, match="restore it from a checkpoint"):
             algorithm.train()
+        with pytest.raises(RuntimeError, match="restore it from a checkpoint"):
+            algorithm.save(tmp_path)
 
 
 @pytest.fixture
@@ -106,8 +109,34 @@ def test_an_interrupt_ends_the_program_between_two_iterations_and_loses_nothing(
         if 31 < step < 80:
             time.sleep(0.02)  # the main thread, which takes the signal, waits meanwhile
 
-    with build(Line(fault), length) as algorithm:
+    env = Line(fault)
+    with build(env, length) as algorithm:
         with pytest.raises(KeyboardInterrupt):
             algorithm.train()
         assert 28 // length <= int(algorithm.run.iteration) <= 60 // length
+        assert algorithm.run.rows.episode_length[0] == env.steps % 10 == round(float(algorithm.run.rows.obs[0, 0]) * 10)
         assert algorithm.train()["episode_reward_mean"] == 10.0
+
+
+class Large(Line):
+    """Observations that are too large to be packed with the rest."""
+
+    observation_space = gymnasium.spaces.Box(0, 255, (300, 300, 1), np.uint8)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return np.zeros((300, 300, 1), np.uint8), {}
+
+    def step(self, action):
+        _, *rest = super().step(action)
+        return np.full((300, 300, 1), self.steps % 10, np.uint8), *rest
+
+
+def test_large_observations_arrive_in_the_memory_as_they_are():
+    with build(Large(), steps=30) as algorithm:
+        assert algorithm.train()["timesteps_total"] == 46
+        run = jax.device_get(algorithm.run)
+    stored = [leaf for leaf in jax.tree.leaves(run.store) if leaf.dtype == np.uint8]
+    seen = stored[0].reshape(100, -1)[:46]
+    assert (seen.min(axis=1) == seen.max(axis=1)).all()
+    np.testing.assert_array_equal(seen[1:10, 0], np.arange(1, 10))

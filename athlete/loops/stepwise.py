@@ -1,11 +1,12 @@
-"""The hosted loop of agents that learn from a memory: one compiled call a step of the environments.
+"""The hosted loop of agents that learn from a memory: compiled, but for the steps of the environments.
 
-The call puts the step into memory, updates where a trajectory is complete and chooses the next action; agent, memory
+A program puts a step into memory, updates where a trajectory is complete and chooses the next action; agent, memory
 and metrics never leave the device. The same steps with the same randomness as `loops/learn.iterate`; the tests hold
-the two equal. One environment, one step, one update is the everyday case, and a call's fixed cost decides it.
+the two equal. One environment, one step, one update is the everyday case, and what a call costs beside its arithmetic
+decides it.
 
-Where the environments may be stepped from any thread the calls are joined: one program goes through an iteration after
-the other and calls back into Python for every step of the environments. A callback costs about 2 us, a call over 50 us.
+So where the environments may be stepped from any thread, one program goes through an iteration after the other and
+calls back into Python for every step of the environments. Elsewhere every step is a call.
 
 With `sample_async` the update is a call of its own that runs while the environments step. It sees the memory as it was
 before that step: what a step waits for is then the longer of both, not their sum, and the newest transition comes into
@@ -170,24 +171,22 @@ def _go_through(
     length: int,
     learning: bool,
     random: bool,
-) -> tuple[Packet, Array]:
+) -> tuple[Packet, Packet]:
     """Whole iterations, each environment step a call back into the `stepper` of this number, until one wants to stop.
 
     Returns what is live after them and the outcome of the last step, which is not taken in yet.
     """
 
-    def take_in(live: Packet, came: Array, last: bool) -> tuple[Packet, Array, Array]:
-        after, order = _take_in(agent, live, Packet(outcome.layout, came, ()), length, last, last and learning, random)
+    results = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), (outcome, jnp.int32(0)))
+
+    def take_in(live: Packet, came: Packet, last: bool) -> tuple[Packet, Packet, Array]:
+        after, order = _take_in(agent, live, came, length, last, last and learning, random)
         packet = to_packet(order)
-        step = buffer_callback(
-            functools.partial(_step_of, packet.layout, last and learning),
-            (jax.ShapeDtypeStruct(came.shape, came.dtype), jax.ShapeDtypeStruct((), jnp.int32)),
-            has_side_effect=True,
-        )
-        came, stop = step(stepper, packet.vector)
+        step_of = functools.partial(_step_of, packet.layout, last and learning)
+        came, stop = buffer_callback(step_of, results, has_side_effect=True)(stepper, packet.vector)
         return to_packet(after, APART), came, stop
 
-    def iterate(carry: tuple[Array, Packet, Array, Array]) -> tuple[Array, Packet, Array, Array]:
+    def iterate(carry: tuple[Array, Packet, Packet, Array]) -> tuple[Array, Packet, Packet, Array]:
         done, live, came, stop = carry
         if length > 1:
             live, came = jax.lax.fori_loop(
@@ -196,7 +195,7 @@ def _go_through(
         live, came, stop = take_in(live, came, True)
         return done + 1, live, came, stop
 
-    start = (jnp.zeros((), jnp.int32), live, outcome.vector, jnp.zeros((), jnp.int32))
+    start = (jnp.int32(0), live, outcome, jnp.int32(0))
     _, live, came, _ = jax.lax.while_loop(lambda carry: (carry[0] < iterations) & (carry[3] == 0), iterate, start)
     return live, came
 
@@ -206,12 +205,12 @@ _steppers: weakref.WeakValueDictionary[int, Stepper] = weakref.WeakValueDictiona
 _numbers = itertools.count()
 
 
-def _step_of(layout: Layout, learned: bool, _: Any, results: tuple[Any, Any], stepper: Any, order: Any) -> None:
+def _step_of(layout: Layout, learned: bool, _: Any, results: tuple[Packet, Any], stepper: Any, order: Any) -> None:
     """The callback of `_go_through`: writes a step's outcome and whether to stop into `results`."""
     outcome, stop = results
     # The buffer is the program's: what is kept of it is a copy.
     order = from_packet(Packet(layout, np.asarray(order).copy(), ()))
-    np.asarray(stop)[...] = _steppers[int(np.asarray(stepper))].called_back(order, learned, np.asarray(outcome))
+    np.asarray(stop)[...] = _steppers[int(np.asarray(stepper))].called_back(order, learned, outcome)
 
 
 @functools.partial(jax.jit, static_argnames=("rows",), donate_argnames=("live",), compiler_options=COMPILER_OPTIONS)
@@ -280,9 +279,13 @@ class Stepper:
         """A copy of the run as it stands between two iterations; None before the first step."""
         if self._live is None:
             return None
+        self._refuse_after_failure()
         live = _unpack(self._live)
-        chosen = live.chosen
-        rows = Rows((), chosen.obs, chosen.first, chosen.carry, self._returns.copy(), self._lengths.copy())
+        obs, first, carry = live.chosen.obs, live.chosen.first, live.chosen.carry
+        if self._pending is not None:  # an interrupt came before that step was taken in: it is left out
+            step = self._pending
+            obs, first, carry = step.obs, step.terminated | step.truncated, live.chosen.next_carry
+        rows = Rows((), obs, first, carry, self._returns.copy(), self._lengths.copy())
         return Run(live.state, live.store, rows, live.key, live.iteration)
 
     def advance(self, run: Run, planned: list[Phase]) -> tuple[dict[str, float], Episodes, dict[str, float]]:
@@ -292,11 +295,7 @@ class Stepper:
         """
         if self._live is None:
             self._start(run, planned[0].random)
-        if self._error is not None and self.length > 1:
-            raise RuntimeError(
-                f"this training ended within a trajectory when its environment failed ({self._error}); "
-                "restore it from a checkpoint"
-            )
+        self._refuse_after_failure()
         self._error, self._taken = None, _Taken()
         for phase, following in itertools.zip_longest(planned, planned[1:]):
             random_after = following.random if following is not None else False
@@ -305,6 +304,13 @@ class Stepper:
                 phase = phase._replace(iterations=1)
             self._go_step_by_step(phase, random_after)
         return self._taken.summary()
+
+    def _refuse_after_failure(self) -> None:
+        if self._error is not None and self.length > 1:
+            raise RuntimeError(
+                f"this training ended within a trajectory when its environment failed ({self._error}); "
+                "restore it from a checkpoint"
+            )
 
     def _joins_calls(self) -> bool:
         assert self._live is not None
@@ -324,34 +330,27 @@ class Stepper:
             try:
                 while not wait([future], timeout=0.05).done:
                     pass  # here the handler of an interrupt is run, wherever that arrived
-                vector = future.result()
+                came = future.result()
             except BaseException:
                 self._interrupted = True  # where somebody's own handler raised
                 wait([future])
                 raise
         if self._error is not None:
             raise self._error
-        self._pending = from_packet(Packet(came.layout, vector, ()))
+        self._pending = fetch(came)
         if self._interrupted:
             raise KeyboardInterrupt
         stepped = self._taken.seconds["env_step"] - stepped
         self._taken.seconds["learn_and_act"] += time.perf_counter() - start - stepped
 
-    def _run_through(self, phase: Phase, came: Packet) -> np.ndarray:
-        """Run the program; the outcome of its last step, packed."""
+    def _run_through(self, phase: Phase, came: Packet) -> Packet:
+        """Run the program to its end; the outcome of its last step."""
         assert self._live is not None
-        iterations = np.int32(phase.iterations - 1)
-        self._live, vector = _go_through(
-            self._agent,
-            self._live,
-            came,
-            np.int32(self._number),
-            iterations,
-            self.length,
-            phase.learning,
-            phase.random,
+        number, iterations = np.int32(self._number), np.int32(phase.iterations - 1)
+        self._live, came = _go_through(
+            self._agent, self._live, came, number, iterations, self.length, phase.learning, phase.random
         )
-        return np.asarray(vector)
+        return jax.block_until_ready(came)
 
     @contextmanager
     def _noting_interrupts(self) -> Iterator[None]:
@@ -367,19 +366,19 @@ class Stepper:
         finally:
             signal.signal(signal.SIGINT, signal.default_int_handler)
 
-    def called_back(self, order: Order, learned: bool, outcome: np.ndarray) -> bool:
-        """Take the step that a program orders and write its packed `outcome`: whether the program is to stop."""
-        assert self._outcome is not None
+    def called_back(self, order: Order, learned: bool, outcome: Packet) -> bool:
+        """Take the step that a program orders and write its `outcome`: whether the program is to stop."""
         if self._error is None:
             self._order = order
             if learned:
                 self._taken.metrics.append(order.metrics)
             try:
-                write_packet(self._step(), self._outcome, outcome)
+                write_packet(self._step(), outcome)
                 return self._interrupted
             except BaseException as error:
                 self._error = error
-        outcome[...] = 0
+        for array in jax.tree.leaves(outcome):
+            np.asarray(array)[...] = 0
         return True
 
     def _go_step_by_step(self, phase: Phase, random_after: bool) -> None:

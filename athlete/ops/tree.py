@@ -127,15 +127,14 @@ IN_ONE_PIECE = 1 << 16  # numbers; larger leaves are worth a transfer of their o
 class Layout:
     """How a packet's tree is laid out: static, compared and hashed at every call, so by identity where that will do."""
 
-    __slots__ = ("_hash", "most", "places", "shapes", "size", "structure")
+    __slots__ = ("_hash", "most", "places", "shapes", "structure")
 
     def __init__(self, structure: Any, shapes: tuple[Any, ...], most: int):
         self.structure, self.shapes, self.most = structure, shapes, most
         sizes = [math.prod(shape) for shape, _ in shapes]
         ends = itertools.accumulate(size if size <= most else 0 for size in sizes)
-        # Of each leaf in the vector, empty for one that goes apart.
+        # Of each leaf in the vector; None for one that goes apart.
         self.places = [slice(end - size, end) if size <= most else None for end, size in zip(ends, sizes, strict=True)]
-        self.size = sum(size for size in sizes if size <= most)  # of the vector
         self._hash = hash((structure, shapes, most))
 
     def __hash__(self) -> int:
@@ -192,10 +191,14 @@ def from_packet(packet: Packet) -> Tree:
     return jax.tree.unflatten(layout.structure, leaves)
 
 
-def write_packet(tree: Tree, layout: Layout, vector: np.ndarray) -> None:
-    """Write the vector of a packet without wide leaves, of NumPy arrays, to where it is wanted."""
-    for place, leaf in zip(layout.places, jax.tree.leaves(tree), strict=True):
-        vector[place] = _to_float(leaf).reshape(-1)
+def write_packet(tree: Tree, packet: Packet) -> None:
+    """Write a tree of NumPy arrays into the arrays of a packet that has its layout."""
+    vector, wide = np.asarray(packet.vector), iter(packet.wide)
+    for place, leaf in zip(packet.layout.places, jax.tree.leaves(tree), strict=True):
+        if place is None:
+            np.asarray(next(wide))[...] = leaf
+        else:
+            vector[place] = _to_float(leaf).reshape(-1)
 
 
 def fetch(packet: Packet) -> Tree:
