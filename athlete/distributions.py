@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -13,6 +11,7 @@ import numpy as np
 
 from athlete.core import Array, Key, Tree
 from athlete.ops.masks import FORBIDDEN
+from athlete.ops.tree import pieces
 from athlete.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Space, Tuple, parts_of
 
 MOST_LOGITS = 1 << 14  # of one space of integers; beyond, a layer of them fills memory before it learns anything
@@ -212,8 +211,8 @@ def distribution(space: Space, outputs: Array) -> Distribution:
 def _distribution(space: Space, head: Array, log_std: Array) -> Distribution:
     if isinstance(space, Tuple | Dict):
         parts = parts_of(space)
-        heads = _split(head, [_head_size(part, "actions") for part in parts])
-        log_stds = _split(log_std, [continuous_size(part) for part in parts])
+        heads = pieces(head, [_head_size(part, "actions") for part in parts])
+        log_stds = pieces(log_std, [continuous_size(part) for part in parts])
         return Joint(tuple(map(_distribution, parts, heads, log_stds)))
     if isinstance(space, Discrete):
         return Categorical(head)
@@ -229,15 +228,9 @@ def _in_rows(logits: Array, counts: tuple[int, ...]) -> Array:
         return logits.reshape((*logits.shape[:-1], len(counts), most))
     before = [(0, 0)] * (logits.ndim - 1)
     rows = [
-        jnp.pad(row, [*before, (0, most - row.shape[-1])], constant_values=FORBIDDEN) for row in _split(logits, counts)
+        jnp.pad(row, [*before, (0, most - row.shape[-1])], constant_values=FORBIDDEN) for row in pieces(logits, counts)
     ]
     return jnp.stack(rows, axis=-2)
-
-
-def _split(array: Array, sizes: Sequence[int]) -> list[Array]:
-    """Consecutive pieces of the last axis."""
-    ends = itertools.accumulate(sizes)
-    return [array[..., end - size : end] for end, size in zip(ends, sizes, strict=True)]
 
 
 def shape_action(space: Space, action: Tree) -> Tree:

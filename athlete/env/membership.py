@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from athlete.ops.masks import by_entry
 from athlete.spaces import ACTION_MASK, Box, Dict, Discrete, MultiBinary, MultiDiscrete, OneOf, Space, Tuple, has_mask
 
 
@@ -69,8 +70,7 @@ def sample_legal(obs_space: Space, action_space: Space, obs: Any, generator: np.
     """
     if not has_mask(obs_space) or not isinstance(action_space, Discrete | MultiDiscrete):
         return sample(action_space, generator)
-    sizes = (action_space.n,) if isinstance(action_space, Discrete) else action_space.sizes
-    legal = np.split(np.asarray(obs[ACTION_MASK]) > 0, np.cumsum(sizes)[:-1])
+    legal = by_entry(action_space, np.asarray(obs[ACTION_MASK]) > 0)
     if not all(part.any() for part in legal):
         raise ValueError(
             f"the observation's {ACTION_MASK!r} leaves no legal action: {obs[ACTION_MASK]}. End the episode where "

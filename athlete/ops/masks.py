@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from athlete.core import Array, Key, Spec, Tree
+from athlete.ops.tree import pieces
 from athlete.spaces import ACTION_MASK, Box, Dict, Discrete, MultiBinary, MultiDiscrete, Space, has_mask
 
 FORBIDDEN = -1e30  # finite: probabilities of 0 times it are 0, not NaN
@@ -59,7 +60,7 @@ def action_mask(spec: Spec, obs: Tree) -> Array | None:
     """
     if not has_mask(spec.obs):
         return None
-    legal = _parts(spec, jnp.asarray(obs[ACTION_MASK]) > 0)
+    legal = by_entry(spec.action, jnp.asarray(obs[ACTION_MASK]) > 0)
     return jnp.concatenate([part | ~jnp.any(part, axis=-1, keepdims=True) for part in legal], axis=-1)
 
 
@@ -70,7 +71,7 @@ def masked(values: Array, mask: Array | None) -> Array:
 
 def random_legal(spec: Spec, mask: Array, key: Key) -> Array:
     """Canonical actions that `mask` `[..., n]` allows, each as likely as any other."""
-    legal = _parts(spec, mask)
+    legal = by_entry(spec.action, mask)
     keys = jax.random.split(key, len(legal))
     drawn = [jax.random.categorical(keys[i], masked(jnp.zeros(part.shape), part)) for i, part in enumerate(legal)]
     return jnp.stack(drawn, axis=-1).astype(jnp.int32).reshape((*mask.shape[:-1], *spec.action.shape))
@@ -78,18 +79,16 @@ def random_legal(spec: Spec, mask: Array, key: Key) -> Array:
 
 def without_action(spec: Spec, obs: Tree) -> np.ndarray:
     """In which rows of observations `[B, ...]` an entry of the action has no legal value: bool `[B]`, in NumPy."""
-    legal = _parts(spec, np.asarray(obs[ACTION_MASK]) > 0)
+    legal = by_entry(spec.action, np.asarray(obs[ACTION_MASK]) > 0)
     return np.any([~part.any(axis=-1) for part in legal], axis=0)
+
+
+def by_entry(space: Space, mask: Array) -> list[Array]:
+    """The mask `[..., sum(n)]` of a Discrete or of the entries of a MultiDiscrete, cut into theirs: `[..., n]` each."""
+    return pieces(mask, _sizes(space))
 
 
 def _sizes(space: Space) -> tuple[int, ...]:
     """How many values each entry of an action has."""
     assert isinstance(space, Discrete | MultiDiscrete)
     return (space.n,) if isinstance(space, Discrete) else space.sizes
-
-
-def _parts(spec: Spec, mask: Array) -> list[Array]:
-    """The mask of each entry of the action."""
-    sizes = _sizes(spec.action)
-    ends = np.cumsum(sizes)
-    return [mask[..., end - size : end] for end, size in zip(ends, sizes, strict=True)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -119,6 +119,12 @@ def packed_scan(step: Callable, carry: Tree, inputs: Tree, length: int | None = 
 
     carry, packed = jax.lax.scan(packing_step, carry, inputs, length=length)
     return carry, unpack(packed, noted[0], leading + 1)
+
+
+def pieces(array: Array, sizes: Sequence[int]) -> list[Array]:
+    """Consecutive pieces `[..., size]` of the last axis."""
+    ends = itertools.accumulate(sizes)
+    return [array[..., end - size : end] for end, size in zip(ends, sizes, strict=True)]
 
 
 IN_ONE_PIECE = 1 << 16  # numbers; larger leaves are worth a transfer of their own
