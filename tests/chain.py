@@ -8,20 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from athlete.core import Env, Model, Step, Transition, hyper
-from athlete.ops.features import feature_size
+from athlete.core import Env, Step, Transition, hyper
 from athlete.spaces import Discrete
-
-
-@hyper
-class Linear(Model):
-    """Each head is a table: with one-hot observations its rows are the outputs."""
-
-    def init(self, key, obs_space, heads):
-        return {name: jnp.zeros((feature_size(obs_space), outputs)) for name, (outputs, _) in heads.items()}
-
-    def apply(self, params, carry, obs, first):
-        return (), {name: obs @ table for name, table in params.items()}
 
 
 def transitions(states, next_states, reward, terminated, truncated, **changes):

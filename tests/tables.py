@@ -1,4 +1,4 @@
-"""Action values as tables over numbered states: what the tests of value-based algorithms work out by hand."""
+"""Networks that are tables over numbered states: what the tests of algorithms work out by hand."""
 
 from __future__ import annotations
 
@@ -22,13 +22,23 @@ SPEC = Spec(Box(0, 1, (STATES,)), Discrete(2))
 
 @hyper
 class Table(Model):
-    """Each head is a table: with one-hot observations its rows are the outputs."""
+    """Each head is a table: rows for the entries of the input, so those of one-hot observations are the outputs."""
 
     def init(self, key, obs_space, heads):
         return {name: jnp.zeros((feature_size(obs_space), outputs)) for name, (outputs, _) in heads.items()}
 
     def apply(self, params, carry, obs, first):
         return (), {name: obs @ table for name, table in params.items()}
+
+
+def steps_since_first(carry, first):
+    """For models whose carry counts: the steps since `first` `[T, B]`, this one included; `carry` `[B]` before them."""
+
+    def step(count, first_t):
+        count = jnp.where(first_t, 0.0, count) + 1.0
+        return count, count
+
+    return jax.lax.scan(step, carry, first)[1]
 
 
 def transitions(

@@ -5,7 +5,8 @@ from __future__ import annotations
 import jax
 import numpy as np
 import pytest
-from chain import Chain, Linear, transitions
+from chain import Chain, transitions
+from tables import Table
 
 from athlete.algorithms import A2CConfig, get_config_class
 from athlete.algorithms.a2c import A2C, A2CState, Batch
@@ -41,7 +42,7 @@ SAMPLES = Batch(
 
 
 def agent_of(**settings):
-    return A2C(**{"model": Linear(), **settings}).bind(SPEC)
+    return A2C(**{"model": Table(), **settings}).bind(SPEC)
 
 
 def test_the_loss_is_policy_gradient_squared_error_and_entropy():
@@ -105,7 +106,7 @@ def test_an_update_is_one_step_that_follows_the_schedules():
 def test_values_know_what_an_ending_means(terminates, values):
     env = Chain(terminates)
     lr = Schedule((0.0, 1.0), (0.3, 0.003))
-    agent = A2C(model=Linear(), gamma=0.9, lr=lr, grad_clip=None).bind(Spec(env.observation_space, env.action_space))
+    agent = A2C(model=Table(), gamma=0.9, lr=lr, grad_clip=None).bind(Spec(env.observation_space, env.action_space))
 
     @jax.jit
     def train(agent, env):

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tables import steps_since_first
 
 from athlete.core import Model, Spec, Transition, hyper
 from athlete.models.actor_critic import apply_actor_critic, init_actor_critic, policy_of, values_of_steps
@@ -27,11 +28,7 @@ class Steps(Model):
         return jnp.zeros(rows)
 
     def apply(self, params, carry, obs, first):
-        def step(count, first_t):
-            count = jnp.where(first_t, 0.0, count) + 1.0
-            return count, count
-
-        _, counts = jax.lax.scan(step, carry, first)
+        counts = steps_since_first(carry, first)
         return counts, {"policy": obs, "value": counts[..., None]}
 
 

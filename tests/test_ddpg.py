@@ -8,29 +8,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tables import Table
 
 from athlete.algorithms.ddpg import DDPG, DDPGConfig, Networks
 from athlete.algorithms.td3 import TD3, TD3Config
-from athlete.core import Model, Spec, Transition, hyper
+from athlete.core import Spec, Transition
 from athlete.exploration import OrnsteinUhlenbeckNoise, ParameterNoise
 from athlete.models.mlp import MLP
-from athlete.ops.features import feature_size
 from athlete.ops.random import wrap
 from athlete.spaces import Box, Discrete
 
 QUICK = {"xla_backend_optimization_level": 0}  # tiny programs: compiling is all they cost
 KEY = wrap(np.array([0, 1], np.uint32))
-
-
-@hyper
-class Linear(Model):
-    """Each head is a table: rows for the entries of the input."""
-
-    def init(self, key, obs_space, heads):
-        return {name: jnp.zeros((feature_size(obs_space), outputs)) for name, (outputs, _) in heads.items()}
-
-    def apply(self, params, carry, obs, first):
-        return (), {name: obs @ table for name, table in params.items()}
 
 
 # Two states, one-hot, and one action: pi(s) = 0.5, -0.5 and Q(s, a) = V(s) + slope a. The target networks:
@@ -47,7 +36,7 @@ ONLINE, TARGET = networks([0.5, -0.5], [1.0, 2.0], 2.0), networks([-0.25, 0.75],
 
 
 def agent_of(**settings):
-    return DDPG(**{"policy_model": Linear(), "q_model": Linear(), "gamma": 0.5, "l2_reg": None, **settings}).bind(SPEC)
+    return DDPG(**{"policy_model": Table(), "q_model": Table(), "gamma": 0.5, "l2_reg": None, **settings}).bind(SPEC)
 
 
 def state_of(agent):

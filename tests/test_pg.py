@@ -5,7 +5,8 @@ from __future__ import annotations
 import jax
 import numpy as np
 import pytest
-from chain import Linear, transitions
+from chain import transitions
+from tables import Table
 
 from athlete.algorithms.pg import PG, Batch, PGConfig
 from athlete.core import Spec
@@ -30,7 +31,7 @@ BATCH = transitions(
 
 
 def agent_of(**settings):
-    return PG(**{"model": Linear(), "gamma": 0.5, **settings}).bind(SPEC)
+    return PG(**{"model": Table(), "gamma": 0.5, **settings}).bind(SPEC)
 
 
 def test_with_a_baseline_returns_go_on_with_the_value_of_where_a_cut_led():

@@ -10,12 +10,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tables import Table, steps_since_first
 
 from athlete.algorithms.ppo import PPO, Batch, PPOState
 from athlete.core import Env, Model, Spec, Step, Transition, hyper
 from athlete.loops.learn import init_run, iterate_many
 from athlete.models.recurrent import GRU
-from athlete.ops.features import feature_size
 from athlete.ops.gradient import adam_init
 from athlete.ops.random import wrap
 from athlete.ops.schedule import Schedule
@@ -24,17 +24,6 @@ from athlete.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, OneO
 QUICK = {"xla_backend_optimization_level": 0}  # tiny programs: compiling is all they cost
 KEY = wrap(np.array([0, 1], np.uint32))
 KEY_DATA = np.array([0, 1], np.uint32)
-
-
-@hyper
-class Linear(Model):
-    """Each head is a table: with one-hot observations its rows are the outputs."""
-
-    def init(self, key, obs_space, heads):
-        return {name: jnp.zeros((feature_size(obs_space), outputs)) for name, (outputs, _) in heads.items()}
-
-    def apply(self, params, carry, obs, first):
-        return (), {name: obs @ table for name, table in params.items()}
 
 
 @functools.partial(jax.jit, compiler_options=QUICK)
@@ -92,7 +81,7 @@ def samples(**changes):
 
 
 def agent_of(**settings):
-    return PPO(model=Linear(), **settings).bind(SPEC)
+    return PPO(model=Table(), **settings).bind(SPEC)
 
 
 ENTROPY = -(NEW * np.log(NEW) + (1 - NEW) * np.log(1 - NEW)).mean()
@@ -187,11 +176,7 @@ class Steps(Model):
         return jnp.zeros(rows)
 
     def apply(self, params, carry, obs, first):
-        def step(count, first_t):
-            count = jnp.where(first_t, 0.0, count) + 1.0
-            return count, count
-
-        _, counts = jax.lax.scan(step, carry, first)
+        counts = steps_since_first(carry, first)
         return counts, {"policy": obs * params["policy"], "value": counts[..., None] * params["value"]}
 
 
@@ -251,7 +236,7 @@ def squares_batch(number):
 
 @pytest.mark.parametrize(("minibatch_size", "used"), [(4, 12), (5, 10), (100, 12)])
 def test_every_epoch_uses_each_sample_once_and_leaves_out_only_a_remainder(minibatch_size, used):
-    agent = PPO(model=Linear(), lr=0.0, gamma=0.0, num_epochs=1, minibatch_size=minibatch_size)
+    agent = PPO(model=Table(), lr=0.0, gamma=0.0, num_epochs=1, minibatch_size=minibatch_size)
     agent = agent.bind(Spec(Box(0, 1, (1,)), Discrete(2)))
     _, metrics = update(agent, agent.init(KEY), squares_batch(12))
     total = float(metrics["vf_loss"]) * used
@@ -261,7 +246,7 @@ def test_every_epoch_uses_each_sample_once_and_leaves_out_only_a_remainder(minib
 
 def test_epochs_go_through_the_samples_in_different_orders():
     """Where a remainder is left out, it is another one each time."""
-    agent = PPO(model=Linear(), lr=0.0, gamma=0.0, num_epochs=8, minibatch_size=7)
+    agent = PPO(model=Table(), lr=0.0, gamma=0.0, num_epochs=8, minibatch_size=7)
     agent = agent.bind(Spec(Box(0, 1, (1,)), Discrete(2)))
     _, metrics = update(agent, agent.init(KEY), squares_batch(12))
     assert round(float(metrics["vf_loss"]) * 7 * 8) % 8 != 0, "not eight times the same seven"
@@ -275,7 +260,7 @@ def two_armed(steps=8, rows=2):
 
 
 def test_a_step_makes_the_better_action_likelier_and_the_value_nearer():
-    agent = PPO(model=Linear(), lr=0.1, num_epochs=4, minibatch_size=8).bind(Spec(Box(0, 1, (1,)), Discrete(2)))
+    agent = PPO(model=Table(), lr=0.1, num_epochs=4, minibatch_size=8).bind(Spec(Box(0, 1, (1,)), Discrete(2)))
     state, metrics = update(agent, agent.init(KEY), two_armed())
     policy, value = state.params["network"]["policy"][0], state.params["network"]["value"][0, 0]
     assert policy[1] > 0.1 > -0.1 > policy[0]
@@ -287,7 +272,7 @@ def test_a_step_makes_the_better_action_likelier_and_the_value_nearer():
 def test_kl_stop_freezes_parameters_and_optimizer_once_the_policy_has_moved():
     """The first minibatch moves (its KL is 0), and all after it find the policy moved too far."""
     spec = Spec(Box(0, 1, (1,)), Discrete(2))
-    agent = PPO(model=Linear(), lr=0.1, num_epochs=5, minibatch_size=16, kl_stop=1e-6).bind(spec)
+    agent = PPO(model=Table(), lr=0.1, num_epochs=5, minibatch_size=16, kl_stop=1e-6).bind(spec)
     stopped, _ = update(agent, agent.init(KEY), two_armed())
     once, _ = update(dataclasses.replace(agent, num_epochs=1), agent.init(KEY), two_armed())
     on, _ = update(dataclasses.replace(agent, kl_stop=1e6), agent.init(KEY), two_armed())
@@ -299,7 +284,7 @@ def test_kl_stop_freezes_parameters_and_optimizer_once_the_policy_has_moved():
 
 def test_learning_rate_and_clipping_follow_their_schedules():
     falling = Schedule((0.0, 1.0), (0.4, 0.0))
-    agent = PPO(model=Linear(), lr=falling, clip_param=falling, entropy_coeff=falling, num_epochs=1, minibatch_size=16)
+    agent = PPO(model=Table(), lr=falling, clip_param=falling, entropy_coeff=falling, num_epochs=1, minibatch_size=16)
     agent = agent.bind(Spec(Box(0, 1, (1,)), Discrete(2)))
     for progress, lr in [(0.0, 0.4), (0.75, 0.1), (1.0, 0.0)]:
         state, metrics = update(agent, agent.init(KEY), two_armed(), progress)
@@ -332,7 +317,7 @@ CASES = {
 def test_what_acted_is_what_the_update_sees(case):
     """Right after acting, with a learning rate of 0, new and old policy are the same: their KL is 0 and the ratio 1."""
     (space, settings), steps, rows = CASES[case], 3, 4
-    agent = PPO(model=Linear(), lr=0.0, num_epochs=2, minibatch_size=6, **settings).bind(Spec(OBS, space))
+    agent = PPO(model=Table(), lr=0.0, num_epochs=2, minibatch_size=6, **settings).bind(Spec(OBS, space))
     random = np.random.default_rng(0)
     where = random.uniform(-1, 1, (steps, rows, 2, 2)).astype(np.float32)
     obs = {"where": where, "who": random.integers(1, 4, (steps, rows), np.int32)}
@@ -407,7 +392,7 @@ def train_on_chain(agent, env):
 )
 def test_values_know_what_an_ending_means(terminates, values):
     lr = Schedule((0.0, 1.0), (0.3, 0.003))
-    agent = PPO(model=Linear(), gamma=0.9, lr=lr, grad_clip=None, num_epochs=4, minibatch_size=32)
+    agent = PPO(model=Table(), gamma=0.9, lr=lr, grad_clip=None, num_epochs=4, minibatch_size=32)
     env = Chain(terminates)
     run, report = train_on_chain(agent.bind(Spec(env.observation_space, env.action_space)), env)
     np.testing.assert_allclose(run.state.params["network"]["value"][:, 0], values, rtol=0.01)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from modes import CARTPOLE, assert_modes_are_equal
+from tables import Table, steps_since_first
 
 from athlete.algorithms.pqn import PQN, Batch, PQNConfig, PQNState
 from athlete.core import Env, Model, Spec, Step, Transition, hyper
@@ -14,7 +15,6 @@ from athlete.exploration import EpsilonGreedy, SoftQ
 from athlete.loops.learn import init_run, iterate_many
 from athlete.models.mlp import MLP
 from athlete.models.recurrent import GRU
-from athlete.ops.features import feature_size
 from athlete.ops.gradient import adam_init
 from athlete.ops.random import wrap
 from athlete.ops.schedule import Schedule
@@ -28,19 +28,8 @@ SPEC = Spec(Box(0, 1, (3,)), Discrete(2))  # three states, one-hot
 TABLE = np.array([[1, 2], [4, 3], [-8, 8]], np.float32)
 
 
-@hyper
-class Linear(Model):
-    """Each head is a table: with one-hot observations its rows are the outputs."""
-
-    def init(self, key, obs_space, heads):
-        return {name: jnp.zeros((feature_size(obs_space), outputs)) for name, (outputs, _) in heads.items()}
-
-    def apply(self, params, carry, obs, first):
-        return (), {name: obs @ table for name, table in params.items()}
-
-
 def agent_of(**settings):
-    return PQN(**{"model": Linear(), "gamma": 0.5, "lambda_": 0.5, **settings}).bind(SPEC)
+    return PQN(**{"model": Table(), "gamma": 0.5, "lambda_": 0.5, **settings}).bind(SPEC)
 
 
 def transitions(states, next_states, action, reward, terminated, truncated, **changes):
@@ -85,11 +74,7 @@ class Steps(Model):
         return jnp.zeros(rows)
 
     def apply(self, params, carry, obs, first):
-        def step(count, first_t):
-            count = jnp.where(first_t, 0.0, count) + 1.0
-            return count, count
-
-        _, counts = jax.lax.scan(step, carry, first)
+        counts = steps_since_first(carry, first)
         return counts, {"q": jnp.stack([counts - 1.0, counts], axis=-1)}
 
 
@@ -259,7 +244,7 @@ def test_it_learns_the_values_of_a_chain():
         minibatch_size=64,
         num_epochs=2,
         exploration=EpsilonGreedy(0.5),
-        model=Linear(),
+        model=Table(),
     ).bind(Spec(env.observation_space, env.action_space))
     run, iterations = init_run(agent, env, 16, np.array([0, 1], np.uint32), 16), 80
     train = jax.jit(iterate_many, static_argnames=("length", "iterations"), compiler_options=QUICK)

@@ -28,7 +28,7 @@ SPEC = Spec(Box(-1, 1, (2,)), Box(-1, 1, (1,)))
 
 
 @hyper
-class Linear(Model):
+class Table(Model):
     """Each head is a table: outputs are inputs @ table."""
 
     def init(self, key, obs_space, heads):
@@ -42,7 +42,7 @@ class Linear(Model):
 
 
 def agent(**changes):
-    given = {"num_critics": 2, "policy_delay": 1, "policy_model": Linear(), "q_model": Linear(), **changes}
+    given = {"num_critics": 2, "policy_delay": 1, "policy_model": Table(), "q_model": Table(), **changes}
     return REDQ(**given).bind(SPEC)
 
 

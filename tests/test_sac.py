@@ -9,11 +9,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tables import Table
 
 from athlete.algorithms.sac import SAC, SACConfig
-from athlete.core import ActingCarry, Model, Spec, Transition, hyper
+from athlete.core import ActingCarry, Spec, Transition
 from athlete.exploration import GaussianNoise, OrnsteinUhlenbeckNoise
-from athlete.ops.features import feature_size
 from athlete.ops.random import wrap
 from athlete.ops.temperature import temperature_init
 from athlete.spaces import Box, Discrete, MultiDiscrete
@@ -21,17 +21,6 @@ from athlete.spaces import Box, Discrete, MultiDiscrete
 QUICK = {"xla_backend_optimization_level": 0}  # tiny programs: compiling is all they cost
 KEY = wrap(np.array([0, 1], np.uint32))
 NOTHING = 1e-6  # a temperature at which entropy does not count
-
-
-@hyper
-class Linear(Model):
-    """Each head is a table: rows for the entries of the input."""
-
-    def init(self, key, obs_space, heads):
-        return {name: jnp.zeros((feature_size(obs_space), outputs)) for name, (outputs, _) in heads.items()}
-
-    def apply(self, params, carry, obs, first):
-        return (), {name: obs @ table for name, table in params.items()}
 
 
 # Three states, one-hot. Two discrete actions: probabilities and values are tables.
@@ -53,7 +42,7 @@ def table(numbers):
 
 
 def discrete(alpha=NOTHING, **settings):
-    agent = SAC(policy_model=Linear(), q_model=Linear(), gamma=0.5, **settings).bind(Spec(STATES, Discrete(2)))
+    agent = SAC(policy_model=Table(), q_model=Table(), gamma=0.5, **settings).bind(Spec(STATES, Discrete(2)))
     critics = [{"q": table(values)} for values in VALUES[: 2 if agent.twin_q else 1]]
     actor = {"policy": table(np.log(PROBABILITIES))}
     state = agent.init(KEY)._replace(temperature=temperature_init(alpha))
@@ -61,7 +50,7 @@ def discrete(alpha=NOTHING, **settings):
 
 
 def continuous(alpha=NOTHING, log_std=CERTAIN, **settings):
-    agent = SAC(policy_model=Linear(), q_model=Linear(), gamma=0.5, **settings).bind(Spec(STATES, Box(-1, 1, (1,))))
+    agent = SAC(policy_model=Table(), q_model=Table(), gamma=0.5, **settings).bind(Spec(STATES, Box(-1, 1, (1,))))
     critics = [{"q": table([*values, slope])[:, None]} for values, slope in CRITICS[: 2 if agent.twin_q else 1]]
     actor = {"policy": jnp.stack([table(np.arctanh(MEANS)), jnp.full(3, log_std)], axis=1)}
     state = agent.init(KEY)._replace(temperature=temperature_init(alpha))
@@ -278,7 +267,7 @@ def test_noise_that_drifts_comes_on_top_of_samples_and_is_carried_on():
 
 
 def test_actions_have_the_shape_of_their_space():
-    agent = SAC(policy_model=Linear(), q_model=Linear()).bind(Spec(STATES, Box(-1, 1, (2, 2))))
+    agent = SAC(policy_model=Table(), q_model=Table()).bind(Spec(STATES, Box(-1, 1, (2, 2))))
     action, _, _ = act(agent, agent.init(KEY), fresh(agent))
     assert action.shape == (3, 2, 2)
     one_hot, number = np.eye(3, dtype=np.float32)[None], np.zeros((1, 3), np.float32)

@@ -9,27 +9,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tables import Table
 
 from athlete.algorithms.td3 import TD3, Networks, TD3Config
-from athlete.core import Model, Spec, Transition, hyper
+from athlete.core import Spec, Transition
 from athlete.exploration import GaussianNoise, ParameterNoise
-from athlete.ops.features import feature_size
 from athlete.ops.random import wrap
 from athlete.spaces import Box, Discrete, MultiDiscrete
 
 QUICK = {"xla_backend_optimization_level": 0}  # tiny programs: compiling is all they cost
 KEY = wrap(np.array([0, 1], np.uint32))
-
-
-@hyper
-class Linear(Model):
-    """Each head is a table: rows for the entries of the input."""
-
-    def init(self, key, obs_space, heads):
-        return {name: jnp.zeros((feature_size(obs_space), outputs)) for name, (outputs, _) in heads.items()}
-
-    def apply(self, params, carry, obs, first):
-        return (), {name: obs @ table for name, table in params.items()}
 
 
 # Three states, one-hot, and one action: pi(s) is a table, Q_i(s, a) = V_i(s) + slope_i a.
@@ -48,7 +37,7 @@ def networks(actions=ACTIONS, critics=CRITICS):
 
 
 def agent_of(**settings):
-    chosen = {"policy_model": Linear(), "q_model": Linear(), "smooth_target_policy": False, "gamma": 0.5, **settings}
+    chosen = {"policy_model": Table(), "q_model": Table(), "smooth_target_policy": False, "gamma": 0.5, **settings}
     return TD3(**chosen).bind(SPEC)
 
 
@@ -303,7 +292,7 @@ def test_an_update_adapts_parameter_noise():
 
 
 def test_actions_of_any_rank_are_served():
-    agent = TD3(policy_model=Linear(), q_model=Linear(), policy_delay=1).bind(Spec(SPEC.obs, Box(-3, 3, (2, 2))))
+    agent = TD3(policy_model=Table(), q_model=Table(), policy_delay=1).bind(Spec(SPEC.obs, Box(-3, 3, (2, 2))))
     state = agent.init(KEY)
     view = agent.view(state, jnp.zeros(()))
     obs = np.eye(3, dtype=np.float32)

@@ -9,27 +9,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tables import Table
 
 from athlete.algorithms.tqc import TQC, TQCConfig
-from athlete.core import Model, Spec, Transition, hyper
-from athlete.ops.features import feature_size
+from athlete.core import Spec, Transition
 from athlete.ops.random import wrap
 from athlete.ops.temperature import temperature_init
 from athlete.spaces import Box, Discrete
 
 QUICK = {"xla_backend_optimization_level": 0}
 KEY = wrap(np.array([0, 1], np.uint32))
-
-
-@hyper
-class Linear(Model):
-    """Each head is a table: rows for the entries of the input."""
-
-    def init(self, key, obs_space, heads):
-        return {name: jnp.zeros((feature_size(obs_space), outputs)) for name, (outputs, _) in heads.items()}
-
-    def apply(self, params, carry, obs, first):
-        return (), {name: obs @ table for name, table in params.items()}
 
 
 # Two states, one-hot, and an action that is 0.5 in both (its standard deviation is next to nothing). Two critics of
@@ -42,7 +31,7 @@ CRITICS = [[[0.0, 1.0, 2.0], [10.0, 11.0, 12.0], [2.0, 2.0, 4.0]], [[5.0, 0.5, 1
 
 def agent_of(alpha=1e-6, **settings):
     chosen = {"num_quantiles": 3, "top_quantiles_to_drop_per_net": 1, "gamma": 0.5, **settings}
-    agent = TQC(policy_model=Linear(), q_model=Linear(), **chosen).bind(SPEC)
+    agent = TQC(policy_model=Table(), q_model=Table(), **chosen).bind(SPEC)
     critics = [{"q": jnp.asarray(table, jnp.float32)} for table in CRITICS]
     actor = {"policy": jnp.asarray([[math.atanh(0.5), -30.0]] * 2, jnp.float32)}
     state = agent.init(KEY)._replace(temperature=temperature_init(alpha))

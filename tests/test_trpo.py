@@ -5,7 +5,8 @@ from __future__ import annotations
 import jax
 import numpy as np
 import pytest
-from chain import Linear, transitions
+from chain import transitions
+from tables import Table
 
 from athlete.algorithms.trpo import TRPO, Batch, TRPOConfig, TRPOState, joined
 from athlete.core import Spec
@@ -31,7 +32,7 @@ POLICY = {"network": {"policy": {"policy": np.zeros((1, 2), np.float32)}}}
 
 
 def agent_of(**settings):
-    return TRPO(**{"model": Linear(), **settings}).bind(Spec(Box(0, 1, (1,)), Discrete(2)))
+    return TRPO(**{"model": Table(), **settings}).bind(Spec(Box(0, 1, (1,)), Discrete(2)))
 
 
 def test_the_step_is_along_the_natural_gradient_to_the_bound():
@@ -76,7 +77,7 @@ def test_targets_are_right_for_both_endings_and_advantages_standardised():
         truncated=[False, True, False, False, False],
         carry={"policy": (), "value": ()},
     )
-    agent = TRPO(model=Linear(), gamma=0.5, lambda_=0.5).bind(SPEC)
+    agent = TRPO(model=Table(), gamma=0.5, lambda_=0.5).bind(SPEC)
     policy = {"network": {"policy": {"policy": np.zeros((3, 2), np.float32)}}}
     state = TRPOState(policy, {"value": np.array([[1], [2], [4]], np.float32)}, ())
     found = jax.jit(agent._prepare)(state, batch)
