@@ -8,6 +8,7 @@ Agents give actions in *canonical* form: a bounded `Box` as numbers in [-1, 1], 
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeGuard
@@ -189,6 +190,19 @@ class OneOf(Space):
 def has_mask(space: Space) -> TypeGuard[Dict]:
     """Whether observations of the space carry a mask of actions."""
     return isinstance(space, Dict) and any(name == ACTION_MASK for name, _ in space.items)
+
+
+def value_counts(space: Space) -> tuple[int, ...]:
+    """How many values each entry of a Discrete or MultiDiscrete has."""
+    assert isinstance(space, Discrete | MultiDiscrete)
+    return (space.n,) if isinstance(space, Discrete) else space.sizes
+
+
+def by_entry(space: Space, mask: Any) -> list[Any]:
+    """The mask `[..., sum(n)]` of a Discrete or of the entries of a MultiDiscrete, cut into theirs: `[..., n]` each."""
+    counts = value_counts(space)
+    ends = itertools.accumulate(counts)
+    return [mask[..., end - count : end] for end, count in zip(ends, counts, strict=True)]
 
 
 def nested_tuples(array: Any) -> Any:

@@ -7,8 +7,19 @@ from typing import Any
 
 import numpy as np
 
-from athlete.ops.masks import by_entry
-from athlete.spaces import ACTION_MASK, Box, Dict, Discrete, MultiBinary, MultiDiscrete, OneOf, Space, Tuple, has_mask
+from athlete.spaces import (
+    ACTION_MASK,
+    Box,
+    Dict,
+    Discrete,
+    MultiBinary,
+    MultiDiscrete,
+    OneOf,
+    Space,
+    Tuple,
+    by_entry,
+    has_mask,
+)
 
 
 def violation(space: Space, value: Any, name: str) -> str:

@@ -12,8 +12,18 @@ import jax.numpy as jnp
 import numpy as np
 
 from athlete.core import Array, Key, Spec, Tree
-from athlete.ops.tree import pieces
-from athlete.spaces import ACTION_MASK, Box, Dict, Discrete, MultiBinary, MultiDiscrete, Space, has_mask
+from athlete.spaces import (
+    ACTION_MASK,
+    Box,
+    Dict,
+    Discrete,
+    MultiBinary,
+    MultiDiscrete,
+    Space,
+    by_entry,
+    has_mask,
+    value_counts,
+)
 
 FORBIDDEN = -1e30  # finite: probabilities of 0 times it are 0, not NaN
 
@@ -44,7 +54,7 @@ def check_mask(spec: Spec) -> None:
             f"{name} is {mask}, but masks are for Discrete and MultiDiscrete actions, and these are {spec.action}; "
             "give the entry another name if it is no mask, or wrap the environment"
         )
-    expected = (sum(_sizes(spec.action)),)
+    expected = (sum(value_counts(spec.action)),)
     if not isinstance(mask, Box | MultiBinary) or mask.shape != expected:
         raise ValueError(
             f"{name} is {mask}, and the actions are {spec.action}: the mask must be a Box or MultiBinary of shape "
@@ -81,14 +91,3 @@ def without_action(spec: Spec, obs: Tree) -> np.ndarray:
     """In which rows of observations `[B, ...]` an entry of the action has no legal value: bool `[B]`, in NumPy."""
     legal = by_entry(spec.action, np.asarray(obs[ACTION_MASK]) > 0)
     return np.any([~part.any(axis=-1) for part in legal], axis=0)
-
-
-def by_entry(space: Space, mask: Array) -> list[Array]:
-    """The mask `[..., sum(n)]` of a Discrete or of the entries of a MultiDiscrete, cut into theirs: `[..., n]` each."""
-    return pieces(mask, _sizes(space))
-
-
-def _sizes(space: Space) -> tuple[int, ...]:
-    """How many values each entry of an action has."""
-    assert isinstance(space, Discrete | MultiDiscrete)
-    return (space.n,) if isinstance(space, Discrete) else space.sizes
