@@ -2,9 +2,11 @@
 
     python benchmarks/memory_speed.py
 
-All train on CartPole without velocities with equal settings, in turn, compiled. Seconds are those of the processor,
-which do not count what other programs take: medians over `ROUNDS` of an iteration each, after one that compiles.
-At equal width a GRU has six products where a feed-forward layer has one; the wider feed-forward network has as many.
+All train with equal settings, in turn: compiled on CartPole without velocities, and on Gymnasium's CartPole, whose
+steps cost as much with memory as without. Seconds are those of the processor, which do not count what other programs
+take: medians over `ROUNDS` of an iteration each, after one that compiles. At equal width a GRU has six products where
+a feed-forward layer has one, and with networks of its own for policy and value (the default) twice as many as with one
+(`vf_share_layers`); the wider feed-forward network has as many weights as the GRU.
 """
 
 from __future__ import annotations
@@ -21,12 +23,21 @@ from manifest import write_manifest
 from athlete.algorithms.ppo import PPOConfig
 
 ROUNDS = 9
-ITERATION = 16_384  # timesteps
 SETTINGS = {"num_envs_per_worker": 8, "train_batch_size": 2048, "minibatch_size": 256, "num_epochs": 10}
+MODES = {  # settings and timesteps of an iteration
+    "compiled": ({"env": "StatelessCartPole-v1"}, 16_384),
+    "Gymnasium": ({"env": "CartPole-v1", "backend": "gymnasium"}, 4_096),
+}
 MODELS = {
     "feed-forward": {"fcnet_hiddens": [64, 64]},
     "feed-forward, as many weights as the GRU": {"fcnet_hiddens": [156, 156]},
     "GRU": {"fcnet_hiddens": [64], "use_gru": True, "gru_cell_size": 64},
+    "GRU, shared by policy and value": {
+        "fcnet_hiddens": [64],
+        "use_gru": True,
+        "gru_cell_size": 64,
+        "vf_share_layers": True,
+    },
     "LSTM": {"fcnet_hiddens": [64], "use_lstm": True, "lstm_cell_size": 64},
     "GTrXL": {
         "fcnet_hiddens": [64],
@@ -36,10 +47,12 @@ MODELS = {
 }
 
 
-def main() -> None:
+def measure(mode: str) -> dict[str, list[float]]:
+    """Seconds of each round's iteration, for each network."""
+    environment, timesteps = MODES[mode]
     algorithms = {
-        name: PPOConfig.from_dict({**SETTINGS, "env": "StatelessCartPole-v1", "model": model, "seed": 0}).build(
-            min_sample_timesteps_per_iteration=ITERATION
+        name: PPOConfig.from_dict({**SETTINGS, **environment, "model": model, "seed": 0}).build(
+            min_sample_timesteps_per_iteration=timesteps
         )
         for name, model in MODELS.items()
     }
@@ -50,9 +63,18 @@ def main() -> None:
             algorithm.train()
             if round_:
                 seconds[name].append(time.process_time() - start)
-    microseconds = {name: round(1e6 * statistics.median(taken) / ITERATION, 2) for name, taken in seconds.items()}
-    ratios = {name: round(taken / microseconds["feed-forward"], 2) for name, taken in microseconds.items()}
-    figures = {"median_microseconds_a_step": microseconds, "ratios": ratios}
+    for algorithm in algorithms.values():
+        algorithm.stop()
+    return seconds
+
+
+def main() -> None:
+    seconds = {mode: measure(mode) for mode in MODES}
+    figures: dict[str, dict] = {"median_microseconds_a_step": {}, "ratios": {}}
+    for mode, (_, timesteps) in MODES.items():
+        taken = {name: 1e6 * statistics.median(rounds) / timesteps for name, rounds in seconds[mode].items()}
+        figures["median_microseconds_a_step"][mode] = {name: round(median, 2) for name, median in taken.items()}
+        figures["ratios"][mode] = {name: round(median / taken["feed-forward"], 2) for name, median in taken.items()}
     path = Path(__file__).parent / "results" / "memory-speed.json"
     write_manifest(path, figures, {"athlete": sys.executable}, settings=SETTINGS, models=MODELS, seconds=seconds)
     print(f"{figures} -> {path}")
