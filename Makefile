@@ -9,12 +9,13 @@ endif
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --retries 5
 NOTEBOOKS := $(wildcard examples/notebooks/*.ipynb)
 
-.PHONY: help install demo test learning learning-all notebook docs lint types clean
+.PHONY: help install demo test test-gymnax learning learning-all notebook docs lint types clean
 
 help:
 	@echo "make install   an environment for development in $(VENV)"
 	@echo "make demo      train CartPole-v1 to its threshold, show the learning curve, film the policy"
 	@echo "make test      the fast tests"
+	@echo "make test-gymnax  those of gymnax's environments, with the package in $(VENV)-gymnax"
 	@echo "make learning  the tests that train to a threshold; make learning-all those of minutes a seed too"
 	@echo "make notebook  execute the notebooks"
 	@echo "make docs      build the documentation into site/"
@@ -45,6 +46,15 @@ demo: $(BIN)/athlete
 
 test: install
 	$(BIN)/python -m pytest -n auto
+
+# gymnax wants an older Gymnasium, so its tests have an environment of their own.
+$(VENV)-gymnax/.ready: pyproject.toml
+	$(PYTHON) -m venv $(VENV)-gymnax
+	$(VENV)-gymnax/bin/python -m pip install --quiet --disable-pip-version-check --retries 5 --editable '.[gymnax]' pytest
+	@touch $@
+
+test-gymnax: $(VENV)-gymnax/.ready
+	$(VENV)-gymnax/bin/python -m pytest tests/test_gymnax.py
 
 learning: install
 	$(BIN)/python -m pytest -m "learning and not slow"

@@ -20,6 +20,7 @@ BUILT_IN: dict[str, tuple[str, str]] = {
     **dict.fromkeys(MINATAR, ("athlete.env.minatar", "make_minatar")),
     **dict.fromkeys(PARTIAL, ("athlete.env.partial", "make_partial")),
 }
+GYMNAX = "gymnax/"  # before the names of gymnax's environments
 
 # What RLlib's users call the one argument of their environments and factories.
 _CONFIG_NAMES = {"config", "env_config", "cfg", "env_cfg", "env_context", "env_ctx", "context", "ctx"}
@@ -93,6 +94,8 @@ def resolve(env: Any) -> Any:
     if env in BUILT_IN:
         place, maker = BUILT_IN[env]
         return functools.partial(getattr(importlib.import_module(place), maker), env)
+    if env.startswith(GYMNAX):
+        return functools.partial(importlib.import_module("athlete.env.gymnax").make_gymnax, env)
     if not is_dotted_path(env):
         return env
     module_name, _, attribute = env.rpartition(".")
