@@ -15,6 +15,7 @@ from athlete import spaces
 from athlete.algorithms.dqn import DQNConfig
 from athlete.algorithms.ppo import PPO, PPOConfig
 from athlete.core import Spec
+from athlete.env.masked_grid import MaskedGrid
 from athlete.env.partial.repeat_after_me import RepeatAfterMe
 from athlete.env.previous import FilmedPreviousStep, Previous, PreviousStep, PreviousStepSource
 from athlete.env.registry import register_env
@@ -24,7 +25,7 @@ from athlete.loops.train import CompiledTraining, HostedTraining
 from athlete.models.catalog import with_convolutions
 from athlete.models.cnn import ConvNet
 from athlete.models.mlp import MLP
-from athlete.models.recurrent import LSTM
+from athlete.models.recurrent import GRU, LSTM
 from athlete.ops.features import action_features
 from athlete.ops.random import wrap
 
@@ -220,8 +221,37 @@ def test_they_are_set_for_all_networks_of_an_algorithm():
         PPOConfig().training(model={"lstm_use_prev_action": 1})
 
 
-def test_a_mask_of_actions_cannot_be_shown_inside_a_tuple():
-    with pytest.raises(ValueError, match=r"do not go with a mask of actions \('action_mask'"):
-        PPOConfig().environment("athlete.env.masked_grid.MaskedGrid").training(
-            model={"use_lstm": True, "lstm_use_prev_action": True}
-        ).build()
+# With masks
+
+
+def test_beside_a_mask_of_actions_they_are_entries_of_its_dictionary():
+    spec = Spec(spaces.Dict({"action_mask": spaces.MultiBinary(3), "x": spaces.Discrete(2)}), spaces.Discrete(3))
+    assert [name for name, _ in BOTH.spec(spec).obs.items] == ["action_mask", "prev_action", "prev_reward", "x"]
+    obs = {"action_mask": np.ones(3), "x": 1}
+    shown = BOTH.show(spec.action, obs, np.int32(2), np.float32(-1))
+    np.testing.assert_array_equal(shown["prev_action"], [0, 0, 1])
+    np.testing.assert_array_equal(shown["prev_reward"], [-1])
+    own, parts = BOTH.parted(shown)
+    assert own == obs and len(parts) == 2
+
+
+def test_with_them_masks_are_honoured_and_compiled_and_outside_of_jax_the_training_is_the_same():
+    env = PreviousStep(MaskedGrid(), BOTH)
+    agent = PPO(lr=1e-2, model=GRU(8, ()), max_seq_len=8, minibatch_size=32, num_epochs=2).bind(spec_of(env))
+    compiled = CompiledTraining(agent, env, 4, 16, 500.0, KEY)
+    hosted = HostedTraining(agent, PreviousStepSource(HostedEnv(MaskedGrid(), 4), BOTH), 16, 500.0, KEY)
+    for _ in range(3):
+        a, b = compiled.advance(1), hosted.advance(1)
+        np.testing.assert_allclose(a.returns, b.returns, rtol=1e-5)
+        assert (np.asarray(a.returns) > -1.0).all()  # none took an illegal action
+    assert_close(compiled.run.rows.obs, hosted.run.rows.obs, 1e-5)
+
+
+def test_a_single_action_is_legal_with_them():
+    config = PPOConfig().environment("athlete.env.masked_grid.MaskedGrid")
+    config.training(model={"use_gru": True, "gru_cell_size": 4, "max_seq_len": 8, **SHOWN}, **SMALL)
+    obs = {"observations": np.array([0, 0, 4, 4]), "action_mask": np.array([0, 1, 0, 0])}
+    with config.build() as algo:
+        action, state, _ = algo.compute_single_action(obs, algo.get_policy().get_initial_state())
+        assert action == 1
+        assert algo.compute_single_action(obs, state, prev_action=1, prev_reward=0.0)[0] == 1

@@ -7,44 +7,59 @@ reward, whether the episode goes on or not, and the observation of a reset holds
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from athlete.core import Array, Env, Key, Source, Spec, Step, Tree, hyper
 from athlete.ops.features import action_features, feature_size
-from athlete.spaces import ACTION_MASK, Box, Space, Tuple, has_mask, to_canonical, to_environment
+from athlete.spaces import ACTION_MASK, Box, Dict, Space, Tuple, has_mask, to_canonical, to_environment
 
 
 class Previous(NamedTuple):
-    """What is shown besides the observation, each as a part of a tuple after it."""
+    """What is shown besides the observation, each as a part of a tuple after it; where the observation is a dictionary
+    with a mask of actions, which has to stay where it is found, as entries `prev_action` and `prev_reward` of it.
+    """
 
     action: bool = False  # one-hot or in [-1, 1], flat, `[n]`
     reward: bool = False  # `[1]`
 
     def spec(self, spec: Spec) -> Spec:
-        """The spaces with the parts that are shown.
-
-        Raises ValueError for observations with a mask of actions, which nobody would find inside a tuple.
-        """
-        if has_mask(spec.obs):
-            raise ValueError(
-                f"lstm_use_prev_action and lstm_use_prev_reward do not go with a mask of actions ({ACTION_MASK!r} in "
-                "observation_space); leave them out"
-            )
+        """The spaces with the parts that are shown."""
         sizes = [feature_size(spec.action)] * self.action + [1] * self.reward
-        return Spec(Tuple((spec.obs, *(Box(-np.inf, np.inf, (size,)) for size in sizes))), spec.action)
+        parts = [Box(-np.inf, np.inf, (size,)) for size in sizes]
+        if has_mask(spec.obs):
+            return Spec(Dict(self.joined(dict(spec.obs.items), parts)), spec.action)
+        return Spec(Tuple((spec.obs, *parts)), spec.action)
 
-    def show(self, action_space: Space, obs: Tree, action: Tree, reward: Array) -> tuple:
+    def show(self, action_space: Space, obs: Tree, action: Tree, reward: Array) -> Tree:
         """The observation that `action`, as the environment took it, and `reward` led to; any leading axes."""
         parts = [action_features(action_space, to_canonical(action_space, action))] if self.action else []
-        return (obs, *parts, *([reward[..., None]] if self.reward else []))
+        return self.joined(obs, [*parts, *([reward[..., None]] if self.reward else [])])
 
-    def show_start(self, action_space: Space, obs: Tree, leading: tuple[int, ...] = ()) -> tuple:
+    def show_start(self, action_space: Space, obs: Tree, leading: tuple[int, ...] = ()) -> Tree:
         """The first observation of an episode: nothing was done yet."""
         sizes = [feature_size(action_space)] * self.action + [1] * self.reward
-        return (obs, *(np.zeros((*leading, size), np.float32) for size in sizes))
+        return self.joined(obs, [np.zeros((*leading, size), np.float32) for size in sizes])
+
+    def parted(self, shown: Tree) -> tuple[Tree, list]:
+        """The observation without what is shown besides, and that."""
+        if isinstance(shown, tuple):
+            return shown[0], list(shown[1:])
+        names = self._names()
+        return {name: part for name, part in shown.items() if name not in names}, [shown[name] for name in names]
+
+    def joined(self, obs: Tree, parts: list) -> Tree:
+        """The observation with what is shown besides."""
+        if isinstance(obs, Mapping) and ACTION_MASK in obs:
+            return {**obs, **dict(zip(self._names(), parts, strict=True))}
+        return (obs, *parts)
+
+    def _names(self) -> list[str]:
+        return ["prev_action"] * self.action + ["prev_reward"] * self.reward
 
 
 @hyper
@@ -64,8 +79,7 @@ class PreviousStep(Env):
 
     def reset(self, key: Key) -> tuple[Tree, Tree]:
         state, obs = self.env.reset(key)
-        first = self.previous.show_start(self.action_space, obs)
-        return state, (first[0], *(jnp.asarray(part) for part in first[1:]))
+        return state, jax.tree.map(jnp.asarray, self.previous.show_start(self.action_space, obs))
 
     def step(self, state: Tree, action: Tree, key: Key) -> tuple[Tree, Step]:
         state, step = self.env.step(state, action, key)
@@ -93,9 +107,9 @@ class PreviousStepSource(Source):
         return step._replace(obs=self.previous.show(self.spec.action, step.obs, taken, step.reward))
 
     def reset_where(self, done: Array, obs: Tree, key: Key) -> Tree:
-        own, *parts = obs
-        kept = (np.where(done[:, None], np.float32(0), part) for part in parts)
-        return (self.source.reset_where(done, own, key), *kept)
+        own, parts = self.previous.parted(obs)
+        kept = [np.where(done[:, None], np.float32(0), part) for part in parts]
+        return self.previous.joined(self.source.reset_where(done, own, key), kept)
 
     def close(self) -> None:
         self.source.close()
