@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import imageio.v2 as imageio
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import athlete
+from athlete.algorithms.ppo import PPOConfig
 from athlete.env.classic.cartpole import CartPole
 from athlete.env.partial import make_partial
 from athlete.env.partial.memory_chain import MemoryChain
@@ -119,3 +121,14 @@ def test_the_chain_asks_for_one_of_its_bits_in_the_last_step_before_the_answer()
 def test_lengths_that_cannot_be_are_refused(make, sentence):
     with pytest.raises(ValueError, match=sentence):
         make()
+
+
+def test_a_policy_with_memory_is_filmed_where_velocities_are_hidden(tmp_path):
+    config = PPOConfig().environment("StatelessCartPole-v1").rollouts(num_envs_per_worker=2)
+    config.training(train_batch_size=64, minibatch_size=32, num_epochs=1, model={"use_gru": True, "max_seq_len": 8})
+    with config.build() as algo:
+        (film,) = algo.record_video(tmp_path, episodes=1)
+    with imageio.get_reader(film) as reader:
+        frames = list(reader)
+    assert len(frames) > 5 and frames[0].shape == (400, 600, 3)
+    assert (frames[0] != frames[-1]).any()  # the pole has moved

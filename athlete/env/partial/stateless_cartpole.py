@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+from typing import Any, ClassVar
+
 import numpy as np
 
 from athlete import spaces
@@ -16,6 +19,8 @@ class StatelessCartPole(CartPole):
     The velocities follow from two observations in a row, so a policy needs memory to balance.
     """
 
+    render_fps: ClassVar[int] = 50
+
     @property
     def observation_space(self) -> spaces.Box:
         high = np.array([self.x_threshold * 2, self.theta_threshold_radians * 2], np.float32)
@@ -28,3 +33,18 @@ class StatelessCartPole(CartPole):
     def step(self, state: CartPoleState, action: Array, key: Key) -> tuple[CartPoleState, Step]:
         state, step = super().step(state, action, key)
         return state, step._replace(obs=step.obs[::2])
+
+    def render(self, state: CartPoleState) -> Array:
+        """Gymnasium's picture of the cart and the pole."""
+        canvas = _canvas()
+        canvas.state = np.asarray(state.physics, np.float64)
+        return canvas.render()
+
+
+@functools.cache
+def _canvas() -> Any:
+    from gymnasium.envs.classic_control import CartPoleEnv
+
+    canvas = CartPoleEnv(render_mode="rgb_array")
+    canvas.reset()
+    return canvas
