@@ -129,6 +129,6 @@ def test_a_policy_with_memory_is_filmed_where_velocities_are_hidden(tmp_path):
     with config.build() as algo:
         (film,) = algo.record_video(tmp_path, episodes=1)
     with imageio.get_reader(film) as reader:
-        frames = list(reader)
+        frames = [np.asarray(frame) for frame in reader]
     assert len(frames) > 5 and frames[0].shape == (400, 600, 3)
     assert (frames[0] != frames[-1]).any()  # the pole has moved
