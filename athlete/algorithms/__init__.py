@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from athlete.algorithms.ppo import PPOConfig as PPOConfig
     from athlete.algorithms.pqn import PQNConfig as PQNConfig
     from athlete.algorithms.qrdqn import QRDQNConfig as QRDQNConfig
+    from athlete.algorithms.r2d2 import R2D2Config as R2D2Config
     from athlete.algorithms.redq import DroQConfig as DroQConfig
     from athlete.algorithms.redq import REDQConfig as REDQConfig
     from athlete.algorithms.sac import SACConfig as SACConfig
@@ -42,6 +43,7 @@ ALGORITHMS: dict[str, str] = {
     "DroQ": "athlete.algorithms.redq",
     "IQN": "athlete.algorithms.iqn",
     "PQN": "athlete.algorithms.pqn",
+    "R2D2": "athlete.algorithms.r2d2",
     "SimpleQ": "athlete.algorithms.simple_q",
 }
 
