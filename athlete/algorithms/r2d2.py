@@ -117,7 +117,7 @@ class R2D2(Agent):
             target = jax.lax.stop_gradient(self._target(state.target, params, carries, batch))
             values = self._values(heads)[: target.size]
             error = (of_action(values, fold(learned)) - target).reshape(learned.shape)
-            return 0.5 * jnp.mean(weight * jnp.square(error)), (error, jnp.mean(values))
+            return 0.5 * jnp.mean(weight * jnp.square(error)), (error, jnp.mean(self._unscaled(values)))
 
         (loss, (error, mean_q)), gradients = jax.value_and_grad(loss_of, has_aux=True)(state.params)
         lr = value_at(self.lr, progress)
@@ -146,6 +146,9 @@ class R2D2(Agent):
             return fold(heads["advantage"])
         return dueling(fold(heads["value"]), fold(heads["advantage"]))
 
+    def _unscaled(self, values: Array) -> Array:
+        return unscale(values, self.h_function_epsilon) if self.use_h_function else values
+
     def _unroll(self, params: Tree, batch: Transition) -> tuple[Tree, dict[str, Array]]:
         """`unroll` from the stored states, or from empty ones."""
         rows = batch.reward.shape[1]
@@ -164,8 +167,7 @@ class R2D2(Agent):
         chooser = self._next_values(params, carries, next_obs) if self.double_q else values
         mask = action_mask(self.spec, batch.next_obs)
         best = of_action(values, greedy(chooser, None if mask is None else fold(mask)))
-        if self.use_h_function:
-            best = unscale(best, self.h_function_epsilon)
+        best = self._unscaled(best)
         steps = n_step_return(windows(batch, self.n_step), self.gamma)
         reached = at_step(windows(best.reshape(batch.reward.shape), self.n_step), steps.last)
         return_ = steps.return_ + steps.discount * reached
@@ -191,7 +193,7 @@ class R2D2Config(ReplayConfig):
         "training_intensity": 150,
         "min_sample_timesteps_per_iteration": 1000,
         "model": {"use_lstm": True},
-        "replay_buffer_config": {"type": "ReplayBuffer", "capacity": 100_000},
+        "replay_buffer_config": {"type": "PrioritizedReplayBuffer", "capacity": 100_000, "replay_burn_in": 8},
         "exploration_config": {
             "type": "EpsilonGreedy",
             "initial_epsilon": 1.0,
