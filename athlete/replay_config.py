@@ -37,6 +37,13 @@ MEMORY_SETTINGS: dict[str, Any] = {
     "stack_axis": None,  # the axis of observations that is a stack of frames: each frame is then stored once
     "replay_burn_in": 0,  # timesteps before each sequence that only bring the recurrent state up to date
 }
+# RLlib's keys with values that say what is so in any case: sequences of max_seq_len begin at every timestep.
+SAME_MEMORIES = (
+    ("storage_unit", "timesteps"),
+    ("storage_unit", "sequences"),
+    ("replay_sequence_length", -1),
+    ("worker_side_prioritization", False),
+)
 MEMORY_SPELLINGS = {"alpha": "prioritized_replay_alpha", "beta": "prioritized_replay_beta"}
 
 # Type -> its settings and their defaults, RLlib's.
@@ -132,6 +139,13 @@ class ReplayConfig(ExplorationConfig):
     learns_sequences: ClassVar[bool] = False  # its networks have memory, and its samples are sequences of steps
     fields_set_elsewhere = (*ExplorationConfig.fields_set_elsewhere, "timesteps_per_update", "burn_in")
 
+    def _set(self, section: str | None, settings: Mapping[str, Any]) -> Self:
+        if self.learns_sequences and "burn_in" in settings:  # where RLlib had it before its replay_buffer_config
+            memory = {**settings.get("replay_buffer_config", {}), "replay_burn_in": settings["burn_in"]}
+            settings = {name: value for name, value in settings.items() if name != "burn_in"}
+            settings["replay_buffer_config"] = memory
+        return super()._set(section, settings)
+
     def _merged(self, name: str, value: Any) -> Any:
         merged = super()._merged(name, value)
         if name == "model" and self.learns_sequences:  # another kind of memory takes the place of the default's
@@ -202,9 +216,9 @@ class ReplayConfig(ExplorationConfig):
             )
         window, each = self.window_length(), capacity // self.rows()
         if window > each or window * self.rows() > warm_up:
-            parts = "max_seq_len, replay_burn_in and n_step are together" if self.learns_sequences else "n_step="
+            parts = "a sequence of replay_burn_in, max_seq_len and n_step steps" if self.learns_sequences else "n_step"
             raise ValueError(
-                f"{title}: {parts}{window} is longer than what one of {self.rows()} environments has in memory when "
+                f"{title}: {parts}={window} is longer than what one of {self.rows()} environments has in memory when "
                 f"learning starts ({min(each, warm_up // self.rows())} steps of capacity={capacity} and "
                 f"num_steps_sampled_before_learning_starts={warm_up})"
             )
@@ -380,10 +394,10 @@ def algorithms_for(space: Any) -> str:
     from athlete.spaces import Box, Discrete
 
     if isinstance(space, Discrete):
-        return "PPO, DQN, SimpleQ, QRDQN, IQN, PQN, A2C, TRPO, PG and SAC serve it"
+        return "PPO, DQN, R2D2, SimpleQ, QRDQN, IQN, PQN, A2C, TRPO, PG, SAC and RNNSAC serve it"
     if isinstance(space, Box) and space.dtype.kind == "f":
         if space.bounded.all():
-            return "PPO, DDPG, TD3, SAC, TQC, CrossQ, REDQ, DroQ, A2C, TRPO and PG serve it"
+            return "PPO, DDPG, TD3, SAC, RNNSAC, TQC, CrossQ, REDQ, DroQ, A2C, TRPO and PG serve it"
         return "PPO, A2C, TRPO and PG serve it"
     try:
         output_size(space)
@@ -397,8 +411,8 @@ def checked_memory(given: Mapping[str, Any], title: str, types: tuple[str, ...])
     settings = {**MEMORY_SETTINGS}
     for name, value in given.items():
         known = MEMORY_SPELLINGS.get(name, name)
-        if known == "storage_unit" and value in ("timesteps", "sequences"):
-            continue  # what is stored is the same: sequences begin at every timestep
+        if (known, value) in SAME_MEMORIES:
+            continue
         _require_known(known, settings, f"replay_buffer_config={{{name!r}: {value!r}}}")
         settings[known] = value
     where = "replay_buffer_config"

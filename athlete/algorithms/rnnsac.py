@@ -2,10 +2,10 @@
 of its critics a recurrent network of its own (Ni et al. 2022, arXiv:2110.05038; Yang & Nguyen 2021, arXiv:2110.12628).
 
 What SAC says of a state is said of what each network remembers: the soft value of a history is
-V(h) = E_a[min_i Q_i(h, a) - alpha log pi(a|h)] (equation 3), the critics learn towards r + gamma V(h') (equations 5 and
-6), the policy maximises V (equations 7 and 9), alpha follows the entropy (equation 18). Discrete actions are summed over
-exactly (Christodoulou 2019, arXiv:1910.07207, equations 10 and 12). Critics of continuous actions remember the actions
-taken; an action that is only considered branches off for one step.
+V(h) = E_a[min_i Q_i(h, a) - alpha log pi(a|h)] (equation 3), the critics learn towards r + gamma V(h') (equations 5
+and 6), the policy maximises V (equations 7 and 9), alpha follows the entropy (equation 18). Discrete actions are summed
+over exactly (Christodoulou 2019, arXiv:1910.07207, equations 10 and 12). Critics of continuous actions remember the
+actions taken; an action that is only considered branches off for one step.
 
 The sequences are R2D2's (Kapturowski et al. 2019): windows of a replay memory, whose first part only brings the
 recurrent states up to date.

@@ -33,10 +33,10 @@ class Prioritized(Memory):
     beta: float | Schedule = 0.4
     epsilon: float = 1e-6
     capacity: int = 50_000  # timesteps of all rows together
-    batch_size: int = 32  # timesteps learned from, `sequence` of each window
-    sequence: int = 1
+    batch_size: int = 32  # timesteps that a sample is learned from: `sequence` of each window
     window: int = 1
     unroll: int = 1  # steps that each row adds at once
+    sequence: int = 1
     keep_carry: bool = False
     stack_axis: int | None = None
 

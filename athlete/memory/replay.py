@@ -20,10 +20,10 @@ class Replay(Memory):
     """
 
     capacity: int = 50_000  # timesteps of all rows together
-    batch_size: int = 32  # timesteps learned from, `sequence` of each window
-    sequence: int = 1
+    batch_size: int = 32  # timesteps that a sample is learned from: `sequence` of each window
     window: int = 1
     unroll: int = 1  # steps that each row adds at once
+    sequence: int = 1
     keep_carry: bool = False  # store recurrent states too, one for each timestep: 2 kB of an LSTM of 256
     stack_axis: int | None = None  # the axis of observations that is a stack of frames
 

@@ -25,9 +25,7 @@ def unroll(
     return jax.tree.map(lambda start, rest: jnp.concatenate([start[None], rest]), carry, after), heads
 
 
-def step_from(
-    model: Model, params: Tree, carries: Tree, obs: Array, first: Array | None = None
-) -> dict[str, Array]:
+def step_from(model: Model, params: Tree, carries: Tree, obs: Array, first: Array | None = None) -> dict[str, Array]:
     """`{head: [T, B, outputs]}` of a single step on `obs` `[T, B, n]` from each of the states `carries` `[T, B, ...]`.
 
     Each is a row of its own. With the states after each step and `next_obs` that is what a bootstrap needs: right

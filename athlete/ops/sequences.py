@@ -33,9 +33,9 @@ def cut_with_carry(batch: Batch, length: int) -> Batch:
 
 
 def windows(tree: Tree, length: int) -> Tree:
-    """All runs of `length` consecutive steps of leaves `[T, B, ...]`, side by side: `[length, (T - length + 1) * B, ...]`.
+    """All runs of `length` consecutive steps of leaves `[T, B, ...]`, side by side: `[length, N, ...]`.
 
-    The first B rows are those that begin at step 0, the next B those at step 1: the order of `ops.tree.fold`.
+    N is (T - length + 1) * B: B rows that begin at step 0, then B at step 1, in the order of `ops.tree.fold`.
     """
 
     def slide(leaf: Array) -> Array:

@@ -49,7 +49,7 @@ def rescale(value: Array, epsilon: Array) -> Array:
 
 
 def unscale(value: Array, epsilon: Array) -> Array:
-    """The inverse of `rescale`, h^-1(x) = sign(x) (((sqrt(1 + 4 epsilon (|x| + 1 + epsilon)) - 1) / (2 epsilon))^2 - 1).
+    """The inverse of `rescale`: sign(x) (((sqrt(1 + 4 epsilon (|x| + 1 + epsilon)) - 1) / (2 epsilon))^2 - 1).
 
     Multiplied out so that nothing cancels in float32; an `epsilon` of 0 is right too.
     """
