@@ -13,8 +13,9 @@ from athlete.algorithms.pqn import PQN, Batch, PQNConfig, PQNState
 from athlete.core import Env, Model, Spec, Step, Transition, hyper
 from athlete.exploration import EpsilonGreedy, SoftQ
 from athlete.loops.learn import init_run, iterate_many
+from athlete.models.attention import GTrXL
 from athlete.models.mlp import MLP
-from athlete.models.recurrent import GRU
+from athlete.models.recurrent import GRU, LSTM
 from athlete.ops.gradient import adam_init
 from athlete.ops.random import wrap
 from athlete.ops.schedule import Schedule
@@ -196,7 +197,9 @@ def test_what_cannot_be_is_an_error_at_the_call():
 
 MODELS = {
     "feed-forward": {"model": MLP((8,), "relu", layer_norm=True)},
-    "recurrent": {"model": GRU(8, (), "relu", layer_norm=True), "max_seq_len": 4},
+    "GRU": {"model": GRU(8, (), "relu", layer_norm=True), "max_seq_len": 4},
+    "LSTM": {"model": LSTM(8, (), "relu", layer_norm=True), "max_seq_len": 4},
+    "GTrXL": {"model": GTrXL(dim=8, head_dim=8, memory=4), "max_seq_len": 4},
 }
 
 

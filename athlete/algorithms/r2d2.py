@@ -188,9 +188,9 @@ class R2D2Config(ReplayConfig):
     exploration_types = ("EpsilonGreedy", "SoftQ")
     defaults: ClassVar[dict[str, Any]] = {
         "num_envs_per_worker": 1,
-        "rollout_fragment_length": 20,
-        "train_batch_size": 1000,
-        "training_intensity": 150,
+        "rollout_fragment_length": 16,
+        "train_batch_size": 512,
+        "training_intensity": 32,  # RLlib: 150, which takes a GPU
         "min_sample_timesteps_per_iteration": 1000,
         "model": {"use_lstm": True},
         "replay_buffer_config": {"type": "PrioritizedReplayBuffer", "capacity": 100_000, "replay_burn_in": 8},

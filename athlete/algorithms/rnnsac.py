@@ -183,7 +183,8 @@ class RNNSAC(Agent):
         next_policy = self._policy(next_outputs, action_mask(self.spec, batch.next_obs))
         next_value, _ = self._soft_value(next_policy, targets, after(target_states), next_obs, never, alpha, next_key)
         target = jax.lax.stop_gradient(self._target(batch, next_value))
-        error = values[:, : self.max_seq_len] - target
+        values = values[:, : self.max_seq_len]
+        error = values - target
         critic_loss = 0.5 * jnp.mean(jnp.sum(weight * error * error, axis=0))
 
         obs, mask = features(self.spec.obs, batch.obs), action_mask(self.spec, batch.obs)
