@@ -21,16 +21,9 @@ PENDULUM = TimeLimit(Pendulum(), 5)
 KEY = np.array([0, 3], np.uint32)
 
 
-# All attention scores of a query move with these, which softmax does not see: their gradients are rounding alone, of
-# which Adam with a small epsilon makes steps.
-WITHOUT_EFFECT = ("['key_value']['bias']", "['position']['bias']")
-
-
 def assert_close(compiled: Any, hosted: Any, tolerance: float) -> None:
     """Leaf by leaf, relative to each leaf's largest number."""
     for (path, a), b in zip(jax.tree_util.tree_leaves_with_path(compiled), jax.tree.leaves(hosted), strict=True):
-        if jax.tree_util.keystr(path).endswith(WITHOUT_EFFECT):
-            continue
         scale = max(1.0, float(np.abs(np.nan_to_num(np.asarray(a, np.float64))).max(initial=0.0)))
         np.testing.assert_allclose(a, b, rtol=0, atol=tolerance * scale, err_msg=jax.tree_util.keystr(path))
 

@@ -175,7 +175,7 @@ CASES = {
             memory=Replay(64, 16, window=6, unroll=2, sequence=4),
             burn_in=2,
             max_seq_len=4,
-            **(SMALL_ACTOR | {"policy_model": GRU(8, ()), "q_model": GTrXL(dim=8, head_dim=8, memory=4)}),
+            **(SMALL_ACTOR | {"policy_model": GRU(8, ()), "q_model": LSTM(8, ())}),
         ),
         2,
         2,

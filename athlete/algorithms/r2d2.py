@@ -109,14 +109,14 @@ class R2D2(Agent):
         return action, jax.tree.map(lambda leaf: leaf[0], carries), {}
 
     def update(self, state: R2D2State, batch: Transition, key: Key, progress: Array) -> tuple[R2D2State, dict]:
-        learned = jax.tree.map(lambda leaf: leaf[: self.max_seq_len], self._behind_burn_in(batch.action))
+        action = batch.action[self.burn_in :][: self.max_seq_len]
         weight = batch.extras["weight"][0] if "weight" in batch.extras else 1.0
 
         def loss_of(params: Tree) -> tuple[Array, tuple[Array, Array]]:
             carries, heads = self._unroll(params, batch)
             target = jax.lax.stop_gradient(self._target(state.target, params, carries, batch))
             values = self._values(heads)[: target.size]
-            error = (of_action(values, fold(learned)) - target).reshape(learned.shape)
+            error = (of_action(values, fold(action)) - target).reshape(action.shape)
             return 0.5 * jnp.mean(weight * jnp.square(error)), (error, jnp.mean(self._unscaled(values)))
 
         (loss, (error, mean_q)), gradients = jax.value_and_grad(loss_of, has_aux=True)(state.params)
@@ -136,9 +136,6 @@ class R2D2(Agent):
             "td_error": sequence_priority(error, self.priority_eta),
         }
         return R2D2State(params, moved, optimizer, since), metrics
-
-    def _behind_burn_in(self, tree: Tree) -> Tree:
-        return jax.tree.map(lambda leaf: leaf[self.burn_in :], tree)
 
     def _values(self, heads: dict[str, Array]) -> Array:
         """Rescaled action values `[T * B, actions]` of heads `[T, B, outputs]`."""
@@ -161,7 +158,7 @@ class R2D2(Agent):
         `carries` are the online network's states before and after the steps behind the burn-in.
         """
         target_carries, _ = self._unroll(target, batch)
-        batch = self._behind_burn_in(batch._replace(carry=(), extras=()))
+        batch = jax.tree.map(lambda leaf: leaf[self.burn_in :], batch._replace(carry=(), extras=()))
         next_obs = features(self.spec.obs, batch.next_obs)
         values = self._next_values(target, target_carries, next_obs)
         chooser = self._next_values(params, carries, next_obs) if self.double_q else values
