@@ -80,6 +80,8 @@ RANGES: dict[str, tuple[float, float]] = {
     "kappa": (1e-6, math.inf),
     "tau": (0.0, 1.0),
     "sigma0": (0.0, math.inf),
+    "h_function_epsilon": (0.0, math.inf),
+    "priority_eta": (0.0, 1.0),
     **dict.fromkeys(("actor_lr", "critic_lr", "l2_reg", "target_noise", "target_noise_clip"), (0.0, math.inf)),
     "alpha_lr": (0.0, math.inf),
     "initial_alpha": (1e-6, math.inf),

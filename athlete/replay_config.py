@@ -26,6 +26,7 @@ MEMORIES = {
     "PrioritizedEpisodeReplayBuffer": True,
     "MultiAgentPrioritizedReplayBuffer": True,
 }
+SEQUENCE_ALGORITHMS = "R2D2 (discrete actions) or RNNSAC"
 UNIFORM_MEMORIES = tuple(name for name, prioritized in MEMORIES.items() if not prioritized)
 MEMORY_SETTINGS: dict[str, Any] = {
     "type": "ReplayBuffer",
@@ -34,7 +35,15 @@ MEMORY_SETTINGS: dict[str, Any] = {
     "prioritized_replay_beta": 0.4,  # a number or a schedule
     "prioritized_replay_eps": 1e-6,
     "stack_axis": None,  # the axis of observations that is a stack of frames: each frame is then stored once
+    "replay_burn_in": 0,  # timesteps before each sequence that only bring the recurrent state up to date
 }
+# RLlib's keys with values that say what is so in any case: sequences of max_seq_len begin at every timestep.
+SAME_MEMORIES = (
+    ("storage_unit", "timesteps"),
+    ("storage_unit", "sequences"),
+    ("replay_sequence_length", -1),
+    ("worker_side_prioritization", False),
+)
 MEMORY_SPELLINGS = {"alpha": "prioritized_replay_alpha", "beta": "prioritized_replay_beta"}
 
 # Type -> its settings and their defaults, RLlib's.
@@ -127,7 +136,24 @@ class ReplayConfig(ExplorationConfig):
 
     more_settings = REPLAY_SETTINGS
     memory_types: ClassVar[tuple[str, ...]] = tuple(MEMORIES)
-    fields_set_elsewhere = (*ExplorationConfig.fields_set_elsewhere, "timesteps_per_update")
+    learns_sequences: ClassVar[bool] = False  # its networks have memory, and its samples are sequences of steps
+    fields_set_elsewhere = (*ExplorationConfig.fields_set_elsewhere, "timesteps_per_update", "burn_in")
+
+    def _set(self, section: str | None, settings: Mapping[str, Any]) -> Self:
+        if self.learns_sequences and "burn_in" in settings:  # where RLlib had it before its replay_buffer_config
+            memory = {**settings.get("replay_buffer_config", {}), "replay_burn_in": settings["burn_in"]}
+            settings = {name: value for name, value in settings.items() if name != "burn_in"}
+            settings["replay_buffer_config"] = memory
+        return super()._set(section, settings)
+
+    def _merged(self, name: str, value: Any) -> Any:
+        merged = super()._merged(name, value)
+        if name == "model" and self.learns_sequences:  # another kind of memory takes the place of the default's
+            from athlete.models.catalog import MEMORIES
+
+            if chosen := [kind for kind in (*MEMORIES, "custom_model") if value.get(kind)]:
+                return {**merged, **{kind: False for kind in MEMORIES if kind not in chosen}}
+        return merged
 
     def fragment_length(self) -> int:
         """How many steps each environment takes an iteration."""
@@ -140,8 +166,9 @@ class ReplayConfig(ExplorationConfig):
         return round(self.training_intensity * self.rows() * self.fragment_length() / self.learned_per_update())
 
     def learned_per_update(self) -> int:
-        """Timesteps that one update learns from."""
-        return self.train_batch_size
+        """Timesteps that one update learns from: whole sequences, at least one."""
+        sequence = self.sequence_length()
+        return max(1, self.train_batch_size // sequence) * sequence
 
     def all_schedules(self) -> list[Any]:
         beta = self._memory()["prioritized_replay_beta"]
@@ -152,11 +179,20 @@ class ReplayConfig(ExplorationConfig):
         fields = {**super().agent_parts(), "updates": updates, "memory": self._make_memory(length)}
         if "timesteps_per_update" in self.agent_fields():
             fields["timesteps_per_update"] = self.rows() * length / updates
+        if self.learns_sequences:
+            fields["burn_in"] = self._memory()["replay_burn_in"]
         return fields
+
+    def window_length(self) -> int:
+        """Consecutive steps of a sample: the burn-in, those that are learned from, and those of the last one's target.
+
+        A network without memory learns from one, `n_step` make its target, and there is no burn-in.
+        """
+        return self._memory()["replay_burn_in"] + self.sequence_length() - 1 + (self.get("n_step") or 1)
 
     def validate(self) -> None:
         super().validate()
-        self._refuse_recurrent_models()
+        self._check_recurrence()
         if self.normalize_rewards:
             raise ValueError(
                 f"{self._title()}: normalize_rewards=True divides by the deviation of returns in whole trajectories; "
@@ -178,10 +214,11 @@ class ReplayConfig(ExplorationConfig):
                 f"{title}: replay_buffer_config has capacity={capacity} timesteps, less than "
                 f"num_steps_sampled_before_learning_starts={warm_up}: learning would start with part of them lost"
             )
-        n_step, each = self.get("n_step") or 1, capacity // self.rows()
-        if n_step > each or n_step * self.rows() > warm_up:
+        window, each = self.window_length(), capacity // self.rows()
+        if window > each or window * self.rows() > warm_up:
+            parts = "a sequence of replay_burn_in, max_seq_len and n_step steps" if self.learns_sequences else "n_step"
             raise ValueError(
-                f"{title}: n_step={n_step} is longer than what one of {self.rows()} environments has in memory when "
+                f"{title}: {parts}={window} is longer than what one of {self.rows()} environments has in memory when "
                 f"learning starts ({min(each, warm_up // self.rows())} steps of capacity={capacity} and "
                 f"num_steps_sampled_before_learning_starts={warm_up})"
             )
@@ -197,14 +234,26 @@ class ReplayConfig(ExplorationConfig):
                 f"make rollout_fragment_length at least {self._shortest_fragment()}"
             )
 
-    def _refuse_recurrent_models(self) -> None:
+    def _check_recurrence(self) -> None:
+        """Raise ValueError for networks with memory where samples are single steps, and without where they are not."""
         from athlete.models.catalog import is_recurrent
 
+        title, burn_in = self._title(), self._memory()["replay_burn_in"]
+        if burn_in and not self.learns_sequences:
+            raise ValueError(
+                f"{title}: replay_buffer_config has replay_burn_in={burn_in}, and its networks have no memory; "
+                f"leave it out, or take {SEQUENCE_ALGORITHMS}"
+            )
         for name, model in self.model_parts().items():
-            if is_recurrent(model):
+            if is_recurrent(model) and not self.learns_sequences:
                 raise ValueError(
-                    f"{self._title()}: {name} is recurrent ({type(model).__name__}), and what it remembers is not in "
-                    "the replay memory; take a feed-forward network, or PPO, which learns from whole sequences"
+                    f"{title}: {name} is recurrent ({type(model).__name__}), and it learns from single steps; take "
+                    f"{SEQUENCE_ALGORITHMS}, which learn from sequences, or a feed-forward network"
+                )
+            if self.learns_sequences and not is_recurrent(model):
+                raise ValueError(
+                    f"{title}: {name} has no memory ({type(model).__name__}), and it learns from sequences; set "
+                    "model={'use_lstm': True}, 'use_gru' or 'use_attention', or take DQN or SAC"
                 )
 
     def _shortest_fragment(self) -> int:
@@ -216,12 +265,14 @@ class ReplayConfig(ExplorationConfig):
         from athlete.memory.replay import Replay
         from athlete.ops.schedule import from_timesteps
 
-        settings = self._memory()
+        settings, sequence = self._memory(), self.sequence_length()
         shape = {
             "capacity": settings["capacity"],
             "batch_size": self.learned_per_update(),
-            "window": self.get("n_step") or 1,
+            "sequence": sequence,
+            "window": self.window_length(),
             "unroll": length,
+            "keep_carry": self.learns_sequences and not self.zero_init_states,
             "stack_axis": settings["stack_axis"],
         }
         if not MEMORIES[settings["type"]]:
@@ -343,10 +394,10 @@ def algorithms_for(space: Any) -> str:
     from athlete.spaces import Box, Discrete
 
     if isinstance(space, Discrete):
-        return "PPO, DQN, SimpleQ, QRDQN, IQN, PQN, A2C, TRPO, PG and SAC serve it"
+        return "PPO, DQN, R2D2, SimpleQ, QRDQN, IQN, PQN, A2C, TRPO, PG, SAC and RNNSAC serve it"
     if isinstance(space, Box) and space.dtype.kind == "f":
         if space.bounded.all():
-            return "PPO, DDPG, TD3, SAC, TQC, CrossQ, REDQ, DroQ, A2C, TRPO and PG serve it"
+            return "PPO, DDPG, TD3, SAC, RNNSAC, TQC, CrossQ, REDQ, DroQ, A2C, TRPO and PG serve it"
         return "PPO, A2C, TRPO and PG serve it"
     try:
         output_size(space)
@@ -360,7 +411,7 @@ def checked_memory(given: Mapping[str, Any], title: str, types: tuple[str, ...])
     settings = {**MEMORY_SETTINGS}
     for name, value in given.items():
         known = MEMORY_SPELLINGS.get(name, name)
-        if known == "storage_unit" and value == "timesteps":
+        if (known, value) in SAME_MEMORIES:
             continue
         _require_known(known, settings, f"replay_buffer_config={{{name!r}: {value!r}}}")
         settings[known] = value
@@ -370,6 +421,7 @@ def checked_memory(given: Mapping[str, Any], title: str, types: tuple[str, ...])
         near = [] if kind in MEMORIES else difflib.get_close_matches(str(kind), types, n=1)
         raise ValueError(f"{where}={{'type': {kind!r}}}: {title} learns from {', '.join(near or types)}")
     _require_count(settings, "capacity", 1, where)
+    _require_count(settings, "replay_burn_in", 0, where)
     axis = settings["stack_axis"]
     if axis is not None and (not isinstance(axis, int) or isinstance(axis, bool)):
         raise ValueError(

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from memory_streams import assert_same_bits, example_of, stream, trajectories, windows
 
+from athlete.memory.prioritized import Prioritized
 from athlete.memory.replay import Replay
 from athlete.memory.room import store_bytes
 from athlete.ops.random import wrap
@@ -148,3 +149,15 @@ def test_the_store_may_be_given_away_and_the_example_is_still_ones_own():
     store = memory.init(example, 1)
     jax.block_until_ready(jax.jit(memory.add, donate_argnums=0)(store, transitions))
     assert not any(leaf.is_deleted() for leaf in jax.tree.leaves(example))
+
+
+@pytest.mark.parametrize("memory", [Replay, Prioritized])
+def test_a_batch_is_as_many_sequences_as_make_up_its_timesteps(memory):
+    """Of windows of 4 steps 3 are learned from, so 12 timesteps are 4 windows. Each comes with its recurrent states."""
+    transitions = stream(12, 2)
+    transitions = transitions._replace(carry=jnp.asarray(transitions.action, jnp.float32) * 0.5)
+    kept = memory(capacity=48, batch_size=12, window=4, sequence=3, unroll=12, keep_carry=True)
+    add, sample = programs(kept)
+    batch = sample(add(empty(kept, transitions), transitions), 1)
+    assert batch.reward.shape == (4, 4)
+    np.testing.assert_array_equal(batch.carry, np.asarray(batch.action, np.float32) * 0.5)

@@ -11,7 +11,9 @@ from athlete.algorithms.crossq import CrossQ
 from athlete.algorithms.ddpg import DDPG
 from athlete.algorithms.dqn import DQN
 from athlete.algorithms.iqn import IQN
+from athlete.algorithms.r2d2 import R2D2
 from athlete.algorithms.redq import REDQ
+from athlete.algorithms.rnnsac import RNNSAC
 from athlete.algorithms.sac import SAC
 from athlete.algorithms.td3 import TD3
 from athlete.algorithms.tqc import TQC
@@ -22,8 +24,10 @@ from athlete.loops.train import CompiledTraining
 from athlete.memory.prioritized import Prioritized
 from athlete.memory.replay import Replay
 from athlete.memory.ring import ring_take
+from athlete.models.attention import GTrXL
 from athlete.models.batch_norm import BatchNormMLP
 from athlete.models.mlp import MLP
+from athlete.models.recurrent import GRU, LSTM
 from athlete.ops.random import wrap
 from athlete.ops.schedule import Schedule
 
@@ -122,6 +126,60 @@ CASES = {
         1,
         1,
     ),
+    "R2D2 with an LSTM, prioritised": (
+        CARTPOLE,
+        R2D2(
+            exploration=EPSILON,
+            n_step=2,
+            burn_in=2,
+            max_seq_len=4,
+            target_network_update_freq=12.0,
+            timesteps_per_update=3.0,
+            memory=Prioritized(capacity=60, batch_size=16, window=7, unroll=3, sequence=4, keep_carry=True),
+            updates=2,
+            **(SMALL | {"model": LSTM(8, ()), "num_steps_sampled_before_learning_starts": 24}),
+        ),
+        2,
+        3,
+    ),
+    "R2D2 with attention": (
+        CARTPOLE,
+        R2D2(
+            exploration=EPSILON,
+            max_seq_len=5,
+            memory=Replay(60, 20, window=5, sequence=5, keep_carry=True),
+            **(SMALL | {"model": GTrXL(dim=8, head_dim=8, memory=4)}),
+        ),
+        1,
+        1,
+    ),
+    "RNNSAC, prioritised, with drifting noise": (
+        PENDULUM,
+        RNNSAC(
+            exploration=OrnsteinUhlenbeckNoise(),
+            memory=Prioritized(capacity=64, batch_size=16, window=6, sequence=4, keep_carry=True),
+            zero_init_states=False,
+            burn_in=1,
+            max_seq_len=4,
+            n_step=2,
+            alpha_lr=1e-2,
+            random_timesteps=6,
+            **(SMALL_ACTOR | {"policy_model": GRU(8, ()), "q_model": LSTM(8, ())}),
+        ),
+        1,
+        1,
+    ),
+    "RNNSAC of discrete actions": (
+        CARTPOLE,
+        RNNSAC(
+            memory=Replay(64, 16, window=6, unroll=2, sequence=4),
+            burn_in=2,
+            max_seq_len=4,
+            **(SMALL_ACTOR | {"policy_model": GRU(8, ()), "q_model": LSTM(8, ())}),
+        ),
+        2,
+        2,
+    ),
     "SAC of discrete actions": (
         CARTPOLE,
         SAC(memory=Replay(64, 8, unroll=3), updates=2, target_network_update_freq=5.0, **SMALL_ACTOR),
@@ -219,6 +277,28 @@ TRAININGS = {
     "DroQ": (
         "Pendulum-v1",
         {**CONTINUOUS, "policy_delay": 2, "replay_buffer_config": {"type": "PrioritizedReplayBuffer", "capacity": 200}},
+    ),
+    "R2D2": (
+        "StatelessCartPole-v1",
+        {
+            "train_batch_size": 16,
+            "num_steps_sampled_before_learning_starts": 32,
+            "training_intensity": 4,
+            "n_step": 2,
+            "model": {"use_attention": True, "attention_dim": 8, "fcnet_hiddens": [8], "max_seq_len": 4},
+            "replay_buffer_config": {"capacity": 200, "replay_burn_in": 2},
+            "min_sample_timesteps_per_iteration": 40,
+            "lr": [[0, 1e-2], [100, 1e-3]],
+        },
+    ),
+    "RNNSAC": (
+        "Pendulum-v1",
+        {
+            **CONTINUOUS,
+            "model": {"use_gru": True, "gru_cell_size": 8, "fcnet_hiddens": [8], "max_seq_len": 4},
+            "zero_init_states": False,
+            "exploration_config": {"type": "OrnsteinUhlenbeckNoise"},
+        },
     ),
     "PQN": (
         "CartPole-v1",

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from athlete.ops.priorities import WIDTH, tree_find, tree_init, tree_set
+from athlete.ops.priorities import WIDTH, sequence_priority, tree_find, tree_init, tree_set
 
 change, search = jax.jit(tree_set), jax.jit(tree_find)
 
@@ -130,3 +130,10 @@ def test_mapping_equals_looping():
     found, _ = jax.jit(jax.vmap(tree_find))(trees, uniform)
     for i in range(3):
         np.testing.assert_array_equal(found[i], find(tree_of(plain[i]), uniform[i]))
+
+
+def test_a_sequences_priority_is_mostly_its_largest_error():
+    error = np.array([[1.0, 0.0], [-3.0, 0.0], [2.0, 0.5]], np.float32)  # two sequences of three steps
+    expected = [0.9 * 3 + 0.1 * 2, 0.9 * 0.5 + 0.1 * 0.5 / 3]
+    np.testing.assert_allclose(jax.jit(sequence_priority)(error, 0.9), expected, rtol=1e-6)
+    np.testing.assert_allclose(sequence_priority(error, 0.0), [2, 0.5 / 3], rtol=1e-6)

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from athlete.ops.random import wrap
-from athlete.ops.sequences import cut, cut_with_carry, minibatch_orders, take
-from athlete.ops.tree import pack
+from athlete.ops.sequences import cut, cut_with_carry, minibatch_orders, take, windows
+from athlete.ops.tree import fold, pack
 
 KEY = np.array([0, 1], np.uint32)
 
@@ -51,3 +51,11 @@ def test_a_batch_that_is_cut_keeps_the_state_before_each_sequence():
     found = jax.jit(lambda batch: cut_with_carry(batch, 3))(Pair(number, 100 + number))
     np.testing.assert_array_equal(found.carry, 100 + found.obs[0])
     assert found.obs.shape == (3, 4)
+
+
+def test_windows_are_all_runs_of_consecutive_steps_of_a_row():
+    number = np.arange(8).reshape(4, 2)  # time * 2 + row
+    found = np.asarray(jax.jit(lambda tree: windows(tree, 3))({"x": number})["x"])
+    np.testing.assert_array_equal(found, [[0, 1, 2, 3], [2, 3, 4, 5], [4, 5, 6, 7]])
+    np.testing.assert_array_equal(found[0], fold(number[:2]), "they stand in the order of the steps they begin at")
+    np.testing.assert_array_equal(windows(number, 1)[0], fold(number))

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from athlete.ops.values import dueling, huber, of_action, sync_target, track
+from athlete.ops.values import dueling, huber, of_action, rescale, sync_target, track, unscale
 
 VALUES = np.array([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]], np.float32)
 
@@ -95,3 +95,26 @@ def test_mapped_over_seeds_each_has_its_own_time():
     )
     np.testing.assert_allclose(target["w"], [[0, 8], [2, 4]])
     np.testing.assert_allclose(since, [3, 1])
+
+
+@pytest.mark.parametrize(
+    ("value", "epsilon", "rescaled"),
+    [
+        (0.0, 0.001, 0.0),
+        (3.0, 0.001, 1.003),  # sqrt(4) - 1, and 0.001 of 3
+        (-8.0, 0.001, -2.008),
+        (99.0, 0.01, 9.99),
+        (24.0, 0.0, 4.0),
+    ],
+)
+def test_rescaled_values_grow_as_the_root(value, epsilon, rescaled):
+    assert jax.jit(rescale)(jnp.float32(value), epsilon) == pytest.approx(rescaled, rel=1e-6)
+    assert jax.jit(unscale)(jnp.float32(rescaled), epsilon) == pytest.approx(value, rel=1e-5, abs=1e-6)
+
+
+def test_rescaling_is_undone_over_the_whole_range_of_returns():
+    positive = np.logspace(-4, 5, 40)
+    values = np.concatenate([-positive[::-1], [0.0], positive]).astype(np.float32)
+    there = jax.vmap(lambda value: rescale(value, 1e-3))(values)
+    assert (np.diff(there) > 0).all() and (np.abs(there) <= np.abs(values)).all()
+    np.testing.assert_allclose(jax.jit(unscale)(there, 1e-3), values, rtol=1e-4, atol=1e-6)

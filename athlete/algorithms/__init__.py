@@ -16,8 +16,10 @@ if TYPE_CHECKING:
     from athlete.algorithms.ppo import PPOConfig as PPOConfig
     from athlete.algorithms.pqn import PQNConfig as PQNConfig
     from athlete.algorithms.qrdqn import QRDQNConfig as QRDQNConfig
+    from athlete.algorithms.r2d2 import R2D2Config as R2D2Config
     from athlete.algorithms.redq import DroQConfig as DroQConfig
     from athlete.algorithms.redq import REDQConfig as REDQConfig
+    from athlete.algorithms.rnnsac import RNNSACConfig as RNNSACConfig
     from athlete.algorithms.sac import SACConfig as SACConfig
     from athlete.algorithms.simple_q import SimpleQConfig as SimpleQConfig
     from athlete.algorithms.td3 import TD3Config as TD3Config
@@ -42,6 +44,8 @@ ALGORITHMS: dict[str, str] = {
     "DroQ": "athlete.algorithms.redq",
     "IQN": "athlete.algorithms.iqn",
     "PQN": "athlete.algorithms.pqn",
+    "R2D2": "athlete.algorithms.r2d2",
+    "RNNSAC": "athlete.algorithms.rnnsac",
     "SimpleQ": "athlete.algorithms.simple_q",
 }
 

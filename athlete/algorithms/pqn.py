@@ -25,12 +25,13 @@ from athlete.core import Agent, Array, Key, Memory, Model, Spec, Transition, Tre
 from athlete.exploration import EpsilonGreedy, SoftQ, greedy
 from athlete.memory.latest import Latest
 from athlete.models.mlp import MLP
+from athlete.models.unroll import step_from
 from athlete.ops.features import features
 from athlete.ops.gradient import AdamState, adam, adam_init
 from athlete.ops.masks import action_mask, masked
 from athlete.ops.returns import lambda_returns
 from athlete.ops.schedule import Schedule, value_at
-from athlete.ops.sequences import cut, minibatch_orders, take
+from athlete.ops.sequences import cut_with_carry, minibatch_orders, take
 from athlete.ops.tree import fold, pack
 from athlete.ops.values import of_action
 from athlete.replay_config import ExplorationConfig, require_discrete
@@ -131,13 +132,10 @@ class PQN(Agent):
             start = jax.tree.map(lambda leaf: leaf[0], batch.carry)
             carries, _ = self.model.apply(params, start, obs, batch.first)
         # next_obs continues from the state after each step, as a row of its own: right across every ending.
-        never = jnp.zeros((1, batch.reward.size), bool)
-        _, heads = self.model.apply(params, fold(carries), fold(next_obs)[None], never)
-        values = heads["q"].reshape((*batch.reward.shape, -1))
+        values = step_from(self.model, params, carries, next_obs)["q"]
         next_value = jnp.max(masked(values, action_mask(self.spec, batch.next_obs)), axis=-1)
         target = lambda_returns(batch.reward, next_value, batch.terminated, batch.truncated, self.gamma, self.lambda_)
-        sequences = cut(Batch(obs, batch.first, batch.carry, batch.action, target), self.max_seq_len)
-        return sequences._replace(carry=jax.tree.map(lambda leaf: leaf[0], sequences.carry))
+        return cut_with_carry(Batch(obs, batch.first, batch.carry, batch.action, target), self.max_seq_len)
 
     def _loss(self, params: Tree, batch: Batch) -> tuple[Array, Array]:
         """Half the squared error of the values of the actions taken; mean over the minibatch."""

@@ -33,9 +33,10 @@ class Prioritized(Memory):
     beta: float | Schedule = 0.4
     epsilon: float = 1e-6
     capacity: int = 50_000  # timesteps of all rows together
-    batch_size: int = 32  # windows
+    batch_size: int = 32  # timesteps that a sample is learned from: `sequence` of each window
     window: int = 1
     unroll: int = 1  # steps that each row adds at once
+    sequence: int = 1
     keep_carry: bool = False
     stack_axis: int | None = None
 
@@ -72,7 +73,8 @@ class Prioritized(Memory):
 
     def sample(self, store: PrioritizedRing, trajectory: Transition, key: Key, progress: Array) -> Transition:
         rows = store.ring.packed.table.shape[1]
-        strata = (jnp.arange(self.batch_size) + jax.random.uniform(key, (self.batch_size,))) / self.batch_size
+        number = self.batch_size // self.sequence
+        strata = (jnp.arange(number) + jax.random.uniform(key, (number,))) / number
         leaf, priority = tree_find(store.tree, strata)
         # N and the sum of all priorities are the same for all weights: dividing by the largest cancels them.
         weight = (priority / jnp.min(priority)) ** -value_at(self.beta, progress)

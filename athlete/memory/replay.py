@@ -20,9 +20,10 @@ class Replay(Memory):
     """
 
     capacity: int = 50_000  # timesteps of all rows together
-    batch_size: int = 32  # windows
+    batch_size: int = 32  # timesteps that a sample is learned from: `sequence` of each window
     window: int = 1
     unroll: int = 1  # steps that each row adds at once
+    sequence: int = 1
     keep_carry: bool = False  # store recurrent states too, one for each timestep: 2 kB of an LSTM of 256
     stack_axis: int | None = None  # the axis of observations that is a stack of frames
 
@@ -34,7 +35,7 @@ class Replay(Memory):
         return ring_add(store, self._kept(trajectory), self.stack_axis)
 
     def sample(self, store: Ring, trajectory: Transition, key: Key, progress: Array) -> Transition:
-        slot, row = ring_draw(store, key, self.batch_size, self.window)
+        slot, row = ring_draw(store, key, self.batch_size // self.sequence, self.window)
         return ring_take(store, slot, row, self.window, self.stack_axis)
 
     def _kept(self, trajectory: Transition) -> Transition:

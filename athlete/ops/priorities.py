@@ -72,3 +72,12 @@ def _sums(nodes: Array) -> Array:
         half = nodes.shape[-1] // 2
         nodes = nodes[:, :half] + nodes[:, half:]
     return nodes[:, 0]
+
+
+def sequence_priority(error: Array, eta: Array) -> Array:
+    """One TD error for each sequence of `[T, B]`, `[B]`: eta max_t |error| + (1 - eta) mean_t |error|.
+
+    Kapturowski et al. 2019, section 2.3: a mean alone hides a large error in a long sequence.
+    """
+    size = jnp.abs(error)
+    return eta * jnp.max(size, axis=0) + (1.0 - eta) * jnp.mean(size, axis=0)

@@ -32,6 +32,19 @@ def cut_with_carry(batch: Batch, length: int) -> Batch:
     return sequences._replace(carry=jax.tree.map(lambda leaf: leaf[0], sequences.carry))
 
 
+def windows(tree: Tree, length: int) -> Tree:
+    """All runs of `length` consecutive steps of leaves `[T, B, ...]`, side by side: `[length, N, ...]`.
+
+    N is (T - length + 1) * B: B rows that begin at step 0, then B at step 1, in the order of `ops.tree.fold`.
+    """
+
+    def slide(leaf: Array) -> Array:
+        number = leaf.shape[0] - length + 1
+        return jnp.stack([leaf[i : i + number].reshape(-1, *leaf.shape[2:]) for i in range(length)])
+
+    return jax.tree.map(slide, tree)
+
+
 def minibatch_orders(key: Key, epochs: int, number: int, size: int) -> Array:
     """Which of `number` sequences make each minibatch, `[epochs * minibatches, size]`: each epoch in a new order.
 

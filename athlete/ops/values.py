@@ -39,3 +39,20 @@ def sync_target(target: Tree, online: Tree, tau: Array, since: Array, frequency:
     due = since >= frequency
     moved = track(target, online, tau)
     return where(due, moved, target), jnp.where(due, jnp.maximum(since - frequency, 0.0), since)
+
+
+def rescale(value: Array, epsilon: Array) -> Array:
+    """h(x) = sign(x) (sqrt(|x| + 1) - 1) + epsilon x: large values brought near (Pohlen et al. 2018, arXiv:1805.11593,
+    proposition A.2).
+    """
+    return jnp.sign(value) * (jnp.sqrt(jnp.abs(value) + 1.0) - 1.0) + epsilon * value
+
+
+def unscale(value: Array, epsilon: Array) -> Array:
+    """The inverse of `rescale`: sign(x) (((sqrt(1 + 4 epsilon (|x| + 1 + epsilon)) - 1) / (2 epsilon))^2 - 1).
+
+    Multiplied out so that nothing cancels in float32; an `epsilon` of 0 is right too.
+    """
+    size = jnp.abs(value) + 1.0 + epsilon
+    root = 2.0 * size / (jnp.sqrt(1.0 + 4.0 * epsilon * size) + 1.0)
+    return jnp.sign(value) * (root * root - 1.0)

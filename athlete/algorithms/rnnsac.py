@@ -1,0 +1,298 @@
+"""Soft Actor-Critic with memory: SAC (Haarnoja et al. 2018, arXiv:1812.05905) on sequences of steps, its actor and each
+of its critics a recurrent network of its own (Ni et al. 2022, arXiv:2110.05038; Yang & Nguyen 2021, arXiv:2110.12628).
+
+What SAC says of a state is said of what each network remembers: the soft value of a history is
+V(h) = E_a[min_i Q_i(h, a) - alpha log pi(a|h)] (equation 3), the critics learn towards r + gamma V(h') (equations 5
+and 6), the policy maximises V (equations 7 and 9), alpha follows the entropy (equation 18). Discrete actions are summed
+over exactly (Christodoulou 2019, arXiv:1910.07207, equations 10 and 12). Critics of continuous actions remember the
+actions taken; an action that is only considered branches off for one step.
+
+The sequences are R2D2's (Kapturowski et al. 2019): windows of a replay memory, whose first part only brings the
+recurrent states up to date.
+
+Departures:
+
+- sequences instead of whole episodes; they may run across an episode's end, where states begin anew and targets stop;
+- with stored states the actor begins from what it remembered when it acted; critics, which do not act, begin empty;
+- n-step returns, without the entropies of the steps in between; prioritised replay with R2D2's priorities;
+- a truncated episode is bootstrapped from its true last observation, with the recurrent states of that moment;
+- actor, critics and temperature move at once: the actor climbs the critics of before the update.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, ClassVar, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from athlete.core import ActingCarry, Agent, Array, Key, Memory, Model, Spec, Transition, Tree, hyper
+from athlete.distributions import Categorical, SquashedGaussian, distribution, flat_action, output_size, shape_action
+from athlete.exploration import ActingView, Exploration, StochasticSampling
+from athlete.memory.replay import Replay
+from athlete.models.critics import init_critics
+from athlete.models.recurrent import LSTM
+from athlete.models.unroll import step_from, unroll
+from athlete.ops.features import features
+from athlete.ops.gradient import AdamState, adam, adam_init
+from athlete.ops.masks import action_mask, masked
+from athlete.ops.priorities import sequence_priority
+from athlete.ops.returns import at_step, n_step_return
+from athlete.ops.schedule import Schedule, value_at
+from athlete.ops.sequences import windows
+from athlete.ops.temperature import Temperature, default_target_entropy, temperature_init, temperature_update
+from athlete.ops.tree import fold
+from athlete.ops.values import of_action, sync_target
+from athlete.replay_config import ActorCriticConfig, require_continuous
+from athlete.spaces import Discrete
+
+
+class RNNSACState(NamedTuple):
+    actor: Tree
+    critics: list[Tree]
+    targets: list[Tree]
+    actor_optimizer: AdamState
+    critic_optimizer: AdamState
+    temperature: Temperature
+    since_sync: Array  # timesteps sampled since the targets were updated
+
+
+@hyper
+class RNNSAC(Agent):
+    """Hyperparameters of RNNSAC under RLlib's names. Floats and schedules are traced, the rest shapes the program.
+
+    The memory's windows are `burn_in` steps, `max_seq_len` to learn from and `n_step - 1` for the targets of the last.
+    """
+
+    actor_lr: float | Schedule = 3e-4
+    critic_lr: float | Schedule = 3e-4
+    alpha_lr: float | Schedule = 3e-4  # 0: the temperature stays at initial_alpha
+    gamma: float = 0.99
+    tau: float = 0.005  # how far the target critics move at each of their updates
+    twin_q: bool = True  # the smaller value of two critics counts
+    initial_alpha: float = 1.0
+    target_entropy: float | None = None  # of the policy, in nats; None: what the papers take
+    n_step: int = 1
+    grad_clip: float | None = None  # of the global norm, actor and critics apart
+    priority_eta: float = 0.9  # of a sequence's largest TD error in its priority; the rest is for their mean
+    zero_init_states: bool = True  # sequences begin with an empty memory instead of the stored state
+    target_network_update_freq: float = 0.0  # timesteps sampled between two moves of the targets; 0: every update
+    num_steps_sampled_before_learning_starts: int = 1500  # timesteps
+    random_timesteps: int = 0  # uniformly random actions at the start
+    timesteps_per_update: float = 1.0
+    burn_in: int = 0  # steps of a sequence that only bring the states up to date
+    max_seq_len: int = 1  # steps of a sequence to learn from
+    exploration: Exploration = StochasticSampling()  # noise on top of the actions sampled, where these are continuous
+    policy_model: Model = LSTM()
+    q_model: Model = LSTM()
+    memory: Memory = Replay()
+    updates: int = 1
+    spec: Spec = None  # type: ignore[assignment]  # known once bound
+
+    def bind(self, spec: Spec) -> RNNSAC:
+        if not isinstance(spec.action, Discrete):
+            require_continuous("RNNSAC", spec.action)
+        elif not isinstance(self.exploration, StochasticSampling):
+            raise ValueError(
+                f"{type(self.exploration).__name__} is noise on continuous actions, and RNNSAC's are {spec.action} "
+                "here; take exploration_config={'type': 'StochasticSampling'}"
+            )
+        return dataclasses.replace(self, spec=spec)
+
+    def init(self, key: Key) -> RNNSACState:
+        actor_key, critic_key = jax.random.split(key)
+        obs, action, number = self.spec.obs, self.spec.action, 2 if self.twin_q else 1
+        actor = self.policy_model.init(actor_key, obs, {"policy": (output_size(action), 0.01)})
+        if isinstance(action, Discrete):
+            keys = jax.random.split(critic_key, number)
+            critics = [self.q_model.init(keys[i], obs, {"q": (action.n, 1.0)}) for i in range(number)]
+        else:
+            critics = init_critics(self.q_model, critic_key, obs, action, number)
+        return RNNSACState(
+            actor,
+            critics,
+            jax.tree.map(jnp.copy, critics),
+            adam_init(actor),
+            adam_init(critics),
+            temperature_init(self.initial_alpha),
+            jnp.zeros(()),
+        )
+
+    def view(self, state: RNNSACState, progress: Array) -> ActingView:
+        return ActingView(state.actor, self.exploration.level(progress))
+
+    def start(self, view: ActingView, rows: int, key: Key) -> ActingCarry:
+        noise = self.exploration.start(rows, output_size(self.spec.action) // 2, key)
+        return ActingCarry(self.policy_model.start(rows), noise)
+
+    def act(
+        self, view: ActingView, carry: ActingCarry, obs: Tree, first: Array, key: Key, explore: bool = True
+    ) -> tuple:
+        mask = action_mask(self.spec, obs)
+        obs = features(self.spec.obs, jax.tree.map(lambda leaf: leaf[None], obs))
+        carries, heads = self.policy_model.apply(view.params, carry.model, obs, first[None])
+        policy, noise = self._policy(heads["policy"][0], mask), carry.exploration
+        if explore:
+            sample_key, noise_key = jax.random.split(key)
+            action, noise = self.exploration.disturb(policy.sample(sample_key), view.level, noise, first, noise_key)
+        else:
+            action = policy.mode()
+        carry = ActingCarry(jax.tree.map(lambda leaf: leaf[0], carries), noise)
+        return shape_action(self.spec.action, action), carry, {}
+
+    def update(self, state: RNNSACState, batch: Transition, key: Key, progress: Array) -> tuple[RNNSACState, dict]:
+        alpha = state.temperature.alpha()
+
+        def loss_of(networks: tuple[Tree, list[Tree]]) -> tuple[Array, dict]:
+            return self._losses(*networks, state.targets, batch, alpha, key)
+
+        gradients, found = jax.grad(loss_of, has_aux=True)((state.actor, state.critics))
+        critic_lr, actor_lr = value_at(self.critic_lr, progress), value_at(self.actor_lr, progress)
+        actor, actor_optimizer, _ = adam(state.actor, gradients[0], state.actor_optimizer, actor_lr, self.grad_clip)
+        critics, critic_optimizer, norm = adam(
+            state.critics, gradients[1], state.critic_optimizer, critic_lr, self.grad_clip
+        )
+        alpha_lr = value_at(self.alpha_lr, progress)
+        temperature = temperature_update(state.temperature, found["entropy"], found["target_entropy"], alpha_lr)
+        since = state.since_sync + self.timesteps_per_update
+        targets, since = sync_target(state.targets, critics, self.tau, since, self.target_network_update_freq)
+        error = found.pop("error")
+        metrics = found | {
+            "alpha_value": alpha,
+            "mean_td_error": jnp.mean(error),
+            "grad_gnorm": norm,
+            "cur_lr": critic_lr,
+            "td_error": sequence_priority(jnp.mean(jnp.abs(error), axis=0), self.priority_eta),
+        }
+        return RNNSACState(actor, critics, targets, actor_optimizer, critic_optimizer, temperature, since), metrics
+
+    def _losses(
+        self, actor: Tree, critics: list[Tree], targets: list[Tree], batch: Transition, alpha: Array, key: Key
+    ) -> tuple[Array, dict]:
+        """The losses of actor and critics, added: each has a gradient to its own networks, which so run only once."""
+        next_key, key = jax.random.split(key)
+        actor_states, outputs = self._unroll_actor(actor, batch)
+        critic_states, values = self._unroll_critics(critics, batch)
+        target_states, _ = self._unroll_critics(targets, batch)
+        weight = batch.extras["weight"][0] if "weight" in batch.extras else 1.0
+        batch = jax.tree.map(lambda leaf: leaf[self.burn_in :], batch._replace(carry=(), extras=()))
+
+        next_obs, never = features(self.spec.obs, batch.next_obs), jnp.zeros_like(batch.first)
+        next_outputs = step_from(self.policy_model, actor, after(actor_states), next_obs)["policy"]
+        next_policy = self._policy(next_outputs, action_mask(self.spec, batch.next_obs))
+        next_value, _ = self._soft_value(next_policy, targets, after(target_states), next_obs, never, alpha, next_key)
+        target = jax.lax.stop_gradient(self._target(batch, next_value))
+        values = values[:, : self.max_seq_len]
+        error = values - target
+        critic_loss = 0.5 * jnp.mean(jnp.sum(weight * error * error, axis=0))
+
+        obs, mask = features(self.spec.obs, batch.obs), action_mask(self.spec, batch.obs)
+        held_critics, held_states = jax.lax.stop_gradient((critics, before(critic_states)))
+        policy = self._policy(outputs, mask)
+        value, entropy = self._soft_value(policy, held_critics, held_states, obs, batch.first, alpha, key)
+        actor_loss = -jnp.mean(value)
+        found = {
+            "critic_loss": critic_loss,
+            "actor_loss": actor_loss,
+            "entropy": jnp.mean(entropy),
+            "target_entropy": self._target_entropy(mask),
+            "mean_q": jnp.mean(values),
+        }
+        return critic_loss + actor_loss, found | {"error": error}
+
+    def _unroll_actor(self, actor: Tree, batch: Transition) -> tuple[Tree, Array]:
+        """The actor's states `[T + 1, B, ...]` before and after the T steps behind the burn-in, and its outputs."""
+        rows = batch.reward.shape[1]
+        stored = jax.tree.map(lambda leaf: leaf[0], batch.carry.model) if not self.zero_init_states else None
+        start = self.policy_model.start(rows) if stored is None else stored
+        obs = features(self.spec.obs, batch.obs)
+        states, heads = unroll(self.policy_model, actor, start, obs, batch.first, self.burn_in)
+        return states, heads["policy"]
+
+    def _unroll_critics(self, critics: list[Tree], batch: Transition) -> tuple[list[Tree], Array]:
+        """Each critic's states as those of the actor, and their values of the actions taken, `[critics, T, B]`."""
+        start, action = self.q_model.start(batch.reward.shape[1]), flat_action(self.spec.action, batch.action)
+        inputs = self._critic_inputs(features(self.spec.obs, batch.obs), action)
+        found = [unroll(self.q_model, critic, start, inputs, batch.first, self.burn_in) for critic in critics]
+        values = [heads["q"] for _, heads in found]
+        if isinstance(self.spec.action, Discrete):
+            taken = action[self.burn_in :]
+            chosen = [of_action(fold(value), fold(taken)).reshape(taken.shape) for value in values]
+        else:
+            chosen = [value[..., 0] for value in values]
+        return [states for states, _ in found], jnp.stack(chosen)
+
+    def _critic_inputs(self, obs: Array, action: Array) -> Array:
+        """What critics see: continuous actions beside the observation; of discrete ones they value all."""
+        return obs if isinstance(self.spec.action, Discrete) else jnp.concatenate([obs, action], axis=-1)
+
+    def _policy(self, outputs: Array, mask: Array | None) -> Categorical | SquashedGaussian:
+        """The distribution over flat canonical actions that the actor's outputs `[..., outputs]` describe."""
+        found: Any = distribution(self.spec.action, masked(outputs, mask))
+        return found if isinstance(self.spec.action, Discrete) else SquashedGaussian(found)
+
+    def _soft_value(
+        self,
+        policy: Categorical | SquashedGaussian,
+        critics: list[Tree],
+        carries: list[Tree],
+        obs: Array,
+        first: Array,
+        alpha: Array,
+        key: Key,
+    ) -> tuple[Array, Array]:
+        """Soft values of histories and the policy's entropy there, `[T, B]` each: from one action, or exact.
+
+        `carries` `[T, B, ...]` is what each critic remembers before it sees `obs` `[T, B, n]`.
+        """
+
+        def smallest(inputs: Array) -> Array:
+            pairs = zip(critics, carries, strict=True)
+            values = [step_from(self.q_model, critic, carry, inputs, first)["q"] for critic, carry in pairs]
+            return jnp.min(jnp.stack(values), axis=0)
+
+        if isinstance(policy, Categorical):
+            entropy = policy.entropy()
+            return jnp.sum(jax.nn.softmax(policy.logits) * smallest(obs), axis=-1) + alpha * entropy, entropy
+        action, log_prob = policy.sample_and_log_prob(key)
+        return smallest(self._critic_inputs(obs, action))[..., 0] - alpha * log_prob, -log_prob
+
+    def _target(self, batch: Transition, next_value: Array) -> Array:
+        """What the critics should have said, `[max_seq_len, B]`; `next_value` `[T, B]` is that of where steps led."""
+        steps = n_step_return(windows(batch, self.n_step), self.gamma)
+        reached = at_step(windows(next_value, self.n_step), steps.last)
+        return (steps.return_ + steps.discount * reached).reshape(-1, next_value.shape[1])
+
+    def _target_entropy(self, mask: Array | None) -> Array:
+        given = self.target_entropy
+        target = default_target_entropy(self.spec.action, mask) if given is None else given
+        return jnp.asarray(target, jnp.float32)
+
+
+def before(states: Tree) -> Tree:
+    """Of states before and after T steps, `[T + 1, B, ...]`: those before each."""
+    return jax.tree.map(lambda leaf: leaf[:-1], states)
+
+
+def after(states: Tree) -> Tree:
+    """Those after each."""
+    return jax.tree.map(lambda leaf: leaf[1:], states)
+
+
+class RNNSACConfig(ActorCriticConfig):
+    """Configuration of RNNSAC: `RNNSACConfig().environment("Pendulum-v1").training(tau=0.01, n_step=3).build()`."""
+
+    algorithm_name = "RNNSAC"
+    agent_class = RNNSAC
+    learns_sequences = True
+    exploration_types = ("StochasticSampling", "OrnsteinUhlenbeckNoise", "GaussianNoise")
+    defaults: ClassVar[dict[str, Any]] = {
+        "num_envs_per_worker": 1,
+        "rollout_fragment_length": 1,
+        "train_batch_size": 256,
+        "min_sample_timesteps_per_iteration": 1000,
+        "model": {"use_lstm": True},
+        "replay_buffer_config": {"capacity": 100_000, "replay_burn_in": 8},
+        "exploration_config": {"type": "StochasticSampling"},
+    }
