@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from athlete.combine.normalize import MOST_SAMPLES, Moments, Normalize, initial_moments, standardize, update_moments
+from athlete.combine.normalize import Normalize
 from athlete.core import Agent, Memory, Spec, Transition, hyper
 from athlete.memory.latest import Latest
+from athlete.ops.moments import MOST_SAMPLES, Moments, initial_moments, standardize, update_moments
 from athlete.ops.random import wrap
 from athlete.spaces import Box, Dict, Discrete
 
