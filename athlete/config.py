@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import itertools
 import math
 import typing
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+from athlete.exploration_config import ExplorationSettings, checked_exploration, make_bonus
 from athlete.log import logger
 from athlete.rllib_names import IGNORED, SECTIONS, SPELLINGS
+from athlete.setting_checks import SCHEDULE_FORM, is_count, is_number, is_schedule
 
 if typing.TYPE_CHECKING:
     from athlete.algorithm import Algorithm
@@ -40,6 +41,7 @@ SETTINGS: dict[str, Setting] = {
     "model": Setting("training", {}, "dict"),
     "lr_schedule": Setting("training", None, "schedule or None"),
     "entropy_coeff_schedule": Setting("training", None, "schedule or None"),
+    "exploration_config": Setting("exploration", {}, "dict"),
     "num_gpus": Setting("resources", 0, "number"),
     "evaluation_interval": Setting("evaluation", None, "count or None"),
     "evaluation_duration": Setting("evaluation", 10, "positive count"),
@@ -96,27 +98,6 @@ EVALUATION_CHANGES = ("explore", "env", "env_config")  # what evaluation_config 
 
 # Where infinity is a way to say "no limit".
 UNLIMITED = ("grad_clip", "clip_param", "vf_clip_param", "kl_stop")
-SCHEDULE_FORM = "[[timestep, value], ...] with increasing timesteps"
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and not math.isnan(value)
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
-
-
-def is_schedule(value: Any) -> bool:
-    """Whether `value` is `[[timestep, value], ...]` with finite numbers and timesteps that increase from 0 or later."""
-    if not isinstance(value, list | tuple) or not value:
-        return False
-    for point in value:
-        if not (isinstance(point, list | tuple) and len(point) == 2 and all(map(_is_number, point))):
-            return False
-    times = [time for time, _ in value]
-    increase = all(earlier < later for earlier, later in itertools.pairwise(times))
-    return times[0] >= 0 and increase and all(math.isfinite(number) for point in value for number in point)
 
 
 def _is_callbacks(value: Any) -> bool:
@@ -130,11 +111,11 @@ _VALUE_CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "dict": (lambda value: isinstance(value, Mapping), "a dictionary"),
     "callbacks": (_is_callbacks, "a subclass of athlete.callbacks.DefaultCallbacks or an instance of one"),
     "bool": (lambda value: isinstance(value, bool), "True or False"),
-    "number": (lambda value: _is_number(value) and value >= 0, "a number of at least 0"),
-    "count": (_is_count, "a whole number of at least 0"),
-    "positive count": (lambda value: _is_count(value) and value > 0, "a whole number of at least 1"),
+    "number": (lambda value: is_number(value) and value >= 0, "a number of at least 0"),
+    "count": (is_count, "a whole number of at least 0"),
+    "positive count": (lambda value: is_count(value) and value > 0, "a whole number of at least 1"),
     "positive count or auto": (
-        lambda value: value == "auto" or (_is_count(value) and value > 0),
+        lambda value: value == "auto" or (is_count(value) and value > 0),
         "a whole number of at least 1, or 'auto'",
     ),
     "schedule": (is_schedule, SCHEDULE_FORM),
@@ -166,7 +147,7 @@ def _check_field(name: str, hint: Any, value: Any) -> str | None:
         return None if all(low <= number <= high for _, number in value) else f"values {bounds}"
     if "float" in names:
         scheduled = f" or a schedule {SCHEDULE_FORM}" if "Schedule" in names else ""
-        fits = _is_number(value) and low <= value <= high and (math.isfinite(value) or name in UNLIMITED)
+        fits = is_number(value) and low <= value <= high and (math.isfinite(value) or name in UNLIMITED)
         return None if fits else f"a number {bounds}{scheduled}"
     if "bool" in names:
         return None if isinstance(value, bool) else "True or False"
@@ -200,6 +181,7 @@ class AlgorithmConfig:
     agent_class: type[Agent] | None = None
     defaults: typing.ClassVar[dict[str, Any]] = {}  # where they differ from those of SETTINGS and of the agent
     more_settings: typing.ClassVar[dict[str, Setting]] = {}  # that not every algorithm has
+    exploration_types: typing.ClassVar[tuple[str, ...]] = ("StochasticSampling",)  # that fit, the default first
     fields_set_elsewhere: tuple[str, ...] = ("model", "memory", "updates", "spec")
 
     def __init__(self, algo_class: Any = None):
@@ -240,8 +222,8 @@ class AlgorithmConfig:
         return self._set("framework", {"framework": framework, **settings})
 
     def exploration(self, **settings: Any) -> typing.Self:
-        """`exploration_config` (`{"type": "EpsilonGreedy", ...}`), where the algorithm has no random policy of its own;
-        accepted for RLlib's users elsewhere.
+        """`exploration_config`: `{"type": "EpsilonGreedy", ...}` where the algorithm has no random policy of its own,
+        and the bonuses of every algorithm, `{"type": "RND", ...}`, `"Curiosity"`, `"Counts"`.
         """
         return self._set("exploration", settings)
 
@@ -450,7 +432,26 @@ class AlgorithmConfig:
 
             gamma = float(fields.get("gamma", 0.99))
             agent = Normalize(agent, gamma, observations=standardize, rewards=self.normalize_rewards)
+        exploration, bonus = self._exploration()
+        if exploration["random_timesteps"] and "random_timesteps" not in of_agent:
+            raise ValueError(
+                f"{self._title()}: exploration_config has random_timesteps={exploration['random_timesteps']}, and it "
+                "learns from its first step on; leave it out"
+            )
+        if bonus is not None:
+            from athlete.combine.curious import Curious
+
+            # Around the normalisation: it sees the observations themselves, and its reward is scaled with the others.
+            agent = Curious(agent, make_bonus(bonus, spec.obs))
         return agent.bind(spec)
+
+    def _exploration(self) -> ExplorationSettings:
+        """`exploration_config` with all defaults. Raises ValueError for names and values that cannot be."""
+        return self._checked_exploration(self.exploration_config)
+
+    def _checked_exploration(self, given: Mapping[str, Any]) -> ExplorationSettings:
+        own = self.defaults.get("exploration_config", {})
+        return checked_exploration(given, self._title(), self.exploration_types, own)
 
     def _schedules(self) -> dict[str, Any]:
         """Field -> `[[timestep, value], ...]`, from `name_schedule` settings and from values given as schedules."""
@@ -541,6 +542,8 @@ class AlgorithmConfig:
             check_model(value)
         if name == "evaluation_config":
             self._check_evaluation_config(value, where)
+        if name == "exploration_config":
+            self._checked_exploration(self._merged(name, value))
 
     def _check_evaluation_config(self, changes: Mapping[str, Any], where: str) -> None:
         """Raise ValueError for a name that does not exist; say so of one that changes nothing."""
@@ -555,6 +558,10 @@ class AlgorithmConfig:
 
     def _merged(self, name: str, value: Any) -> Any:
         """Dictionaries merge key by key; all else is replaced."""
+        if name == "exploration_config" and value.get("type", self.exploration_config.get("type")) != (
+            self.exploration_config.get("type")
+        ):
+            return _copied(value)  # another type has other settings
         setting = self._setting(name)
         merges = setting is not None and setting.kind == "dict"
         if merges and isinstance(value, Mapping) and "grid_search" not in value:
