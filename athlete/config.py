@@ -33,10 +33,13 @@ SETTINGS: dict[str, Setting] = {
     "backend": Setting("environment", "auto", "auto|jax|gymnasium"),
     "disable_env_checking": Setting("environment", False, "bool"),
     "normalize_rewards": Setting("environment", False, "bool"),
+    "clip_rewards": Setting("environment", None, "clip or None"),
+    "reward_scale": Setting("environment", 1.0, "positive number"),
     "num_rollout_workers": Setting("rollouts", 0, "count"),
     "num_envs_per_worker": Setting("rollouts", 8, "positive count"),
     "rollout_fragment_length": Setting("rollouts", "auto", "positive count or auto"),
     "observation_filter": Setting("rollouts", "NoFilter", "NoFilter|MeanStdFilter"),
+    "observation_fn": Setting("rollouts", None, "observation function or None"),
     "train_batch_size": Setting("training", 2048, "positive count"),
     "model": Setting("training", {}, "dict"),
     "lr_schedule": Setting("training", None, "schedule or None"),
@@ -106,11 +109,29 @@ def _is_callbacks(value: Any) -> bool:
     return issubclass(value if isinstance(value, type) else type(value), DefaultCallbacks)
 
 
+def _is_positive(value: Any) -> bool:
+    return is_number(value) and 0 < value < math.inf
+
+
+def _is_observation_function(value: Any) -> bool:
+    if isinstance(value, list | tuple):
+        from athlete.spaces import Space
+
+        return len(value) == 2 and callable(value[0]) and isinstance(value[1], Space)
+    return callable(value)
+
+
 _VALUE_CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "any": (lambda value: True, "anything"),
     "dict": (lambda value: isinstance(value, Mapping), "a dictionary"),
     "callbacks": (_is_callbacks, "a subclass of athlete.callbacks.DefaultCallbacks or an instance of one"),
+    "observation function": (
+        _is_observation_function,
+        "a function from an observation to what the agent sees, or a pair of it and its athlete.spaces.Space",
+    ),
     "bool": (lambda value: isinstance(value, bool), "True or False"),
+    "clip": (lambda value: isinstance(value, bool) or _is_positive(value), "True, False or a number above 0"),
+    "positive number": (_is_positive, "a finite number above 0"),
     "number": (lambda value: is_number(value) and value >= 0, "a number of at least 0"),
     "count": (is_count, "a whole number of at least 0"),
     "positive count": (lambda value: is_count(value) and value > 0, "a whole number of at least 1"),
@@ -195,7 +216,8 @@ class AlgorithmConfig:
 
     def environment(self, env: Any = None, **settings: Any) -> typing.Self:
         """`env` (id, class, factory, registered name or JAX environment), `env_config`, `backend` ("auto": compiled
-        where there is a JAX twin; "jax": only so; "gymnasium": never), `disable_env_checking`, `normalize_rewards`.
+        where there is a JAX twin; "jax": only so; "gymnasium": never), `disable_env_checking`, `clip_rewards` (True:
+        the sign; a number: within plus and minus it), `reward_scale`, `normalize_rewards`.
         """
         if env is not None:
             settings["env"] = env
@@ -203,7 +225,7 @@ class AlgorithmConfig:
 
     def rollouts(self, **settings: Any) -> typing.Self:
         """`num_rollout_workers` (processes; 0 is this process), `num_envs_per_worker`, `rollout_fragment_length`,
-        `observation_filter` ("NoFilter" or "MeanStdFilter").
+        `observation_filter` ("NoFilter" or "MeanStdFilter"), `observation_fn` (what the agent sees of an observation).
         """
         return self._set("rollouts", settings)
 
@@ -408,6 +430,7 @@ class AlgorithmConfig:
         from athlete.ops.schedule import from_timesteps
 
         assert self.agent_class is not None
+        seen = self._seen(spec)
         names = self._agent_defaults()
         fields = {name: self._values[name] for name in names}
         for name, points in self._schedules().items():
@@ -415,7 +438,7 @@ class AlgorithmConfig:
         fields |= self.agent_parts()
         for name, part in fields.items():
             if isinstance(part, Model):
-                fields[name] = with_convolutions(part, self.model, spec.obs)
+                fields[name] = with_convolutions(part, self.model, seen.obs)
         if "minibatch_size" in fields:
             fields["minibatch_size"] = min(fields["minibatch_size"], self.rows() * self.fragment_length())
         of_agent = {field.name for field in dataclasses.fields(self.agent_class)}  # type: ignore[arg-type]
@@ -423,27 +446,55 @@ class AlgorithmConfig:
             fields["max_seq_len"] = self.sequence_length()
         if "free_log_std" in of_agent:
             fields["free_log_std"] = self.model.get("free_log_std", True)
-        check_mask(spec)
-        _refuse_empty_spaces(spec)
+        check_mask(seen)
+        _refuse_empty_spaces(seen)
         agent = self.agent_class(**fields)
-        standardize = self.observation_filter == "MeanStdFilter"
-        if standardize or self.normalize_rewards:
-            from athlete.combine.normalize import Normalize
-
-            gamma = float(fields.get("gamma", 0.99))
-            agent = Normalize(agent, gamma, observations=standardize, rewards=self.normalize_rewards)
-        exploration, bonus = self._exploration()
+        exploration = self._exploration().exploration
         if exploration["random_timesteps"] and "random_timesteps" not in of_agent:
             raise ValueError(
                 f"{self._title()}: exploration_config has random_timesteps={exploration['random_timesteps']}, and it "
                 "learns from its first step on; leave it out"
             )
+        return self._combined(agent, seen).bind(spec)
+
+    def _seen(self, spec: Spec) -> Spec:
+        """The spaces as the agent sees them: of what `observation_fn` makes of observations."""
+        if self.observation_fn is None:
+            return spec
+        from athlete.combine.observations import require_space, space_of
+
+        if callable(self.observation_fn):
+            return spec._replace(obs=space_of(self.observation_fn, spec.obs))
+        function, space = self.observation_fn
+        require_space(function, spec.obs, space)
+        return spec._replace(obs=space)
+
+    def _combined(self, agent: Agent, seen: Spec) -> Agent:
+        """The agent inside all that the settings put around it, of which the last is the first to see a batch."""
+        standardize = self.observation_filter == "MeanStdFilter"
+        if standardize or self.normalize_rewards:
+            from athlete.combine.normalize import Normalize
+
+            gamma = float(getattr(agent, "gamma", 0.99))
+            agent = Normalize(agent, gamma, observations=standardize, rewards=self.normalize_rewards)
+        bonus = self._exploration().bonus
         if bonus is not None:
             from athlete.combine.curious import Curious
 
             # Around the normalisation: it sees the observations themselves, and its reward is scaled with the others.
-            agent = Curious(agent, make_bonus(bonus, spec.obs))
-        return agent.bind(spec)
+            agent = Curious(agent, make_bonus(bonus, seen.obs))
+        if self.clip_rewards or self.reward_scale != 1.0:
+            from athlete.combine.rewards import Rewards
+
+            sign = self.clip_rewards is True
+            clip = None if sign or not self.clip_rewards else float(self.clip_rewards)
+            agent = Rewards(agent, float(self.reward_scale), clip, sign)
+        if self.observation_fn is not None:
+            from athlete.combine.observations import Observations
+
+            function = self.observation_fn if callable(self.observation_fn) else self.observation_fn[0]
+            agent = Observations(agent, function, seen.obs)
+        return agent
 
     def _exploration(self) -> ExplorationSettings:
         """`exploration_config` with all defaults. Raises ValueError for names and values that cannot be."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 from typing import Self
 
-from athlete.core import Agent, Memory, Spec
+from athlete.core import Agent, Array, Key, Memory, Spec, Transition, Tree
 
 
 class Around(Agent):
-    """An agent whose memory, updates and spaces are those of the `agent` inside. Subclasses are `@hyper` classes."""
+    """An agent that does all as the `agent` inside does, and holds its state. Subclasses are `@hyper` classes."""
 
     agent: Agent
 
@@ -35,3 +35,21 @@ class Around(Agent):
 
     def bind(self, spec: Spec) -> Self:
         return dataclasses.replace(self, agent=self.agent.bind(spec))  # type: ignore[type-var]
+
+    def init(self, key: Key) -> Tree:
+        return self.agent.init(key)
+
+    def view(self, state: Tree, progress: Array) -> Tree:
+        return self.agent.view(state, progress)
+
+    def start(self, view: Tree, rows: int, key: Key) -> Tree:
+        return self.agent.start(view, rows, key)
+
+    def act(self, view: Tree, carry: Tree, obs: Tree, first: Array, key: Key, explore: bool = True) -> tuple:
+        return self.agent.act(view, carry, obs, first, key, explore)
+
+    def observe(self, state: Tree, trajectory: Transition) -> Tree:
+        return self.agent.observe(state, trajectory)
+
+    def update(self, state: Tree, batch: Transition, key: Key, progress: Array) -> tuple[Tree, dict[str, Array]]:
+        return self.agent.update(state, batch, key, progress)

@@ -39,12 +39,6 @@ class Curious(Around):
     def view(self, state: CuriousState, progress: Array) -> Tree:
         return self.agent.view(state.agent, progress)
 
-    def start(self, view: Tree, rows: int, key: Key) -> Tree:
-        return self.agent.start(view, rows, key)
-
-    def act(self, view: Tree, carry: Tree, obs: Tree, first: Array, key: Key, explore: bool = True) -> tuple:
-        return self.agent.act(view, carry, obs, first, key, explore)
-
     def observe(self, state: CuriousState, trajectory: Transition) -> CuriousState:
         return CuriousState(self.agent.observe(state.agent, trajectory), self.bonus.observe(state.bonus, trajectory))
 
