@@ -71,6 +71,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "kl_coeff": (0.0, math.inf),
     "kl_target": (0.0, math.inf),
     "kl_stop": (0.0, math.inf),
+    "rpo_alpha": (0.0, math.inf),
     "grad_clip": (0.0, math.inf),
     "minibatch_size": (1, math.inf),
     "num_epochs": (1, math.inf),
