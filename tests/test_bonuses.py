@@ -326,6 +326,14 @@ def test_a_restored_training_goes_on_to_the_last_bit(name, bonus, tmp_path):
     assert_resumes(config, tmp_path)
 
 
+def test_every_step_counts_once_whether_learning_has_begun_or_not():
+    config = DQNConfig().environment("CartPole-v1").exploration(exploration_config={"type": "Counts"})
+    config.training(num_steps_sampled_before_learning_starts=100, model={"fcnet_hiddens": [8]})
+    with config.reporting(min_sample_timesteps_per_iteration=40).build() as algo:
+        result = algo.train()
+        assert algo.run.state.bonus.visits.sum() == result["timesteps_total"] == 140
+
+
 def test_episodes_are_reported_with_the_environments_rewards_alone():
     config = PPOConfig().environment("CartPole-v1").training(train_batch_size=512, minibatch_size=512, num_epochs=1)
     with config.exploration(exploration_config={"type": "Counts", "eta": 100.0}).build() as algo:
