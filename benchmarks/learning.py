@@ -2,6 +2,7 @@
 
     python benchmarks/learning.py cartpole-ppo --seeds 10
     python benchmarks/learning.py PPO Acrobot-v1 --timesteps 300000 --seeds 10
+    python benchmarks/learning.py deep-sea-dqn-rnd --without exploration_config
 
 Each seed trains to the timesteps of the example's `stop`, however good it is before. It is then evaluated greedily
 over 20 episodes, or as many as its `evaluation_duration` says. Seeds that the manifest already has are not run again,
