@@ -421,12 +421,14 @@ class Algorithm:
         saved = dict(metadata["config"])
         if env is not None:
             saved["env"] = None
-        saved.pop("callbacks", None)
+        for name in ("callbacks", *settings):
+            saved.pop(name, None)
         try:
             values = from_portable(saved)
         except LookupError as error:
             raise CheckpointError(
-                f"{path}: {error}: from_checkpoint(path, env=...) takes the environment's class or factory"
+                f"{path}: {error}: from_checkpoint(path, env=...) takes the environment's class or factory, and "
+                "observation_fn=... that function"
             ) from error
         _refuse_code(values.get("env"), path)
         _refuse_code(values.get("evaluation_config", {}).get("env"), path)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import itertools
 import math
 import typing
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+from athlete.exploration_config import ExplorationSettings, checked_exploration, make_bonus
 from athlete.log import logger
 from athlete.rllib_names import IGNORED, SECTIONS, SPELLINGS
+from athlete.setting_checks import SCHEDULE_FORM, is_count, is_number, is_schedule
 
 if typing.TYPE_CHECKING:
     from athlete.algorithm import Algorithm
@@ -32,14 +33,18 @@ SETTINGS: dict[str, Setting] = {
     "backend": Setting("environment", "auto", "auto|jax|gymnasium"),
     "disable_env_checking": Setting("environment", False, "bool"),
     "normalize_rewards": Setting("environment", False, "bool"),
+    "clip_rewards": Setting("environment", None, "clip or None"),
+    "reward_scale": Setting("environment", 1.0, "positive number"),
     "num_rollout_workers": Setting("rollouts", 0, "count"),
     "num_envs_per_worker": Setting("rollouts", 8, "positive count"),
     "rollout_fragment_length": Setting("rollouts", "auto", "positive count or auto"),
     "observation_filter": Setting("rollouts", "NoFilter", "NoFilter|MeanStdFilter"),
+    "observation_fn": Setting("rollouts", None, "observation function or None"),
     "train_batch_size": Setting("training", 2048, "positive count"),
     "model": Setting("training", {}, "dict"),
     "lr_schedule": Setting("training", None, "schedule or None"),
     "entropy_coeff_schedule": Setting("training", None, "schedule or None"),
+    "exploration_config": Setting("exploration", {}, "dict"),
     "num_gpus": Setting("resources", 0, "number"),
     "evaluation_interval": Setting("evaluation", None, "count or None"),
     "evaluation_duration": Setting("evaluation", 10, "positive count"),
@@ -66,6 +71,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "kl_coeff": (0.0, math.inf),
     "kl_target": (0.0, math.inf),
     "kl_stop": (0.0, math.inf),
+    "rpo_alpha": (0.0, math.inf),
     "grad_clip": (0.0, math.inf),
     "minibatch_size": (1, math.inf),
     "num_epochs": (1, math.inf),
@@ -98,27 +104,6 @@ EVALUATION_CHANGES = ("explore", "env", "env_config")  # what evaluation_config 
 
 # Where infinity is a way to say "no limit".
 UNLIMITED = ("grad_clip", "clip_param", "vf_clip_param", "kl_stop")
-SCHEDULE_FORM = "[[timestep, value], ...] with increasing timesteps"
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and not math.isnan(value)
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
-
-
-def is_schedule(value: Any) -> bool:
-    """Whether `value` is `[[timestep, value], ...]` with finite numbers and timesteps that increase from 0 or later."""
-    if not isinstance(value, list | tuple) or not value:
-        return False
-    for point in value:
-        if not (isinstance(point, list | tuple) and len(point) == 2 and all(map(_is_number, point))):
-            return False
-    times = [time for time, _ in value]
-    increase = all(earlier < later for earlier, later in itertools.pairwise(times))
-    return times[0] >= 0 and increase and all(math.isfinite(number) for point in value for number in point)
 
 
 def _is_callbacks(value: Any) -> bool:
@@ -127,16 +112,34 @@ def _is_callbacks(value: Any) -> bool:
     return issubclass(value if isinstance(value, type) else type(value), DefaultCallbacks)
 
 
+def _is_positive(value: Any) -> bool:
+    return is_number(value) and 0 < value < math.inf
+
+
+def _is_observation_function(value: Any) -> bool:
+    if isinstance(value, list | tuple):
+        from athlete.spaces import Space
+
+        return len(value) == 2 and callable(value[0]) and isinstance(value[1], Space)
+    return callable(value)
+
+
 _VALUE_CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "any": (lambda value: True, "anything"),
     "dict": (lambda value: isinstance(value, Mapping), "a dictionary"),
     "callbacks": (_is_callbacks, "a subclass of athlete.callbacks.DefaultCallbacks or an instance of one"),
+    "observation function": (
+        _is_observation_function,
+        "a function from an observation to what the agent sees, or a pair of it and its athlete.spaces.Space",
+    ),
     "bool": (lambda value: isinstance(value, bool), "True or False"),
-    "number": (lambda value: _is_number(value) and value >= 0, "a number of at least 0"),
-    "count": (_is_count, "a whole number of at least 0"),
-    "positive count": (lambda value: _is_count(value) and value > 0, "a whole number of at least 1"),
+    "clip": (lambda value: isinstance(value, bool) or _is_positive(value), "True, False or a number above 0"),
+    "positive number": (_is_positive, "a finite number above 0"),
+    "number": (lambda value: is_number(value) and value >= 0, "a number of at least 0"),
+    "count": (is_count, "a whole number of at least 0"),
+    "positive count": (lambda value: is_count(value) and value > 0, "a whole number of at least 1"),
     "positive count or auto": (
-        lambda value: value == "auto" or (_is_count(value) and value > 0),
+        lambda value: value == "auto" or (is_count(value) and value > 0),
         "a whole number of at least 1, or 'auto'",
     ),
     "schedule": (is_schedule, SCHEDULE_FORM),
@@ -168,7 +171,7 @@ def _check_field(name: str, hint: Any, value: Any) -> str | None:
         return None if all(low <= number <= high for _, number in value) else f"values {bounds}"
     if "float" in names:
         scheduled = f" or a schedule {SCHEDULE_FORM}" if "Schedule" in names else ""
-        fits = _is_number(value) and low <= value <= high and (math.isfinite(value) or name in UNLIMITED)
+        fits = is_number(value) and low <= value <= high and (math.isfinite(value) or name in UNLIMITED)
         return None if fits else f"a number {bounds}{scheduled}"
     if "bool" in names:
         return None if isinstance(value, bool) else "True or False"
@@ -202,6 +205,7 @@ class AlgorithmConfig:
     agent_class: type[Agent] | None = None
     defaults: typing.ClassVar[dict[str, Any]] = {}  # where they differ from those of SETTINGS and of the agent
     more_settings: typing.ClassVar[dict[str, Setting]] = {}  # that not every algorithm has
+    exploration_types: typing.ClassVar[tuple[str, ...]] = ("StochasticSampling",)  # that fit, the default first
     fields_set_elsewhere: tuple[str, ...] = ("model", "memory", "updates", "spec")
 
     def __init__(self, algo_class: Any = None):
@@ -215,7 +219,8 @@ class AlgorithmConfig:
 
     def environment(self, env: Any = None, **settings: Any) -> typing.Self:
         """`env` (id, class, factory, registered name or JAX environment), `env_config`, `backend` ("auto": compiled
-        where there is a JAX twin; "jax": only so; "gymnasium": never), `disable_env_checking`, `normalize_rewards`.
+        where there is a JAX twin; "jax": only so; "gymnasium": never), `disable_env_checking`, `clip_rewards` (True:
+        the sign; a number: within plus and minus it), `reward_scale`, `normalize_rewards`.
         """
         if env is not None:
             settings["env"] = env
@@ -223,7 +228,7 @@ class AlgorithmConfig:
 
     def rollouts(self, **settings: Any) -> typing.Self:
         """`num_rollout_workers` (processes; 0 is this process), `num_envs_per_worker`, `rollout_fragment_length`,
-        `observation_filter` ("NoFilter" or "MeanStdFilter").
+        `observation_filter` ("NoFilter" or "MeanStdFilter"), `observation_fn` (what the agent sees of an observation).
         """
         return self._set("rollouts", settings)
 
@@ -242,8 +247,8 @@ class AlgorithmConfig:
         return self._set("framework", {"framework": framework, **settings})
 
     def exploration(self, **settings: Any) -> typing.Self:
-        """`exploration_config` (`{"type": "EpsilonGreedy", ...}`), where the algorithm has no random policy of its own;
-        accepted for RLlib's users elsewhere.
+        """`exploration_config`: `{"type": "EpsilonGreedy", ...}` where the algorithm has no random policy of its own,
+        and the bonuses of every algorithm, `{"type": "RND", ...}`, `"Curiosity"`, `"Counts"`.
         """
         return self._set("exploration", settings)
 
@@ -428,6 +433,7 @@ class AlgorithmConfig:
         from athlete.ops.schedule import from_timesteps
 
         assert self.agent_class is not None
+        seen = self._seen(spec)
         names = self._agent_defaults()
         fields = {name: self._values[name] for name in names}
         for name, points in self._schedules().items():
@@ -435,7 +441,7 @@ class AlgorithmConfig:
         fields |= self.agent_parts()
         for name, part in fields.items():
             if isinstance(part, Model):
-                fields[name] = with_convolutions(part, self.model, spec.obs)
+                fields[name] = with_convolutions(part, self.model, seen.obs)
         if "minibatch_size" in fields:
             fields["minibatch_size"] = min(fields["minibatch_size"], self.rows() * self.fragment_length())
         of_agent = {field.name for field in dataclasses.fields(self.agent_class)}  # type: ignore[arg-type]
@@ -443,16 +449,63 @@ class AlgorithmConfig:
             fields["max_seq_len"] = self.sequence_length()
         if "free_log_std" in of_agent:
             fields["free_log_std"] = self.model.get("free_log_std", True)
-        check_mask(spec)
-        _refuse_empty_spaces(spec)
+        check_mask(seen)
+        _refuse_empty_spaces(seen)
         agent = self.agent_class(**fields)
+        exploration = self._exploration().exploration
+        if exploration["random_timesteps"] and "random_timesteps" not in of_agent:
+            raise ValueError(
+                f"{self._title()}: exploration_config has random_timesteps={exploration['random_timesteps']}, and it "
+                "learns from its first step on; leave it out"
+            )
+        return self._combined(agent, seen).bind(spec)
+
+    def _seen(self, spec: Spec) -> Spec:
+        """The spaces as the agent sees them: of what `observation_fn` makes of observations."""
+        if self.observation_fn is None:
+            return spec
+        from athlete.combine.observations import require_space, space_of
+
+        if callable(self.observation_fn):
+            return spec._replace(obs=space_of(self.observation_fn, spec.obs))
+        function, space = self.observation_fn
+        require_space(function, spec.obs, space)
+        return spec._replace(obs=space)
+
+    def _combined(self, agent: Agent, seen: Spec) -> Agent:
+        """The agent inside all that the settings put around it, of which the last is the first to see a batch."""
         standardize = self.observation_filter == "MeanStdFilter"
         if standardize or self.normalize_rewards:
             from athlete.combine.normalize import Normalize
 
-            gamma = float(fields.get("gamma", 0.99))
+            gamma = float(getattr(agent, "gamma", 0.99))
             agent = Normalize(agent, gamma, observations=standardize, rewards=self.normalize_rewards)
-        return agent.bind(spec)
+        bonus = self._exploration().bonus
+        if bonus is not None:
+            from athlete.combine.curious import Curious
+
+            # Around the normalisation: it sees the observations themselves, and its reward is scaled with the others.
+            agent = Curious(agent, make_bonus(bonus, seen.obs))
+        if self.clip_rewards or self.reward_scale != 1.0:
+            from athlete.combine.rewards import Rewards
+
+            sign = self.clip_rewards is True
+            clip = None if sign or not self.clip_rewards else float(self.clip_rewards)
+            agent = Rewards(agent, float(self.reward_scale), clip, sign)
+        if self.observation_fn is not None:
+            from athlete.combine.observations import Observations
+
+            function = self.observation_fn if callable(self.observation_fn) else self.observation_fn[0]
+            agent = Observations(agent, function, seen.obs)
+        return agent
+
+    def _exploration(self) -> ExplorationSettings:
+        """`exploration_config` with all defaults. Raises ValueError for names and values that cannot be."""
+        return self._checked_exploration(self.exploration_config)
+
+    def _checked_exploration(self, given: Mapping[str, Any]) -> ExplorationSettings:
+        own = self.defaults.get("exploration_config", {})
+        return checked_exploration(given, self._title(), self.exploration_types, own)
 
     def _schedules(self) -> dict[str, Any]:
         """Field -> `[[timestep, value], ...]`, from `name_schedule` settings and from values given as schedules."""
@@ -543,6 +596,8 @@ class AlgorithmConfig:
             check_model(value)
         if name == "evaluation_config":
             self._check_evaluation_config(value, where)
+        if name == "exploration_config":
+            self._checked_exploration(self._merged(name, value))
 
     def _check_evaluation_config(self, changes: Mapping[str, Any], where: str) -> None:
         """Raise ValueError for a name that does not exist; say so of one that changes nothing."""
@@ -557,6 +612,10 @@ class AlgorithmConfig:
 
     def _merged(self, name: str, value: Any) -> Any:
         """Dictionaries merge key by key; all else is replaced."""
+        if name == "exploration_config" and value.get("type", self.exploration_config.get("type")) != (
+            self.exploration_config.get("type")
+        ):
+            return _copied(value)  # another type has other settings
         setting = self._setting(name)
         merges = setting is not None and setting.kind == "dict"
         if merges and isinstance(value, Mapping) and "grid_search" not in value:

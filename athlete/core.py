@@ -246,6 +246,14 @@ class Agent:
         """`(action, carry, extras)` for rows `[B, ...]`; greedy where `explore` is False (a static switch)."""
         raise NotImplementedError
 
+    def observe(self, state: Tree, trajectory: Transition) -> Tree:
+        """Take in a trajectory `[T, B, ...]` that was just collected, once, whether learning has begun or not.
+
+        For statistics of what was visited, which batches from a memory do not tell. The hosted loop may give a
+        trajectory in pieces: the state after them has to be the same. Most agents have no need of it.
+        """
+        return state
+
     def update(self, state: Tree, batch: Transition, key: Key, progress: Array) -> tuple[Tree, dict[str, Array]]:
         """One update on `[T, B, ...]`: the new state and metrics. `progress` in [0, 1] drives schedules.
 

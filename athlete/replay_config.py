@@ -6,11 +6,10 @@ import difflib
 from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
-from athlete.config import AlgorithmConfig, Setting, is_schedule
+from athlete.config import AlgorithmConfig, Setting
+from athlete.setting_checks import is_schedule, require_count, require_known, require_number
 
-EXPLORATION_SETTINGS: dict[str, Setting] = {"exploration_config": Setting("exploration", {}, "dict")}
 REPLAY_SETTINGS: dict[str, Setting] = {
-    **EXPLORATION_SETTINGS,
     "replay_buffer_config": Setting("training", {}, "dict"),
     "training_intensity": Setting("training", None, "number or None"),
     "store_buffer_in_checkpoints": Setting("training", True, "bool"),
@@ -46,57 +45,20 @@ SAME_MEMORIES = (
 )
 MEMORY_SPELLINGS = {"alpha": "prioritized_replay_alpha", "beta": "prioritized_replay_beta"}
 
-# Type -> its settings and their defaults, RLlib's.
-EXPLORATIONS: dict[str, dict[str, Any]] = {
-    "EpsilonGreedy": {
-        "initial_epsilon": 1.0,
-        "final_epsilon": 0.05,
-        "epsilon_timesteps": 100_000,
-        "warmup_timesteps": 0,  # at initial_epsilon before it falls
-        "random_timesteps": 0,
-    },
-    "SoftQ": {"temperature": 1.0, "random_timesteps": 0},  # a number or a schedule
-    "GaussianNoise": {
-        "stddev": 0.1,
-        "initial_scale": 1.0,
-        "final_scale": 0.02,
-        "scale_timesteps": 10_000,
-        "random_timesteps": 1000,
-    },
-    "OrnsteinUhlenbeckNoise": {
-        "ou_theta": 0.15,
-        "ou_sigma": 0.2,
-        "ou_base_scale": 0.1,
-        "initial_scale": 1.0,
-        "final_scale": 0.02,
-        "scale_timesteps": 10_000,
-        "random_timesteps": 1000,
-    },
-    "ParameterNoise": {"initial_stddev": 0.1, "target": 0.1, "random_timesteps": 0},
-    "StochasticSampling": {"random_timesteps": 0},
-}
-
 
 class ExplorationConfig(AlgorithmConfig):
     """A configuration whose agent has no random policy of its own. Subclasses name the exploration types that fit."""
 
-    more_settings = EXPLORATION_SETTINGS
-    exploration_types: ClassVar[tuple[str, ...]] = ()
     fields_set_elsewhere = (*AlgorithmConfig.fields_set_elsewhere, "exploration", "random_timesteps")
 
     def all_schedules(self) -> list[Any]:
-        points = _level_points(self._exploration())
+        points = _level_points(self._exploration().exploration)
         return super().all_schedules() + ([] if points is None else [points])
 
     def agent_parts(self) -> dict[str, Any]:
-        exploration, fields = self._exploration(), self.model_parts()
+        exploration, fields = self._exploration().exploration, self.model_parts()
         if "random_timesteps" in self.agent_fields():
             fields["random_timesteps"] = exploration["random_timesteps"]
-        elif exploration["random_timesteps"]:
-            raise ValueError(
-                f"{self._title()}: exploration_config has random_timesteps={exploration['random_timesteps']}, and it "
-                "learns from its first step on; an initial_epsilon of 1.0 for warmup_timesteps acts as randomly"
-            )
         if "exploration" in self.agent_fields():
             fields["exploration"] = _make_exploration(exploration, self.horizon())
         return fields
@@ -106,22 +68,6 @@ class ExplorationConfig(AlgorithmConfig):
         from athlete.models.catalog import make_model
 
         return {"model": make_model({**self.model, "vf_share_layers": True})}
-
-    def _exploration(self) -> dict[str, Any]:
-        """`exploration_config` over its type's defaults. Raises ValueError for names and values that cannot be."""
-        return checked_exploration(self.exploration_config, self._title(), self.exploration_types)
-
-    def _check(self, name: str, given: str, value: Any, section: str | None, where: str, hints: dict) -> None:
-        super()._check(name, given, value, section, where, hints)
-        if name == "exploration_config":
-            checked_exploration(self._merged(name, value), self._title(), self.exploration_types)
-
-    def _merged(self, name: str, value: Any) -> Any:
-        if name == "exploration_config" and value.get("type", self.exploration_config.get("type")) != (
-            self.exploration_config.get("type")
-        ):
-            return dict(value)  # another type has other settings
-        return super()._merged(name, value)
 
     @classmethod
     def agent_fields(cls) -> set[str]:
@@ -196,7 +142,7 @@ class ReplayConfig(ExplorationConfig):
         if self.normalize_rewards:
             raise ValueError(
                 f"{self._title()}: normalize_rewards=True divides by the deviation of returns in whole trajectories; "
-                "samples of a replay memory have none: scale the rewards in the environment"
+                "samples of a replay memory have none: set reward_scale"
             )
         title, batch, memory = self._title(), self.train_batch_size, self._memory()
         warm_up, capacity = self.num_steps_sampled_before_learning_starts, memory["capacity"]
@@ -362,7 +308,7 @@ def _translated(settings: Mapping[str, Any]) -> dict[str, Any]:
     for name, value in settings.items():
         if name == "optimization" and isinstance(value, Mapping):
             for part, rate in value.items():
-                _require_known(part, OPTIMIZATION, f"optimization={{{part!r}: {rate!r}}}")
+                require_known(part, OPTIMIZATION, f"optimization={{{part!r}: {rate!r}}}")
                 found[OPTIMIZATION[part]] = rate
         else:
             found[name] = None if name == "target_entropy" and value == "auto" else value
@@ -413,62 +359,25 @@ def checked_memory(given: Mapping[str, Any], title: str, types: tuple[str, ...])
         known = MEMORY_SPELLINGS.get(name, name)
         if (known, value) in SAME_MEMORIES:
             continue
-        _require_known(known, settings, f"replay_buffer_config={{{name!r}: {value!r}}}")
+        require_known(known, settings, f"replay_buffer_config={{{name!r}: {value!r}}}")
         settings[known] = value
     where = "replay_buffer_config"
     kind = settings["type"]
     if kind not in types:
         near = [] if kind in MEMORIES else difflib.get_close_matches(str(kind), types, n=1)
         raise ValueError(f"{where}={{'type': {kind!r}}}: {title} learns from {', '.join(near or types)}")
-    _require_count(settings, "capacity", 1, where)
-    _require_count(settings, "replay_burn_in", 0, where)
+    require_count(settings, "capacity", 1, where)
+    require_count(settings, "replay_burn_in", 0, where)
     axis = settings["stack_axis"]
     if axis is not None and (not isinstance(axis, int) or isinstance(axis, bool)):
         raise ValueError(
             f"{where}={{'stack_axis': {axis!r}}}: expected the number of an axis, such as 0 or -1, or None"
         )
-    _require_number(settings, "prioritized_replay_alpha", where)
-    _require_number(settings, "prioritized_replay_eps", where)
+    require_number(settings, "prioritized_replay_alpha", where)
+    require_number(settings, "prioritized_replay_eps", where)
     if not is_schedule(settings["prioritized_replay_beta"]):
-        _require_number(settings, "prioritized_replay_beta", where)
+        require_number(settings, "prioritized_replay_beta", where)
     return settings
-
-
-def checked_exploration(given: Mapping[str, Any], title: str, types: tuple[str, ...]) -> dict[str, Any]:
-    """`exploration_config` over its type's defaults. Raises ValueError for names and values that cannot be."""
-    kind = given.get("type", types[0])
-    where = "exploration_config"
-    if kind not in types:
-        raise ValueError(f"{where}={{'type': {kind!r}}}: {title} explores with {', '.join(types)}")
-    settings = {"type": kind, **EXPLORATIONS[kind]}
-    for name, value in given.items():
-        _require_known(name, settings, f"{where}={{{name!r}: {value!r}}}")
-        settings[name] = value
-    for name in settings:
-        if name.endswith("_timesteps"):
-            _require_count(settings, name, 0, where)
-        elif name != "type" and not (name == "temperature" and is_schedule(settings[name])):
-            _require_number(settings, name, where)
-    return settings
-
-
-def _require_known(name: str, settings: Mapping[str, Any], where: str) -> None:
-    if name not in settings:
-        near = difflib.get_close_matches(name, settings, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(settings)}"
-        raise ValueError(f"{where}: there is no {name!r}; {hint}")
-
-
-def _require_number(settings: Mapping[str, Any], name: str, where: str) -> None:
-    value = settings[name]
-    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < float("inf"):
-        raise ValueError(f"{where}={{{name!r}: {value!r}}}: expected a number of at least 0")
-
-
-def _require_count(settings: Mapping[str, Any], name: str, least: int, where: str) -> None:
-    value = settings[name]
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise ValueError(f"{where}={{{name!r}: {value!r}}}: expected a whole number of at least {least}")
 
 
 def _level_points(settings: Mapping[str, Any]) -> list[list[float]] | None:

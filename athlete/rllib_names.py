@@ -78,7 +78,6 @@ IGNORED: dict[str, str] = {
     "normalize_actions": "agents act in [-1, 1] and actions are scaled to the space's bounds",
     "keep_per_episode_custom_metrics": "results carry means over episodes",
     "explore": "training samples its actions; compute_single_action and evaluation_config take explore",
-    "exploration_config": "it explores by sampling its own policy",
     "local_tf_session_args": _FRAMEWORK,
     "tf_session_args": _FRAMEWORK,
 }

@@ -2,6 +2,7 @@
 
     python benchmarks/learning.py cartpole-ppo --seeds 10
     python benchmarks/learning.py PPO Acrobot-v1 --timesteps 300000 --seeds 10
+    python benchmarks/learning.py deep-sea-dqn-rnd --without exploration_config
 
 Each seed trains to the timesteps of the example's `stop`, however good it is before. It is then evaluated greedily
 over 20 episodes, or as many as its `evaluation_duration` says. Seeds that the manifest already has are not run again,
@@ -38,7 +39,7 @@ def settings(arguments: argparse.Namespace) -> tuple[str, str, dict, int]:
 
     example = tuned_examples.load(arguments.name)
     timesteps = arguments.timesteps or int(example.stop["timesteps_total"])
-    config = dict(example.config)
+    config = {name: value for name, value in example.config.items() if name != arguments.without}
     return example.run, config.pop("env"), config, timesteps
 
 
@@ -88,11 +89,14 @@ def main() -> None:
     parser.add_argument("name", help="a tuned example, or an algorithm where an environment follows")
     parser.add_argument("environment", nargs="?")
     parser.add_argument("--timesteps", type=int, default=None)
+    parser.add_argument("--without", default=None, help="a setting of the example to leave at its default: a control")
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--output", type=Path, default=None)
     arguments = parser.parse_args()
     algorithm, environment, config, timesteps = settings(arguments)
     label = arguments.name if arguments.environment is None else f"{algorithm}-{environment}-defaults".lower()
+    if arguments.without is not None:
+        label += f"-without-{arguments.without.replace('_', '-')}"
     path = arguments.output or Path(__file__).parent / "results" / f"learning-{label}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     done: dict = {"curves": [], "evaluation": []}

@@ -217,6 +217,7 @@ first-experiment:
             grid_search: [1, 4]
         vf_loss_coeff: 0.01
         clip_rewards: true
+        use_kl_loss: true
         model:
             fcnet_hiddens: [32]
             fcnet_activation: linear
@@ -241,7 +242,8 @@ def test_a_file_of_experiments_runs_as_it_is(
     assert first["name"] == "first-experiment" and first["num_samples"] == 2 and first["checkpoint_freq"] == 5
     assert first["stop"] == {"episode_reward_mean": 150, "timesteps_total": 100000}
     assert first["config"]["num_sgd_iter"] == {"grid_search": [1, 4]} and first["config"]["lr"] == 0.0003
-    assert "clip_rewards" not in first["config"] and "clip_rewards=True is RLlib's" in caplog.text
+    assert first["config"]["clip_rewards"] is True
+    assert "use_kl_loss" not in first["config"] and "use_kl_loss=True is RLlib's" in caplog.text
     assert "framework='tf': networks run on JAX" in caplog.text
     assert second["config"]["env"] == "Pendulum-v1"
     assert (second["checkpoint_freq"], second["keep_checkpoints_num"]) == (3, 2)

@@ -206,16 +206,44 @@ def test_the_configuration_page_has_the_settings_of_learning_from_replay() -> No
 
 
 def test_the_replay_page_has_every_key_of_the_memory_and_of_exploration() -> None:
-    from athlete.replay_config import EXPLORATIONS, MEMORY_SETTINGS
+    from athlete.exploration_config import EXPLORATIONS
+    from athlete.replay_config import MEMORY_SETTINGS
 
     assert defaults("replay.md", "The memory") == as_cells(MEMORY_SETTINGS)
-    explorations = {}
-    for names, cells in rows_of(section("replay.md", "Exploration")):
-        if len(cells) == 3:
-            explorations[names[0]] = re.findall(r"`([^`]+)`", cells[1])
-    assert explorations == {
-        kind: [f"{name}={value!r}" for name, value in settings.items()] for kind, settings in EXPLORATIONS.items()
-    }
+    assert keys_of_types(section("replay.md", "Exploration")) == as_keys(EXPLORATIONS)
+
+
+def test_the_page_of_exploration_bonuses_has_every_key_and_metric() -> None:
+    import jax
+    import numpy as np
+
+    from athlete.core import Spec, Transition
+    from athlete.exploration_config import BONUSES, make_bonus
+    from athlete.ops.random import wrap
+    from athlete.spaces import Discrete
+
+    number, flag = np.zeros((1, 1), np.float32), np.zeros((1, 1), bool)
+    step = Transition(flag + 0, flag, flag + 0, number, flag + 0, flag, flag, (), {})
+
+    page = (ROOT / "docs" / "exploration-bonuses.md").read_text(encoding="utf-8")
+    introduction = page.partition("\n## ")[0]
+    assert keys_of_types(introduction) == as_keys(BONUSES)
+    metrics = {names[0]: cells[1] for names, cells in rows_of(section("exploration-bonuses.md", "Metrics"))}
+    expected = {"intrinsic_reward_mean": "all"}
+    for kind, settings in BONUSES.items():
+        bonus = make_bonus({"type": kind, **settings}, Discrete(2)).bind(Spec(Discrete(2), Discrete(2)))
+        given = jax.eval_shape(lambda bonus: bonus.update(bonus.init(wrap(np.zeros(2, np.uint32))), step)[2], bonus)
+        expected |= dict.fromkeys(given, f"`{kind}`")
+    assert metrics == expected
+
+
+def keys_of_types(text: str) -> dict[str, list[str]]:
+    """Type -> its keys with their defaults, of a table with three columns."""
+    return {names[0]: re.findall(r"`([^`]+)`", cells[1]) for names, cells in rows_of(text) if len(cells) == 3}
+
+
+def as_keys(types: dict[str, dict[str, Any]]) -> dict[str, list[str]]:
+    return {kind: [f"{name}={value!r}" for name, value in settings.items()] for kind, settings in types.items()}
 
 
 def test_the_replay_page_has_every_algorithms_exploration_types() -> None:

@@ -28,11 +28,15 @@ MAY_IMPORT: dict[str, set[str]] = {
     "memory": BELOW_AGENTS,
     "env": BELOW_AGENTS | {"log"},
     "loops": BELOW_AGENTS | {"log"},
-    "combine": BELOW_AGENTS | {"memory", "models", "distributions"},
+    "bonuses": BELOW_AGENTS | {"distributions", "models"},
+    "combine": BELOW_AGENTS | {"memory", "models", "distributions", "bonuses"},
     "record": {"core", "spaces", "version"},
     "exploration": BELOW_AGENTS,
-    "config": BELOW_AGENTS | {"log", "models", "combine", "rllib_names", "callbacks"},
-    "replay_config": BELOW_AGENTS | {"config", "distributions", "models", "memory", "exploration"},
+    "setting_checks": set(),
+    "exploration_config": BELOW_AGENTS | {"setting_checks", "models", "bonuses"},
+    "config": BELOW_AGENTS
+    | {"log", "models", "combine", "rllib_names", "callbacks", "setting_checks", "exploration_config"},
+    "replay_config": BELOW_AGENTS | {"config", "setting_checks", "distributions", "models", "memory", "exploration"},
     "algorithms": BELOW_AGENTS
     | {"config", "replay_config", "distributions", "models", "memory", "combine", "exploration"},
     "policy": BELOW_AGENTS | {"loops"},

@@ -12,6 +12,7 @@ from modes import CARTPOLE, PENDULUM, assert_modes_are_equal, assert_resumes
 from athlete.algorithms import get_config_class
 from athlete.algorithms.a2c import A2C
 from athlete.algorithms.pg import PG
+from athlete.algorithms.ppo import PPO
 from athlete.algorithms.trpo import TRPO
 from athlete.core import Spec
 from athlete.loops.learn import init_run, iterate_many
@@ -27,6 +28,10 @@ MEMORY = {"model": GRU(8, ()), "max_seq_len": 4}
 CASES = {
     "A2C, Discrete": (CARTPOLE, A2C(lr=FALLING, model=Separate(MLP((8,))), lambda_=0.9)),
     "A2C with a memory, Box": (PENDULUM, A2C(lr=1e-2, **MEMORY)),
+    "PPO with moved means, Box": (
+        PENDULUM,
+        PPO(lr=FALLING, rpo_alpha=0.5, num_epochs=2, minibatch_size=16, model=Separate(MLP((8,)))),
+    ),
     "PG, Box": (PENDULUM, PG(lr=FALLING, model=MLP((8,)))),
     "PG with a memory and without a critic, Discrete": (CARTPOLE, PG(lr=1e-2, use_critic=False, **MEMORY)),
     "TRPO, Discrete": (CARTPOLE, TRPO(lr=FALLING, model=MLP((8,)), minibatch_size=16, num_epochs=2)),

@@ -35,9 +35,9 @@ def update(agent, state, batch, progress=0.0):
 def loss(agent, params, batch, kl_coeff=0.0, gradient=False):
     """`{metric: value}`, or the gradient of the total."""
     if gradient:
-        return jax.grad(lambda params: agent._loss(params, batch, kl_coeff, 0.0)[0])(params)
+        return jax.grad(lambda params: agent._loss(params, batch, kl_coeff, 0.0, KEY)[0])(params)
     names = ("policy_loss", "vf_loss", "entropy", "kl", "total_loss")
-    return dict(zip(names, agent._loss(params, batch, kl_coeff, 0.0)[1], strict=True))
+    return dict(zip(names, agent._loss(params, batch, kl_coeff, 0.0, KEY)[1], strict=True))
 
 
 # The loss ---------------------------------------------------------------------------------------------------------
@@ -99,6 +99,24 @@ def test_the_discovered_surrogate_takes_the_place_of_the_clipped_one():
     far, near = 2 * np.log(2), 1.0
     expected = 3.0 - (near - 2 * np.tanh(near / 2)) - 3.0 + 1.0 - 1.0 - (far - 0.6 * np.tanh(far / 0.6))
     assert found["policy_loss"] == pytest.approx(-expected / 4, rel=1e-5)
+
+
+def test_robust_policies_learn_with_means_that_are_moved_uniformly():
+    action, mean = np.array([[0.3], [-0.2], [0.9], [0.0]]), np.array([[0.1], [0.4], [0.5], [-0.3]], np.float32)
+    params = {"network": {**PARAMS["network"], "policy": mean}, "log_std": jnp.full(1, np.log(2.0))}
+    agent = PPO(model=Table(), rpo_alpha=0.5, clip_param=1e6).bind(Spec(SPEC.obs, Box(-1, 1, (1,))))
+    moved = np.asarray(jax.random.uniform(KEY, (1, 4, 1), minval=-0.5, maxval=0.5))[0]
+    assert len(np.unique(moved)) == 4 and np.abs(moved).max() > 0.1
+    log_prob = (-0.5 * ((action - mean - moved) / 2.0) ** 2 - np.log(2.0 * np.sqrt(2 * np.pi)))[:, 0]
+    found = loss(agent, params, samples(action=action, log_prob=np.full(4, -2.0)))
+    assert found["policy_loss"] == pytest.approx(-np.mean(np.exp(log_prob + 2.0) * ADVANTAGE), rel=1e-4)
+    assert found["entropy"] == pytest.approx(np.log(2.0) + 0.5 * np.log(2 * np.pi * np.e), rel=1e-5)
+
+
+@pytest.mark.parametrize("space", [Discrete(2), Tuple((Discrete(2), Box(-1, 1, (1,))))])
+def test_robust_policies_need_continuous_actions(space):
+    with pytest.raises(ValueError, match=r"PPO: rpo_alpha=0\.5 moves the means of continuous actions, and this action"):
+        PPO(rpo_alpha=0.5).bind(Spec(SPEC.obs, space))
 
 
 def test_clipped_samples_give_the_policy_no_gradient():

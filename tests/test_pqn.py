@@ -178,7 +178,7 @@ def test_settings_reach_the_agent():
     assert agent.model == MLP((7,), "relu", layer_norm=True), "the paper's normalisation unless it is turned off"
     assert agent.exploration == EpsilonGreedy(Schedule((0.0, 1.0), (0.9, 0.1)))
     assert config.horizon() == 1000
-    with pytest.raises(ValueError, match=r"PQN: .*random_timesteps=5.*initial_epsilon of 1\.0 for warmup_timesteps"):
+    with pytest.raises(ValueError, match=r"PQN: .*random_timesteps=5.*learns from its first step on"):
         config.copy().exploration(exploration_config={"random_timesteps": 5}).make_agent(SPEC)
     plain = config.training(model={"use_layer_norm": False}).make_agent(SPEC)
     assert plain.model == MLP((7,), "relu")

@@ -24,7 +24,7 @@ import jax.numpy as jnp
 
 from athlete.config import AlgorithmConfig
 from athlete.core import Agent, Array, Key, Memory, Model, Spec, Transition, Tree, hyper
-from athlete.distributions import flat_action, output_size, shape_action
+from athlete.distributions import continuous_size, flat_action, output_size, shape_action
 from athlete.memory.latest import Latest
 from athlete.models.actor_critic import (
     apply_actor_critic,
@@ -43,6 +43,7 @@ from athlete.ops.sequences import cut_with_carry, minibatch_orders, take
 from athlete.ops.statistics import explained_variance
 from athlete.ops.surrogate import discovered_surrogate
 from athlete.ops.tree import pack, where
+from athlete.spaces import Box
 
 
 class PPOState(NamedTuple):
@@ -85,6 +86,7 @@ class PPO(Agent):
     kl_target: float = 0.01  # that kl_coeff is adapted to
     kl_stop: float | None = None  # leave out the rest of an update once a minibatch's KL is above this
     grad_clip: float | None = 0.5  # of the global norm
+    rpo_alpha: float | None = None  # Box: learn with means moved by U(-rpo_alpha, rpo_alpha), on the scale of [-1, 1]
     minibatch_size: int = 256  # timesteps
     num_epochs: int = 10
     max_seq_len: int = 1  # timesteps that gradients flow through; 1 for a network without memory
@@ -96,6 +98,11 @@ class PPO(Agent):
 
     def bind(self, spec: Spec) -> PPO:
         output_size(spec.action)
+        if self.rpo_alpha is not None and not (isinstance(spec.action, Box) and continuous_size(spec.action)):
+            raise ValueError(
+                f"PPO: rpo_alpha={self.rpo_alpha} moves the means of continuous actions, and this action space is "
+                f"{spec.action}; leave it out"
+            )
         return dataclasses.replace(self, spec=spec)
 
     def init(self, key: Key) -> PPOState:
@@ -135,7 +142,10 @@ class PPO(Agent):
             params, optimizer, running = carried
             minibatch, carry = take(packed, sequences.carry, order, like)
             minibatch = minibatch._replace(carry=carry)
-            gradients, measured = jax.grad(self._loss, has_aux=True)(params, minibatch, state.kl_coeff, progress)
+            noise_key = jax.random.fold_in(key, optimizer.count)
+            gradients, measured = jax.grad(self._loss, has_aux=True)(
+                params, minibatch, state.kl_coeff, progress, noise_key
+            )
             new_params, new_optimizer, norm = adam(params, gradients, optimizer, lr, self.grad_clip, epsilon=1e-5)
             if self.kl_stop is not None:
                 running = running & (measured[METRICS.index("kl")] <= self.kl_stop)
@@ -166,9 +176,13 @@ class PPO(Agent):
         whole = Batch(obs, batch.first, batch.carry, action, log_prob, old_outputs, advantage, value, target, mask)
         return cut_with_carry(whole, self.max_seq_len)
 
-    def _loss(self, params: Tree, batch: Batch, kl_coeff: Array, progress: Array) -> tuple[Array, Array]:
+    def _loss(
+        self, params: Tree, batch: Batch, kl_coeff: Array, progress: Array, noise_key: Key
+    ) -> tuple[Array, Array]:
         """Equation 9, with equation 7 or, where `kl_coeff` is set, both penalties; mean over the minibatch."""
         _, outputs, value = apply_actor_critic(self.model, params, batch.carry, batch.obs, batch.first)
+        if self.rpo_alpha is not None:
+            outputs = self._disturbed(outputs, self.rpo_alpha, noise_key)
         policy = legal_distribution(self.spec, outputs, batch.mask)
         log_ratio = policy.log_prob(batch.action) - batch.log_prob
         ratio = jnp.exp(log_ratio)
@@ -191,6 +205,12 @@ class PPO(Agent):
         weights = jnp.stack([1.0, self.vf_loss_coeff, -value_at(self.entropy_coeff, progress), penalty])
         total = jnp.sum(weights * means)
         return total, jnp.append(means, total)
+
+    def _disturbed(self, outputs: Array, alpha: float, key: Key) -> Array:
+        """RPO: the policy's outputs `[L, N, outputs]` with U(-alpha, alpha) on every mean, anew in every sample."""
+        mean, log_std = jnp.split(outputs, 2, axis=-1)
+        moved = mean + jax.random.uniform(key, mean.shape, minval=-alpha, maxval=alpha)
+        return jnp.concatenate([moved, log_std], axis=-1)
 
     def _adapt(self, kl_coeff: Array, kl: Array) -> Array:
         """The paper's rule (section 4) with RLlib's factors: half as much again above 2 targets, half below 1/2."""

@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from athlete.core import Agent, Array, Key, Memory, Spec, Transition, Tree, hyper
+from athlete.combine.around import Around
+from athlete.core import Agent, Array, Key, Transition, Tree, hyper
+from athlete.ops.moments import Moments, initial_moments, standardize, update_moments
 from athlete.ops.returns import discounted_sums
 from athlete.spaces import ACTION_MASK, has_mask, zeros
-
-MOST_SAMPLES = 1e7  # beyond, old samples fade: a float32 count stands still at 1.7e7
-
-
-class Moments(NamedTuple):
-    """Count, mean and variance of what was seen, each leaf in the shape of one observation."""
-
-    count: Array
-    mean: Tree
-    variance: Tree
 
 
 class NormalizeState(NamedTuple):
@@ -34,39 +25,8 @@ class NormalizeView(NamedTuple):
     obs: Moments
 
 
-def initial_moments(example: Tree) -> Moments:
-    """Of nothing seen: mean 0, variance 1."""
-    return Moments(jnp.zeros(()), jax.tree.map(jnp.zeros_like, example), jax.tree.map(jnp.ones_like, example))
-
-
-def update_moments(moments: Moments, batch: Tree) -> Moments:
-    """Take in a batch `[T, B, ...]` (Chan et al. 1979, the parallel form of Welford's algorithm)."""
-    leaves = jax.tree.leaves(batch)
-    if not leaves:
-        return moments
-    size = leaves[0].shape[0] * leaves[0].shape[1]
-    total = moments.count + size
-
-    def mean_of(mean: Array, leaf: Array) -> Array:
-        return mean + (jnp.mean(leaf, axis=(0, 1)) - mean) * size / total
-
-    def variance_of(variance: Array, mean: Array, leaf: Array) -> Array:
-        shift = jnp.mean(leaf, axis=(0, 1)) - mean
-        squares = variance * moments.count + jnp.var(leaf, axis=(0, 1)) * size
-        return (squares + shift * shift * moments.count * size / total) / total
-
-    mean = jax.tree.map(mean_of, moments.mean, batch)
-    variance = jax.tree.map(variance_of, moments.variance, moments.mean, batch)
-    return Moments(jnp.minimum(total, MOST_SAMPLES), mean, variance)
-
-
-def standardize(leaf: Array, mean: Array, variance: Array, clip: float) -> Array:
-    """(leaf - mean) / std, within [-clip, clip]."""
-    return jnp.clip((leaf - mean) / jnp.sqrt(variance + 1e-8), -clip, clip)
-
-
 @hyper
-class Normalize(Agent):
+class Normalize(Around):
     """RLlib's `MeanStdFilter` and the reward scaling of OpenAI's PPO code, for any agent.
 
     Observations: float leaves are standardised with their running mean and standard deviation; integer leaves
@@ -83,29 +43,6 @@ class Normalize(Agent):
     observations: bool = True
     rewards: bool = True
 
-    @property
-    def memory(self) -> Memory:  # type: ignore[override]
-        return self.agent.memory
-
-    @property
-    def updates(self) -> int:  # type: ignore[override]
-        return self.agent.updates
-
-    @property
-    def num_steps_sampled_before_learning_starts(self) -> int:  # type: ignore[override]
-        return self.agent.num_steps_sampled_before_learning_starts
-
-    @property
-    def random_timesteps(self) -> int:  # type: ignore[override]
-        return self.agent.random_timesteps
-
-    @property
-    def spec(self) -> Spec:  # type: ignore[override]
-        return self.agent.spec
-
-    def bind(self, spec: Spec) -> Normalize:
-        return dataclasses.replace(self, agent=self.agent.bind(spec))
-
     def init(self, key: Key) -> NormalizeState:
         example = jax.tree.map(jnp.asarray, zeros(self.spec.obs))
         return NormalizeState(
@@ -121,6 +58,9 @@ class Normalize(Agent):
     def act(self, view: NormalizeView, carry: Tree, obs: Tree, first: Array, key: Key, explore: bool = True) -> tuple:
         return self.agent.act(view.agent, carry, self._standard_obs(view.obs, obs), first, key, explore)
 
+    def observe(self, state: NormalizeState, trajectory: Transition) -> NormalizeState:
+        return state._replace(agent=self.agent.observe(state.agent, self._standard(state.obs, trajectory)))
+
     def update(self, state: NormalizeState, batch: Transition, key: Key, progress: Array) -> tuple:
         returns = state.returns
         reward = batch.reward
@@ -128,14 +68,14 @@ class Normalize(Agent):
             returns = update_moments(returns, discounted_sums(reward, batch.first, self.gamma))
             scaled = reward / jnp.sqrt(returns.variance + 1e-8)
             reward = jnp.clip(scaled, -self.reward_clip, self.reward_clip)
-        normal = batch._replace(
-            obs=self._standard_obs(state.obs, batch.obs),
-            next_obs=self._standard_obs(state.obs, batch.next_obs),
-            reward=reward,
-        )
+        normal = self._standard(state.obs, batch)._replace(reward=reward)
         agent, metrics = self.agent.update(state.agent, normal, key, progress)
         obs = update_moments(state.obs, self._floats(batch.obs)) if self.observations else state.obs
         return NormalizeState(agent, obs, returns), metrics
+
+    def _standard(self, moments: Moments, batch: Transition) -> Transition:
+        obs, next_obs = (self._standard_obs(moments, obs) for obs in (batch.obs, batch.next_obs))
+        return batch._replace(obs=obs, next_obs=next_obs)
 
     def _floats(self, obs: Tree) -> Tree:
         """The leaves to standardise, as a list."""

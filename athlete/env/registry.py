@@ -19,6 +19,7 @@ PARTIAL = ["StatelessCartPole-v1", "RepeatAfterMe-v0", "MemoryChain-v0"]
 BUILT_IN: dict[str, tuple[str, str]] = {
     **dict.fromkeys(MINATAR, ("athlete.env.minatar", "make_minatar")),
     **dict.fromkeys(PARTIAL, ("athlete.env.partial", "make_partial")),
+    "DeepSea-v0": ("athlete.env.deep_sea", "make_deep_sea"),
 }
 GYMNAX = "gymnax/"  # before the names of gymnax's environments
 

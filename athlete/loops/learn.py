@@ -46,8 +46,14 @@ def learn(
     """
     if sample_async:
         state, store, metrics = update(agent, state, store, trajectory, key, progress)
-        return state, agent.memory.add(store, trajectory), metrics
-    return update(agent, state, agent.memory.add(store, trajectory), trajectory, key, progress)
+        return *take_in(agent, state, store, trajectory), metrics
+    state, store = take_in(agent, state, store, trajectory)
+    return update(agent, state, store, trajectory, key, progress)
+
+
+def take_in(agent: Agent, state: Tree, store: Tree, trajectory: Transition) -> tuple[Tree, Tree]:
+    """State and store after a trajectory, or a piece of one, that was just collected."""
+    return agent.observe(state, trajectory), agent.memory.add(store, trajectory)
 
 
 def update(
@@ -157,7 +163,8 @@ def iterate(
     if learning:
         state, store, metrics = learn(agent, run.state, run.store, trajectory, learn_key, progress, sample_async)
     else:
-        state, store, metrics = run.state, agent.memory.add(run.store, trajectory), {}
+        state, store = take_in(agent, run.state, run.store, trajectory)
+        metrics = {}
     return Run(state, store, new_rows, unwrap(key), run.iteration + 1), Report(metrics, episodes)
 
 

@@ -35,7 +35,7 @@ from jax.experimental.buffer_callback import buffer_callback
 from athlete.core import Agent, Array, Episodes, Rows, Run, Source, Transition, Tree
 from athlete.loops.collect import choose, draw_keys
 from athlete.loops.compiling import COMPILER_OPTIONS, ONE_BY_ONE_OPTIONS
-from athlete.loops.learn import Metrics, Phase, as_metrics, progress_of, update
+from athlete.loops.learn import Metrics, Phase, as_metrics, progress_of, take_in, update
 from athlete.ops.random import unwrap, wrap
 from athlete.ops.tree import Layout, Packet, fetch, from_packet, to_packet, write_packet
 
@@ -141,7 +141,8 @@ def _take_in(
     (bound, horizon), before, came = from_packet(agent), from_packet(live), from_packet(outcome)
     transition = _transition(before.chosen, came)
     trajectory = jax.tree.map(lambda leaf: leaf[None], transition)
-    state, store, metrics = before.state, bound.memory.add(before.store, trajectory), as_metrics({})
+    state, store = take_in(bound, before.state, before.store, trajectory)
+    metrics = as_metrics({})
     key, iteration, step = before.key, before.iteration, before.step + 1
     if last:
         next_key, _, learn_key = jax.random.split(wrap(key), 3)

@@ -24,7 +24,7 @@ _CRITERIA = ("pass_criteria", "floor")
 
 # Settings of RLlib that Athlete has no counterpart for. In a file they are passed over, with a line each.
 RLLIB_ONLY = {
-    *("use_pytorch", "torch", "eager", "use_kl_loss", "optimizer", "clip_rewards", "horizon"),
+    *("use_pytorch", "torch", "eager", "use_kl_loss", "optimizer", "horizon"),
     *("soft_horizon", "no_done_at_end", "observation_space", "action_space", "env_task_fn"),
     *("sample_collector", "sample_timeout_s", "remote_worker_envs", "remote_env_batch_wait_ms", "_fake_gpus"),
     *("validate_workers_after_construction", "num_consecutive_worker_failures_tolerance", "worker_cls"),

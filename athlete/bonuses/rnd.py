@@ -1,0 +1,89 @@
+"""Random network distillation (Burda et al. 2019, arXiv:1810.12894).
+
+A predictor learns the outputs of a random network that never changes. Its squared error at the observation reached is
+the intrinsic reward (section 2.2): large where it has not been yet. Observations are standardised by their running
+moments and clipped to [-5, 5], rewards divided by the running standard deviation of their discounted return (2.4).
+
+Departures:
+
+- the reward is added to the environment's, so that one value serves both: its returns end with the episode and have
+  the agent's gamma, where the paper has a second value whose returns go on (2.3);
+- predictor and random network have the same layers, where the paper's predictor has two more;
+- the error is a mean over the outputs instead of a sum, which the division takes out again;
+- from a replay memory the predictor learns what is replayed, and returns are counted within the windows sampled.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from athlete.bonuses.bonus import Bonus
+from athlete.core import Array, Key, Model, Spec, Transition, Tree, hyper
+from athlete.models.forward import forward
+from athlete.models.mlp import MLP
+from athlete.ops.features import feature_size, features
+from athlete.ops.gradient import AdamState, adam, adam_init
+from athlete.ops.moments import Moments, initial_moments, standardize, update_moments
+from athlete.ops.returns import discounted_sums
+from athlete.ops.tree import fold
+
+CLIP = 5.0  # of standardised observations
+
+
+class RNDState(NamedTuple):
+    target: Tree  # the random network's parameters
+    predictor: Tree
+    optimizer: AdamState
+    obs: Moments  # of features
+    returns: Moments  # of intrinsic rewards
+
+
+@hyper
+class RND(Bonus):
+    """A reward of `eta` times the normalised error of a predictor of a random network."""
+
+    eta: float = 1.0
+    lr: float = 1e-4
+    gamma: float = 0.99  # of the returns that rewards are divided by the standard deviation of
+    feature_dim: int = 64  # outputs of the random network
+    model: Model = MLP((64, 64), "relu")
+    spec: Spec = None  # type: ignore[assignment]  # known once bound
+
+    def bind(self, spec: Spec) -> RND:
+        return dataclasses.replace(self, spec=spec)
+
+    def init(self, key: Key) -> RNDState:
+        target_key, predictor_key = jax.random.split(key)
+        heads = {"embedding": (self.feature_dim, 1.0)}
+        target, predictor = (self.model.init(part, self.spec.obs, heads) for part in (target_key, predictor_key))
+        obs = initial_moments(jnp.zeros(feature_size(self.spec.obs)))
+        return RNDState(target, predictor, adam_init(predictor), obs, initial_moments(jnp.zeros(())))
+
+    def observe(self, state: RNDState, trajectory: Transition) -> RNDState:
+        return state._replace(obs=update_moments(state.obs, features(self.spec.obs, trajectory.next_obs)))
+
+    def update(self, state: RNDState, batch: Transition) -> tuple[Array, RNDState, dict[str, Array]]:
+        seen = fold(features(self.spec.obs, batch.next_obs))
+        seen = standardize(seen, state.obs.mean, state.obs.variance, CLIP)
+        target = self._embedding(state.target, seen)
+
+        def loss_of(predictor: Tree) -> tuple[Array, Array]:
+            error = jnp.mean(jnp.square(self._embedding(predictor, seen) - target), axis=-1)
+            return jnp.mean(error), error
+
+        (loss, error), gradients = jax.value_and_grad(loss_of, has_aux=True)(state.predictor)
+        predictor, optimizer, _ = adam(state.predictor, gradients, state.optimizer, self.lr)
+        error = error.reshape(batch.reward.shape)
+        # As if an episode never ended, as in the paper: arriving somewhere new is no less new after a death.
+        sums = discounted_sums(error, jnp.zeros_like(batch.first), self.gamma)
+        returns = update_moments(state.returns, sums)
+        reward = self.eta * error / jnp.sqrt(returns.variance + 1e-8)
+        state = state._replace(predictor=predictor, optimizer=optimizer, returns=returns)
+        return reward, state, {"predictor_loss": loss}
+
+    def _embedding(self, params: Tree, seen: Array) -> Array:
+        return forward(self.model, params, seen)["embedding"]

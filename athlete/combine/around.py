@@ -1,0 +1,55 @@
+"""What combinators have in common: they are agents around an agent."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Self
+
+from athlete.core import Agent, Array, Key, Memory, Spec, Transition, Tree
+
+
+class Around(Agent):
+    """An agent that does all as the `agent` inside does, and holds its state. Subclasses are `@hyper` classes."""
+
+    agent: Agent
+
+    @property
+    def memory(self) -> Memory:  # type: ignore[override]
+        return self.agent.memory
+
+    @property
+    def updates(self) -> int:  # type: ignore[override]
+        return self.agent.updates
+
+    @property
+    def num_steps_sampled_before_learning_starts(self) -> int:  # type: ignore[override]
+        return self.agent.num_steps_sampled_before_learning_starts
+
+    @property
+    def random_timesteps(self) -> int:  # type: ignore[override]
+        return self.agent.random_timesteps
+
+    @property
+    def spec(self) -> Spec:  # type: ignore[override]
+        return self.agent.spec
+
+    def bind(self, spec: Spec) -> Self:
+        return dataclasses.replace(self, agent=self.agent.bind(spec))  # type: ignore[type-var]
+
+    def init(self, key: Key) -> Tree:
+        return self.agent.init(key)
+
+    def view(self, state: Tree, progress: Array) -> Tree:
+        return self.agent.view(state, progress)
+
+    def start(self, view: Tree, rows: int, key: Key) -> Tree:
+        return self.agent.start(view, rows, key)
+
+    def act(self, view: Tree, carry: Tree, obs: Tree, first: Array, key: Key, explore: bool = True) -> tuple:
+        return self.agent.act(view, carry, obs, first, key, explore)
+
+    def observe(self, state: Tree, trajectory: Transition) -> Tree:
+        return self.agent.observe(state, trajectory)
+
+    def update(self, state: Tree, batch: Transition, key: Key, progress: Array) -> tuple[Tree, dict[str, Array]]:
+        return self.agent.update(state, batch, key, progress)

@@ -1,0 +1,48 @@
+"""An exploration bonus around any agent."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from athlete.bonuses.bonus import Bonus
+from athlete.combine.around import Around
+from athlete.core import Agent, Array, Key, Spec, Transition, Tree, hyper
+
+
+class CuriousState(NamedTuple):
+    agent: Tree
+    bonus: Tree
+
+
+@hyper
+class Curious(Around):
+    """The agent learns from the environment's rewards and its own for what is new, added up; it acts as ever.
+
+    Bonuses are those of the moment of learning: a replayed step is rewarded for how new it is now, not for how new it
+    once was. What the loops report of episodes is the environment's alone.
+    """
+
+    agent: Agent
+    bonus: Bonus
+
+    def bind(self, spec: Spec) -> Curious:
+        return dataclasses.replace(self, agent=self.agent.bind(spec), bonus=self.bonus.bind(spec))
+
+    def init(self, key: Key) -> CuriousState:
+        agent_key, bonus_key = jax.random.split(key)
+        return CuriousState(self.agent.init(agent_key), self.bonus.init(bonus_key))
+
+    def view(self, state: CuriousState, progress: Array) -> Tree:
+        return self.agent.view(state.agent, progress)
+
+    def observe(self, state: CuriousState, trajectory: Transition) -> CuriousState:
+        return CuriousState(self.agent.observe(state.agent, trajectory), self.bonus.observe(state.bonus, trajectory))
+
+    def update(self, state: CuriousState, batch: Transition, key: Key, progress: Array) -> tuple:
+        intrinsic, bonus, measured = self.bonus.update(state.bonus, batch)
+        agent, metrics = self.agent.update(state.agent, batch._replace(reward=batch.reward + intrinsic), key, progress)
+        return CuriousState(agent, bonus), metrics | measured | {"intrinsic_reward_mean": jnp.mean(intrinsic)}
