@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import functools
 import importlib
 import inspect
 import logging
@@ -527,3 +528,19 @@ def _main_left_out() -> Iterator[None]:
         yield
     finally:
         vars(main).update(hidden)
+
+
+def draw_cartpole(physics: np.ndarray) -> np.ndarray:
+    """Gymnasium's picture of a CartPole in the state `physics` `[4]`, uint8 `[400, 600, 3]`."""
+    canvas = _cartpole_canvas()
+    canvas.state = physics
+    return canvas.render()
+
+
+@functools.cache
+def _cartpole_canvas() -> Any:
+    from gymnasium.envs.classic_control import CartPoleEnv
+
+    canvas = CartPoleEnv(render_mode="rgb_array")
+    canvas.reset()
+    return canvas

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import functools
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
@@ -35,16 +34,7 @@ class StatelessCartPole(CartPole):
         return state, step._replace(obs=step.obs[::2])
 
     def render(self, state: CartPoleState) -> Array:
-        """Gymnasium's picture of the cart and the pole."""
-        canvas = _canvas()
-        canvas.state = np.asarray(state.physics, np.float64)
-        return canvas.render()
+        """Gymnasium's picture of the cart and the pole, uint8 `[400, 600, 3]`."""
+        from athlete.env.gymnasium import draw_cartpole
 
-
-@functools.cache
-def _canvas() -> Any:
-    from gymnasium.envs.classic_control import CartPoleEnv
-
-    canvas = CartPoleEnv(render_mode="rgb_array")
-    canvas.reset()
-    return canvas
+        return draw_cartpole(np.asarray(state.physics, np.float64))
