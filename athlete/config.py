@@ -29,12 +29,13 @@ class Setting(NamedTuple):
 SETTINGS: dict[str, Setting] = {
     "env": Setting("environment", None, "any"),
     "env_config": Setting("environment", {}, "dict"),
-    "backend": Setting("environment", "auto", "auto|jax|gymnasium"),
+    "backend": Setting("environment", "auto", "auto|jax|gymnasium|envpool"),
     "disable_env_checking": Setting("environment", False, "bool"),
     "normalize_rewards": Setting("environment", False, "bool"),
     "num_rollout_workers": Setting("rollouts", 0, "count"),
     "num_envs_per_worker": Setting("rollouts", 8, "positive count"),
     "rollout_fragment_length": Setting("rollouts", "auto", "positive count or auto"),
+    "preprocessor_pref": Setting("rollouts", "deepmind", "deepmind|rllib or None"),
     "observation_filter": Setting("rollouts", "NoFilter", "NoFilter|MeanStdFilter"),
     "train_batch_size": Setting("training", 2048, "positive count"),
     "model": Setting("training", {}, "dict"),
@@ -213,7 +214,8 @@ class AlgorithmConfig:
 
     def environment(self, env: Any = None, **settings: Any) -> typing.Self:
         """`env` (id, class, factory, registered name or JAX environment), `env_config`, `backend` ("auto": compiled
-        where there is a JAX twin; "jax": only so; "gymnasium": never), `disable_env_checking`, `normalize_rewards`.
+        where there is a JAX twin; "jax": only so; "gymnasium": never; "envpool": in its batch),
+        `disable_env_checking`, `normalize_rewards`.
         """
         if env is not None:
             settings["env"] = env
@@ -221,7 +223,8 @@ class AlgorithmConfig:
 
     def rollouts(self, **settings: Any) -> typing.Self:
         """`num_rollout_workers` (processes; 0 is this process), `num_envs_per_worker`, `rollout_fragment_length`,
-        `observation_filter` ("NoFilter" or "MeanStdFilter").
+        `observation_filter` ("NoFilter" or "MeanStdFilter"), `preprocessor_pref` ("deepmind": Atari's pictures shrunk
+        and stacked; "rllib" or None: as they are).
         """
         return self._set("rollouts", settings)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 
@@ -10,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from athlete.core import Array, Key, Model, Tree, hyper
-from athlete.models.dense import Layer, activation, dense, init_layers, layer_norm, with_layer_norm
+from athlete.models.dense import Layer, activation, init_layers, layer_norm, with_layer_norm
 from athlete.models.mlp import MLP
 from athlete.ops.features import feature_size
 from athlete.spaces import Box, Space
@@ -75,11 +76,46 @@ def conv_shapes(shape: Shape, filters: Filters) -> list[Shape]:
 
 
 def convolve(params: Tree, x: Array, size: int, stride: int) -> Array:
-    """A convolution of `[N, H, W, C]` without padding, as one product: `kernel` is `[size * size * C, filters]`.
+    """A convolution of `[N, H, W, C]` without padding, in dense products: `kernel` is `[size * size * C, filters]`.
 
-    The patches are laid side by side (im2col). XLA's own convolution has a gradient that takes seconds on a CPU.
+    The image is cut into blocks of `stride` by `stride` pixels (space to depth), over which the kernel, with zeros up
+    to a whole number of blocks, moves in steps of one. Of a block and its product with every part of the kernel, the
+    narrower is laid out once a part: the products, which are then summed where they meet (kernels that do not overlap
+    much), or the blocks themselves (im2col). XLA's own convolution has a gradient that takes seconds on a CPU.
     """
-    _, (height, width, _) = conv_shapes(x.shape[1:], ((1, size, stride),))
-    rows, columns = ([slice(i, i + stride * (n - 1) + 1, stride) for i in range(size)] for n in (height, width))
-    patches = [x[:, row, column] for row, column in itertools.product(rows, columns)]
-    return dense(params, jnp.concatenate(patches, axis=-1))
+    channels, filters = x.shape[-1], params["kernel"].shape[-1]
+    _, (height, width, _) = conv_shapes(x.shape[1:], ((filters, size, stride),))
+    parts = -(-size // stride)
+    if stride > 1:
+        x = _blocks(x, stride, height + parts - 1, width + parts - 1)
+    depth = x.shape[-1]
+    kernel = _kernel_of_blocks(params["kernel"].reshape(size, size, channels, filters), stride, parts)
+    places = list(itertools.product(range(parts), repeat=2))
+    if filters < depth:
+        product = x.reshape(-1, depth) @ jnp.moveaxis(kernel, 0, 1).reshape(depth, -1)
+        product = product.reshape(*x.shape[:-1], len(places), filters)
+        met = [product[:, i : i + height, j : j + width, part] for part, (i, j) in enumerate(places)]
+        return functools.reduce(jnp.add, met) + params["bias"]
+    patches = jnp.concatenate([x[:, i : i + height, j : j + width] for i, j in places], axis=-1)
+    # The barrier keeps the kernel's gradient `[filters, inputs]`: XLA takes twice as long for its transpose.
+    kernel = jax.lax.optimization_barrier(kernel.reshape(-1, filters).T)
+    folded = patches.reshape(-1, patches.shape[-1])
+    return (folded @ kernel.T + params["bias"]).reshape(*patches.shape[:-1], filters)
+
+
+def _blocks(x: Array, side: int, rows: int, columns: int) -> Array:
+    """Blocks of `side` by `side` pixels as channels, `[N, rows, columns, side * side * C]`; zeros beyond the image."""
+    number, height, width, channels = x.shape
+    more = [(0, max(0, rows * side - height)), (0, max(0, columns * side - width))]
+    x = jnp.pad(x[:, : rows * side, : columns * side], [(0, 0), *more, (0, 0)])
+    x = x.reshape(number, rows, side, columns, side, channels).transpose(0, 1, 3, 2, 4, 5)
+    return x.reshape(number, rows, columns, -1)
+
+
+def _kernel_of_blocks(kernel: Array, side: int, parts: int) -> Array:
+    """A kernel `[size, size, C, filters]` as `[parts * parts, side * side * C, filters]`, zeros beyond its size."""
+    size, _, channels, filters = kernel.shape
+    more = (0, parts * side - size)
+    kernel = jnp.pad(kernel, [more, more, (0, 0), (0, 0)])
+    kernel = kernel.reshape(parts, side, parts, side, channels, filters).transpose(0, 2, 1, 3, 4, 5)
+    return kernel.reshape(parts * parts, side * side * channels, filters)
