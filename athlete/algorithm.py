@@ -501,7 +501,7 @@ class Algorithm:
 
     def _check_environment(self) -> None:
         """Find what is wrong with an environment before training does."""
-        if self.config.disable_env_checking or self._world.is_twin:
+        if self.config.disable_env_checking or self._world.is_twin or self._world.pooled:
             return
         from athlete.env.check import check_env
 

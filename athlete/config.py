@@ -424,7 +424,7 @@ class AlgorithmConfig:
     def make_agent(self, spec: Spec) -> Agent:
         """The algorithm's agent with these settings, bound to the spaces of an environment."""
         from athlete.core import Model
-        from athlete.models.catalog import with_convolutions
+        from athlete.models.catalog import check_custom_model, with_convolutions
         from athlete.ops.masks import check_mask
         from athlete.ops.schedule import from_timesteps
 
@@ -437,6 +437,9 @@ class AlgorithmConfig:
         for name, part in fields.items():
             if isinstance(part, Model):
                 fields[name] = with_convolutions(part, self.model, spec.obs)
+        for name in ("model", "policy_model"):
+            if name in fields and self.model.get("custom_model") is not None:
+                check_custom_model(fields[name], spec)
         if "minibatch_size" in fields:
             fields["minibatch_size"] = min(fields["minibatch_size"], self.rows() * self.fragment_length())
         of_agent = {field.name for field in dataclasses.fields(self.agent_class)}  # type: ignore[arg-type]

@@ -8,13 +8,12 @@ import math
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from athlete.core import Array, Key, Model, Tree, hyper
 from athlete.models.dense import Layer, activation, init_layers, layer_norm, with_layer_norm
 from athlete.models.mlp import MLP
-from athlete.ops.features import feature_size
-from athlete.spaces import Box, Space
+from athlete.ops.features import feature_size, feature_vector
+from athlete.spaces import Space
 
 Shape = tuple[int, int, int]  # height, width, channels
 Filters = tuple[tuple[int, int, int], ...]  # of each layer: how many, their size along both sides, the stride
@@ -22,9 +21,10 @@ Filters = tuple[tuple[int, int, int], ...]  # of each layer: how many, their siz
 
 @hyper
 class ConvNet(Model):
-    """Convolutions in front of another network, for observations whose features begin with an image.
+    """Convolutions in front of another network, for observations with an image among their features.
 
-    Agents flatten what they see; `shape` says what the image was. Features behind it (the action of a critic) pass.
+    Agents flatten what they see; `shape` says what the image was. Other features (the action of a critic) pass. Where
+    there are several images, the `model` is the ConvNet of the one before.
     """
 
     shape: Shape
@@ -32,6 +32,7 @@ class ConvNet(Model):
     model: Model = MLP()  # what follows the convolutions
     activation: str = "relu"
     layer_norm: bool = False  # over the filters at each place, before each activation
+    offset: int = 0  # features in front of the image's
 
     def init(self, key: Key, obs_space: Space, heads: dict[str, tuple[int, float]]) -> Tree:
         conv_key, model_key = jax.random.split(key)
@@ -43,22 +44,29 @@ class ConvNet(Model):
         if self.layer_norm:
             layers = with_layer_norm(layers)
         behind = feature_size(obs_space) - math.prod(self.shape) + math.prod(shapes[-1])
-        inner = Box(np.full(behind, -np.inf, np.float32), np.full(behind, np.inf, np.float32))
-        return {"convolutions": layers, "model": self.model.init(model_key, inner, heads)}
+        return {"convolutions": layers, "model": self.model.init(model_key, feature_vector(behind), heads)}
 
     def start(self, rows: int) -> Tree:
         return self.model.start(rows)
 
     def apply(self, params: Tree, carry: Tree, obs: Array, first: Array) -> tuple[Tree, dict[str, Array]]:
-        squash, pixels = activation(self.activation), math.prod(self.shape)
-        x = obs[..., :pixels].reshape(-1, *self.shape)
+        squash, x = activation(self.activation), image_of(obs, self.shape, self.offset)
         for layer, (_, size, stride) in zip(params["convolutions"], self.filters, strict=True):
             x = convolve(layer, x, size, stride)
             x = squash(layer_norm(layer, x) if "scale" in layer else x)
-        x = x.reshape(*obs.shape[:-1], -1)
-        if obs.shape[-1] > pixels:
-            x = jnp.concatenate([x, obs[..., pixels:]], axis=-1)
+        x = with_image_replaced(obs, self.shape, self.offset, x)
         return self.model.apply(params["model"], carry, x, first)
+
+
+def image_of(obs: Array, shape: Shape, offset: int) -> Array:
+    """The image `[N, *shape]` that begins at feature `offset` of `obs` `[T, B, n]`, N = T * B."""
+    return obs[..., offset : offset + math.prod(shape)].reshape(-1, *shape)
+
+
+def with_image_replaced(obs: Array, shape: Shape, offset: int, x: Array) -> Array:
+    """Features `obs` `[T, B, n]` with `x` `[T * B, ...]`, flat, in the place of the image that begins at `offset`."""
+    before, after = obs[..., :offset], obs[..., offset + math.prod(shape) :]
+    return jnp.concatenate([before, x.reshape(*obs.shape[:-1], -1), after], axis=-1)
 
 
 def conv_shapes(shape: Shape, filters: Filters) -> list[Shape]:
