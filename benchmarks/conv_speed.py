@@ -17,6 +17,7 @@ import statistics
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from manifest import rival_python, warn_if_busy, write_manifest
@@ -47,7 +48,9 @@ def compare(batch: int, cores: int, rounds: int) -> list[dict[str, Any]]:
     """Both contestants in turn, `rounds` times after one that does not count; a row for each way."""
     players = [
         start("ours", [sys.executable, __file__, "--serve"], batch, cores),
-        start("torch", [rival_python("sb3"), "benchmarks/rivals/torch_nature_cnn.py"], batch, cores),
+        start(
+            "torch", [rival_python("sb3"), str(Path(__file__).parent / "rivals" / "torch_nature_cnn.py")], batch, cores
+        ),
     ]
     rows = []
     for way in ("forward", "both"):
