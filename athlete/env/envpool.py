@@ -67,8 +67,9 @@ class EnvPoolSource(Source):
         self._env_id, self._env_config = env_id, dict(env_config or {})
         made = pool_spec(env_id, self._env_config)
         shown = to_space(made.gymnasium_observation_space, "observation_space")
-        self._channels_first = isinstance(shown, Box) and len(shown.shape) == 3 and shown.dtype == np.uint8
-        if self._channels_first:
+        self._channels_first = False
+        if isinstance(shown, Box) and len(shown.shape) == 3 and shown.dtype == np.uint8:
+            self._channels_first = True
             shown = Box(np.moveaxis(shown.low, 0, -1), np.moveaxis(shown.high, 0, -1), dtype=np.uint8)
         self.spec = Spec(shown, to_space(made.gymnasium_action_space, "action_space"))
         self._copied, self._fit_action = copier(self.spec.obs), action_fitter(made.gymnasium_action_space)

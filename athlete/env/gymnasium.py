@@ -188,7 +188,7 @@ def make_atari(env_id: str, env_config: Mapping[str, Any]) -> gymnasium.Env:
     stack_size = config.pop("stack_size", 4)
     env = AtariPreprocessing(_make_from_spec(find_spec(env_id), {**config, "frameskip": 1}, adapt=False), **chosen)
     stacked = FrameStackObservation(env, stack_size)
-    shape = _frames_last(stacked.observation_space.low).shape
+    shape = _frames_last(np.empty(stacked.observation_space.shape or ())).shape
     return TransformObservation(stacked, _frames_last, gymnasium.spaces.Box(0, 255, shape, np.uint8))
 
 

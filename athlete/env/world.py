@@ -166,11 +166,12 @@ class FilmedEnv:
     def __init__(self, env: Env):
         import jax
 
+        from athlete.env.frame_stack import FrameStack
         from athlete.env.time_limit import TimeLimit
         from athlete.ops.random import unwrap, wrap
 
         inner = env
-        while isinstance(inner, TimeLimit | PreviousStep):
+        while isinstance(inner, FrameStack | PreviousStep | TimeLimit):
             inner = inner.env
         if not hasattr(inner, "render"):
             raise ValueError(
