@@ -122,6 +122,20 @@ def test_what_stands_behind_the_image_passes_by_the_convolutions():
     assert (values[:, 0] == values[:, 2]).all() and (values[:, 0] != values[:, 1]).all()
 
 
+@pytest.mark.parametrize("rows", [64, 70])
+def test_many_images_are_convolved_in_pieces_to_the_same_outputs_and_gradients(rows, monkeypatch):
+    params, obs = initial(SMALL, GRID), observations(1, rows)
+
+    def both():
+        loss = lambda params: jnp.sum(jnp.square(SMALL.apply(params, (), obs, None)[1]["q"]))  # noqa: E731
+        return jax.jit(jax.value_and_grad(loss))(params)
+
+    found = both()
+    monkeypatch.setattr("athlete.models.cnn.PIECE", rows)
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(both()), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4 * float(np.abs(b).max()))
+
+
 # Settings ---------------------------------------------------------------------------------------------------------
 
 MINATAR, ATARI = Box(0, 1, (10, 10, 4)), Box(0, 255, (84, 84, 4), np.uint8)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import functools
 import itertools
 import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 
 from athlete.core import Array, Key, Model, Tree, hyper
 from athlete.models.dense import Layer, activation, init_layers, layer_norm, with_layer_norm
@@ -17,6 +19,7 @@ from athlete.spaces import Space
 
 Shape = tuple[int, int, int]  # height, width, channels
 Filters = tuple[tuple[int, int, int], ...]  # of each layer: how many, their size along both sides, the stride
+PIECE = 32  # images that are convolved at once
 
 
 @hyper
@@ -50,12 +53,31 @@ class ConvNet(Model):
         return self.model.start(rows)
 
     def apply(self, params: Tree, carry: Tree, obs: Array, first: Array) -> tuple[Tree, dict[str, Array]]:
-        squash, x = activation(self.activation), image_of(obs, self.shape, self.offset)
-        for layer, (_, size, stride) in zip(params["convolutions"], self.filters, strict=True):
-            x = convolve(layer, x, size, stride)
-            x = squash(layer_norm(layer, x) if "scale" in layer else x)
+        x = in_pieces(lambda x: self._convolved(params["convolutions"], x), image_of(obs, self.shape, self.offset))
         x = with_image_replaced(obs, self.shape, self.offset, x)
         return self.model.apply(params["model"], carry, x, first)
+
+    def _convolved(self, layers: list[Tree], x: Array) -> Array:
+        squash = activation(self.activation)
+        for layer, (_, size, stride) in zip(layers, self.filters, strict=True):
+            x = convolve(layer, x, size, stride)
+            x = checkpoint_name(squash(layer_norm(layer, x) if "scale" in layer else x), "convolved")
+        return x
+
+
+def in_pieces(function: Callable[[Array], Array], x: Array) -> Array:
+    """`function(x)` for a function of rows `[N, ...]`, a piece at a time: what it lays out then fits into the cache.
+
+    A gradient keeps the outputs named "convolved" of each piece and computes the rest again, which is only copies.
+    """
+    whole = len(x) // PIECE * PIECE
+    if whole <= PIECE:
+        return function(x)
+    keep = jax.checkpoint_policies.save_only_these_names("convolved")
+    pieces = x[:whole].reshape(-1, PIECE, *x.shape[1:])
+    done = jax.lax.map(jax.checkpoint(function, policy=keep), pieces)
+    done = done.reshape(whole, *done.shape[2:])
+    return done if whole == len(x) else jnp.concatenate([done, function(x[whole:])])
 
 
 def image_of(obs: Array, shape: Shape, offset: int) -> Array:
