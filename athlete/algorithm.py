@@ -45,7 +45,9 @@ class Algorithm:
         self.config = config
         self.seed: int = config.seed if config.seed is not None else int.from_bytes(os.urandom(4), "little")
         self._check_devices()
-        self._world = find_world(config.env, config.env_config, config.backend).showing(self._previous())
+        self._world = find_world(config.env, config.env_config, config.backend, config.preprocessor_pref).showing(
+            self._previous()
+        )
         self._evaluation_world = self._find_evaluation_world()
         self._check_environment()
         self._training = self._start_training()
@@ -218,7 +220,9 @@ class Algorithm:
         if not ({"env", "env_config"} & set(changes)):
             return self._world
         env_config = {**self.config.env_config, **changes.get("env_config", {})}
-        world = find_world(changes.get("env", self.config.env), env_config, self.config.backend)
+        world = find_world(
+            changes.get("env", self.config.env), env_config, self.config.backend, self.config.preprocessor_pref
+        )
         return world.showing(self._previous())
 
     def _previous(self) -> Previous:
@@ -499,7 +503,7 @@ class Algorithm:
 
     def _check_environment(self) -> None:
         """Find what is wrong with an environment before training does."""
-        if self.config.disable_env_checking or self._world.is_twin:
+        if self.config.disable_env_checking or self._world.is_twin or self._world.pooled:
             return
         from athlete.env.check import check_env
 

@@ -30,7 +30,7 @@ class Setting(NamedTuple):
 SETTINGS: dict[str, Setting] = {
     "env": Setting("environment", None, "any"),
     "env_config": Setting("environment", {}, "dict"),
-    "backend": Setting("environment", "auto", "auto|jax|gymnasium"),
+    "backend": Setting("environment", "auto", "auto|jax|gymnasium|envpool"),
     "disable_env_checking": Setting("environment", False, "bool"),
     "normalize_rewards": Setting("environment", False, "bool"),
     "clip_rewards": Setting("environment", None, "clip or None"),
@@ -38,6 +38,7 @@ SETTINGS: dict[str, Setting] = {
     "num_rollout_workers": Setting("rollouts", 0, "count"),
     "num_envs_per_worker": Setting("rollouts", 8, "positive count"),
     "rollout_fragment_length": Setting("rollouts", "auto", "positive count or auto"),
+    "preprocessor_pref": Setting("rollouts", "deepmind", "deepmind|rllib or None"),
     "observation_filter": Setting("rollouts", "NoFilter", "NoFilter|MeanStdFilter"),
     "observation_fn": Setting("rollouts", None, "observation function or None"),
     "train_batch_size": Setting("training", 2048, "positive count"),
@@ -219,8 +220,9 @@ class AlgorithmConfig:
 
     def environment(self, env: Any = None, **settings: Any) -> typing.Self:
         """`env` (id, class, factory, registered name or JAX environment), `env_config`, `backend` ("auto": compiled
-        where there is a JAX twin; "jax": only so; "gymnasium": never), `disable_env_checking`, `clip_rewards` (True:
-        the sign; a number: within plus and minus it), `reward_scale`, `normalize_rewards`.
+        where there is a JAX twin; "jax": only so; "gymnasium": never; "envpool": in its batch),
+        `disable_env_checking`, `clip_rewards` (True: the sign; a number: within plus and minus it), `reward_scale`,
+        `normalize_rewards`.
         """
         if env is not None:
             settings["env"] = env
@@ -228,7 +230,8 @@ class AlgorithmConfig:
 
     def rollouts(self, **settings: Any) -> typing.Self:
         """`num_rollout_workers` (processes; 0 is this process), `num_envs_per_worker`, `rollout_fragment_length`,
-        `observation_filter` ("NoFilter" or "MeanStdFilter"), `observation_fn` (what the agent sees of an observation).
+        `observation_filter` ("NoFilter" or "MeanStdFilter"), `observation_fn` (what the agent sees of an observation),
+        `preprocessor_pref` ("deepmind": Atari's pictures shrunk and stacked; "rllib" or None: as they are).
         """
         return self._set("rollouts", settings)
 
@@ -428,7 +431,7 @@ class AlgorithmConfig:
     def make_agent(self, spec: Spec) -> Agent:
         """The algorithm's agent with these settings, bound to the spaces of an environment."""
         from athlete.core import Model
-        from athlete.models.catalog import with_convolutions
+        from athlete.models.catalog import check_custom_model, with_convolutions
         from athlete.ops.masks import check_mask
         from athlete.ops.schedule import from_timesteps
 
@@ -442,6 +445,9 @@ class AlgorithmConfig:
         for name, part in fields.items():
             if isinstance(part, Model):
                 fields[name] = with_convolutions(part, self.model, seen.obs)
+        for name in ("model", "policy_model"):
+            if name in fields and self.model.get("custom_model") is not None:
+                check_custom_model(fields[name], seen)
         if "minibatch_size" in fields:
             fields["minibatch_size"] = min(fields["minibatch_size"], self.rows() * self.fragment_length())
         of_agent = {field.name for field in dataclasses.fields(self.agent_class)}  # type: ignore[arg-type]

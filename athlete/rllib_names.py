@@ -49,7 +49,6 @@ IGNORED: dict[str, str] = {
     "create_env_on_driver": "environments are made in this process unless num_rollout_workers > 0",
     "batch_mode": "trajectories are cut by length and bootstrapped from the true last observation",
     "enable_connectors": "observations and actions are transformed inside the agent",
-    "preprocessor_pref": "observations are read by what their space says",
     "synchronize_filter": "there is one filter, inside the agent's state",
     "compress_observations": "observations stay as arrays",
     "shuffle_sequences": "every epoch takes the samples in a new random order",

@@ -13,15 +13,18 @@ from athlete.algorithms.dqn import DQNConfig
 from athlete.algorithms.ppo import PPOConfig
 from athlete.algorithms.pqn import PQN, PQNConfig
 from athlete.algorithms.sac import SACConfig
-from athlete.core import Spec
-from athlete.models.catalog import with_convolutions
+from athlete.core import Model, Spec, hyper
+from athlete.loops.learn import transition_shapes
+from athlete.models.catalog import NATURE, with_convolutions
 from athlete.models.cnn import ConvNet, conv_shapes, convolve
 from athlete.models.critics import critic_values, init_critics
 from athlete.models.mlp import MLP
 from athlete.models.recurrent import GRU
+from athlete.models.resnet import ResNet, halve
 from athlete.models.separate import Separate
+from athlete.ops.features import features, images_in
 from athlete.ops.random import wrap
-from athlete.spaces import Box, Discrete
+from athlete.spaces import Box, Dict, Discrete, Tuple
 
 KEY = wrap(np.array([0, 1], np.uint32))
 HEADS = {"q": (3, 1.0)}
@@ -43,10 +46,12 @@ def xla_convolution(params, x, size, stride):
     return jax.lax.conv_general_dilated(x, kernel, (stride, stride), "VALID", dimension_numbers=layout) + params["bias"]
 
 
-@pytest.mark.parametrize(("size", "stride"), [(3, 1), (1, 1), (2, 2), (3, 2), (5, 3)])
-def test_a_convolution_and_its_gradients_are_those_of_xla(size, stride):
+@pytest.mark.parametrize("filters", [1, 3, 20])  # fewer and more than a block's numbers: either way to lay it out
+@pytest.mark.parametrize(("size", "stride"), [(3, 1), (1, 1), (1, 2), (2, 2), (3, 2), (4, 2), (5, 3), (2, 3)])
+def test_a_convolution_and_its_gradients_are_those_of_xla(size, stride, filters):
     random = np.random.default_rng(0)
-    x, kernel, bias = (random.normal(size=shape).astype(np.float32) for shape in ((4, 7, 6, 2), (size**2 * 2, 3), (3,)))
+    shapes = ((4, 7, 6, 2), (size**2 * 2, filters), (filters,))
+    x, kernel, bias = (random.normal(size=shape).astype(np.float32) for shape in shapes)
     params = {"kernel": kernel, "bias": bias}
 
     def both(convolution):
@@ -54,7 +59,7 @@ def test_a_convolution_and_its_gradients_are_those_of_xla(size, stride):
         return convolution(params, x, size, stride), jax.grad(squares, argnums=(0, 1))(params, x)
 
     found, expected = jax.jit(lambda: both(convolve))(), jax.jit(lambda: both(xla_convolution))()
-    assert found[0].shape[1:] == conv_shapes((7, 6, 2), ((3, size, stride),))[1]
+    assert found[0].shape[1:] == conv_shapes((7, 6, 2), ((filters, size, stride),))[1]
     for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4 * float(np.abs(b).max()))
 
@@ -117,10 +122,23 @@ def test_what_stands_behind_the_image_passes_by_the_convolutions():
     assert (values[:, 0] == values[:, 2]).all() and (values[:, 0] != values[:, 1]).all()
 
 
+@pytest.mark.parametrize("rows", [64, 70])
+def test_many_images_are_convolved_in_pieces_to_the_same_outputs_and_gradients(rows, monkeypatch):
+    params, obs = initial(SMALL, GRID), observations(1, rows)
+
+    def both():
+        loss = lambda params: jnp.sum(jnp.square(SMALL.apply(params, (), obs, None)[1]["q"]))  # noqa: E731
+        return jax.jit(jax.value_and_grad(loss))(params)
+
+    found = both()
+    monkeypatch.setattr("athlete.models.cnn.PIECE", rows)
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(both()), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4 * float(np.abs(b).max()))
+
+
 # Settings ---------------------------------------------------------------------------------------------------------
 
 MINATAR, ATARI = Box(0, 1, (10, 10, 4)), Box(0, 255, (84, 84, 4), np.uint8)
-NATURE = ((32, 8, 4), (64, 4, 2), (64, 3, 1))
 
 
 @pytest.mark.parametrize(
@@ -129,6 +147,7 @@ NATURE = ((32, 8, 4), (64, 4, 2), (64, 3, 1))
         ({}, MINATAR, ConvNet((10, 10, 4), ((16, 3, 1),), MLP())),
         ({}, ATARI, ConvNet((84, 84, 4), NATURE, MLP())),
         ({}, Box(0, 1, (2, 2, 1)), MLP()),
+        ({"conv_filters": "impala"}, ATARI, ResNet((84, 84, 4), model=MLP())),
         ({}, Box(0, 1, (4,)), MLP()),
         ({}, Box(0, 1, (10, 10)), MLP()),
         ({}, Discrete(3), MLP()),
@@ -151,7 +170,7 @@ def test_images_are_convolved_unless_settings_say_otherwise(settings, space, exp
         (
             [[16, 3, 1]],
             Box(0, 1, (4,)),
-            r"observations that are a Box of \[height, width, channels\], and these are Box",
+            r"observations that are a Box of \[height, width, channels\] or .*, and these are Box",
         ),
         ([[16, 3, 1], [16, 9, 1]], MINATAR, r"kernel of 9 by 9 does not fit what is left of .* 10 by 10, 8 by 8"),
     ],
@@ -187,3 +206,129 @@ def test_an_agent_acts_on_images_as_they_are():
     view = agent.view(agent.init(KEY), jnp.float32(0.0))
     action, _, _ = agent.act(view, (), observations(4).reshape(4, 5, 6, 2), np.zeros(4, bool), KEY, explore=False)
     assert action.shape == (4,) and action.dtype == np.int32
+
+
+# Several images, and those of other shapes ------------------------------------------------------------------------
+
+TWO = Dict({"map": Box(0, 1, (5, 5, 1)), "near": Box(0, 255, (4, 3, 2), np.uint8), "speed": Box(-1, 1, (2,))})
+
+
+def test_images_in_a_dict_are_found_where_they_are_among_the_features():
+    assert images_in(TWO) == [(0, (5, 5, 1)), (25, (4, 3, 2))]
+    assert images_in(Tuple((Discrete(3), TWO))) == [(3, (5, 5, 1)), (28, (4, 3, 2))]
+    assert images_in(Dict({"observations": GRID, "action_mask": Box(0, 1, (4,))})) == [(0, (5, 6, 2))], "no mask"
+    assert images_in(Discrete(3)) == []
+
+
+def test_each_image_has_convolutions_of_its_own():
+    model = with_convolutions(MLP((8,)), {"conv_filters": [[3, 2, 1]]}, TWO)
+    params = initial(model, TWO)
+    random = np.random.default_rng(0)
+    obs = {
+        "map": random.random((1, 4, 5, 5, 1), np.float32),
+        "near": random.integers(0, 256, (1, 4, 4, 3, 2), np.uint8),
+        "speed": random.normal(size=(1, 4, 2)).astype(np.float32),
+    }
+    near, of_map = params["convolutions"][0], params["model"]["convolutions"][0]
+    assert (near["kernel"].shape, of_map["kernel"].shape) == ((8, 3), (4, 3))
+    seen = [
+        jax.nn.relu(xla_convolution(of_map, obs["map"][0], 2, 1)).reshape(4, -1),
+        jax.nn.relu(xla_convolution(near, obs["near"][0] / np.float32(255), 2, 1)).reshape(4, -1),
+        obs["speed"][0],
+    ]
+    expected = MLP((8,)).apply(params["model"]["model"], (), jnp.concatenate(seen, axis=-1)[None], None)[1]["q"]
+    found = jax.jit(model.apply)(params, (), features(TWO, obs), np.zeros((1, 4), bool))[1]["q"]
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(4, 84, 84), (3, 64, 64), (1, 28, 28), (3, 210, 160)])
+def test_an_image_whose_channels_come_first_is_refused_until_settings_say_how_to_read_it(shape):
+    space = Box(0, 255, shape, np.uint8)
+    with pytest.raises(ValueError, match=r"observations of shape \[\d+, \d+, \d+\].*channels came first.*conv_filters"):
+        PPOConfig().make_agent(Spec(space, Discrete(2)))
+    assert with_convolutions(MLP(), {"conv_filters": []}, space) == MLP()
+    assert with_convolutions(MLP(), {"conv_filters": [[4, 1, 1]]}, space) == ConvNet(shape, ((4, 1, 1),), MLP())
+
+
+# Custom models ----------------------------------------------------------------------------------------------------
+
+
+@hyper
+class OneValue(Model):
+    """Gives a single number for every head, whatever it is asked for."""
+
+    head: str = "policy"
+
+    def init(self, key, obs_space, heads):
+        return ()
+
+    def apply(self, params, carry, obs, first):
+        return (), {self.head: obs[..., :1]}
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (OneValue(), r"head 'policy' must give the shape \(1, 2, 3\), and gave the shape \(1, 2, 1\)"),
+        (OneValue("logits"), r"OneValue\(head='logits'\).*must give .*, and gave nothing; there is \['logits'\]"),
+    ],
+)
+def test_a_custom_model_whose_outputs_do_not_fit_the_actions_is_refused(model, message):
+    config = PPOConfig().training(model={"custom_model": model, "vf_share_layers": True})
+    with pytest.raises(ValueError, match=message):
+        config.make_agent(Spec(Box(0, 1, (4,)), Discrete(3)))
+
+
+# IMPALA's network -------------------------------------------------------------------------------------------------
+
+
+def test_halving_takes_the_largest_of_three_by_three():
+    """Rows 0 to 3: the windows of 3 rows begin at 0 and 2, the second one hangs over the end; likewise columns."""
+    x = np.array([[1, 2, 3, 9], [4, 5, 6, 0], [7, 8, 0, 0], [-1, -2, -3, -4]], np.float32)
+    np.testing.assert_array_equal(halve(x[None, :, :, None])[0, :, :, 0], [[8, 9], [8, 0]])
+    np.testing.assert_array_equal(halve(x[None, :3, :3, None])[0, :, :, 0], [[5, 6], [8, 8]])
+
+
+def test_the_residual_network_is_that_of_the_paper_s_figure():
+    model = ResNet((9, 6, 2), (3, 4), MLP((5,), "relu"))
+    space = Box(0, 1, (9, 6, 2))
+    params, obs = initial(model, space), observations(2, 3, size=108)
+
+    def same(params, x):
+        return xla_convolution(params, jnp.pad(x, [(0, 0), (1, 1), (1, 1), (0, 0)]), 3, 1)
+
+    def pooled(x):
+        return jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (1, 3, 3, 1), (1, 2, 2, 1), "SAME")
+
+    x, layers = obs.reshape(-1, 9, 6, 2), params["convolutions"]
+    assert len(layers) == 10
+    for stage in (layers[:5], layers[5:]):
+        x = pooled(same(stage[0], x))
+        x = x + same(stage[2], jax.nn.relu(same(stage[1], jax.nn.relu(x))))
+        x = x + same(stage[4], jax.nn.relu(same(stage[3], jax.nn.relu(x))))
+    assert x.shape == (6, 3, 2, 4)
+    x = jax.nn.relu(x).reshape(2, 3, -1)
+    expected = MLP((5,), "relu").apply(params["model"], (), x, None)[1]["q"]
+    found = jax.jit(model.apply)(params, (), obs, None)[1]["q"]
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4)
+
+
+# What pictures cost -----------------------------------------------------------------------------------------------
+
+
+def test_pictures_are_bytes_in_replay_memory():
+    agent = DQNConfig().training(replay_buffer_config={"capacity": 64}).make_agent(Spec(ATARI, Discrete(2)))
+    example = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), transition_shapes(agent))
+    shapes = jax.eval_shape(lambda: agent.memory.init(example, 1))
+    wide = [leaf for leaf in jax.tree.leaves(shapes) if leaf.size >= 64 * 84 * 84 * 4]
+    assert wide and all(leaf.dtype == np.uint8 for leaf in wide)
+
+
+def test_ppo_gathers_its_minibatches_from_bytes():
+    """What the epochs read is as it came: a minibatch becomes features by itself."""
+    spec = Spec(Box(0, 255, (8, 8, 4), np.uint8), Discrete(2))
+    config = PPOConfig().rollouts(num_envs_per_worker=2).environment(normalize_rewards=False)
+    agent = config.training(train_batch_size=16, minibatch_size=4, num_epochs=1).make_agent(spec)
+    rows = jax.tree.map(lambda leaf: np.zeros((8, 2, *leaf.shape), leaf.dtype), transition_shapes(agent))
+    prepared = jax.eval_shape(lambda: agent._prepare(agent.init(KEY).params, rows))
+    assert (prepared.obs.shape, prepared.obs.dtype) == ((1, 16, 8, 8, 4), np.uint8)

@@ -55,7 +55,7 @@ class PPOState(NamedTuple):
 class Batch(NamedTuple):
     """What the loss reads, as sequences `[L, N, ...]`: L steps each, 1 for a network without memory."""
 
-    obs: Array
+    obs: Tree  # as it came: pictures stay uint8 until their minibatch
     first: Array
     carry: Tree  # at the start of each sequence, [N, ...]
     action: Tree
@@ -172,15 +172,18 @@ class PPO(Agent):
         advantage = (advantage - jnp.mean(advantage)) / (jnp.std(advantage) + 1e-8)
         old_outputs = batch.extras.get("outputs", ())
         action, log_prob = flat_action(self.spec.action, batch.action), batch.extras["log_prob"]
-        obs, mask = features(self.spec.obs, batch.obs), action_mask(self.spec, batch.obs)
-        whole = Batch(obs, batch.first, batch.carry, action, log_prob, old_outputs, advantage, value, target, mask)
+        mask = action_mask(self.spec, batch.obs)
+        whole = Batch(
+            batch.obs, batch.first, batch.carry, action, log_prob, old_outputs, advantage, value, target, mask
+        )
         return cut_with_carry(whole, self.max_seq_len)
 
     def _loss(
         self, params: Tree, batch: Batch, kl_coeff: Array, progress: Array, noise_key: Key
     ) -> tuple[Array, Array]:
         """Equation 9, with equation 7 or, where `kl_coeff` is set, both penalties; mean over the minibatch."""
-        _, outputs, value = apply_actor_critic(self.model, params, batch.carry, batch.obs, batch.first)
+        obs = features(self.spec.obs, batch.obs)
+        _, outputs, value = apply_actor_critic(self.model, params, batch.carry, obs, batch.first)
         if self.rpo_alpha is not None:
             outputs = self._disturbed(outputs, self.rpo_alpha, noise_key)
         policy = legal_distribution(self.spec, outputs, batch.mask)

@@ -25,7 +25,7 @@ import gymnasium
 import numpy as np
 from gymnasium.envs.registration import EnvSpec, load_env_creator, registry
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
-from gymnasium.wrappers import TimeLimit
+from gymnasium.wrappers import AtariPreprocessing, FrameStackObservation, TimeLimit, TransformObservation
 
 from athlete.env.conversion import to_space
 from athlete.env.errors import EnvError
@@ -157,6 +157,46 @@ def _make_from_spec(spec: EnvSpec, env_config: dict[str, Any], adapt: bool) -> g
         return TimeLimit(env, limit) if limit else env
     # `check_env` has looked already; Gymnasium's own checker would cost a call in every step.
     return gymnasium.make(spec, **{"disable_env_checker": True, **env_config})
+
+
+# What `env_config` may say about the preprocessing: arguments of AtariPreprocessing, and how many frames are stacked.
+_ATARI_PREPROCESSING = ("noop_max", "frame_skip", "screen_size", "terminal_on_life_loss", "grayscale_obs")
+
+
+def require_atari() -> None:
+    """Register ale-py's ids. Raises ValueError with what to install where it or OpenCV, which shrinks, is missing."""
+    try:
+        import ale_py
+        import cv2  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise ValueError(f"Atari needs the package {error.name}: pip install 'athlete[atari]'") from error
+    gymnasium.register_envs(ale_py)
+
+
+def make_atari(env_id: str, env_config: Mapping[str, Any]) -> gymnasium.Env:
+    """A game of Atari as Mnih et al. (2015, doi:10.1038/nature14236) showed it to their network.
+
+    Up to 30 random no-ops at the start, every action for 4 frames, the maximum of the last two, grey and shrunk to 84
+    by 84, the last 4 such pictures stacked: uint8 `[84, 84, 4]`. Rewards are not clipped, and a life lost ends no
+    episode unless `env_config` says `terminal_on_life_loss`. Every fourth action is repeated at random (sticky actions,
+    Machado et al. 2018, arXiv:1709.06009), as ids that end in `-v5` have it, unless `repeat_action_probability` says 0.
+
+    `env_config` holds arguments of Gymnasium's AtariPreprocessing, `stack_size`, and what `gymnasium.make` takes.
+    """
+    require_atari()
+    config = dict(env_config)
+    chosen = {name: config.pop(name) for name in _ATARI_PREPROCESSING if name in config}
+    stack_size = config.pop("stack_size", 4)
+    env = AtariPreprocessing(_make_from_spec(find_spec(env_id), {**config, "frameskip": 1}, adapt=False), **chosen)
+    stacked = FrameStackObservation(env, stack_size)
+    shape = _frames_last(np.empty(stacked.observation_space.shape or ())).shape
+    return TransformObservation(stacked, _frames_last, gymnasium.spaces.Box(0, 255, shape, np.uint8))
+
+
+def _frames_last(frames: np.ndarray) -> np.ndarray:
+    """Pictures `[frames, H, W]` or `[frames, H, W, colours]` as one of `[H, W, channels]`."""
+    moved = np.moveaxis(frames, 0, 2)
+    return np.ascontiguousarray(moved.reshape(*moved.shape[:2], -1))
 
 
 def _takes_seed(reset: Callable[..., Any]) -> bool:

@@ -76,8 +76,8 @@ class GymnasiumSource(Source):
         self._masked = has_mask(self.spec.obs)
         if self._masked:
             check_mask(self.spec)
-        self._own_obs = _copier(self.spec.obs)
-        self._fit_action = _action_fitter(self.vector.single_action_space)
+        self._own_obs = copier(self.spec.obs)
+        self._fit_action = action_fitter(self.vector.single_action_space)
         # For the message if a worker dies, which cannot tell any more where it was.
         self._seeds: list[int | None] = [None] * self.rows
         self._resets = np.zeros(self.rows, int)
@@ -86,7 +86,7 @@ class GymnasiumSource(Source):
         self._call = "reset"
 
     def reset(self, key: Key) -> Tree:
-        seed = _seed(key)
+        seed = seed_of(key)
         self._call = "reset"
         self._seeds = [seed + row for row in range(self.rows)]
         self._resets[:] = 0
@@ -112,7 +112,7 @@ class GymnasiumSource(Source):
         done = np.array(done, bool)
         if not done.any():
             return obs
-        seed = _seed(key) if self._seeded_resets else None
+        seed = seed_of(key) if self._seeded_resets else None
         self._call = "reset"
         self._started[done] = self._steps
         self._resets[done] += 1
@@ -188,11 +188,11 @@ class GymnasiumSource(Source):
     def _told_call(self, row: int | None = None) -> str:
         if isinstance(self._call, str):
             return self._call
-        return f"step({self._call if row is None else _map(lambda leaf: leaf[row], self._call)!r})"
+        return f"step({self._call if row is None else map_arrays(lambda leaf: leaf[row], self._call)!r})"
 
     def _require_untouched(self, fresh: Tree, obs: Tree, kept: np.ndarray) -> None:
         """Catch a vector environment that resets more rows than `reset_mask` names, whatever its metadata say."""
-        same = _map(
+        same = map_arrays(
             lambda new, old: np.array_equal(new[kept], np.asarray(old)[kept], equal_nan=new.dtype.kind == "f"),
             fresh,
             obs,
@@ -209,17 +209,17 @@ def _any_thread(row: Any) -> bool:
     return row.render_mode is None and bool(row.metadata.get("any_thread", True))
 
 
-def _seed(key: Key) -> int:
+def seed_of(key: Key) -> int:
     """A seed below 2**30 from the data of a key or of several; rows take it and its successors."""
     return int(np.random.SeedSequence(np.asarray(key).ravel().tolist()).generate_state(1)[0] >> 2)
 
 
-def _map(function: Callable[..., Any], tree: Tree, *others: Tree) -> Tree:
+def map_arrays(function: Callable[..., Any], tree: Tree, *others: Tree) -> Tree:
     """`function` over the arrays of nested tuples and dictionaries."""
     if isinstance(tree, tuple):
-        return tuple(_map(function, *parts) for parts in zip(tree, *others, strict=True))
+        return tuple(map_arrays(function, *parts) for parts in zip(tree, *others, strict=True))
     if isinstance(tree, dict):
-        return {name: _map(function, tree[name], *(other[name] for other in others)) for name in tree}
+        return {name: map_arrays(function, tree[name], *(other[name] for other in others)) for name in tree}
     return function(tree, *others)
 
 
@@ -230,33 +230,35 @@ def _leaves(tree: Tree) -> list:
 
 
 def _to_numpy(tree: Tree) -> Tree:
-    return _map(np.asarray, tree)
+    return map_arrays(np.asarray, tree)
 
 
-def _copier(space: spaces.Space) -> Callable[[Tree], Tree]:
+def copier(space: spaces.Space) -> Callable[[Tree], Tree]:
     """A function that copies a vector's buffers into fresh arrays of the space's dtypes."""
     if isinstance(space, spaces.Tuple):
-        copiers = [_copier(part) for part in space.spaces]
+        copiers = [copier(part) for part in space.spaces]
         return lambda obs: tuple(copy(part) for copy, part in zip(copiers, obs, strict=True))
     if isinstance(space, spaces.Dict):
-        named = {name: _copier(part) for name, part in space.items}
+        named = {name: copier(part) for name, part in space.items}
         return lambda obs: {name: copy(obs[name]) for name, copy in named.items()}
     if isinstance(space, spaces.OneOf):  # of which vectors give a tuple with an element for each row
-        return lambda rows: _map(lambda *leaves: np.stack(leaves), *(spaces.fixed_form(space, row) for row in rows))
+        return lambda rows: map_arrays(
+            lambda *leaves: np.stack(leaves), *(spaces.fixed_form(space, row) for row in rows)
+        )
     dtype = space.dtype
     return lambda obs: np.array(obs, dtype)
 
 
-def _action_fitter(space: Any) -> Callable[[Tree], Tree]:
+def action_fitter(space: Any) -> Callable[[Tree], Tree]:
     """A function that gives actions the exact dtypes and bounds of a Gymnasium space.
 
     Rescaling in float32 may end a rounding error outside the bounds, which environments that look refuse.
     """
     if hasattr(space, "spaces"):
         if isinstance(space.spaces, Mapping):
-            named = {name: _action_fitter(part) for name, part in space.spaces.items()}
+            named = {name: action_fitter(part) for name, part in space.spaces.items()}
             return lambda action: {name: fit(action[name]) for name, fit in named.items()}
-        fitters = [_action_fitter(part) for part in space.spaces]
+        fitters = [action_fitter(part) for part in space.spaces]
         return lambda action: tuple(fit(part) for fit, part in zip(fitters, action, strict=True))
     dtype = space.dtype
     if not hasattr(space, "low"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -16,10 +17,11 @@ class World(NamedTuple):
 
     name: str
     env: Env | None
-    maker: Any  # what `athlete.env.source.GymnasiumSource` takes
+    maker: Any  # what `athlete.env.source.GymnasiumSource` takes, or EnvPool's id
     env_config: dict[str, Any]
     is_twin: bool
     previous: Previous = Previous()
+    pooled: bool = False  # stepped by EnvPool
 
     def showing(self, previous: Previous) -> World:
         """The same with observations that also show what led to them, where `previous` says so."""
@@ -29,16 +31,22 @@ class World(NamedTuple):
         return self._replace(env=env, previous=previous)
 
     def source(self, *, num_workers: int = 0, num_envs_per_worker: int = 1, seeded_resets: bool = False) -> Source:
-        """Rows of it on Gymnasium."""
+        """Rows of it on Gymnasium or EnvPool."""
         from athlete.env.source import GymnasiumSource
 
-        source = GymnasiumSource(
-            self.maker,
-            self.env_config,
-            num_workers=num_workers,
-            num_envs_per_worker=num_envs_per_worker,
-            seeded_resets=seeded_resets,
-        )
+        source: Source
+        if self.pooled:
+            from athlete.env.envpool import EnvPoolSource
+
+            source = EnvPoolSource(self.maker, self.env_config, rows=max(num_workers, 1) * num_envs_per_worker)
+        else:
+            source = GymnasiumSource(
+                self.maker,
+                self.env_config,
+                num_workers=num_workers,
+                num_envs_per_worker=num_envs_per_worker,
+                seeded_resets=seeded_resets,
+            )
         return PreviousStepSource(source, self.previous) if any(self.previous) else source
 
     def make_for_film(self) -> Any:
@@ -47,20 +55,30 @@ class World(NamedTuple):
             return FilmedEnv(self.env)
         from athlete.env.gymnasium import make_gymnasium, to_space
 
-        env = make_gymnasium(self.maker, {**self.env_config, "render_mode": "rgb_array"})
+        maker, env_config = (_atari_or(self.maker), {}) if self.pooled else (self.maker, self.env_config)
+        env = make_gymnasium(maker, {**env_config, "render_mode": "rgb_array"})
         if not any(self.previous):
             return env
         return FilmedPreviousStep(env, to_space(env.action_space, "action_space"), self.previous)
 
 
-def find_world(env: Any, env_config: Mapping[str, Any], backend: str) -> World:
+def find_world(
+    env: Any, env_config: Mapping[str, Any], backend: str, preprocessor_pref: str | None = "deepmind"
+) -> World:
     """The environment that `env` names, compiled where it can be and `backend` allows.
 
-    Raises ValueError where `backend="jax"` and there is no JAX form, or where the environment cannot be made.
+    An id of Atari (`"ALE/Pong-v5"`) is preprocessed as Mnih et al. (2015) did where `preprocessor_pref` is "deepmind".
+
+    Raises ValueError where `backend="jax"` and there is no JAX form, where the environment cannot be made, or where
+    an extra that it needs is not installed.
     """
     name = env_name(env)
     config = dict(env_config)
+    if backend == "envpool":
+        return _find_in_pool(env, config)
     resolved = resolve(env)
+    if isinstance(resolved, str) and _is_atari(resolved):
+        return _find_atari(resolved, config, backend, preprocessor_pref)
     if isinstance(resolved, str):
         return _find_by_id(resolved, config, backend)
     if is_jax_env(resolved):
@@ -94,6 +112,39 @@ def _find_by_id(env_id: str, config: dict[str, Any], backend: str) -> World:
     return World(env_id, twin, env_id, config, twin is not None)
 
 
+def _find_in_pool(env: Any, config: dict[str, Any]) -> World:
+    from athlete.env.envpool import pool_spec
+
+    if not isinstance(env, str):
+        raise ValueError(f"environment({env_name(env)}, backend='envpool'): EnvPool makes environments from their ids")
+    pool_spec(env, config)
+    return World(env, None, env, config, False, pooled=True)
+
+
+def _is_atari(env_id: str) -> bool:
+    """Whether it is an id of ale-py's, with or without the package in front: `"ale_py:ALE/Pong-v5"`."""
+    return env_id.rpartition(":")[2].startswith("ALE/")
+
+
+def _find_atari(env_id: str, config: dict[str, Any], backend: str, preprocessor_pref: str | None) -> World:
+    from athlete.env.gymnasium import find_spec, require_atari
+
+    if backend == "jax":
+        raise ValueError(
+            f"environment({env_id!r}, backend='jax'): Atari has no JAX form; backend='envpool' is its fast one"
+        )
+    require_atari()
+    find_spec(env_id)
+    return World(env_id, None, _atari_or(env_id) if preprocessor_pref == "deepmind" else env_id, config, False)
+
+
+def _atari_or(env_id: str) -> Any:
+    """What makes the preprocessed game where the id is of Atari, else the id."""
+    from athlete.env.gymnasium import make_atari
+
+    return functools.partial(make_atari, env_id) if _is_atari(env_id) else env_id
+
+
 def _checked_backend(env: Env, name: str, backend: str) -> Env:
     if backend == "gymnasium":
         raise ValueError(f"environment({name}, backend='gymnasium'): it is a JAX environment; leave backend out")
@@ -115,11 +166,12 @@ class FilmedEnv:
     def __init__(self, env: Env):
         import jax
 
+        from athlete.env.frame_stack import FrameStack
         from athlete.env.time_limit import TimeLimit
         from athlete.ops.random import unwrap, wrap
 
         inner = env
-        while isinstance(inner, TimeLimit | PreviousStep):
+        while isinstance(inner, FrameStack | PreviousStep | TimeLimit):
             inner = inner.env
         if not hasattr(inner, "render"):
             raise ValueError(

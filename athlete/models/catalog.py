@@ -6,20 +6,28 @@ import difflib
 from collections.abc import Mapping
 from typing import Any
 
-from athlete.core import Model
+import numpy as np
+
+from athlete.core import Array, Key, Model, Spec
+from athlete.distributions import output_size
 from athlete.models.attention import GTrXL
-from athlete.models.cnn import ConvNet, Filters, conv_shapes
+from athlete.models.cnn import ConvNet, Filters, Shape, conv_shapes
 from athlete.models.dense import ACTIVATIONS
 from athlete.models.mlp import MLP
 from athlete.models.recurrent import GRU, LSTM
+from athlete.models.resnet import ResNet
 from athlete.models.separate import Separate
-from athlete.ops.masks import observed_space
-from athlete.spaces import Box, Space, Tuple
+from athlete.ops.features import feature_size, images_in
+from athlete.ops.random import wrap
+from athlete.spaces import Space
+
+NATURE: Filters = ((32, 8, 4), (64, 4, 2), (64, 3, 1))
 
 MODEL_DEFAULTS: dict[str, Any] = {
     "fcnet_hiddens": [64, 64],  # units of each layer
     "fcnet_activation": "tanh",
-    "conv_filters": None,  # [filters, kernel, stride] of each convolution; None: by the image's size; []: none
+    # [filters, kernel, stride] of each convolution, or "impala"; None: by the image's size; []: none
+    "conv_filters": None,
     "conv_activation": "relu",
     "use_layer_norm": False,  # layer normalisation before each activation
     "vf_share_layers": False,  # one torso for policy and value
@@ -91,7 +99,7 @@ def _check_value(name: str, value: Any) -> None:
     if name == "conv_filters" and value is not None and not _are_filters(value):
         raise ValueError(
             f"model={{'conv_filters': {value!r}}}: expected [filters, kernel size, stride] for each convolution, "
-            "such as [[16, 3, 1]]"
+            "such as [[16, 3, 1]], or 'impala' for its residual network"
         )
     if name in ("fcnet_activation", "conv_activation") and not (isinstance(value, str) and value in ACTIVATIONS):
         raise ValueError(f"model={{{name!r}: {value!r}}}: there are {', '.join(ACTIVATIONS)}")
@@ -144,7 +152,9 @@ def _attention(chosen: Mapping[str, Any], layers: tuple[tuple[int, ...], str, bo
 
 
 def _are_filters(value: Any) -> bool:
-    """Whether `value` is `[[filters, kernel size, stride], ...]`."""
+    """Whether `value` is `[[filters, kernel size, stride], ...]` or the name of a network."""
+    if value == "impala":
+        return True
     layers = value if isinstance(value, list | tuple) else [None]
     return all(
         isinstance(layer, list | tuple)
@@ -155,40 +165,75 @@ def _are_filters(value: Any) -> bool:
 
 
 def with_convolutions(model: Model, settings: Mapping[str, Any], obs_space: Space) -> Model:
-    """`model` behind the convolutions of `settings`, where observations are images: a Box of height, width, channels.
+    """`model` behind the convolutions of `settings`, where observations have images: Boxes of height, width, channels.
 
-    A mask of actions beside the image does not count.
+    Each image of a Dict or Tuple has convolutions of its own; all else, and what is shown of the previous step, passes
+    them by. A mask of actions does not count.
 
-    Raises ValueError for `conv_filters` that do not fit the observations.
+    Raises ValueError for `conv_filters` that do not fit the observations, and where they are not given, for a Box that
+    does not read as an image.
     """
     chosen = {**MODEL_DEFAULTS, **settings}
-    obs_space = observed_space(obs_space)
-    shows_previous = chosen["lstm_use_prev_action"] or chosen["lstm_use_prev_reward"]
-    if shows_previous and isinstance(obs_space, Tuple):
-        obs_space = obs_space.spaces[0]  # what follows the image passes the convolutions by
-    image = isinstance(obs_space, Box) and len(obs_space.shape) == 3
-    filters = chosen["conv_filters"]
-    if filters is None:
-        filters = _default_filters(obs_space.shape) if image and chosen["custom_model"] is None else []
-    if not filters:
+    images, filters = images_in(obs_space), chosen["conv_filters"]
+    if filters is None and chosen["custom_model"] is not None:
         return model
-    if not image:
+    if filters and not images:
         raise ValueError(
             f"model={{'conv_filters': {filters!r}}}: convolutions need observations that are a Box of [height, width, "
-            f"channels], and these are {obs_space}; leave conv_filters out"
+            f"channels] or contain one, and these are {obs_space}; leave conv_filters out"
         )
-    height, width, channels = obs_space.shape
-    layers = tuple(tuple(layer) for layer in filters)
-    conv_shapes((height, width, channels), layers)
-    return ConvNet((height, width, channels), layers, model, chosen["conv_activation"], chosen["use_layer_norm"])
+    for offset, shape in images:  # the last image's are applied first, so that the others stay where they are
+        model = _behind_image(model, chosen, offset, shape)
+    return model
 
 
-def _default_filters(shape: tuple[int, ...]) -> Filters:
+def _behind_image(model: Model, chosen: Mapping[str, Any], offset: int, shape: Shape) -> Model:
+    """`model` behind the convolutions of one image, or as it is where there are none for so small a one."""
+    filters = chosen["conv_filters"]
+    if filters == "impala":
+        return ResNet(shape, model=model, offset=offset)
+    layers = _default_filters(shape) if filters is None else tuple(tuple(layer) for layer in filters)
+    if not layers:
+        return model
+    conv_shapes(shape, layers)
+    return ConvNet(shape, layers, model, chosen["conv_activation"], chosen["use_layer_norm"], offset)
+
+
+def _default_filters(shape: Shape) -> Filters:
     """MinAtar's layer (Young & Tian 2019, arXiv:1903.03176) for grids, Atari's of Mnih et al. 2015 for pictures."""
+    first, *others = shape
+    if min(others) >= max(16, 2 * first):
+        raise ValueError(
+            f"observations of shape {list(shape)}: an image is [height, width, channels], and this one reads as if its "
+            "channels came first. Move them to the end (gymnasium.wrappers.TransformObservation with numpy.moveaxis), "
+            f"or say how to read it: model={{'conv_filters': [[16, {min(first, 3)}, 1]]}}, or [] to flatten it"
+        )
     side = min(shape[:2])
     if side >= 36:
-        return (32, 8, 4), (64, 4, 2), (64, 3, 1)
+        return NATURE
     return ((16, 3, 1),) if side >= 3 else ()
+
+
+def check_custom_model(model: Model, spec: Spec) -> None:
+    """Raise ValueError where a network does not give each head that it is asked for with its number of outputs."""
+    import jax
+
+    heads = {"policy": (output_size(spec.action), 0.01), "value": (1, 1.0)}
+    obs = jax.ShapeDtypeStruct((1, 2, feature_size(spec.obs)), np.float32)
+
+    def outputs(key: Key, obs: Array, first: Array) -> dict[str, Array]:
+        return model.apply(model.init(key, spec.obs, heads), model.start(2), obs, first)[1]
+
+    first = jax.ShapeDtypeStruct((1, 2), bool)
+    found = jax.eval_shape(outputs, jax.eval_shape(lambda: wrap(np.zeros(2, np.uint32))), obs, first)
+    for name, (size, _) in heads.items():
+        if name not in found or found[name].shape != (1, 2, size):
+            there = f"the shape {found[name].shape}" if name in found else f"nothing; there is {list(found)}"
+            raise ValueError(
+                f"model={{'custom_model': ...}}: {model}: for observations [T=1, B=2, {obs.shape[-1]}] and "
+                f"actions {spec.action} its head {name!r} must give the shape {(1, 2, size)}, and gave {there}. `init` "
+                "is told how many outputs each head has: {name: (outputs, scale)}"
+            )
 
 
 def is_recurrent(model: Model) -> bool:

@@ -21,6 +21,27 @@ def feature_size(space: Space) -> int:
     return _size(observed_space(space))
 
 
+def feature_vector(size: int) -> Box:
+    """The space of `size` features, unbounded."""
+    return Box(-np.inf, np.inf, (size,))
+
+
+def images_in(space: Space) -> list[tuple[int, tuple[int, int, int]]]:
+    """Where images, Boxes of three axes, begin among the features of `space`, and their shapes, in order."""
+    return _images(observed_space(space), 0)
+
+
+def _images(space: Space, offset: int) -> list[tuple[int, tuple[int, int, int]]]:
+    if isinstance(space, Box) and len(space.shape) == 3:
+        height, width, channels = space.shape
+        return [(offset, (height, width, channels))]
+    found = []
+    for part in parts_of(space) if isinstance(space, Tuple | Dict) else ():
+        found += _images(part, offset)
+        offset += _size(part)
+    return found
+
+
 def _size(space: Space) -> int:
     if isinstance(space, Discrete):
         return space.n
