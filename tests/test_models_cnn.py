@@ -241,13 +241,30 @@ def test_each_image_has_convolutions_of_its_own():
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("shape", [(4, 84, 84), (3, 64, 64), (1, 28, 28), (3, 210, 160)])
-def test_an_image_whose_channels_come_first_is_refused_until_settings_say_how_to_read_it(shape):
-    space = Box(0, 255, shape, np.uint8)
-    with pytest.raises(ValueError, match=r"observations of shape \[\d+, \d+, \d+\].*channels came first.*conv_filters"):
+@pytest.mark.parametrize("filters", [[[3, 2, 1]], "impala"])
+def test_an_image_whose_channels_come_first_is_read_as_one_whose_channels_come_last(filters):
+    first, last = Box(0, 255, (4, 20, 24), np.uint8), Box(0, 255, (20, 24, 4), np.uint8)
+    read_first, read_last = (with_convolutions(MLP((8,)), {"conv_filters": filters}, space) for space in (first, last))
+    assert read_first.channels_first and not read_last.channels_first
+    params = initial(read_last, last)
+    obs = np.random.default_rng(0).integers(0, 256, (1, 3, 20, 24, 4), np.uint8)
+    expected = read_last.apply(params, (), features(last, obs), np.zeros((1, 3), bool))[1]["q"]
+    moved = features(first, np.moveaxis(obs, -1, 2))
+    found = read_first.apply(params, (), moved, np.zeros((1, 3), bool))[1]["q"]
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_stacks_of_frames_have_the_network_of_pictures():
+    model = with_convolutions(MLP(), {}, Box(0, 255, (4, 84, 84), np.uint8))
+    assert model == ConvNet((84, 84, 4), NATURE, MLP(), channels_first=True)
+
+
+@pytest.mark.parametrize("shape", [(84, 84), (4, 84, 84, 3)])
+def test_pictures_of_another_number_of_axes_are_refused_until_settings_flatten_them(shape):
+    space = Dict({"camera": Box(0, 255, shape, np.uint8), "speed": Discrete(3)})
+    with pytest.raises(ValueError, match=r"camera.*shape \[.*84, 84.*\].*\[height, width, channels\].*conv_filters"):
         PPOConfig().make_agent(Spec(space, Discrete(2)))
     assert with_convolutions(MLP(), {"conv_filters": []}, space) == MLP()
-    assert with_convolutions(MLP(), {"conv_filters": [[4, 1, 1]]}, space) == ConvNet(shape, ((4, 1, 1),), MLP())
 
 
 # Custom models ----------------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from athlete.models.mlp import MLP
 from athlete.models.recurrent import GRU, LSTM
 from athlete.models.resnet import ResNet
 from athlete.models.separate import Separate
-from athlete.ops.features import feature_size, images_in
+from athlete.ops.features import feature_size, images_in, pictures_of_other_axes
 from athlete.ops.random import wrap
 from athlete.spaces import Space
 
@@ -165,18 +165,25 @@ def _are_filters(value: Any) -> bool:
 
 
 def with_convolutions(model: Model, settings: Mapping[str, Any], obs_space: Space) -> Model:
-    """`model` behind the convolutions of `settings`, where observations have images: Boxes of height, width, channels.
+    """`model` behind the convolutions of `settings`, where observations have images: Boxes of height, width, channels,
+    or of channels, height, width where the first axis is much the shortest.
 
     Each image of a Dict or Tuple has convolutions of its own; all else, and what is shown of the previous step, passes
     them by. A mask of actions does not count.
 
-    Raises ValueError for `conv_filters` that do not fit the observations, and where they are not given, for a Box that
-    does not read as an image.
+    Raises ValueError for `conv_filters` that do not fit the observations, and where they are not given, for pictures of
+    another number of axes.
     """
     chosen = {**MODEL_DEFAULTS, **settings}
     images, filters = images_in(obs_space), chosen["conv_filters"]
     if filters is None and chosen["custom_model"] is not None:
         return model
+    for name, shape in pictures_of_other_axes(obs_space) if filters is None else ():
+        raise ValueError(
+            f"{name} has the shape {list(shape)} of bytes: an image is [height, width, channels], or its channels come "
+            "first. Give it three axes (gymnasium.wrappers.ReshapeObservation), or flatten it: "
+            "model={'conv_filters': []}"
+        )
     if filters and not images:
         raise ValueError(
             f"model={{'conv_filters': {filters!r}}}: convolutions need observations that are a Box of [height, width, "
@@ -189,25 +196,26 @@ def with_convolutions(model: Model, settings: Mapping[str, Any], obs_space: Spac
 
 def _behind_image(model: Model, chosen: Mapping[str, Any], offset: int, shape: Shape) -> Model:
     """`model` behind the convolutions of one image, or as it is where there are none for so small a one."""
-    filters = chosen["conv_filters"]
+    filters, channels_first = chosen["conv_filters"], are_channels_first(shape)
+    if channels_first:
+        shape = (*shape[1:], shape[0])
     if filters == "impala":
-        return ResNet(shape, model=model, offset=offset)
+        return ResNet(shape, model=model, offset=offset, channels_first=channels_first)
     layers = _default_filters(shape) if filters is None else tuple(tuple(layer) for layer in filters)
     if not layers:
         return model
     conv_shapes(shape, layers)
-    return ConvNet(shape, layers, model, chosen["conv_activation"], chosen["use_layer_norm"], offset)
+    return ConvNet(shape, layers, model, chosen["conv_activation"], chosen["use_layer_norm"], offset, channels_first)
+
+
+def are_channels_first(shape: tuple[int, int, int]) -> bool:
+    """Whether an image of `shape` reads as `[channels, height, width]`, as stacks of frames do: `[4, 84, 84]`."""
+    first, *others = shape
+    return min(others) >= max(16, 2 * first)
 
 
 def _default_filters(shape: Shape) -> Filters:
     """MinAtar's layer (Young & Tian 2019, arXiv:1903.03176) for grids, Atari's of Mnih et al. 2015 for pictures."""
-    first, *others = shape
-    if min(others) >= max(16, 2 * first):
-        raise ValueError(
-            f"observations of shape {list(shape)}: an image is [height, width, channels], and this one reads as if its "
-            "channels came first. Move them to the end (gymnasium.wrappers.TransformObservation with numpy.moveaxis), "
-            f"or say how to read it: model={{'conv_filters': [[16, {min(first, 3)}, 1]]}}, or [] to flatten it"
-        )
     side = min(shape[:2])
     if side >= 36:
         return NATURE

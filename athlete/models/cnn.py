@@ -36,6 +36,7 @@ class ConvNet(Model):
     activation: str = "relu"
     layer_norm: bool = False  # over the filters at each place, before each activation
     offset: int = 0  # features in front of the image's
+    channels_first: bool = False  # the image comes as [channels, height, width]; `shape` says it with channels last
 
     def init(self, key: Key, obs_space: Space, heads: dict[str, tuple[int, float]]) -> Tree:
         conv_key, model_key = jax.random.split(key)
@@ -53,7 +54,10 @@ class ConvNet(Model):
         return self.model.start(rows)
 
     def apply(self, params: Tree, carry: Tree, obs: Array, first: Array) -> tuple[Tree, dict[str, Array]]:
-        x = in_pieces(lambda x: self._convolved(params["convolutions"], x), image_of(obs, self.shape, self.offset))
+        x = in_pieces(
+            lambda x: self._convolved(params["convolutions"], x),
+            image_of(obs, self.shape, self.offset, self.channels_first),
+        )
         x = with_image_replaced(obs, self.shape, self.offset, x)
         return self.model.apply(params["model"], carry, x, first)
 
@@ -80,9 +84,12 @@ def in_pieces(function: Callable[[Array], Array], x: Array) -> Array:
     return done if whole == len(x) else jnp.concatenate([done, function(x[whole:])])
 
 
-def image_of(obs: Array, shape: Shape, offset: int) -> Array:
-    """The image `[N, *shape]` that begins at feature `offset` of `obs` `[T, B, n]`, N = T * B."""
-    return obs[..., offset : offset + math.prod(shape)].reshape(-1, *shape)
+def image_of(obs: Array, shape: Shape, offset: int, channels_first: bool) -> Array:
+    """The image `[N, *shape]` that begins at feature `offset` of `obs` `[T, B, n]`, N = T * B, channels last."""
+    pixels = obs[..., offset : offset + math.prod(shape)]
+    if channels_first:
+        return jnp.moveaxis(pixels.reshape(-1, shape[2], *shape[:2]), 1, -1)
+    return pixels.reshape(-1, *shape)
 
 
 def with_image_replaced(obs: Array, shape: Shape, offset: int, x: Array) -> Array:

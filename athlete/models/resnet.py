@@ -31,6 +31,7 @@ class ResNet(Model):
     depths: tuple[int, ...] = (16, 32, 32)  # filters of each stage
     model: Model = MLP((256,), "relu")  # what follows the convolutions
     offset: int = 0  # features in front of the image's
+    channels_first: bool = False  # the image comes as [channels, height, width]; `shape` says it with channels last
 
     def init(self, key: Key, obs_space: Space, heads: dict[str, tuple[int, float]]) -> Tree:
         conv_key, model_key = jax.random.split(key)
@@ -47,7 +48,7 @@ class ResNet(Model):
         return self.model.start(rows)
 
     def apply(self, params: Tree, carry: Tree, obs: Array, first: Array) -> tuple[Tree, dict[str, Array]]:
-        x, layers = image_of(obs, self.shape, self.offset), iter(params["convolutions"])
+        x, layers = image_of(obs, self.shape, self.offset, self.channels_first), iter(params["convolutions"])
         for _ in self.depths:
             x = halve(same_convolution(next(layers), x))
             for _ in range(BLOCKS):

@@ -42,6 +42,16 @@ def _images(space: Space, offset: int) -> list[tuple[int, tuple[int, int, int]]]
     return found
 
 
+def pictures_of_other_axes(space: Space, name: str = "observation") -> list[tuple[str, tuple[int, ...]]]:
+    """Boxes of bytes that are as large as pictures but have not three axes: their names and shapes."""
+    if isinstance(space, Tuple | Dict):
+        named = enumerate(space.spaces) if isinstance(space, Tuple) else space.items
+        return [found for key, part in named for found in pictures_of_other_axes(part, f"{name}[{key!r}]")]
+    axes = len(space.shape)
+    is_picture = isinstance(space, Box) and space.dtype == np.uint8 and axes > 1 and axes != 3
+    return [(name, space.shape)] if is_picture and sum(size >= 16 for size in space.shape) > 1 else []
+
+
 def _size(space: Space) -> int:
     if isinstance(space, Discrete):
         return space.n
