@@ -431,12 +431,15 @@ class AlgorithmConfig:
     def make_agent(self, spec: Spec) -> Agent:
         """The algorithm's agent with these settings, bound to the spaces of an environment."""
         from athlete.core import Model
-        from athlete.models.catalog import check_custom_model, with_convolutions
+        from athlete.models.catalog import check_custom_model, with_convolutions, with_layer_of_pictures
         from athlete.ops.masks import check_mask
         from athlete.ops.schedule import from_timesteps
 
         assert self.agent_class is not None
         seen = self._seen(spec)
+        model = with_layer_of_pictures(self.model, seen.obs)
+        if model != self.model:
+            return self.copy().training(model=model).make_agent(spec)
         names = self._agent_defaults()
         fields = {name: self._values[name] for name in names}
         for name, points in self._schedules().items():

@@ -254,6 +254,17 @@ def test_an_image_whose_channels_come_first_is_read_as_one_whose_channels_come_l
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
 
 
+def test_behind_convolutions_chosen_for_pictures_comes_the_papers_layer_unless_layers_are_given():
+    def layers(spec, **settings):
+        config = PPOConfig().environment(normalize_rewards=False).training(model=settings)
+        return config.make_agent(spec).model.model.model
+
+    pictures = Spec(ATARI, Discrete(2))
+    assert layers(pictures) == MLP((512,), "relu")
+    assert layers(pictures, fcnet_hiddens=[32]) == MLP((32,))
+    assert layers(Spec(MINATAR, Discrete(2))) == MLP()
+
+
 def test_stacks_of_frames_have_the_network_of_pictures():
     model = with_convolutions(MLP(), {}, Box(0, 255, (4, 84, 84), np.uint8))
     assert model == ConvNet((84, 84, 4), NATURE, MLP(), channels_first=True)

@@ -57,6 +57,9 @@ _NOT_YET = {
 }
 
 
+LEAST_PICTURE = 36  # pixels on both sides: what the strides of Mnih et al. 2015 leave something of
+
+
 def check_model(settings: Mapping[str, Any]) -> None:
     """Raise ValueError for a name that is not in MODEL_DEFAULTS or a value that cannot be."""
     for name, value in settings.items():
@@ -164,6 +167,17 @@ def _are_filters(value: Any) -> bool:
     )
 
 
+def with_layer_of_pictures(settings: Mapping[str, Any], obs_space: Space) -> dict[str, Any]:
+    """`settings` with the layer of 512 rectified units that Mnih et al. 2015 have behind their convolutions.
+
+    Only where these are chosen for the observations, and neither layers nor an activation are given.
+    """
+    given = {"conv_filters", "custom_model", "fcnet_hiddens", "fcnet_activation"} & settings.keys()
+    if given or not any(min(_channels_last(shape)[:2]) >= LEAST_PICTURE for _, shape in images_in(obs_space)):
+        return dict(settings)
+    return {**settings, "fcnet_hiddens": [512], "fcnet_activation": "relu"}
+
+
 def with_convolutions(model: Model, settings: Mapping[str, Any], obs_space: Space) -> Model:
     """`model` behind the convolutions of `settings`, where observations have images: Boxes of height, width, channels,
     or of channels, height, width where the first axis is much the shortest.
@@ -197,8 +211,7 @@ def with_convolutions(model: Model, settings: Mapping[str, Any], obs_space: Spac
 def _behind_image(model: Model, chosen: Mapping[str, Any], offset: int, shape: Shape) -> Model:
     """`model` behind the convolutions of one image, or as it is where there are none for so small a one."""
     filters, channels_first = chosen["conv_filters"], are_channels_first(shape)
-    if channels_first:
-        shape = (*shape[1:], shape[0])
+    shape = _channels_last(shape)
     if filters == "impala":
         return ResNet(shape, model=model, offset=offset, channels_first=channels_first)
     layers = _default_filters(shape) if filters is None else tuple(tuple(layer) for layer in filters)
@@ -214,10 +227,14 @@ def are_channels_first(shape: tuple[int, int, int]) -> bool:
     return min(others) >= max(16, 2 * first)
 
 
+def _channels_last(shape: Shape) -> Shape:
+    return (shape[1], shape[2], shape[0]) if are_channels_first(shape) else shape
+
+
 def _default_filters(shape: Shape) -> Filters:
     """MinAtar's layer (Young & Tian 2019, arXiv:1903.03176) for grids, Atari's of Mnih et al. 2015 for pictures."""
     side = min(shape[:2])
-    if side >= 36:
+    if side >= LEAST_PICTURE:
         return NATURE
     return ((16, 3, 1),) if side >= 3 else ()
 
