@@ -9,13 +9,13 @@ endif
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --retries 5
 NOTEBOOKS := $(wildcard examples/notebooks/*.ipynb)
 
-.PHONY: help install demo test test-gymnax learning learning-all notebook docs lint types clean
+.PHONY: help install demo test test-extras learning learning-all notebook docs lint types clean
 
 help:
 	@echo "make install   an environment for development in $(VENV)"
 	@echo "make demo      train CartPole-v1 to its threshold, show the learning curve, film the policy"
 	@echo "make test      the fast tests"
-	@echo "make test-gymnax  those of gymnax's environments, with the package in $(VENV)-gymnax"
+	@echo "make test-extras  those of gymnax and EnvPool, with these packages in $(VENV)-extras"
 	@echo "make learning  the tests that train to a threshold; make learning-all those of minutes a seed too"
 	@echo "make notebook  execute the notebooks"
 	@echo "make docs      build the documentation into site/"
@@ -47,14 +47,14 @@ demo: $(BIN)/athlete
 test: install
 	$(BIN)/python -m pytest -n auto
 
-# gymnax wants an older Gymnasium, so its tests have an environment of their own.
-$(VENV)-gymnax/.ready: pyproject.toml
-	$(PYTHON) -m venv $(VENV)-gymnax
-	$(VENV)-gymnax/bin/python -m pip install --quiet --disable-pip-version-check --retries 5 --editable '.[gymnax]' pytest
+# gymnax wants an older Gymnasium, and EnvPool is large: their tests have an environment of their own.
+$(VENV)-extras/.ready: pyproject.toml
+	$(PYTHON) -m venv $(VENV)-extras
+	$(VENV)-extras/bin/python -m pip install --quiet --disable-pip-version-check --retries 5 --editable '.[gymnax,envpool,atari]' pytest
 	@touch $@
 
-test-gymnax: $(VENV)-gymnax/.ready
-	$(VENV)-gymnax/bin/python -m pytest tests/test_gymnax.py
+test-extras: $(VENV)-extras/.ready
+	$(VENV)-extras/bin/python -m pytest tests/test_gymnax.py tests/test_atari.py
 
 learning: install
 	$(BIN)/python -m pytest -m "learning and not slow"

@@ -1,4 +1,4 @@
-"""gymnax's environments through the adapter. `make test-gymnax` has an environment with the package for them."""
+"""gymnax's environments through the adapter. `make test-extras` has an environment with the package for them."""
 
 import numpy as np
 import pytest
