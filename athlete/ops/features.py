@@ -47,9 +47,9 @@ def pictures_of_other_axes(space: Space, name: str = "observation") -> list[tupl
     if isinstance(space, Tuple | Dict):
         named = enumerate(space.spaces) if isinstance(space, Tuple) else space.items
         return [found for key, part in named for found in pictures_of_other_axes(part, f"{name}[{key!r}]")]
-    axes = len(space.shape)
-    is_picture = isinstance(space, Box) and space.dtype == np.uint8 and axes > 1 and axes != 3
-    return [(name, space.shape)] if is_picture and sum(size >= 16 for size in space.shape) > 1 else []
+    if not isinstance(space, Box) or space.dtype != np.uint8 or len(space.shape) == 3:
+        return []
+    return [(name, space.shape)] if sum(size >= 16 for size in space.shape) > 1 else []
 
 
 def _size(space: Space) -> int:
