@@ -24,13 +24,16 @@ QUICK = {
     "cartpole-ppo",
     "cartpole-qrdqn",
     "cartpole-trpo",
+    "deep-sea-dqn-rnd",
     "frozen-lake-ppo",
     "memory-chain-ppo-gtrxl",
     "mountain-car-continuous-ppo",
     "pendulum-ddpg",
     "pendulum-ppo",
     "pendulum-td3",
+    "stateless-cartpole-a2c-lstm",
     "stateless-cartpole-ppo-lstm",
+    "stateless-cartpole-r2d2",
 }
 EXAMPLES = [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in names()]
 
