@@ -39,6 +39,12 @@ MODELS = {
         "vf_share_layers": True,
     },
     "LSTM": {"fcnet_hiddens": [64], "use_lstm": True, "lstm_cell_size": 64},
+    "LSTM, shared by policy and value": {
+        "fcnet_hiddens": [64],
+        "use_lstm": True,
+        "lstm_cell_size": 64,
+        "vf_share_layers": True,
+    },
     "GTrXL": {
         "fcnet_hiddens": [64],
         "use_attention": True,
