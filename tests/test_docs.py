@@ -430,6 +430,19 @@ def test_the_example_of_memory_runs_whole(
     assert float(re.findall(r"^by hand: (.*)$", printed, re.M)[0]) >= 8
 
 
+@pytest.mark.parametrize("bonus", ["RND", "Counts"])
+def test_the_example_of_exploration_runs_whole(
+    bonus: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    example = load(ROOT / "examples" / "exploration.py")
+    arguments = ["exploration.py", "--bonus", bonus, "--size", "4", "--timesteps", "4000"]
+    monkeypatch.setattr("sys.argv", arguments)
+    example.main()
+    printed = capsys.readouterr().out
+    assert re.findall(r"^(.*): (.*) greedily", printed, re.M)[0] == (bonus, "0.99")
+    assert "no bonus: " in printed
+
+
 @pytest.mark.parametrize("notebook", sorted((ROOT / "examples" / "notebooks").glob("*.ipynb")), ids=name_of)
 def test_notebooks_are_kept_without_outputs_and_their_contents_lead_somewhere(notebook: Path) -> None:
     cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
