@@ -5,8 +5,9 @@
 
 A step is 4 frames. "raw" is EnvPool's own `step` with actions drawn beforehand; "source" is the same through
 `EnvPoolSource`, with its copies and resets; "collect" is the acting part of the training of the tuned example
-`pong-ppo` (environment and policy), "train" all of it, learning included. They take turns; medians over the rounds. By
-the clock, and by the processor in brackets: what other work on the machine takes is in the first and not in the second.
+`pong-ppo` (environment and policy), "train" all of it, learning included; all see the pictures of that example. They
+take turns; medians over the rounds. By the clock, and by the processor in brackets: what other work on the machine
+takes is in the first and not in the second.
 """
 
 from __future__ import annotations
@@ -32,10 +33,10 @@ def timed(work: Callable[[], int]) -> tuple[float, float]:
     return frames / (time.perf_counter() - clock), frames / (time.process_time() - processor)
 
 
-def raw_steps(game: str, rows: int) -> Callable[[], int]:
+def raw_steps(game: str, rows: int, env_config: dict[str, Any]) -> Callable[[], int]:
     import envpool
 
-    pool = envpool.make(game.rpartition("/")[2], env_type="gymnasium", num_envs=rows, seed=0)
+    pool = envpool.make(game.rpartition("/")[2], env_type="gymnasium", num_envs=rows, seed=0, **env_config)
     pool.reset()
     actions = np.random.default_rng(0).integers(0, pool.action_space.n, (STEPS, rows)).astype(np.int32)
 
@@ -47,10 +48,10 @@ def raw_steps(game: str, rows: int) -> Callable[[], int]:
     return run
 
 
-def source_steps(game: str, rows: int) -> Callable[[], int]:
+def source_steps(game: str, rows: int, env_config: dict[str, Any]) -> Callable[[], int]:
     from athlete.env.envpool import EnvPoolSource
 
-    source, key = EnvPoolSource(game, rows=rows), np.zeros(2, np.uint32)
+    source, key = EnvPoolSource(game, env_config, rows=rows), np.zeros(2, np.uint32)
     source.reset(key)
     actions = np.random.default_rng(0).integers(0, source.spec.action.n, (STEPS, rows)).astype(np.int32)
 
@@ -76,7 +77,8 @@ def main() -> None:
     warn_if_busy()
     example = tuned_examples.load("pong-ppo")
     settings = {**example.config, "env": arguments.game, "num_envs_per_worker": arguments.rows, "seed": 0}
-    raw, source = raw_steps(arguments.game, arguments.rows), source_steps(arguments.game, arguments.rows)
+    pictures = settings["env_config"]
+    raw, source = (make(arguments.game, arguments.rows, pictures) for make in (raw_steps, source_steps))
     speeds: dict[str, list[tuple[float, float]]] = {"raw": [], "source": [], "train": []}
     collecting: list[float] = []
     with get_config_class(example.run).from_dict(settings).build() as algo:
@@ -85,14 +87,15 @@ def main() -> None:
         def train() -> int:
             before = results["timesteps_total"]
             results.update(algo.train())
-            return results["timesteps_total"] - before
+            steps = results["timesteps_total"] - before
+            timers = results["timers"]
+            seconds = (timers["env_step_time_ms"] + timers["inference_time_ms"]) / 1e3
+            collecting.append(FRAME_SKIP * steps / seconds)
+            return steps
 
         for _ in range(arguments.rounds):
             for name, work in (("raw", raw), ("source", source), ("train", train)):
                 speeds[name].append(timed(work))
-            timers = results["timers"]
-            seconds = (timers["env_step_time_ms"] + timers["inference_time_ms"]) / 1e3
-            collecting.append(FRAME_SKIP * settings["train_batch_size"] / seconds)
     figures: dict[str, Any] = {"collect": round(statistics.median(collecting))}
     for name, rounds in speeds.items():
         clock, processor = (round(statistics.median(part)) for part in zip(*rounds, strict=True))
@@ -100,7 +103,14 @@ def main() -> None:
         print(f"{name}: {clock:,} frames/s ({processor:,} per CPU second)", flush=True)
     print(f"collect: {figures['collect']:,} frames/s")
     if arguments.json:
-        write_manifest(arguments.json, figures, {"athlete": sys.executable}, game=arguments.game, rows=arguments.rows)
+        write_manifest(
+            arguments.json,
+            figures,
+            {"athlete": sys.executable},
+            game=arguments.game,
+            rows=arguments.rows,
+            env_config=pictures,
+        )
 
 
 if __name__ == "__main__":
