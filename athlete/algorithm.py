@@ -16,6 +16,7 @@ import numpy as np
 
 from athlete.config import AlgorithmConfig
 from athlete.core import Agent, Run, Source, Spec, Tree
+from athlete.env.frame_stack import require_stack
 from athlete.env.previous import Previous
 from athlete.env.world import World, env_name, find_world
 from athlete.log import logger, set_level
@@ -479,6 +480,8 @@ class Algorithm:
         key = np.array([0, self.seed & 0xFFFFFFFF], np.uint32)
         if world.env is not None:
             agent = self._make_agent(spec_of(world.env))
+            if (axis := getattr(agent.memory, "stack_axis", None)) is not None:
+                require_stack(world.env, axis)
             if config.get("sample_async"):
                 logger.info("sample_async=True: environment and updates are one program here; nothing waits")
             return CompiledTraining(agent, world.env, config.rows(), config.fragment_length(), config.horizon(), key)

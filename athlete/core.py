@@ -246,6 +246,10 @@ class Agent:
         """`(action, carry, extras)` for rows `[B, ...]`; greedy where `explore` is False (a static switch)."""
         raise NotImplementedError
 
+    def seen(self, obs: Tree) -> tuple[Spec, Tree]:
+        """What actions are chosen from at observations `[B, ...]`, and its spaces: where a mask of actions is found."""
+        return self.spec, obs
+
     def observe(self, state: Tree, trajectory: Transition) -> Tree:
         """Take in a trajectory `[T, B, ...]` that was just collected, once, whether learning has begun or not.
 

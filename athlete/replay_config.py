@@ -94,11 +94,10 @@ class ReplayConfig(ExplorationConfig):
 
     def _merged(self, name: str, value: Any) -> Any:
         merged = super()._merged(name, value)
-        if name == "model" and self.learns_sequences:  # another kind of memory takes the place of the default's
-            from athlete.models.catalog import MEMORIES
+        if name == "model" and self.learns_sequences:
+            from athlete.models.catalog import merged_models
 
-            if chosen := [kind for kind in (*MEMORIES, "custom_model") if value.get(kind)]:
-                return {**merged, **{kind: False for kind in MEMORIES if kind not in chosen}}
+            return merged_models(merged, value)
         return merged
 
     def fragment_length(self) -> int:
@@ -264,12 +263,12 @@ class ActorCriticConfig(ReplayConfig):
     fields_set_elsewhere = (*ReplayConfig.fields_set_elsewhere, "policy_model", "q_model")
 
     def model_parts(self) -> dict[str, Any]:
-        from athlete.models.catalog import make_model
+        from athlete.models.catalog import make_model, merged_models
 
         shared = {"vf_share_layers": True}  # each has heads of one kind
         return {
-            "policy_model": make_model({**self.model, **self.policy_model_config, **shared}),
-            "q_model": make_model({**self.model, **self.q_model_config, **shared}),
+            "policy_model": make_model({**merged_models(self.model, self.policy_model_config), **shared}),
+            "q_model": make_model({**merged_models(self.model, self.q_model_config), **shared}),
         }
 
     def _set(self, section: str | None, settings: Mapping[str, Any]) -> Self:

@@ -147,3 +147,48 @@ def test_a_missing_extra_says_in_a_sentence_what_to_install(missing, backend, ad
 def test_atari_has_no_compiled_form():
     with pytest.raises(ValueError, match=r"Atari has no JAX form; backend='envpool' is its fast one"):
         find_world("ALE/Pong-v5", {}, "jax")
+
+
+@needs_envpool
+@pytest.mark.parametrize(
+    ("env", "env_config", "sentence"),
+    [
+        ("ALE/Pong-v5", {"num_envs": 4}, r"env_config=\{'num_envs': 4\}: num_envs_per_worker says that"),
+        ("ALE/Pong-v5", {"seed": 4}, r"\.debugging\(seed=\.\.\.\) says that"),
+        ("ALE/Pong-v5", {"batch_size": 1}, "num_envs_per_worker says that"),
+    ],
+)
+def test_what_is_set_elsewhere_is_refused_in_a_pools_settings(env, env_config, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        source("envpool", env_config, env=env)
+
+
+@needs_envpool
+def test_pictures_of_a_pool_keep_their_channels_last_where_they_are():
+    rows = source("envpool", {}, env="CarRacing-v3")
+    assert rows.spec.obs.shape == (96, 96, 3)
+    assert rows.reset(key(0, 1)).shape == (2, 96, 96, 3)
+    rows.close()
+
+
+@needs_atari
+@needs_envpool
+def test_what_plays_in_a_pool_is_filmed_in_gymnasiums_form(tmp_path):
+    config = PPOConfig().environment("ALE/Pong-v5", backend="envpool", env_config={"stack_num": 2, "img_height": 40})
+    config.rollouts(num_envs_per_worker=2).training(train_batch_size=8, minibatch_size=8, num_epochs=1, model=SMALL)
+    with config.build() as algo:
+        film = algo._world.make_for_film()
+        assert film.reset(seed=0)[0].shape == algo.agent.spec.obs.shape == (40, 84, 2)
+        film.close()
+
+
+@needs_atari
+@pytest.mark.parametrize("entry", ["frameskip", "obs_type", "frame_stack"])
+def test_settings_that_the_preprocessing_has_itself_are_refused(entry):
+    with pytest.raises(ValueError, match=rf"env_config=\{{'{entry}': 2\}}.*(preprocessing|stack_size)"):
+        source("auto", {entry: 2})
+
+
+@needs_atari
+def test_older_ids_are_preprocessed_too():
+    assert source("auto", {}, env="PongNoFrameskip-v4").spec.obs == SCREEN

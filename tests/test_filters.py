@@ -130,6 +130,22 @@ def test_the_agent_sees_what_the_function_makes_of_observations():
         np.testing.assert_array_equal(seen, [shown, shown])
 
 
+@pytest.mark.parametrize("backend", ["auto", "gymnasium"])
+def test_uniformly_random_actions_too_are_those_that_a_mask_of_the_functions_allows(backend):
+    """All actions but the second are forbidden, and the first steps are random."""
+    space = Dict({"observations": Box(-np.inf, np.inf, (4,)), "action_mask": Box(0.0, 1.0, (2,))})
+    config = DQNConfig().environment("CartPole-v1", backend=backend).rollouts(observation_fn=(only_the_second, space))
+    config.exploration(exploration_config={"random_timesteps": 100})
+    config.training(num_steps_sampled_before_learning_starts=100, replay_buffer_config={"capacity": 1000})
+    with config.build(min_sample_timesteps_per_iteration=100) as algo:
+        # Pushed to the right only, the pole falls after nine steps or ten; at random it stands for twenty-two.
+        assert algo.train()["episode_len_mean"] < 10.5
+
+
+def only_the_second(obs):
+    return {"observations": obs, "action_mask": jnp.array([0.0, 1.0])}
+
+
 def test_the_space_is_an_unbounded_box_unless_it_is_given():
     spec = Spec(CARTPOLE.observation_space, Discrete(2))
     agent = PPOConfig().rollouts(observation_fn=positions).make_agent(spec)

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
-from modes import assert_modes_are_equal
+from modes import CARTPOLE, assert_modes_are_equal
 
+from athlete.algorithms.dqn import DQNConfig
 from athlete.algorithms.ppo import PPO
+from athlete.core import Env, Step, hyper
 from athlete.env.check import check_env
 from athlete.env.classic.cartpole import CartPole
-from athlete.env.frame_stack import FrameStack
+from athlete.env.frame_stack import FrameStack, require_stack
 from athlete.env.registry import resolve
 from athlete.env.time_limit import TimeLimit
 from athlete.env.twins import find_twin
 from athlete.models.mlp import MLP
 from athlete.ops.random import wrap
-from athlete.spaces import Box
+from athlete.spaces import Box, Discrete
 
 KEY = wrap(np.array([0, 1], np.uint32))
 
@@ -57,3 +60,31 @@ def test_what_cannot_be_stacked_is_refused():
         ValueError, match="observations must be a Box with an axis to join along, and these are Discrete"
     ):
         FrameStack(find_twin("FrozenLake-v1", {})[0])
+
+
+@hyper
+class Counter(Env):
+    """Shows how many steps were taken, as a picture of one pixel."""
+
+    observation_space = Box(0.0, np.inf, (1, 1, 1))
+    action_space = Discrete(2)
+
+    def reset(self, key):
+        return jnp.zeros(()), jnp.zeros((1, 1, 1))
+
+    def step(self, state, action, key):
+        never = jnp.asarray(False)
+        return state + 1, Step((state + 1).reshape(1, 1, 1), jnp.zeros(()), never, never, {})
+
+
+def test_only_stacks_of_single_frames_are_stored_once():
+    require_stack(FrameStack(Counter(), 3), -1)
+    with pytest.raises(ValueError, match=r"'stack_axis': -1.*no stack of single frames"):
+        require_stack(FrameStack(CARTPOLE, 2), -1)
+
+
+def test_a_memory_of_what_is_no_stack_is_refused_at_build():
+    config = DQNConfig().environment(FrameStack(CARTPOLE, 2))
+    config.training(replay_buffer_config={"stack_axis": -1, "capacity": 2000})
+    with pytest.raises(ValueError, match="no stack of single frames"):
+        config.build()

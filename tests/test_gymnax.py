@@ -55,6 +55,12 @@ def test_training_reads_settings_of_the_parameters(gymnax):
         assert algorithm.train()["episode_len_mean"] == 5
 
 
+def test_lists_of_files_are_settings_too(gymnax):
+    from athlete.env.gymnax import make_gymnax
+
+    assert dict(make_gymnax("gymnax/FourRooms-misc", {"goal_fixed": [8, 9]}).settings) == {"goal_fixed": (8, 9)}
+
+
 @pytest.mark.parametrize(
     ("name", "env_config", "sentence"),
     [

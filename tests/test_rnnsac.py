@@ -225,6 +225,11 @@ def test_it_has_memory_by_default():
     assert (agent.burn_in, agent.max_seq_len) == (8, 16)
 
 
+def test_another_memory_of_one_network_takes_the_place_of_the_defaults():
+    agent = RNNSACConfig().training(policy_model_config={"use_gru": True}).make_agent(CONTINUOUS)
+    assert isinstance(agent.policy_model, GRU) and isinstance(agent.q_model, LSTM)
+
+
 def test_networks_and_noise_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match=r"RNNSAC: q_model has no memory \(MLP\).*'use_lstm': True"):
         RNNSACConfig().environment("Pendulum-v1").training(q_model_config={"use_lstm": False}).build()

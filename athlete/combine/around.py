@@ -48,6 +48,9 @@ class Around(Agent):
     def act(self, view: Tree, carry: Tree, obs: Tree, first: Array, key: Key, explore: bool = True) -> tuple:
         return self.agent.act(view, carry, obs, first, key, explore)
 
+    def seen(self, obs: Tree) -> tuple[Spec, Tree]:
+        return self.agent.seen(obs)
+
     def observe(self, state: Tree, trajectory: Transition) -> Tree:
         return self.agent.observe(state, trajectory)
 

@@ -73,6 +73,9 @@ class Observations(Around):
     def act(self, view: Tree, carry: Tree, obs: Tree, first: Array, key: Key, explore: bool = True) -> tuple:
         return self.agent.act(view, carry, jax.vmap(self.function)(obs), first, key, explore)
 
+    def seen(self, obs: Tree) -> tuple[Spec, Tree]:
+        return self.agent.seen(jax.vmap(self.function)(obs))
+
     def observe(self, state: Tree, trajectory: Transition) -> Tree:
         return self.agent.observe(state, self._changed(trajectory))
 

@@ -19,6 +19,7 @@ from athlete.core import Array, Key, Source, Spec, Step, Tree
 from athlete.env.conversion import to_space
 from athlete.env.errors import EnvError
 from athlete.env.source import action_fitter, copier, map_arrays, seed_of
+from athlete.ops.features import are_channels_first
 from athlete.spaces import Box
 
 
@@ -31,27 +32,43 @@ def require_envpool() -> ModuleType:
     return envpool
 
 
+_SET_ELSEWHERE = {
+    "num_envs": "num_envs_per_worker",
+    "batch_size": "num_envs_per_worker",
+    "seed": ".debugging(seed=...)",
+    "env_type": "backend='envpool'",
+}
+
+
+def pool_name(env_id: str) -> str:
+    """EnvPool's name of an id: `"Pong-v5"` of `"ALE/Pong-v5"`."""
+    return env_id.removeprefix("ALE/")
+
+
 def pool_spec(env_id: str, env_config: Mapping[str, Any]) -> Any:
     """EnvPool's specification of an id; `"ALE/Pong-v5"` is its `"Pong-v5"`.
 
     Raises ValueError for an id that it does not have, and for an `env_config` that it does not take.
     """
-    envpool, name = require_envpool(), env_id.rpartition("/")[2]
+    envpool, name = require_envpool(), pool_name(env_id)
     known = envpool.list_all_envs()
+    for entry, instead in _SET_ELSEWHERE.items():
+        if entry in env_config:
+            raise ValueError(f"env_config={{{entry!r}: {env_config[entry]!r}}}: {instead} says that of an EnvPool")
     if name not in known:
         near = difflib.get_close_matches(name, known, n=2)
         hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
         raise ValueError(f"environment {env_id!r}, backend='envpool': EnvPool has no {name!r}; {hint}".rstrip("; "))
     try:
         return envpool.make_spec(name, **env_config)
-    except (TypeError, RuntimeError) as error:
+    except (TypeError, KeyError, RuntimeError) as error:
         raise ValueError(f"env_config={dict(env_config)!r} does not fit EnvPool's {name!r}: {error}") from error
 
 
 class EnvPoolSource(Source):
     """`rows` environments of EnvPool, which makes and preprocesses them as its own settings (`env_config`) say.
 
-    Pictures come with their channels last, `[height, width, frames]`: EnvPool stacks frames first.
+    Pictures come with their channels last, `[height, width, frames]`: EnvPool's Atari has its frames first.
     `reset` makes the pool again from a seed of its key: an EnvPool is seeded when it is made and not later.
 
     Raises:
@@ -68,7 +85,7 @@ class EnvPoolSource(Source):
         made = pool_spec(env_id, self._env_config)
         shown = to_space(made.gymnasium_observation_space, "observation_space")
         self._channels_first = False
-        if isinstance(shown, Box) and len(shown.shape) == 3 and shown.dtype == np.uint8:
+        if isinstance(shown, Box) and shown.dtype == np.uint8 and are_channels_first(shown.shape):
             self._channels_first = True
             shown = Box(np.moveaxis(shown.low, 0, -1), np.moveaxis(shown.high, 0, -1), dtype=np.uint8)
         self.spec = Spec(shown, to_space(made.gymnasium_action_space, "action_space"))
@@ -77,7 +94,7 @@ class EnvPoolSource(Source):
 
     def reset(self, key: Key) -> Tree:
         self.close()
-        name, seed = self._env_id.rpartition("/")[2], seed_of(key)
+        name, seed = pool_name(self._env_id), seed_of(key)
         self._pool = require_envpool().make(
             name, env_type="gymnasium", num_envs=self.rows, seed=seed, **self._env_config
         )
@@ -111,6 +128,26 @@ class EnvPoolSource(Source):
             return call(*arguments)
         except Exception as error:
             raise EnvError(f"EnvPool's {self._env_id!r} failed in {call.__name__}{arguments}: {error}") from error
+
+
+def is_atari_of_pool(env_id: str) -> bool:
+    """Whether an id of EnvPool's is a game of Atari."""
+    return "use_fire_reset" in pool_spec(env_id, {}).config._fields
+
+
+def as_ale_config(env_config: Mapping[str, Any]) -> dict[str, Any]:
+    """EnvPool's settings of Atari as those of Gymnasium's preprocessing, for films."""
+    names = {
+        "stack_num": "stack_size",
+        "frame_skip": "frame_skip",
+        "noop_max": "noop_max",
+        "gray_scale": "grayscale_obs",
+        "episodic_life": "terminal_on_life_loss",
+    }
+    sizes = tuple(env_config.get(side, 84) for side in ("img_width", "img_height"))
+    stickiness = env_config.get("repeat_action_probability", 0.0)
+    translated = {names[name]: value for name, value in env_config.items() if name in names}
+    return {**translated, "screen_size": sizes, "repeat_action_probability": stickiness}
 
 
 def _replaced(old: Array, where: Array, new: Array) -> Array:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from athlete.core import Array, Env, Key, Step, Tree, hyper
+from athlete.ops.random import wrap
+from athlete.ops.sampling import sample
 from athlete.spaces import Box, Space
 
 
@@ -63,3 +66,24 @@ class FrameStack(Env):
     def render(self, state: FrameStackState) -> Array:
         """The picture of `env`, where it draws one."""
         return self.env.render(state.env_state)  # type: ignore[attr-defined]
+
+
+def require_stack(env: Env, axis: int) -> None:
+    """Raise ValueError unless a step of `env` drops one index of its observations' `axis` and adds one at the end.
+
+    Only then may a memory store each frame once.
+    """
+
+    def first_step(key: Key) -> tuple[Tree, Tree]:
+        reset_key, action_key, step_key = jax.random.split(wrap(key), 3)
+        state, obs = env.reset(reset_key)
+        _, step = env.step(state, sample(env.action_space, action_key), step_key)
+        return obs, step.obs
+
+    obs, next_obs = (np.moveaxis(np.asarray(part), axis, 0) for part in jax.jit(first_step)(np.zeros(2, np.uint32)))
+    if not np.array_equal(obs[1:], next_obs[:-1]):
+        raise ValueError(
+            f"replay_buffer_config={{'stack_axis': {axis}}}: a step does not move observations of shape "
+            f"{list(env.observation_space.shape)} by one along this axis, so that they are no stack of single frames "
+            "along it (FrameStack of frames with several channels is none); leave stack_axis out"
+        )

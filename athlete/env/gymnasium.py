@@ -173,6 +173,14 @@ def require_atari() -> None:
     gymnasium.register_envs(ale_py)
 
 
+_AS_IT_IS = "rollouts(preprocessor_pref=None) takes the game without preprocessing"
+_ATARI_REFUSED = {
+    "frameskip": f"its preprocessing skips frames: set frame_skip; or {_AS_IT_IS}",
+    "obs_type": f"its preprocessing makes the pictures: set grayscale_obs; or {_AS_IT_IS}",
+    "frame_stack": "the number of frames is stack_size",
+}
+
+
 def make_atari(env_id: str, env_config: Mapping[str, Any]) -> gymnasium.Env:
     """A game of Atari as Mnih et al. (2015, doi:10.1038/nature14236) showed it to their network.
 
@@ -182,9 +190,14 @@ def make_atari(env_id: str, env_config: Mapping[str, Any]) -> gymnasium.Env:
     Machado et al. 2018, arXiv:1709.06009), as ids that end in `-v5` have it, unless `repeat_action_probability` says 0.
 
     `env_config` holds arguments of Gymnasium's AtariPreprocessing, `stack_size`, and what `gymnasium.make` takes.
+
+    Raises ValueError for entries that the preprocessing sets itself.
     """
     require_atari()
     config = dict(env_config)
+    for entry, instead in _ATARI_REFUSED.items():
+        if entry in config:
+            raise ValueError(f"env_config={{{entry!r}: {config[entry]!r}}} of {env_id!r}: {instead}")
     chosen = {name: config.pop(name) for name in _ATARI_PREPROCESSING if name in config}
     stack_size = config.pop("stack_size", 4)
     env = AtariPreprocessing(_make_from_spec(find_spec(env_id), {**config, "frameskip": 1}, adapt=False), **chosen)

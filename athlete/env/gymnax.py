@@ -60,9 +60,16 @@ def make_gymnax(env_id: str, env_config: Mapping[str, Any] | None = None) -> Gym
         ValueError: gymnax is not installed or too old, it has no environment of that name, or the environment has no
             such setting.
     """
-    env = Gymnax(env_id.removeprefix(GYMNAX), tuple((env_config or {}).items()))
+    env = Gymnax(
+        env_id.removeprefix(GYMNAX), tuple((key, _hashable(value)) for key, value in (env_config or {}).items())
+    )
     _made(env.name, env.settings)
     return env
+
+
+def _hashable(value: Any) -> Any:
+    """Lists, which files have, as tuples."""
+    return tuple(map(_hashable, value)) if isinstance(value, list | tuple) else value
 
 
 @functools.lru_cache(maxsize=64)

@@ -127,7 +127,8 @@ class FilmedPreviousStep:
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict]:
         obs, reward, terminated, truncated, info = self.env.step(action)
-        shown = self.previous.show(self.action_space, obs, np.asarray(action), np.asarray(reward, np.float32))
+        taken = jax.tree.map(np.asarray, action)
+        shown = self.previous.show(self.action_space, obs, taken, np.asarray(reward, np.float32))
         return shown, reward, terminated, truncated, info
 
     def __getattr__(self, name: str) -> Any:

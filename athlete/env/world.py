@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -49,14 +50,30 @@ class World(NamedTuple):
             )
         return PreviousStepSource(source, self.previous) if any(self.previous) else source
 
+    def _unpooled(self) -> tuple[Any, dict[str, Any]]:
+        """Gymnasium's maker of an environment of EnvPool and its `env_config`, as near as they come."""
+        from athlete.env.envpool import as_ale_config, is_atari_of_pool
+
+        if not is_atari_of_pool(self.maker):
+            return self.maker, {}
+        env_id = self.maker if _is_atari(self.maker) else f"ALE/{self.maker}"
+        return _atari_or(env_id), as_ale_config(self.env_config)
+
     def make_for_film(self) -> Any:
         """One environment, Gymnasium's way, that renders arrays."""
         if self.env is not None and not self.is_twin:
             return FilmedEnv(self.env)
         from athlete.env.gymnasium import make_gymnasium, to_space
 
-        maker, env_config = (_atari_or(self.maker), {}) if self.pooled else (self.maker, self.env_config)
+        maker, env_config = self._unpooled() if self.pooled else (self.maker, self.env_config)
         env = make_gymnasium(maker, {**env_config, "render_mode": "rgb_array"})
+        if self.pooled:
+            seen, shown = self.source().spec.obs, to_space(env.observation_space, "observation_space")
+            if seen != shown:
+                raise ValueError(
+                    f"{self.name} cannot be filmed: EnvPool draws nothing, and Gymnasium's form of it shows {shown}, "
+                    f"where the policy sees {seen}"
+                )
         if not any(self.previous):
             return env
         return FilmedPreviousStep(env, to_space(env.action_space, "action_space"), self.previous)
@@ -121,9 +138,12 @@ def _find_in_pool(env: Any, config: dict[str, Any]) -> World:
     return World(env, None, env, config, False, pooled=True)
 
 
+_ATARI = re.compile(r"ALE/.*|\w+(NoFrameskip|Deterministic)-v\d+")
+
+
 def _is_atari(env_id: str) -> bool:
-    """Whether it is an id of ale-py's, with or without the package in front: `"ale_py:ALE/Pong-v5"`."""
-    return env_id.rpartition(":")[2].startswith("ALE/")
+    """Whether it is an id of ale-py's, old or new, with or without the package in front: `"ale_py:ALE/Pong-v5"`."""
+    return _ATARI.fullmatch(env_id.rpartition(":")[2]) is not None
 
 
 def _find_atari(env_id: str, config: dict[str, Any], backend: str, preprocessor_pref: str | None) -> World:

@@ -70,7 +70,8 @@ def choose(
     """`Agent.act`, exploring; where `random`, actions `[B, ...]` are uniform over their space, or its legal part."""
     action, carry, extras = agent.act(view, carry, obs, first, key)
     if random:
-        drawn = random_action(agent.spec, obs, first.shape, jax.random.fold_in(key, 1))
+        spec, seen = agent.seen(obs)
+        drawn = random_action(spec, seen, first.shape, jax.random.fold_in(key, 1))
         action = jax.tree.map(lambda new, like: new.astype(like.dtype), drawn, action)
     return action, carry, extras
 

@@ -17,7 +17,7 @@ from athlete.models.mlp import MLP
 from athlete.models.recurrent import GRU, LSTM
 from athlete.models.resnet import ResNet
 from athlete.models.separate import Separate
-from athlete.ops.features import feature_size, images_in, pictures_of_other_axes
+from athlete.ops.features import are_channels_first, feature_size, images_in, pictures_of_other_axes
 from athlete.ops.random import wrap
 from athlete.spaces import Space
 
@@ -77,6 +77,13 @@ def check_model(settings: Mapping[str, Any]) -> None:
 
 # Switches of networks with memory, of which one at most is on.
 MEMORIES = ("use_gru", "use_lstm", "use_attention")
+
+
+def merged_models(settings: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """`settings` with `changes`; another kind of memory, or a network of the user's own, takes the place of theirs."""
+    chosen = [kind for kind in (*MEMORIES, "custom_model") if changes.get(kind)]
+    off = {kind: False for kind in MEMORIES if chosen and kind not in chosen}
+    return {**settings, **changes, **off}
 
 
 def _check_memory(settings: Mapping[str, Any]) -> None:
@@ -219,12 +226,6 @@ def _behind_image(model: Model, chosen: Mapping[str, Any], offset: int, shape: S
         return model
     conv_shapes(shape, layers)
     return ConvNet(shape, layers, model, chosen["conv_activation"], chosen["use_layer_norm"], offset, channels_first)
-
-
-def are_channels_first(shape: tuple[int, int, int]) -> bool:
-    """Whether an image of `shape` reads as `[channels, height, width]`, as stacks of frames do: `[4, 84, 84]`."""
-    first, *others = shape
-    return min(others) >= max(16, 2 * first)
 
 
 def _channels_last(shape: Shape) -> Shape:

@@ -42,6 +42,11 @@ def _images(space: Space, offset: int) -> list[tuple[int, tuple[int, int, int]]]
     return found
 
 
+def are_channels_first(shape: tuple[int, ...]) -> bool:
+    """Whether an image of `shape` reads as `[channels, height, width]`, as stacks of frames do: `[4, 84, 84]`."""
+    return len(shape) == 3 and min(shape[1:]) >= max(16, 2 * shape[0])
+
+
 def pictures_of_other_axes(space: Space, name: str = "observation") -> list[tuple[str, tuple[int, ...]]]:
     """Boxes of bytes that are as large as pictures but have not three axes: their names and shapes."""
     if isinstance(space, Tuple | Dict):
