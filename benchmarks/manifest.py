@@ -61,7 +61,8 @@ def write_manifest(
     `interpreters` maps each contestant to its Python; `more` is added as it is.
     """
     manifest = {
-        "command": " ".join(["python", *sys.argv]),
+        # Of a file elsewhere only the name: where it lay on this machine says nothing on another.
+        "command": " ".join(["python", *(Path(word).name if Path(word).is_absolute() else word for word in sys.argv)]),
         "written": time.strftime("%Y-%m-%d %H:%M:%S"),
         "commit": _git("rev-parse", "HEAD"),
         "dirty": bool(_git("status", "--porcelain", "--untracked-files=no", "--", ":!benchmarks/results")),
