@@ -102,13 +102,9 @@ class RNNSAC(Agent):
 
     def init(self, key: Key) -> RNNSACState:
         actor_key, critic_key = jax.random.split(key)
-        obs, action, number = self.spec.obs, self.spec.action, 2 if self.twin_q else 1
+        obs, action = self.spec
         actor = self.policy_model.init(actor_key, obs, {"policy": (output_size(action), 0.01)})
-        if isinstance(action, Discrete):
-            keys = jax.random.split(critic_key, number)
-            critics = [self.q_model.init(keys[i], obs, {"q": (action.n, 1.0)}) for i in range(number)]
-        else:
-            critics = init_critics(self.q_model, critic_key, obs, action, number)
+        critics = init_critics(self.q_model, critic_key, obs, action, 2 if self.twin_q else 1)
         return RNNSACState(
             actor,
             critics,

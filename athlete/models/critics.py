@@ -1,4 +1,4 @@
-"""Several networks of the same form that value an observation together with a continuous action."""
+"""Several networks of the same form that value actions."""
 
 from __future__ import annotations
 
@@ -7,20 +7,24 @@ import jax.numpy as jnp
 import numpy as np
 
 from athlete.core import Array, Key, Model, Tree
-from athlete.spaces import Box, Space, Tuple
+from athlete.spaces import Box, Discrete, Space, Tuple
 
 
 def init_critics(
     model: Model, key: Key, obs_space: Space, action_space: Space, number: int, outputs: int = 1
 ) -> list[Tree]:
-    """Parameters of `number` critics, each with one head "q" of `outputs` numbers.
+    """Parameters of `number` critics, each with one head "q": of `outputs` numbers for an observation with a continuous
+    action, or for an observation alone of one value for each of the Discrete actions.
 
     A list rather than one tree with a leading axis: on a CPU separate products run faster than batched ones.
     """
-    size = int(np.prod(action_space.shape))
-    both = Tuple((obs_space, Box(-np.ones(size, np.float32), np.ones(size, np.float32))))
+    if isinstance(action_space, Discrete):
+        seen, outputs = obs_space, action_space.n
+    else:
+        size = int(np.prod(action_space.shape))
+        seen = Tuple((obs_space, Box(-np.ones(size, np.float32), np.ones(size, np.float32))))
     keys = jax.random.split(key, number)
-    return [model.init(keys[i], both, {"q": (outputs, 1.0)}) for i in range(number)]
+    return [model.init(keys[i], seen, {"q": (outputs, 1.0)}) for i in range(number)]
 
 
 def critic_values(model: Model, critics: list[Tree], obs: Array, action: Array) -> Array:
