@@ -12,10 +12,12 @@ SCHEDULE_FORM = "[[timestep, value], ...] with increasing timesteps"
 
 
 def is_number(value: Any) -> bool:
+    """Whether `value` is a number, infinities included, and no bool."""
     return isinstance(value, int | float) and not isinstance(value, bool) and not math.isnan(value)
 
 
 def is_count(value: Any) -> bool:
+    """Whether `value` is a whole number of at least 0, and no bool."""
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
@@ -32,6 +34,7 @@ def is_schedule(value: Any) -> bool:
 
 
 def require_known(name: str, settings: Mapping[str, Any], where: str) -> None:
+    """Raise ValueError, with the nearest name there is, unless `settings` has `name`."""
     if name not in settings:
         near = difflib.get_close_matches(name, settings, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(settings)}"
@@ -39,12 +42,14 @@ def require_known(name: str, settings: Mapping[str, Any], where: str) -> None:
 
 
 def require_number(settings: Mapping[str, Any], name: str, where: str) -> None:
+    """Raise ValueError unless the setting is a finite number of at least 0."""
     value = settings[name]
     if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < float("inf"):
         raise ValueError(f"{where}={{{name!r}: {value!r}}}: expected a number of at least 0")
 
 
 def require_count(settings: Mapping[str, Any], name: str, least: int, where: str) -> None:
+    """Raise ValueError unless the setting is a whole number of at least `least`."""
     value = settings[name]
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
         raise ValueError(f"{where}={{{name!r}: {value!r}}}: expected a whole number of at least {least}")
