@@ -333,6 +333,20 @@ def require_continuous(algorithm: str, space: Any) -> None:
         )
 
 
+def require_policy_space(algorithm: str, space: Any, exploration: Any) -> None:
+    """Raise ValueError unless the action space is a bounded Box of floats, or Discrete without noise on the actions."""
+    from athlete.exploration import StochasticSampling
+    from athlete.spaces import Discrete
+
+    if not isinstance(space, Discrete):
+        require_continuous(algorithm, space)
+    elif not isinstance(exploration, StochasticSampling):
+        raise ValueError(
+            f"{type(exploration).__name__} is noise on continuous actions, and {algorithm}'s are {space} here; "
+            "take exploration_config={'type': 'StochasticSampling'}"
+        )
+
+
 def algorithms_for(space: Any) -> str:
     """Which algorithms serve an action space, as the end of a sentence."""
     from athlete.distributions import output_size

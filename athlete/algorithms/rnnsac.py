@@ -44,7 +44,7 @@ from athlete.ops.sequences import windows
 from athlete.ops.temperature import Temperature, default_target_entropy, temperature_init, temperature_update
 from athlete.ops.tree import fold
 from athlete.ops.values import of_action, sync_target
-from athlete.replay_config import ActorCriticConfig, require_continuous
+from athlete.replay_config import ActorCriticConfig, require_policy_space
 from athlete.spaces import Discrete
 
 
@@ -91,13 +91,7 @@ class RNNSAC(Agent):
     spec: Spec = None  # type: ignore[assignment]  # known once bound
 
     def bind(self, spec: Spec) -> RNNSAC:
-        if not isinstance(spec.action, Discrete):
-            require_continuous("RNNSAC", spec.action)
-        elif not isinstance(self.exploration, StochasticSampling):
-            raise ValueError(
-                f"{type(self.exploration).__name__} is noise on continuous actions, and RNNSAC's are {spec.action} "
-                "here; take exploration_config={'type': 'StochasticSampling'}"
-            )
+        require_policy_space("RNNSAC", spec.action, self.exploration)
         return dataclasses.replace(self, spec=spec)
 
     def init(self, key: Key) -> RNNSACState:

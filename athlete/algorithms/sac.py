@@ -37,7 +37,7 @@ from athlete.ops.returns import at_step, n_step_return
 from athlete.ops.schedule import Schedule, value_at
 from athlete.ops.temperature import Temperature, default_target_entropy, temperature_init, temperature_update
 from athlete.ops.values import of_action, sync_target
-from athlete.replay_config import ActorCriticConfig, require_continuous
+from athlete.replay_config import ActorCriticConfig, require_policy_space
 from athlete.spaces import Discrete
 
 
@@ -77,13 +77,7 @@ class SAC(Agent):
     spec: Spec = None  # type: ignore[assignment]  # known once bound
 
     def bind(self, spec: Spec) -> SAC:
-        if not isinstance(spec.action, Discrete):
-            require_continuous("SAC", spec.action)
-        elif not isinstance(self.exploration, StochasticSampling):
-            raise ValueError(
-                f"{type(self.exploration).__name__} is noise on continuous actions, and SAC's are {spec.action} here; "
-                "take exploration_config={'type': 'StochasticSampling'}"
-            )
+        require_policy_space("SAC", spec.action, self.exploration)
         return dataclasses.replace(self, spec=spec)
 
     def init(self, key: Key) -> SACState:
