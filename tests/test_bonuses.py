@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 
 import jax
@@ -10,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from modes import CARTPOLE, PENDULUM, assert_modes_are_equal, assert_resumes
+from witness import Witness
 
 from athlete.algorithms import ALGORITHMS, get_config_class
 from athlete.algorithms.a2c import A2C
@@ -21,9 +21,8 @@ from athlete.bonuses.curiosity import Curiosity
 from athlete.bonuses.rnd import RND
 from athlete.combine.curious import Curious
 from athlete.combine.normalize import Normalize
-from athlete.core import Agent, Memory, Spec, Transition, hyper
+from athlete.core import Spec, Transition
 from athlete.exploration import EpsilonGreedy, SoftQ
-from athlete.memory.latest import Latest
 from athlete.memory.replay import Replay
 from athlete.models.cnn import ConvNet
 from athlete.models.mlp import MLP
@@ -236,27 +235,6 @@ def test_a_trajectory_may_be_observed_in_pieces(bonus):
 
 
 # Around an agent --------------------------------------------------------------------------------------------------
-
-
-@hyper
-class Witness(Agent):
-    """Keeps the batch that it is shown as its state."""
-
-    memory: Memory = Latest()
-    updates: int = 1
-    spec: Spec | None = None
-
-    def bind(self, spec):
-        return dataclasses.replace(self, spec=spec)
-
-    def init(self, key):
-        return ()
-
-    def view(self, state, progress):
-        return {"acts": jnp.zeros(2)}
-
-    def update(self, state, batch, key, progress):
-        return batch, {"loss": jnp.float32(7)}
 
 
 def test_the_agent_inside_learns_from_both_rewards_added_up():

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from modes import CARTPOLE, assert_modes_are_equal
+from witness import Witness
 
 from athlete import Algorithm
 from athlete.algorithms.dqn import DQN, DQNConfig
@@ -18,8 +19,7 @@ from athlete.combine.curious import Curious
 from athlete.combine.normalize import Normalize
 from athlete.combine.observations import Observations
 from athlete.combine.rewards import Rewards
-from athlete.core import Agent, Memory, Spec, Transition, hyper
-from athlete.memory.latest import Latest
+from athlete.core import Spec, Transition
 from athlete.memory.replay import Replay
 from athlete.models.mlp import MLP
 from athlete.models.separate import Separate
@@ -28,30 +28,6 @@ from athlete.record.checkpoint import CheckpointError
 from athlete.spaces import Box, Dict, Discrete
 
 KEY = wrap(np.array([0, 1], np.uint32))
-
-
-@hyper
-class Witness(Agent):
-    """Acts with the observation it is shown, and keeps the batch it is shown as its state."""
-
-    memory: Memory = Latest()
-    updates: int = 1
-    spec: Spec | None = None
-
-    def bind(self, spec):
-        return dataclasses.replace(self, spec=spec)
-
-    def init(self, key):
-        return ()
-
-    def view(self, state, progress):
-        return ()
-
-    def act(self, view, carry, obs, first, key, explore=True):
-        return obs, carry, ()
-
-    def update(self, state, batch, key, progress):
-        return batch, {}
 
 
 def steps(obs, reward):

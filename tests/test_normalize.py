@@ -7,9 +7,10 @@ import functools
 import jax
 import numpy as np
 import pytest
+from witness import Witness
 
 from athlete.combine.normalize import Normalize
-from athlete.core import Agent, Memory, Spec, Transition, hyper
+from athlete.core import Spec, Transition
 from athlete.memory.latest import Latest
 from athlete.ops.random import wrap
 from athlete.spaces import Box, Dict, Discrete
@@ -18,30 +19,6 @@ QUICK = {"xla_backend_optimization_level": 0}
 KEY = wrap(np.array([0, 1], np.uint32))
 SPACE = Dict({"pose": Box(-np.inf, np.inf, (2,), np.float64), "image": Box(0, 255, (2,), np.uint8), "who": Discrete(5)})
 STEPS, ROWS = 4, 3
-
-
-@hyper
-class Witness(Agent):
-    """Acts with the observation it is shown, and keeps the batch it is shown as its state."""
-
-    spec: Spec | None = None
-    memory: Memory = Latest()
-    updates: int = 1
-
-    def bind(self, spec):
-        return Witness(spec)
-
-    def init(self, key):
-        return ()
-
-    def view(self, state, progress):
-        return ()
-
-    def act(self, view, carry, obs, first, key, explore=True):
-        return obs, carry, ()
-
-    def update(self, state, batch, key, progress):
-        return batch, {}
 
 
 def bound(**switches):
@@ -167,4 +144,5 @@ def test_memory_updates_and_spaces_are_those_of_the_agent_inside():
 def test_only_what_acts_travels_with_the_view():
     agent = bound()
     view = agent.view(agent.init(KEY), 0.0)
-    assert [leaf.shape for leaf in jax.tree.leaves(view)] == [(), (2,), (2,)]
+    assert list(view.agent) == ["acts"]
+    assert [leaf.shape for leaf in jax.tree.leaves(view.obs)] == [(), (2,), (2,)]
