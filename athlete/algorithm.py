@@ -435,8 +435,7 @@ class Algorithm:
                 f"{path}: {error}: from_checkpoint(path, env=...) takes the environment's class or factory, and "
                 "observation_fn=... that function"
             ) from error
-        _refuse_code(values.get("env"), path)
-        _refuse_code(values.get("evaluation_config", {}).get("env"), path)
+        _refuse_code(values, path)
         values = {name: value for name, value in values.items() if name != "env" or value is not None}
         config = get_config_class(metadata["algorithm"]).from_dict(values)
         algorithm = config.build(env=env, **settings)
@@ -685,27 +684,13 @@ def _view(agent: Any, state: Tree, progress: Any) -> Tree:
     return jax.tree.map(lambda leaf: leaf.copy(), agent.view(state, progress))
 
 
-def _refuse_code(env: Any, path: Any) -> None:
-    """Raise CheckpointError where a file names a module to import for an environment, or something else to call.
-
-    What is registered here is trusted, and so are environment classes of modules that are imported already.
-    """
-    from athlete.env.registry import is_dotted_path, registered
+def _refuse_code(config: Mapping[str, Any], path: Any) -> None:
+    """Raise CheckpointError where a file names a module to import for an environment, or something else to call."""
+    from athlete.env.registry import foreign_code
     from athlete.record.checkpoint import CheckpointError
-    from athlete.record.portable import is_environment_class
 
-    if not isinstance(env, str) or registered(env) is not None:
-        return
-    if ":" in env:
-        module = env.rpartition(":")[0]
-        trusted = module in sys.modules
-    elif is_dotted_path(env):
-        module, _, name = env.rpartition(".")
-        trusted = is_environment_class(getattr(sys.modules.get(module), name, None))
-    else:
-        return
-    if not trusted:
+    if (name := foreign_code(config)) is not None:
         raise CheckpointError(
-            f"{path}: {env!r} is no environment class of a module that is imported here; import {module!r} "
-            "first if you trust it, or pass env="
+            f"{path}: {name!r} is no environment class of a module that is imported here; import "
+            f"{name.rpartition(':' if ':' in name else '.')[0]!r} first if you trust it, or pass env="
         )
