@@ -175,7 +175,7 @@ def resume(tmp_path: Path, what: Any = Counter, **settings: Any) -> None:
 def test_a_resumed_state_chooses_no_code(tmp_path: Path, mark: Path, env: str) -> None:
     path = recorded(tmp_path, "PPO", env="CartPole-v1", **TINY)
     change(path, lambda state: state["trials"][0]["config"].update(env=env))
-    with pytest.raises(tune.TuneError, match="names the environment .* which this program has neither imported"):
+    with pytest.raises(tune.TuneError, match=r"names the environment .* which this program has neither imported"):
         resume(tmp_path, "PPO")
     assert not mark.exists()
 
@@ -184,7 +184,7 @@ def test_nor_do_the_choices_that_a_state_recorded(tmp_path: Path, mark: Path) ->
     config = {"env": tune.grid_search(["CartPole-v1"]), **TINY}
     path = recorded(tmp_path, "PPO", **config)
     change(path, lambda state: state["trials"][0].update(picks=[[["env"], "canary.Env"]]))
-    with pytest.raises(tune.TuneError, match="names the environment 'canary.Env'"):
+    with pytest.raises(tune.TuneError, match=r"names the environment 'canary.Env'"):
         resume(tmp_path, "PPO", config=config)
     assert not mark.exists()
 
