@@ -14,11 +14,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from athlete.config import AlgorithmConfig
 from athlete.core import Agent, Run, Source, Spec, Tree
-from athlete.env.frame_stack import require_stack
-from athlete.env.previous import Previous
 from athlete.env.world import World, env_name, find_world
+from athlete.env.wrappers.frame_stack import require_stack
+from athlete.env.wrappers.previous import Previous
 from athlete.log import logger, set_level
 from athlete.loops.collect import spec_of
 from athlete.loops.compiling import compilations, set_up
@@ -28,6 +27,7 @@ from athlete.loops.train import CompiledTraining, HostedTraining, Progress, Trai
 from athlete.memory.room import require_room
 from athlete.models.catalog import MODEL_DEFAULTS
 from athlete.policy import Policy
+from athlete.settings.config import AlgorithmConfig
 from athlete.spaces import Box, Space
 from athlete.version import __version__
 
@@ -508,12 +508,12 @@ class Algorithm:
         """Find what is wrong with an environment before training does."""
         if self.config.disable_env_checking or self._world.is_twin or self._world.pooled:
             return
-        from athlete.env.check import check_env
+        from athlete.env.checks.check import check_env
 
         if self._world.env is not None:
             check_env(self._world.env)
             return
-        from athlete.env.gymnasium import make_gymnasium
+        from athlete.env.adapters.gymnasium import make_gymnasium
 
         env = make_gymnasium(self._world.maker, self._world.env_config)
         try:

@@ -8,7 +8,7 @@ import pytest
 
 from athlete import tuned_examples
 from athlete.algorithms.ppo import PPOConfig
-from athlete.rllib_names import IGNORED, SPELLINGS
+from athlete.settings.rllib_names import IGNORED, SPELLINGS
 from athlete.tuned_examples import Experiment, Outcome, judge, load, names, read_experiments
 from athlete.tuned_examples.experiment_file import RLLIB_ONLY, parse_yaml, result_name
 

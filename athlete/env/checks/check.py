@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from athlete.env.conversion import to_space
-from athlete.env.membership import sample_legal, violation
+from athlete.env.adapters.conversion import to_space
+from athlete.env.checks.membership import sample_legal, violation
 from athlete.env.registry import EnvContext, create, is_jax_env, resolve
 from athlete.spaces import Space
 
@@ -39,7 +39,7 @@ def check_env(env: Any, env_config: Mapping[str, Any] | None = None, *, adapt: b
     is_instance = hasattr(env, "step") and not isinstance(env, type)
     made = env if is_instance else _make(env, env_config)
     if is_jax_env(made):
-        from athlete.env.check_jax import check_jax_env  # imports JAX
+        from athlete.env.checks.check_jax import check_jax_env  # imports JAX
 
         check_jax_env(made)
         return
@@ -59,7 +59,9 @@ def _make(env: Any, env_config: Mapping[str, Any] | None) -> Any:
         if callable(maker):
             made = create(maker, EnvContext(env_config))
         else:
-            from athlete.env.gymnasium import make_gymnasium  # imports Gymnasium, which JAX environments do not need
+            from athlete.env.adapters.gymnasium import (
+                make_gymnasium,  # imports Gymnasium, which JAX environments do not need
+            )
 
             made = make_gymnasium(maker, env_config, adapt=False)
     except ValueError:
@@ -73,7 +75,7 @@ def _make(env: Any, env_config: Mapping[str, Any] | None) -> Any:
 
 def _adapted(env: Any) -> Any:
     """The environment as training sees it: behind an adapter if it follows the old Gym API."""
-    from athlete.env.gymnasium import OldGymAdapter, is_reset_result, make_gymnasium
+    from athlete.env.adapters.gymnasium import OldGymAdapter, is_reset_result, make_gymnasium
 
     env = make_gymnasium(env)
     result = _call(f"{_name(env)}.reset(seed=0)", env.reset, seed=0)
@@ -148,8 +150,8 @@ def _check_step(env: Any, space: Space, action: Any, when: str) -> tuple[Any, bo
 
 
 _OLD_API = (
-    "This is the old Gym API: return today's form, or wrap the environment in athlete.env.gymnasium.OldGymAdapter "
-    "(training does so by itself)"
+    "This is the old Gym API: return today's form, or wrap the environment in "
+    "athlete.env.adapters.gymnasium.OldGymAdapter (training does so by itself)"
 )
 
 

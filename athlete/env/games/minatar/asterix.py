@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from athlete.core import Array, Key, hyper
-from athlete.env.minatar.game import DOWN, LEFT, NOOP, RIGHT, UP, MinAtar, cell, in_rows, stack
+from athlete.env.games.minatar.game import DOWN, LEFT, NOOP, RIGHT, UP, MinAtar, cell, in_rows, stack
 
 _RAMP_INTERVAL = 100  # where the timer starts that runs to -1, so that a ramp comes every 102 steps
 

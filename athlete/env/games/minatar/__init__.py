@@ -38,6 +38,6 @@ def make_minatar(env_id: str, env_config: Mapping[str, Any] | None = None) -> En
     env = create(getattr(importlib.import_module(f"{__name__}.{module}"), name), EnvContext(fields))
     if limit == -1:
         return env
-    from athlete.env.time_limit import TimeLimit
+    from athlete.env.wrappers.time_limit import TimeLimit
 
     return TimeLimit(env, limit)

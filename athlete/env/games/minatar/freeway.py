@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from athlete.core import Array, Key, hyper
-from athlete.env.minatar.game import DOWN, NOOP, SIZE, UP, MinAtar, cell, in_rows, stack
+from athlete.env.games.minatar.game import DOWN, NOOP, SIZE, UP, MinAtar, cell, in_rows, stack
 
 _ROWS = np.arange(1, 9)  # of the cars
 _COLUMN = 4  # of the chicken

@@ -6,8 +6,8 @@ import difflib
 from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
-from athlete.config import AlgorithmConfig, Setting
-from athlete.setting_checks import is_schedule, require_count, require_known, require_number
+from athlete.settings.checks import is_schedule, require_count, require_known, require_number
+from athlete.settings.config import AlgorithmConfig, Setting
 
 REPLAY_SETTINGS: dict[str, Setting] = {
     "replay_buffer_config": Setting("training", {}, "dict"),

@@ -1,7 +1,7 @@
 """Gymnasium's environments: made from whatever names them, adapted if old, lined up as rows of a vector.
 
 The only module that imports gymnasium. It does not import JAX, because worker processes import it: the `Source` that
-the loops see is `athlete.env.source.GymnasiumSource`.
+the loops see is `athlete.env.adapters.source.GymnasiumSource`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from gymnasium.envs.registration import EnvSpec, load_env_creator, registry
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 from gymnasium.wrappers import AtariPreprocessing, FrameStackObservation, TimeLimit, TransformObservation
 
-from athlete.env.conversion import to_space
+from athlete.env.adapters.conversion import to_space
 from athlete.env.errors import EnvError
 from athlete.env.registry import BUILT_IN, EnvContext, create, is_jax_env, misfit, registered_names, resolve
 from athlete.spaces import ACTION_MASK, Box, Dict, Discrete, MultiBinary, MultiDiscrete, OneOf, Space, Tuple

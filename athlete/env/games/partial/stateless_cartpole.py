@@ -8,7 +8,7 @@ import numpy as np
 
 from athlete import spaces
 from athlete.core import Array, Key, Step, hyper
-from athlete.env.classic.cartpole import CartPole, CartPoleState
+from athlete.env.games.classic.cartpole import CartPole, CartPoleState
 
 
 @hyper
@@ -35,6 +35,6 @@ class StatelessCartPole(CartPole):
 
     def render(self, state: CartPoleState) -> Array:
         """Gymnasium's picture of the cart and the pole, uint8 `[400, 600, 3]`."""
-        from athlete.env.gymnasium import draw_cartpole
+        from athlete.env.adapters.gymnasium import draw_cartpole
 
         return draw_cartpole(np.asarray(state.physics, np.float64))

@@ -16,9 +16,9 @@ import numpy as np
 
 from athlete import spaces
 from athlete.core import Array, Key, Source, Spec, Step, Tree
-from athlete.env.conversion import to_space
+from athlete.env.adapters.conversion import to_space
+from athlete.env.adapters.source import action_fitter, copier, map_arrays, seed_of
 from athlete.env.errors import EnvError
-from athlete.env.source import action_fitter, copier, map_arrays, seed_of
 from athlete.ops.features import are_channels_first
 from athlete.spaces import Box
 

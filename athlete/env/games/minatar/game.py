@@ -30,7 +30,7 @@ class MinAtar(Env):
     action played last, where MinAtar keeps that of the episode before. With `minimal_actions` the action space counts
     the game's `used_actions`, else all six: no-op, left, up, right, down, fire.
     Observations are MinAtar's, `[10, 10, channels]` of zeros and ones: float32 instead of bool, which is what networks
-    take. There is no time limit here; `athlete.env.minatar.make_minatar` adds one.
+    take. There is no time limit here; `athlete.env.games.minatar.make_minatar` adds one.
     """
 
     sticky_action_prob: float = 0.1

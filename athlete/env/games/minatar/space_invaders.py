@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from athlete.core import Array, Key, hyper
-from athlete.env.minatar.game import FIRE, LEFT, NOOP, RIGHT, SIZE, MinAtar, cell, stack
+from athlete.env.games.minatar.game import FIRE, LEFT, NOOP, RIGHT, SIZE, MinAtar, cell, stack
 
 _FLEET = np.zeros((SIZE, SIZE), bool)
 _FLEET[0:4, 2:8] = True

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from athlete import spaces
 from athlete.core import Array, Key, Step, hyper
-from athlete.env.classic.mountain_car import MountainCar, MountainCarState
+from athlete.env.games.classic.mountain_car import MountainCar, MountainCarState
 
 
 @hyper

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from athlete.setting_checks import is_schedule, require_count, require_known, require_number
+from athlete.settings.checks import is_schedule, require_count, require_known, require_number
 
 if TYPE_CHECKING:
     from athlete.bonuses.bonus import Bonus

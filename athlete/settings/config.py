@@ -9,10 +9,10 @@ import typing
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from athlete.exploration_config import ExplorationSettings, checked_exploration, make_bonus
 from athlete.log import logger
-from athlete.rllib_names import IGNORED, SECTIONS, SPELLINGS
-from athlete.setting_checks import SCHEDULE_FORM, is_count, is_number, is_schedule
+from athlete.settings.checks import SCHEDULE_FORM, is_count, is_number, is_schedule
+from athlete.settings.exploration import ExplorationSettings, checked_exploration, make_bonus
+from athlete.settings.rllib_names import IGNORED, SECTIONS, SPELLINGS
 
 if typing.TYPE_CHECKING:
     from athlete.algorithm import Algorithm

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from athlete.core import Array, Key, hyper
-from athlete.env.minatar.game import LEFT, NOOP, RIGHT, SIZE, MinAtar, cell, stack
+from athlete.env.games.minatar.game import LEFT, NOOP, RIGHT, SIZE, MinAtar, cell, stack
 
 _WALL = np.zeros((SIZE, SIZE), bool)
 _WALL[1:4] = True

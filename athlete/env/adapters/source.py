@@ -13,8 +13,7 @@ import numpy as np
 
 from athlete import spaces
 from athlete.core import Array, Key, Source, Spec, Step, Tree
-from athlete.env.errors import EnvError
-from athlete.env.gymnasium import (
+from athlete.env.adapters.gymnasium import (
     FAILURE,
     SingleVector,
     VectorEnv,
@@ -23,6 +22,7 @@ from athlete.env.gymnasium import (
     require_no_autoreset,
     to_space,
 )
+from athlete.env.errors import EnvError
 from athlete.log import logger
 from athlete.ops.masks import check_mask, without_action
 from athlete.spaces import ACTION_MASK, has_mask
@@ -95,7 +95,7 @@ class GymnasiumSource(Source):
         if ACTION_MASK in info and not self._masked:
             logger.warning(
                 "%r tells legal actions in info['action_mask'], which nobody reads: wrap the environment in "
-                "athlete.env.gymnasium.ActionMaskObservation to have it honoured",
+                "athlete.env.adapters.gymnasium.ActionMaskObservation to have it honoured",
                 self.vector,
             )
         return self._checked(self._own_obs(obs), np.ones(self.rows, bool))
