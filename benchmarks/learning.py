@@ -65,6 +65,8 @@ def training_of(arguments: argparse.Namespace) -> Training:
         words += ["--without", arguments.without]
         label += f"-without-{arguments.without.replace('_', '-')}"
     if arguments.name in ALGORITHMS:
+        if not (arguments.environment and arguments.timesteps):
+            sys.exit(f"{arguments.name} with its defaults needs an environment and --timesteps")
         label = f"{label}-defaults".lower()
         return Training(label, " ".join(words), arguments.name, arguments.environment, {}, arguments.timesteps)
     example = tuned_examples.load(arguments.name)
@@ -161,7 +163,8 @@ def known_curves(path: Path, training: Training) -> list[dict[str, Any]]:
     return manifest["curves"]
 
 
-def main() -> None:
+def parser() -> argparse.ArgumentParser:
+    """What the command line takes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name", help="a tuned example, or an algorithm where an environment follows")
     parser.add_argument("environment", nargs="?", help="of the algorithm, or in place of the example's")
@@ -170,21 +173,28 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5, help="how many")
     parser.add_argument("--first-seed", type=int, default=FIRST_PUBLISHED_SEED, help="below 1000: for tuning")
     parser.add_argument("--output", type=Path, default=None)
-    arguments = parser.parse_args()
-    if arguments.name in ALGORITHMS and not (arguments.environment and arguments.timesteps):
-        parser.error("an algorithm with its defaults needs an environment and --timesteps")
-    training = training_of(arguments)
+    return parser
+
+
+def path_of(arguments: argparse.Namespace, label: str) -> Path:
+    """Where the manifest is. Seeds for tuning are kept apart from what is published."""
     folder = HERE / ("results" if arguments.first_seed >= FIRST_PUBLISHED_SEED else ".tuning")
-    path = arguments.output or folder / f"learning-{training.label}.json"
+    return arguments.output or folder / f"learning-{label}.json"
+
+
+def main() -> None:
+    arguments = parser().parse_args()
+    training = training_of(arguments)
+    path = path_of(arguments, training.label)
     path.parent.mkdir(parents=True, exist_ok=True)
     curves = known_curves(path, training)
     for seed in range(arguments.first_seed, arguments.first_seed + arguments.seeds):
         if seed in {curve["seed"] for curve in curves}:
             continue
-        curves.append(train(training, seed, HERE / ".runs" / f"{path.stem}-{seed}"))
-        curves.sort(key=lambda curve: curve["seed"])
+        curve = train(training, seed, HERE / ".runs" / f"{path.stem}-{seed}")
+        curves = sorted([*curves, curve], key=lambda each: each["seed"])
         write_json(path, manifest_of(training, curves))
-        print(f"{training.label} seed {seed}: greedy {curves[-1]['evaluation']}, {curves[-1]['seconds']} s", flush=True)
+        print(f"{training.label} seed {seed}: greedy {curve['evaluation']}, {curve['seconds']} s", flush=True)
     print(f"{training.label}: {len(curves)} seeds, {json.loads(path.read_text())['figures']} -> {path}")
 
 

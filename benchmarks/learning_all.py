@@ -3,9 +3,9 @@
     nohup python benchmarks/learning_all.py mujoco short &
     python benchmarks/learning_all.py short --until 18:30 --nice 10
 
-Each is a run of `benchmarks/learning.py`, which passes over the seeds that a manifest has. What another process is at is
-passed over too, so that two of these may work beside each other. Ctrl-C, `kill` and `--until` end it; what was begun goes
-on from its last checkpoint the next time.
+Each is a run of `benchmarks/learning.py`, which passes over the seeds that a manifest has. What another process is at
+is passed over too, so that two of these may work beside each other. Ctrl-C, `kill` and `--until` end it; what was begun
+goes on from its last checkpoint the next time.
 """
 
 from __future__ import annotations
