@@ -42,7 +42,7 @@ from athlete.ops.projection import atoms, project
 from athlete.ops.returns import at_step, n_step_return
 from athlete.ops.schedule import Schedule, value_at
 from athlete.ops.values import dueling, huber, of_action, sync_target
-from athlete.replay_config import ReplayConfig, require_discrete
+from athlete.settings.replay import ReplayConfig, require_discrete
 from athlete.spaces import Discrete
 
 

@@ -34,7 +34,7 @@ from athlete.ops.quantile import midpoints, quantile_huber
 from athlete.ops.returns import at_step, n_step_return
 from athlete.ops.schedule import Schedule, value_at
 from athlete.ops.values import of_action, sync_target
-from athlete.replay_config import ReplayConfig, require_discrete
+from athlete.settings.replay import ReplayConfig, require_discrete
 from athlete.spaces import Discrete
 
 COSINES = 64  # n of equation 4

@@ -26,7 +26,7 @@ from athlete.ops.gradient import AdamState, adam, adam_init
 from athlete.ops.masks import action_mask, masked
 from athlete.ops.schedule import Schedule, value_at
 from athlete.ops.values import huber, of_action, sync_target
-from athlete.replay_config import UNIFORM_MEMORIES, ReplayConfig, require_discrete
+from athlete.settings.replay import UNIFORM_MEMORIES, ReplayConfig, require_discrete
 from athlete.spaces import Discrete
 
 

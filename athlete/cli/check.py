@@ -16,7 +16,7 @@ def check(
     verbose: Verbose = 0,
 ) -> None:
     """Play an environment with random actions and say precisely what is wrong with it, if anything is."""
-    from athlete.env.check import check_env
+    from athlete.env.checks.check import check_env
     from athlete.log import show_log
     from athlete.tuned_examples.experiment_file import parse_yaml
 
@@ -55,7 +55,7 @@ def list_names(
 
 def _environments() -> list[tuple[str, str]]:
     """Every id that Gymnasium knows here and those of our own, with where it runs; the compiled ones first."""
-    from athlete.env.gymnasium import registry
+    from athlete.env.adapters.gymnasium import registry
     from athlete.env.registry import BUILT_IN
     from athlete.env.twins import twin_ids
 

@@ -17,9 +17,9 @@ _factories: dict[str, Callable[..., Any]] = {}
 MINATAR = [f"MinAtar/{game}-v{i}" for game in ("Asterix", "Breakout", "Freeway", "SpaceInvaders") for i in (0, 1)]
 PARTIAL = ["StatelessCartPole-v1", "RepeatAfterMe-v0", "MemoryChain-v0"]
 BUILT_IN: dict[str, tuple[str, str]] = {
-    **dict.fromkeys(MINATAR, ("athlete.env.minatar", "make_minatar")),
-    **dict.fromkeys(PARTIAL, ("athlete.env.partial", "make_partial")),
-    "DeepSea-v0": ("athlete.env.deep_sea", "make_deep_sea"),
+    **dict.fromkeys(MINATAR, ("athlete.env.games.minatar", "make_minatar")),
+    **dict.fromkeys(PARTIAL, ("athlete.env.games.partial", "make_partial")),
+    "DeepSea-v0": ("athlete.env.games.deep_sea", "make_deep_sea"),
 }
 GYMNAX = "gymnax/"  # before the names of gymnax's environments
 
@@ -96,7 +96,7 @@ def resolve(env: Any) -> Any:
         place, maker = BUILT_IN[env]
         return functools.partial(getattr(importlib.import_module(place), maker), env)
     if env.startswith(GYMNAX):
-        return functools.partial(importlib.import_module("athlete.env.gymnax").make_gymnax, env)
+        return functools.partial(importlib.import_module("athlete.env.adapters.gymnax").make_gymnax, env)
     if not is_dotted_path(env):
         return env
     module_name, _, attribute = env.rpartition(".")
