@@ -31,7 +31,8 @@ from athlete.ops.quantile import midpoints, quantile_huber
 from athlete.ops.returns import at_step, n_step_return
 from athlete.ops.schedule import Schedule, value_at
 from athlete.ops.values import dueling, of_action, sync_target
-from athlete.settings.replay import ReplayConfig, require_discrete
+from athlete.settings.config import Setting
+from athlete.settings.replay import REPLAY_SETTINGS, STREAM_SETTINGS, ReplayConfig, require_discrete
 from athlete.spaces import Discrete
 
 
@@ -142,6 +143,7 @@ class QRDQNConfig(ReplayConfig):
 
     algorithm_name = "QRDQN"
     agent_class = QRDQN
+    more_settings: ClassVar[dict[str, Setting]] = {**REPLAY_SETTINGS, **STREAM_SETTINGS}
     exploration_types = ("EpsilonGreedy", "SoftQ")
     defaults: ClassVar[dict[str, Any]] = {
         "num_envs_per_worker": 1,
