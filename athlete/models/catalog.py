@@ -17,7 +17,7 @@ from athlete.models.mlp import MLP
 from athlete.models.recurrent import GRU, LSTM
 from athlete.models.resnet import ResNet
 from athlete.models.separate import Separate
-from athlete.models.streams import Streams
+from athlete.models.streams import Streams, without_streams
 from athlete.ops.features import are_channels_first, feature_size, images_in, pictures_of_other_axes
 from athlete.ops.random import wrap
 from athlete.spaces import Space
@@ -254,7 +254,7 @@ def check_custom_model(model: Model, spec: Spec) -> None:
     """Raise ValueError where a network does not give each head that it is asked for with its number of outputs."""
     import jax
 
-    model = model.model if isinstance(model, Streams) else model
+    model = without_streams(model)
     heads = {"policy": (output_size(spec.action), 0.01), "value": (1, 1.0)}
     obs = jax.ShapeDtypeStruct((1, 2, feature_size(spec.obs)), np.float32)
 

@@ -183,6 +183,7 @@ class ReplayConfig(ExplorationConfig):
     def _check_recurrence(self) -> None:
         """Raise ValueError for networks with memory where samples are single steps, and without where they are not."""
         from athlete.models.catalog import is_recurrent
+        from athlete.models.streams import without_streams
 
         title, burn_in = self._title(), self._memory()["replay_burn_in"]
         if burn_in and not self.learns_sequences:
@@ -190,7 +191,8 @@ class ReplayConfig(ExplorationConfig):
                 f"{title}: replay_buffer_config has replay_burn_in={burn_in}, and its networks have no memory; "
                 f"leave it out, or take {SEQUENCE_ALGORITHMS}"
             )
-        for name, model in self.model_parts().items():
+        for name, network in self.model_parts().items():
+            model = without_streams(network)
             if is_recurrent(model) and not self.learns_sequences:
                 raise ValueError(
                     f"{title}: {name} is recurrent ({type(model).__name__}), and it learns from single steps; take "
