@@ -461,12 +461,21 @@ MANIFEST = {
     "algorithm": "PPO",
     "environment": "CartPole-v1",
     "command": "python benchmarks/learning.py cartpole-ppo --seeds 2",
-    "commit": "0123456789abcdef",
-    "iqm": 40.0,
-    "worst": 30.0,
+    "evaluation_episodes": 20,
+    "figures": {"mean": 40.0, "interval_95": [30.0, 50.0], "worst": 30.0},
     "curves": [
-        {"seed": 0, "timesteps": [10, 20, 30], "episode_reward_mean": [float("nan"), 0.0, 10.0]},
-        {"seed": 1, "timesteps": [10, 20, 40], "episode_reward_mean": [10.0, 20.0, 40.0]},
+        {
+            "seed": 1000,
+            "commit": "0123456789abcdef",
+            "timesteps": [10, 20, 30],
+            "episode_reward_mean": [None, 0.0, 10.0],
+        },
+        {
+            "seed": 1001,
+            "commit": "0123456789abcdef",
+            "timesteps": [10, 20, 40],
+            "episode_reward_mean": [10.0, 20.0, 40.0],
+        },
     ],
 }
 
@@ -496,5 +505,6 @@ def test_a_figure_appears_on_its_page_once_it_has_been_drawn(tmp_path: Path, mon
     figures.main()
     shown = hook.on_page_markdown(marked, Page)
     assert "](../assets/ppo-cartpole.svg)" in shown
-    assert "interquartile mean 40, worst seed 30" in shown
+    assert "mean 40 (95%: 30 to 50), worst seed 30" in shown
+    assert "interquartile" not in shown and "Commit 0123456789;" in shown
     assert (tmp_path / "assets" / "ppo-cartpole.svg").read_text().startswith("<?xml")
