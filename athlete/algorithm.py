@@ -14,6 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from athlete.algorithms.catalog import require_served
 from athlete.core import Agent, Run, Source, Spec, Tree
 from athlete.env.world import World, env_name, find_world
 from athlete.env.wrappers.frame_stack import require_stack
@@ -499,6 +500,7 @@ class Algorithm:
 
     def _make_agent(self, spec: Spec) -> Agent:
         """The agent; says how much memory its replay takes, and refuses where there is not so much."""
+        require_served(self.config.algorithm_name, spec.action)
         agent = self.config.make_agent(spec)
         if agent.memory.keeps:
             logger.info(require_room(agent.memory, transition_shapes(agent), self.config.rows()))

@@ -306,22 +306,11 @@ def test_actions_of_any_rank_are_served():
 # What it refuses --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("space", "others"),
-    [
-        (Discrete(3), "DQN"),
-        (MultiDiscrete((2, 2)), "PPO, A2C, TRPO and PG serve it"),
-        (Box(-np.inf, np.inf, (2,)), "PPO, A2C, TRPO and PG serve it"),
-        (Box(0, 9, (2,), np.int32), "PPO, A2C, TRPO and PG serve it"),
-        (Box(0, 10**6, (2,), np.int32), "no algorithm serves it: actions of Box"),
-    ],
-)
-def test_other_action_spaces_are_refused_with_who_serves_them(space, others):
-    with pytest.raises(
-        ValueError, match=r"^TD3 serves Box action spaces of floats with finite bounds, and this"
-    ) as error:
+@pytest.mark.parametrize("space", [MultiDiscrete((2, 2)), Box(-np.inf, np.inf, (2,)), Box(0, 9, (2,), np.int32)], ids=str)
+def test_other_action_spaces_are_refused(space):
+    with pytest.raises(ValueError, match=r"^TD3 serves Box action spaces of floats with finite bounds, and this") as error:
         TD3().bind(Spec(SPEC.obs, space))
-    assert str(space) in str(error.value) and others in str(error.value)
+    assert str(space) in str(error.value)
 
 
 def test_settings_that_cannot_be_are_refused_where_they_are_set():

@@ -42,8 +42,8 @@ from athlete.ops.projection import atoms, project
 from athlete.ops.returns import at_step, n_step_return
 from athlete.ops.schedule import Schedule, value_at
 from athlete.ops.values import dueling, huber, of_action, sync_target
-from athlete.settings.replay import ReplayConfig, require_discrete
-from athlete.spaces import Discrete
+from athlete.settings.families import ReplayConfig
+from athlete.spaces import Discrete, require_kind
 
 
 class DQNState(NamedTuple):
@@ -57,6 +57,8 @@ class DQNState(NamedTuple):
 @hyper
 class DQN(Agent):
     """Hyperparameters of DQN under RLlib's names. Floats and schedules are traced, the rest shapes the program."""
+
+    serves = ("discrete",)
 
     lr: float | Schedule = 5e-4
     gamma: float = 0.99
@@ -83,7 +85,7 @@ class DQN(Agent):
     spec: Spec = None  # type: ignore[assignment]  # known once bound
 
     def bind(self, spec: Spec) -> DQN:
-        require_discrete("DQN", spec.action)
+        require_kind(type(self).__name__, self.serves, spec.action)
         return dataclasses.replace(self, spec=spec)
 
     def init(self, key: Key) -> DQNState:
@@ -208,6 +210,11 @@ class DQNConfig(ReplayConfig):
     """Configuration of DQN: `DQNConfig().environment("CartPole-v1").training(n_step=3, noisy=True).build()`."""
 
     algorithm_name = "DQN"
+    summary = (
+        "action values by Q-learning with a target network; with double Q, dueling, n steps, prioritised "
+        "replay, distributions of returns and noisy networks as switches: all on is Rainbow"
+    )
+    paper = "Hessel et al. 2018, arXiv:1710.02298"
     agent_class = DQN
     exploration_types = ("EpsilonGreedy", "SoftQ", "ParameterNoise")
     defaults: ClassVar[dict[str, Any]] = {

@@ -34,8 +34,8 @@ from athlete.ops.quantile import midpoints, quantile_huber
 from athlete.ops.returns import at_step, n_step_return
 from athlete.ops.schedule import Schedule, value_at
 from athlete.ops.values import of_action, sync_target
-from athlete.settings.replay import ReplayConfig, require_discrete
-from athlete.spaces import Discrete
+from athlete.settings.families import ReplayConfig
+from athlete.spaces import Discrete, require_kind
 
 COSINES = 64  # n of equation 4
 
@@ -50,6 +50,8 @@ class IQNState(NamedTuple):
 @hyper
 class IQN(Agent):
     """Hyperparameters of IQN under RLlib's names of DQN's. Floats and schedules are traced."""
+
+    serves = ("discrete",)
 
     lr: float | Schedule = 5e-4
     gamma: float = 0.99
@@ -74,7 +76,7 @@ class IQN(Agent):
     spec: Spec = None  # type: ignore[assignment]  # known once bound
 
     def bind(self, spec: Spec) -> IQN:
-        require_discrete("IQN", spec.action)
+        require_kind(type(self).__name__, self.serves, spec.action)
         return dataclasses.replace(self, spec=spec)
 
     def init(self, key: Key) -> IQNState:
@@ -160,6 +162,8 @@ class IQNConfig(ReplayConfig):
     """Configuration of IQN: `IQNConfig().environment("CartPole-v1").training(num_fractions=8).build()`."""
 
     algorithm_name = "IQN"
+    summary = "QR-DQN whose network takes the fraction as an input"
+    paper = "Dabney et al. 2018, arXiv:1806.06923"
     agent_class = IQN
     exploration_types = ("EpsilonGreedy", "SoftQ")
     defaults: ClassVar[dict[str, Any]] = {

@@ -31,8 +31,8 @@ from athlete.ops.quantile import midpoints, quantile_huber
 from athlete.ops.returns import at_step, n_step_return
 from athlete.ops.schedule import Schedule, value_at
 from athlete.ops.values import dueling, of_action, sync_target
-from athlete.settings.replay import ReplayConfig, require_discrete
-from athlete.spaces import Discrete
+from athlete.settings.families import ReplayConfig
+from athlete.spaces import Discrete, require_kind
 
 
 class QRDQNState(NamedTuple):
@@ -45,6 +45,8 @@ class QRDQNState(NamedTuple):
 @hyper
 class QRDQN(Agent):
     """Hyperparameters of QR-DQN under RLlib's names of DQN's. Floats and schedules are traced."""
+
+    serves = ("discrete",)
 
     lr: float | Schedule = 5e-4
     gamma: float = 0.99
@@ -67,7 +69,7 @@ class QRDQN(Agent):
     spec: Spec = None  # type: ignore[assignment]  # known once bound
 
     def bind(self, spec: Spec) -> QRDQN:
-        require_discrete("QRDQN", spec.action)
+        require_kind(type(self).__name__, self.serves, spec.action)
         return dataclasses.replace(self, spec=spec)
 
     def init(self, key: Key) -> QRDQNState:
@@ -141,6 +143,8 @@ class QRDQNConfig(ReplayConfig):
     """Configuration of QR-DQN: `QRDQNConfig().environment("CartPole-v1").training(num_quantiles=20).build()`."""
 
     algorithm_name = "QRDQN"
+    summary = "DQN with quantiles of each action's return, learned by regression"
+    paper = "Dabney et al. 2018, arXiv:1710.10044"
     agent_class = QRDQN
     exploration_types = ("EpsilonGreedy", "SoftQ")
     defaults: ClassVar[dict[str, Any]] = {

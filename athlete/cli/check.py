@@ -42,9 +42,9 @@ def list_names(
 ) -> None:
     """List the algorithms, the environments, or the tuned examples."""
     if what is Listed.algorithms:
-        from athlete.algorithms import ALGORITHMS
+        from athlete.algorithms.catalog import entries
 
-        typer.echo("\n".join(sorted(ALGORITHMS)))
+        typer.echo(aligned([(entry.name, " and ".join(entry.actions), entry.learns_from, entry.paper) for entry in entries()]))
     elif what is Listed.environments:
         typer.echo(aligned(_environments()))
     else:
