@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
+from athlete.algorithms import ALGORITHMS
 from athlete.cli import experiments
 from athlete.cli.common import aligned
 from athlete.cli.curve import learning_curve
@@ -469,7 +470,9 @@ def test_check_says_ok_or_what_is_wrong(here: Path) -> None:
 
 
 def test_lists() -> None:
-    assert "PPO" in athlete("list algorithms").stdout.splitlines()
+    listed = {line.split()[0]: line for line in athlete("list algorithms").stdout.splitlines()}
+    assert set(listed) == set(ALGORITHMS)
+    assert "discrete" in listed["DQN"] and "replay" in listed["DQN"] and "arXiv" in listed["DQN"]
     environments = dict(line.split(maxsplit=1) for line in athlete("list environments").stdout.splitlines())
     assert environments["CartPole-v1"] == "compiled" and environments["Blackjack-v1"] == "on Gymnasium"
     assert athlete("list examples").stdout == athlete("example list").stdout
