@@ -306,15 +306,11 @@ def test_actions_of_any_rank_are_served():
 # What it refuses --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "space", [MultiDiscrete((2, 2)), Box(-np.inf, np.inf, (2,)), Box(0, 9, (2,), np.int32)], ids=str
-)
-def test_other_action_spaces_are_refused(space):
-    with pytest.raises(
-        ValueError, match=r"^TD3 serves Box action spaces of floats with finite bounds, and this"
-    ) as error:
-        TD3().bind(Spec(SPEC.obs, space))
-    assert str(space) in str(error.value)
+def test_other_action_spaces_are_refused():
+    for space in (MultiDiscrete((2, 2)), Box(-np.inf, np.inf, (2,)), Box(0, 9, (2,), np.int32)):
+        with pytest.raises(ValueError, match=r"^TD3 serves Box action spaces of floats with finite bounds") as error:
+            TD3().bind(Spec(SPEC.obs, space))
+        assert f"this one is {space}" in str(error.value)
 
 
 def test_settings_that_cannot_be_are_refused_where_they_are_set():

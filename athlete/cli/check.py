@@ -44,9 +44,8 @@ def list_names(
     if what is Listed.algorithms:
         from athlete.algorithms.catalog import entries
 
-        typer.echo(
-            aligned([(entry.name, " and ".join(entry.actions), entry.learns_from, entry.paper) for entry in entries()])
-        )
+        rows = [(entry.name, ", ".join(entry.actions), entry.learns_from, entry.paper) for entry in entries()]
+        typer.echo(aligned(rows))
     elif what is Listed.environments:
         typer.echo(aligned(_environments()))
     else:
