@@ -40,6 +40,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "totals": BELOW_AGENTS | {"loops"},
     "checkpointing": BELOW_AGENTS | {"env", "models", "record", "settings", "version"},
 }
+# What `Algorithm` is made of.
+MAY_IMPORT["acting"] = BELOW_AGENTS | {"env", "policy"}
+MAY_IMPORT["totals"] = BELOW_AGENTS | {"loops"}
+MAY_IMPORT["checkpointing"] = BELOW_AGENTS | {"env", "models", "record", "settings", "version"}
 MAY_IMPORT["algorithm"] = set(MAY_IMPORT)
 MAY_IMPORT["tune"] = set(MAY_IMPORT)
 MAY_IMPORT["tuned_examples"] = set(MAY_IMPORT)
