@@ -1,4 +1,4 @@
-"""Writes the tables of the documentation that can be computed, between `<!-- table: NAME -->` and `<!-- end -->`.
+"""Writes the tables of the documentation that can be computed, between `<!-- computed: NAME -->` and `<!-- end -->`.
 
     python docs/make_tables.py
 
@@ -39,7 +39,7 @@ TABLES: dict[str, Callable[[], str]] = {"algorithms": algorithms}
 def with_tables(page: str) -> str:
     """The text of a page with its tables made anew."""
     return re.sub(
-        r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)",
+        r"(<!-- computed: (\w+) -->\n).*?(<!-- end -->)",
         lambda match: f"{match[1]}\n{TABLES[match[2]]()}\n\n{match[3]}",
         page,
         flags=re.S,
