@@ -393,7 +393,8 @@ class Algorithm:
                 logger.info("sample_async=True: environment and updates are one program here; nothing waits")
             return CompiledTraining(agent, world.env, config.rows(), config.fragment_length(), config.horizon(), key)
         if config.num_rollout_workers:
-            logger.info("%d worker processes, one for each environment", config.rows())
+            processes, each = config.num_rollout_workers, config.num_envs_per_worker
+            logger.info("%d worker processes with %d environments each", processes, each)
         source = world.source(num_workers=config.num_rollout_workers, num_envs_per_worker=config.num_envs_per_worker)
         try:
             agent = self._make_agent(source.spec)
