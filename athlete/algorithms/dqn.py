@@ -42,7 +42,8 @@ from athlete.ops.projection import atoms, project
 from athlete.ops.returns import at_step, n_step_return
 from athlete.ops.schedule import Schedule, value_at
 from athlete.ops.values import dueling, huber, of_action, sync_target
-from athlete.settings.families import ReplayConfig
+from athlete.settings.families import REPLAY_SETTINGS, STREAM_SETTINGS, ReplayConfig
+from athlete.settings.table import Setting
 from athlete.spaces import Discrete, require_kind
 
 
@@ -216,11 +217,13 @@ class DQNConfig(ReplayConfig):
     )
     paper = "Hessel et al. 2018, arXiv:1710.02298"
     agent_class = DQN
+    more_settings: ClassVar[dict[str, Setting]] = {**REPLAY_SETTINGS, **STREAM_SETTINGS}
     exploration_types = ("EpsilonGreedy", "SoftQ", "ParameterNoise")
     defaults: ClassVar[dict[str, Any]] = {
         "num_envs_per_worker": 1,
         "rollout_fragment_length": 4,
         "train_batch_size": 32,
+        "hiddens": [256],
         "min_sample_timesteps_per_iteration": 1000,
         "replay_buffer_config": {"type": "PrioritizedReplayBuffer", "capacity": 50_000},
         "exploration_config": {

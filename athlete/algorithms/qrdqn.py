@@ -31,7 +31,8 @@ from athlete.ops.quantile import midpoints, quantile_huber
 from athlete.ops.returns import at_step, n_step_return
 from athlete.ops.schedule import Schedule, value_at
 from athlete.ops.values import dueling, of_action, sync_target
-from athlete.settings.families import ReplayConfig
+from athlete.settings.families import REPLAY_SETTINGS, STREAM_SETTINGS, ReplayConfig
+from athlete.settings.table import Setting
 from athlete.spaces import Discrete, require_kind
 
 
@@ -146,6 +147,7 @@ class QRDQNConfig(ReplayConfig):
     summary = "DQN with quantiles of each action's return, learned by regression"
     paper = "Dabney et al. 2018, arXiv:1710.10044"
     agent_class = QRDQN
+    more_settings: ClassVar[dict[str, Setting]] = {**REPLAY_SETTINGS, **STREAM_SETTINGS}
     exploration_types = ("EpsilonGreedy", "SoftQ")
     defaults: ClassVar[dict[str, Any]] = {
         "num_envs_per_worker": 1,

@@ -42,7 +42,8 @@ from athlete.ops.schedule import Schedule, value_at
 from athlete.ops.sequences import windows
 from athlete.ops.tree import fold
 from athlete.ops.values import dueling, of_action, rescale, sync_target, unscale
-from athlete.settings.families import ReplayConfig
+from athlete.settings.families import REPLAY_SETTINGS, STREAM_SETTINGS, ReplayConfig
+from athlete.settings.table import Setting
 from athlete.spaces import Discrete, require_kind
 
 
@@ -186,6 +187,7 @@ class R2D2Config(ReplayConfig):
     paper = "Kapturowski et al. 2019, ICLR"
     agent_class = R2D2
     learns_sequences = True
+    more_settings: ClassVar[dict[str, Setting]] = {**REPLAY_SETTINGS, **STREAM_SETTINGS}
     exploration_types = ("EpsilonGreedy", "SoftQ")
     defaults: ClassVar[dict[str, Any]] = {
         "num_envs_per_worker": 1,

@@ -15,7 +15,8 @@ from athlete.ops.schedule import from_timesteps
 from athlete.settings.assemble import make_agent
 from athlete.settings.checks import is_schedule
 from athlete.settings.exploration import ExplorationSettings, checked_exploration
-from athlete.settings.rllib_names import IGNORED, SECTIONS, SPELLINGS
+from athlete.settings.rllib_names import IGNORED, NOT_YET, SECTIONS, SPELLINGS
+from athlete.settings.rllib_places import translated
 from athlete.settings.table import (
     EVALUATION_CHANGES,
     SETTINGS,
@@ -324,7 +325,7 @@ class AlgorithmConfig:
             )
         hints = self._agent_hints()
         values, chosen = dict(self._values), set(self._chosen)
-        for given, value in settings.items():
+        for given, value in translated(settings, self._values).items():
             name, value = SPELLINGS.get(given, given), _plain(value)
             where = f"{section}({given}={value!r})" if section else f"{given}={value!r}"
             if name in IGNORED and name not in self._values:
@@ -341,6 +342,8 @@ class AlgorithmConfig:
 
     def _check(self, name: str, given: str, value: Any, section: str | None, where: str, hints: dict) -> None:
         """Raise ValueError, naming the call, for an unknown name, a wrong type or an impossible value."""
+        if name in NOT_YET:
+            raise ValueError(f"{where}: {NOT_YET[name]}")
         if name not in self._values:
             near = self._nearest(given, section)
             raise ValueError(f"{where}: {self._title()} has no {given!r}{near}")

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
-from athlete.models.catalog import MODEL_DEFAULTS, check_model, is_recurrent, make_model, merged_models
+from athlete.models.catalog import MODEL_DEFAULTS, check_model, is_recurrent, make_model, merged_models, with_streams
+from athlete.models.streams import without_streams
 from athlete.settings.assemble import level_points, make_exploration, make_memory
-from athlete.settings.checks import is_schedule, require_known
+from athlete.settings.checks import is_schedule
 from athlete.settings.config import AlgorithmConfig
 from athlete.settings.memory import MEMORIES, SEQUENCE_ALGORITHMS, checked_memory
+from athlete.settings.rllib_places import OPTIMIZATION
 from athlete.settings.table import Setting
 
 REPLAY_SETTINGS: dict[str, Setting] = {
@@ -18,6 +20,9 @@ REPLAY_SETTINGS: dict[str, Setting] = {
     "store_buffer_in_checkpoints": Setting("training", True, "bool"),
     "sample_async": Setting("rollouts", False, "bool"),
 }
+
+# Of learners of action values whose heads may have layers of their own, with rectified units: RLlib's `hiddens`.
+STREAM_SETTINGS: dict[str, Setting] = {"hiddens": Setting("training", [], "layers")}
 
 
 class OnPolicyConfig(AlgorithmConfig):
@@ -61,8 +66,9 @@ class ExplorationConfig(AlgorithmConfig):
         return fields
 
     def model_parts(self) -> dict[str, Any]:
-        """The agent's networks, the one that acts first: here one torso for all heads."""
-        return {"model": make_model({**self.model, "vf_share_layers": True})}
+        """The agent's networks, the one that acts first: one torso for all heads, behind it the layers of `hiddens`."""
+        model = make_model({**self.model, "vf_share_layers": True})
+        return {"model": with_streams(model, self.get("hiddens") or ())}
 
 
 class ReplayConfig(ExplorationConfig):
@@ -73,13 +79,6 @@ class ReplayConfig(ExplorationConfig):
     takes_random_timesteps = True
     learns_sequences: ClassVar[bool] = False  # its networks have memory, and its samples are sequences of steps
     fields_set_elsewhere = (*ExplorationConfig.fields_set_elsewhere, "timesteps_per_update", "burn_in", "max_seq_len")
-
-    def _set(self, section: str | None, settings: Mapping[str, Any]) -> Self:
-        if self.learns_sequences and "burn_in" in settings:  # where RLlib had it before its replay_buffer_config
-            memory = {**settings.get("replay_buffer_config", {}), "replay_burn_in": settings["burn_in"]}
-            settings = {name: value for name, value in settings.items() if name != "burn_in"}
-            settings["replay_buffer_config"] = memory
-        return super()._set(section, settings)
 
     def _merged(self, name: str, value: Any) -> Any:
         merged = super()._merged(name, value)
@@ -183,7 +182,8 @@ class ReplayConfig(ExplorationConfig):
                 f"{title}: replay_buffer_config has replay_burn_in={burn_in}, and its networks have no memory; "
                 f"leave it out, or take {SEQUENCE_ALGORITHMS}"
             )
-        for name, model in self.model_parts().items():
+        for name, network in self.model_parts().items():
+            model = without_streams(network)
             if is_recurrent(model) and not self.learns_sequences:
                 raise ValueError(
                     f"{title}: {name} is recurrent ({type(model).__name__}), and it learns from single steps; take "
@@ -209,37 +209,36 @@ class ReplayConfig(ExplorationConfig):
             checked_memory(self._merged(name, value), self._title(), self.memory_types)
 
 
-# RLlib's older names of learning rates, in `optimization`.
-OPTIMIZATION = {
-    "actor_learning_rate": "actor_lr",
-    "critic_learning_rate": "critic_lr",
-    "entropy_learning_rate": "alpha_lr",
-}
-
-
 class ActorCriticConfig(ReplayConfig):
     """A configuration whose agent has an actor and critics apart: `policy_model` and `q_model`.
 
-    `policy_model_config` and `q_model_config` are settings of `model` that hold for one of them. RLlib's older
-    `optimization={"actor_learning_rate": ...}` sets the learning rates, its `target_entropy="auto"` is None here.
+    `policy_model_config` and `q_model_config` are settings of `model` that hold for one of them; `actor_hiddens`,
+    `critic_hiddens` and their activations go before these. RLlib's older `optimization={"actor_learning_rate": ...}`
+    sets the learning rates, its `target_entropy="auto"` is None here.
     """
 
     more_settings: ClassVar[dict[str, Setting]] = {
         **REPLAY_SETTINGS,
         "policy_model_config": Setting("training", {}, "dict"),
         "q_model_config": Setting("training", {}, "dict"),
+        "actor_hiddens": Setting("training", None, "layers or None"),
+        "actor_hidden_activation": Setting("training", None, "activation or None"),
+        "critic_hiddens": Setting("training", None, "layers or None"),
+        "critic_hidden_activation": Setting("training", None, "activation or None"),
     }
     fields_set_elsewhere = (*ReplayConfig.fields_set_elsewhere, "policy_model", "q_model")
 
     def model_parts(self) -> dict[str, Any]:
-        shared = {"vf_share_layers": True}  # each has heads of one kind
         return {
-            "policy_model": make_model({**merged_models(self.model, self.policy_model_config), **shared}),
-            "q_model": make_model({**merged_models(self.model, self.q_model_config), **shared}),
+            "policy_model": self._network(self.policy_model_config, "actor"),
+            "q_model": self._network(self.q_model_config, "critic"),
         }
 
-    def _set(self, section: str | None, settings: Mapping[str, Any]) -> Self:
-        return super()._set(section, _translated(settings))
+    def _network(self, changes: Mapping[str, Any], name: str) -> Any:
+        """The network of the actor or the critics: `model` with `changes` and with the layers of its own settings."""
+        layers = {"fcnet_hiddens": self[f"{name}_hiddens"], "fcnet_activation": self[f"{name}_hidden_activation"]}
+        given = {setting: value for setting, value in layers.items() if value is not None}
+        return make_model({**merged_models(self.model, changes), **given, "vf_share_layers": True})
 
     def _check(self, name: str, given: str, value: Any, section: str | None, where: str, hints: dict) -> None:
         if name == "lr" or (name == "lr_schedule" and value is not None):
@@ -248,7 +247,7 @@ class ActorCriticConfig(ReplayConfig):
         super()._check(name, given, value, section, where, hints)
         if name in ("policy_model_config", "q_model_config"):
             check_model(value)
-            shared = {"conv_filters", "conv_activation", "lstm_use_prev_action", "lstm_use_prev_reward"} & set(value)
+            shared = {"conv_filters", "conv_activation"} & set(value)
             if shared:
                 raise ValueError(
                     f"{where}: actor and critics see the same, by the same convolutions; set {min(shared)} in model"
@@ -269,16 +268,3 @@ class DelayedPolicyConfig(ActorCriticConfig):
         fields = super().agent_parts()
         del fields["timesteps_per_update"]  # its targets move with every update
         return fields
-
-
-def _translated(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings of actor-critics as RLlib spells them, in the words here."""
-    found: dict[str, Any] = {}
-    for name, value in settings.items():
-        if name == "optimization" and isinstance(value, Mapping):
-            for part, rate in value.items():
-                require_known(part, OPTIMIZATION, f"optimization={{{part!r}: {rate!r}}}")
-                found[OPTIMIZATION[part]] = rate
-        else:
-            found[name] = None if name == "target_entropy" and value == "auto" else value
-    return found

@@ -25,6 +25,8 @@ MEMORY_SETTINGS: dict[str, Any] = {
     "prioritized_replay_alpha": 0.6,
     "prioritized_replay_beta": 0.4,  # a number or a schedule
     "prioritized_replay_eps": 1e-6,
+    "final_prioritized_replay_beta": None,  # where beta goes on a line; None: it stays
+    "prioritized_replay_beta_annealing_timesteps": 20_000,  # how long that takes
     "stack_axis": None,  # the axis of observations that is a stack of frames: each frame is then stored once
     "replay_burn_in": 0,  # timesteps before each sequence that only bring the recurrent state up to date
 }
@@ -34,8 +36,14 @@ SAME_MEMORIES = (
     ("storage_unit", "sequences"),
     ("replay_sequence_length", -1),
     ("worker_side_prioritization", False),
+    ("replay_mode", "independent"),
+    ("_enable_replay_buffer_api", True),
 )
-MEMORY_SPELLINGS = {"alpha": "prioritized_replay_alpha", "beta": "prioritized_replay_beta"}
+MEMORY_SPELLINGS = {
+    "alpha": "prioritized_replay_alpha",
+    "beta": "prioritized_replay_beta",
+    "capacity_ts": "capacity",
+}
 
 
 def checked_memory(given: Mapping[str, Any], title: str, types: tuple[str, ...]) -> dict[str, Any]:
@@ -48,7 +56,7 @@ def checked_memory(given: Mapping[str, Any], title: str, types: tuple[str, ...])
         require_known(known, settings, f"replay_buffer_config={{{name!r}: {value!r}}}")
         settings[known] = value
     where = "replay_buffer_config"
-    kind = settings["type"]
+    kind = settings["type"] = memory_name(settings["type"])
     if kind not in types:
         near = [] if kind in MEMORIES else difflib.get_close_matches(str(kind), types, n=1)
         raise ValueError(f"{where}={{'type': {kind!r}}}: {title} learns from {', '.join(near or types)}")
@@ -63,4 +71,17 @@ def checked_memory(given: Mapping[str, Any], title: str, types: tuple[str, ...])
     require_number(settings, "prioritized_replay_eps", where)
     if not is_schedule(settings["prioritized_replay_beta"]):
         require_number(settings, "prioritized_replay_beta", where)
+    if settings["final_prioritized_replay_beta"] is not None:
+        require_number(settings, "final_prioritized_replay_beta", where)
+        require_count(settings, "prioritized_replay_beta_annealing_timesteps", 1, where)
+        length, end = (
+            settings["prioritized_replay_beta_annealing_timesteps"],
+            settings["final_prioritized_replay_beta"],
+        )
+        settings["prioritized_replay_beta"] = [[0, settings["prioritized_replay_beta"]], [length, end]]
     return settings
+
+
+def memory_name(given: Any) -> Any:
+    """The name of a memory that is given by name, by class path (`ray.rllib.utils.replay_buffers...`) or as a class."""
+    return given.rpartition(".")[2] if isinstance(given, str) else getattr(given, "__name__", given)

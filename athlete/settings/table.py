@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from athlete.callbacks import DefaultCallbacks
+from athlete.models.dense import ACTIVATIONS
 from athlete.settings.checks import SCHEDULE_FORM, is_count, is_number, is_schedule
 from athlete.spaces import Space
 
@@ -104,6 +105,10 @@ def _is_callbacks(value: Any) -> bool:
     return issubclass(value if isinstance(value, type) else type(value), DefaultCallbacks)
 
 
+def _is_activation(value: Any) -> bool:
+    return isinstance(value, str) and value in ACTIVATIONS
+
+
 def _is_positive(value: Any) -> bool:
     return is_number(value) and 0 < value < math.inf
 
@@ -133,6 +138,11 @@ _VALUE_CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
         "a whole number of at least 1, or 'auto'",
     ),
     "schedule": (is_schedule, SCHEDULE_FORM),
+    "activation": (_is_activation, "the name of an activation such as 'relu'"),
+    "layers": (
+        lambda value: isinstance(value, list | tuple) and all(is_count(size) and size > 0 for size in value),
+        "a list of layer sizes such as [64, 64]",
+    ),
 }
 
 
