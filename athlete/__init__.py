@@ -5,24 +5,27 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from athlete.moved import install
 from athlete.version import __version__
 
 if TYPE_CHECKING:
     from athlete import tune as tune
     from athlete.algorithm import Algorithm as Algorithm
     from athlete.callbacks import DefaultCallbacks as DefaultCallbacks
-    from athlete.config import AlgorithmConfig as AlgorithmConfig
     from athlete.env.baseline import baseline as baseline
-    from athlete.env.check import check_env as check_env
+    from athlete.env.checks.check import check_env as check_env
     from athlete.env.registry import register_env as register_env
     from athlete.record.pretty import pretty_print as pretty_print
+    from athlete.settings.config import AlgorithmConfig as AlgorithmConfig
+
+install()
 
 _HOMES = {
     "Algorithm": "athlete.algorithm",
-    "AlgorithmConfig": "athlete.config",
+    "AlgorithmConfig": "athlete.settings.config",
     "DefaultCallbacks": "athlete.callbacks",
     "baseline": "athlete.env.baseline",
-    "check_env": "athlete.env.check",
+    "check_env": "athlete.env.checks.check",
     "pretty_print": "athlete.record.pretty",
     "register_env": "athlete.env.registry",
 }

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import os
-import platform
-import sys
 import time
-from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,22 +11,24 @@ from typing import Any
 import jax
 import numpy as np
 
-from athlete.config import AlgorithmConfig
+from athlete.acting import Actor
+from athlete.checkpointing import check_meaning, learner_part, metadata_of, refuse_code
 from athlete.core import Agent, Run, Source, Spec, Tree
-from athlete.env.frame_stack import require_stack
-from athlete.env.previous import Previous
 from athlete.env.world import World, env_name, find_world
+from athlete.env.wrappers.frame_stack import require_stack
+from athlete.env.wrappers.previous import Previous
 from athlete.log import logger, set_level
 from athlete.loops.collect import spec_of
 from athlete.loops.compiling import compilations, set_up
 from athlete.loops.evaluate import Evaluation, evaluate_compiled, evaluate_hosted
 from athlete.loops.learn import transition_shapes
-from athlete.loops.train import CompiledTraining, HostedTraining, Progress, Training
+from athlete.loops.train import CompiledTraining, HostedTraining, Training, joined
 from athlete.memory.room import require_room
 from athlete.models.catalog import MODEL_DEFAULTS
 from athlete.policy import Policy
+from athlete.settings.config import AlgorithmConfig
 from athlete.spaces import Box, Space
-from athlete.version import __version__
+from athlete.totals import Totals, episode_statistics
 
 EVALUATION_SALT = 0x45564131  # keeps the keys of evaluations apart from those of training
 
@@ -54,19 +53,17 @@ class Algorithm:
         self._training = self._start_training()
         self._evaluation_source: Source | None = None
         self._callbacks = self._make_callbacks()
-        self._window_returns: deque[float] = deque(maxlen=config.metrics_num_episodes_for_smoothing)
-        self._window_lengths: deque[int] = deque(maxlen=config.metrics_num_episodes_for_smoothing)
-        self.iteration = 0
-        self._timesteps_total = 0
-        self._learned_total = 0  # timesteps in all batches
-        self._episodes_total = 0
-        self._time_total = 0.0
-        self._restored_at = (0, 0, 0.0)  # iteration, timesteps, seconds
+        self._totals = Totals(config.metrics_num_episodes_for_smoothing)
         self._policy: Policy | None = None
         self._stopped = False
         self._callbacks.on_algorithm_init(algorithm=self)
 
     # Training -----------------------------------------------------------------------------------------------------
+
+    @property
+    def iteration(self) -> int:
+        """Calls of `train()` so far."""
+        return self._totals.iteration
 
     @property
     def training_iteration(self) -> int:
@@ -93,70 +90,18 @@ class Algorithm:
         while time.perf_counter() - start < (self.config.min_time_s_per_iteration or 0.0):
             parts.append(self._training.advance(iterations))
         self._policy = None
-        self.iteration += 1
-        progress = _joined(parts)
-        steps = progress.timesteps
-        self._timesteps_total += steps
-        self._learned_total += progress.learned
-        result = self._result(progress, steps, time.perf_counter() - start)
+        progress = joined(parts)
+        self._totals.take_in(progress)
+        result = self._totals.result(progress, time.perf_counter() - start)
+        result |= {"num_healthy_workers": self.config.num_rollout_workers, "seed": self.seed}
         # Only those of collecting and learning: what evaluations and others in this process compile is not ours.
         result["perf"]["compilations_this_iter"] = compilations()[0] - compiled_before
         interval = self.config.evaluation_interval
         if interval and self.iteration % interval == 0:
             result.update(self.evaluate())
-        seconds = time.perf_counter() - start
-        self._time_total += seconds
-        result |= {
-            "time_this_iter_s": seconds,
-            "time_total_s": self._time_total,
-            "time_since_restore": self._time_total - self._restored_at[2],
-        }
+        result |= self._totals.add_time(time.perf_counter() - start)
         self._callbacks.on_train_result(algorithm=self, result=result)
         return result
-
-    def _result(self, progress: Progress, steps: int, seconds: float) -> dict[str, Any]:
-        """One iteration under RLlib's keys; statistics over the last `metrics_num_episodes_for_smoothing` episodes."""
-        self._window_returns.extend(progress.returns.tolist())
-        self._window_lengths.extend(progress.lengths.tolist())
-        self._episodes_total += len(progress.returns)
-        timers = {f"{name}_time_ms": 1000.0 * part for name, part in progress.seconds.items()}
-        timers["training_iteration_time_ms"] = 1000.0 * seconds
-        count, compile_seconds = compilations()
-        stats = {**progress.metrics, "num_agent_steps_trained": self._learned_total}
-        return {
-            **episode_statistics(self._window_returns, self._window_lengths),
-            "episodes_this_iter": len(progress.returns),
-            "episodes_total": self._episodes_total,
-            "timesteps_this_iter": steps,
-            "timesteps_total": self._timesteps_total,
-            "agent_timesteps_total": self._timesteps_total,
-            "training_iteration": self.iteration,
-            "iterations_since_restore": self.iteration - self._restored_at[0],
-            "timesteps_since_restore": self._timesteps_total - self._restored_at[1],
-            "num_env_steps_sampled": self._timesteps_total,
-            "num_env_steps_trained": self._learned_total,
-            "num_env_steps_sampled_this_iter": steps,
-            "num_env_steps_trained_this_iter": progress.learned,
-            "info": {
-                "learner": {"default_policy": {"learner_stats": stats}},
-                "num_env_steps_sampled": self._timesteps_total,
-                "num_env_steps_trained": self._learned_total,
-            },
-            "timers": timers,
-            "perf": {
-                "env_steps_per_second": steps / max(seconds, 1e-9),
-                "compilations": count,
-                "compile_time_s": compile_seconds,
-                "memory_mib": memory_mib(),
-            },
-            "num_healthy_workers": self.config.num_rollout_workers,
-            "done": False,
-            "date": time.strftime("%Y-%m-%d_%H-%M-%S"),
-            "timestamp": int(time.time()),
-            "pid": os.getpid(),
-            "hostname": platform.node(),
-            "seed": self.seed,
-        }
 
     # Evaluation ---------------------------------------------------------------------------------------------------
 
@@ -275,11 +220,10 @@ class Algorithm:
         Raises ValueError, with the space, for an observation that does not fit, and where a network with memory would
         lose it or does not get what it sees.
         """
-        policy = self.get_policy(policy_id)
+        actor = Actor(self.get_policy(policy_id), self._world.previous)
         if state is None and not full_fetch:
-            _refuse_without_memory(policy, "compute_single_action")
-        observation = self._shown(policy, observation, state, prev_action, prev_reward)
-        action, new_state = policy.act_one(observation, state, explore=bool(explore))
+            actor.require_state("compute_single_action")
+        action, new_state = actor.single(observation, state, prev_action, prev_reward, bool(explore))
         return (action, new_state, {}) if state is not None or full_fetch else action
 
     def compute_actions(
@@ -293,48 +237,11 @@ class Algorithm:
         policy_id: str = "default_policy",
     ) -> Any:
         """Actions for many observations: a dictionary by name, as RLlib's, or a list; so are states and all else."""
-        policy = self.get_policy(policy_id)
+        actor = Actor(self.get_policy(policy_id), self._world.previous)
         if state is None:
-            _refuse_without_memory(policy, "compute_actions")
-        names = list(observations) if isinstance(observations, Mapping) else list(range(len(observations)))
-        none = dict.fromkeys(names)
-        states, actions_before, rewards_before = (
-            none if given is None else given for given in (state, prev_action, prev_reward)
-        )
-        acted = {}
-        for name in names:
-            observation = self._shown(
-                policy, observations[name], states[name], actions_before[name], rewards_before[name]
-            )
-            acted[name] = policy.act_one(observation, states[name], explore=bool(explore))
-        actions = {name: action for name, (action, _) in acted.items()}
-        new_states = {name: new for name, (_, new) in acted.items()}
-        if not isinstance(observations, Mapping):
-            actions, new_states = list(actions.values()), list(new_states.values())  # type: ignore[assignment]
+            actor.require_state("compute_actions")
+        actions, new_states = actor.many(observations, state, prev_action, prev_reward, bool(explore))
         return (actions, new_states, {}) if state is not None else actions
-
-    def _shown(self, policy: Policy, observation: Any, state: Any, action: Any, reward: float | None) -> Any:
-        """The observation as the network sees it, with the last action and reward where it looks at them."""
-        previous, space = self._world.previous, self.agent.spec.action
-        if not any(previous):
-            return observation
-        missing = [
-            name
-            for name, seen, given in (
-                ("prev_action", previous.action, action),
-                ("prev_reward", previous.reward, reward),
-            )
-            if seen and given is None
-        ]
-        if not missing:
-            taken = jax.tree.map(np.asarray, action) if previous.action else None
-            return previous.show(space, observation, taken, np.asarray(reward, np.float32))
-        if not policy.is_start(state):
-            raise ValueError(
-                f"this network sees what was done and what came of it: give {' and '.join(missing)} too, but for the "
-                "first step of an episode"
-            )
-        return previous.show_start(space, observation)
 
     def get_weights(self) -> dict[str, Tree]:
         """`{"default_policy": the learner's state}` as NumPy arrays: parameters, optimiser and normalisers."""
@@ -373,7 +280,7 @@ class Algorithm:
         if not folder.name.startswith("checkpoint"):
             folder = folder / f"checkpoint_{self.iteration:06d}"
         run = self._training.run
-        trees: dict[str, Tree] = {"agent": _learner_part(run, self._stores_memory())}
+        trees: dict[str, Tree] = {"agent": learner_part(run, self._stores_memory())}
         if self._world.env is not None:
             trees["rows"] = run.rows
         return str(save_checkpoint(folder, jax.device_get(trees), self._metadata()))
@@ -393,10 +300,10 @@ class Algorithm:
         check_compatible(
             metadata, algorithm=self.config.algorithm_name, observation_space=spec.obs, action_space=spec.action
         )
-        _check_meaning(metadata["config"], self.config, checkpoint_path)
+        check_meaning(metadata["config"], self.config, checkpoint_path)
         run = self._training.run
         counters = {"stores_memory": True, "memory_since": 0, **metadata["counters"]}  # version 0.1 had no memories
-        part = _learner_part(run, counters["stores_memory"])
+        part = learner_part(run, counters["stores_memory"])
         learner = {"store": None, **load_checkpoint(checkpoint_path, {"agent": part})["agent"]}
         rows = run.rows
         if self._world.env is not None:
@@ -406,7 +313,7 @@ class Algorithm:
                 logger.warning("restored onto other environments than it was saved with: training starts new episodes")
         since = counters["memory_since"] if counters["stores_memory"] else int(learner["iteration"])
         self._training.restore(Run(rows=rows, **learner), since)
-        self._take_counters(counters)
+        self._totals.restore(counters)
         self.seed = metadata["seed"]
         self._policy = None
         self._callbacks.on_checkpoint_loaded(algorithm=self)
@@ -435,8 +342,7 @@ class Algorithm:
                 f"{path}: {error}: from_checkpoint(path, env=...) takes the environment's class or factory, and "
                 "observation_fn=... that function"
             ) from error
-        _refuse_code(values.get("env"), path)
-        _refuse_code(values.get("evaluation_config", {}).get("env"), path)
+        refuse_code(values, path)
         values = {name: value for name, value in values.items() if name != "env" or value is not None}
         config = get_config_class(metadata["algorithm"]).from_dict(values)
         algorithm = config.build(env=env, **settings)
@@ -508,12 +414,12 @@ class Algorithm:
         """Find what is wrong with an environment before training does."""
         if self.config.disable_env_checking or self._world.is_twin or self._world.pooled:
             return
-        from athlete.env.check import check_env
+        from athlete.env.checks.check import check_env
 
         if self._world.env is not None:
             check_env(self._world.env)
             return
-        from athlete.env.gymnasium import make_gymnasium
+        from athlete.env.adapters.gymnasium import make_gymnasium
 
         env = make_gymnasium(self._world.maker, self._world.env_config)
         try:
@@ -536,50 +442,15 @@ class Algorithm:
         return callbacks() if isinstance(callbacks, type) else callbacks
 
     def _metadata(self) -> dict[str, Any]:
-        from athlete.record.checkpoint import space_to_json
-        from athlete.record.portable import to_portable
-
         spec = self._training.agent.spec
         assert spec is not None
-        return {
-            "algorithm": self.config.algorithm_name,
-            "environment": env_name(self.config.env),
-            "observation_space": space_to_json(spec.obs),
-            "action_space": space_to_json(spec.action),
-            "config": to_portable(self.config.chosen()),
-            "seed": self.seed,
-            "rows": self._training.rows,
-            "compiled": self._world.env is not None,
-            "counters": {
-                "iteration": self.iteration,
-                "timesteps_total": self._timesteps_total,
-                "learned_total": self._learned_total,
-                "memory_since": self._training.memory_since,
-                "stores_memory": self._stores_memory(),
-                "episodes_total": self._episodes_total,
-                "time_total_s": self._time_total,
-                "window_returns": list(self._window_returns),
-                "window_lengths": list(self._window_lengths),
-            },
-            "versions": {
-                "athlete": __version__,
-                "jax": jax.__version__,
-                "numpy": np.__version__,
-                "python": platform.python_version(),
-            },
+        counters = {
+            **self._totals.counters(),
+            "memory_since": self._training.memory_since,
+            "stores_memory": self._stores_memory(),
         }
-
-    def _take_counters(self, counters: Mapping[str, Any]) -> None:
-        self.iteration = counters["iteration"]
-        self._timesteps_total = counters["timesteps_total"]
-        self._learned_total = counters.get("learned_total", counters["timesteps_total"])
-        self._episodes_total = counters["episodes_total"]
-        self._time_total = counters["time_total_s"]
-        self._restored_at = (self.iteration, self._timesteps_total, self._time_total)
-        self._window_returns.clear()
-        self._window_returns.extend(counters["window_returns"])
-        self._window_lengths.clear()
-        self._window_lengths.extend(counters["window_lengths"])
+        how = {"rows": self._training.rows, "compiled": self._world.env is not None}
+        return metadata_of(self.config, spec, counters, self.seed) | how
 
     def _stores_memory(self) -> bool:
         """Whether checkpoints hold the replay memory; without it a restored training fills a new one first."""
@@ -596,54 +467,6 @@ class Algorithm:
             raise RuntimeError(f"{method}(): this algorithm was stopped; build a new one or Algorithm.from_checkpoint")
 
 
-def _refuse_without_memory(policy: Policy, method: str) -> None:
-    if policy.is_recurrent():
-        raise ValueError(
-            f"{method}(...): this network has memory and would lose it: give state, at the start of an episode "
-            "algo.get_policy().get_initial_state() and then the state that came back with the last action"
-        )
-
-
-def episode_statistics(returns: Any, lengths: Any) -> dict[str, float]:
-    """RLlib's statistics of finished episodes; NaN where there are none."""
-    if not len(returns):
-        nan = float("nan")
-        return {
-            "episode_reward_mean": nan,
-            "episode_reward_min": nan,
-            "episode_reward_max": nan,
-            "episode_len_mean": nan,
-        }
-    return {
-        "episode_reward_mean": float(np.mean(returns, dtype=np.float64)),
-        "episode_reward_min": float(np.min(returns)),
-        "episode_reward_max": float(np.max(returns)),
-        "episode_len_mean": float(np.mean(lengths, dtype=np.float64)),
-    }
-
-
-def memory_mib() -> float:
-    """The resident memory of this process in MiB; NaN where the system does not tell."""
-    try:
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
-        return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
-    except (OSError, AttributeError, ValueError):
-        pass
-    try:
-        import resource
-
-        unit = 2**20 if sys.platform == "darwin" else 2**10
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
-    except ImportError:
-        return float("nan")
-
-
-def _learner_part(run: Run, with_memory: bool) -> dict[str, Tree]:
-    """What a checkpoint keeps wherever the environments live."""
-    part = {"state": run.state, "key": run.key, "iteration": run.iteration}
-    return {**part, "store": run.store} if with_memory else part
-
-
 def _alike(there: Space, here: Space) -> bool:
     """Whether a network for one space can serve the other: bounds may differ."""
     if isinstance(there, Box) and isinstance(here, Box):
@@ -651,61 +474,7 @@ def _alike(there: Space, here: Space) -> bool:
     return there == here
 
 
-def _check_meaning(saved: Mapping[str, Any], config: AlgorithmConfig, path: Any) -> None:
-    """Raise CheckpointError where the arrays would fit, but would mean something else under these settings."""
-    from athlete.record.checkpoint import CheckpointError
-
-    for name in ("observation_filter", "fcnet_activation"):
-        there, here = (
-            {**MODEL_DEFAULTS, **settings["model"], **settings}[name]
-            for settings in ({**type(config)().to_dict(), **saved}, config.to_dict())
-        )
-        if there != here:
-            raise CheckpointError(
-                f"{path} was trained with {name}={there!r}, and here it is {here!r}: restore it with the settings that "
-                "it was trained with, or with Algorithm.from_checkpoint, which needs no config"
-            )
-
-
-def _joined(parts: list[Progress]) -> Progress:
-    if len(parts) == 1:
-        return parts[0]
-    metrics = {name: float(np.mean([part.metrics[name] for part in parts])) for name in parts[0].metrics}
-    seconds = {name: sum(part.seconds[name] for part in parts) for name in parts[0].seconds}
-    returns, lengths = (
-        np.concatenate(field) for field in zip(*((part.returns, part.lengths) for part in parts), strict=True)
-    )
-    sampled, learned = sum(part.timesteps for part in parts), sum(part.learned for part in parts)
-    return Progress(sampled, learned, metrics, returns, lengths, seconds)
-
-
 @jax.jit
 def _view(agent: Any, state: Tree, progress: Any) -> Tree:
     # A copy: the state's own buffers are given away by the next iteration.
     return jax.tree.map(lambda leaf: leaf.copy(), agent.view(state, progress))
-
-
-def _refuse_code(env: Any, path: Any) -> None:
-    """Raise CheckpointError where a file names a module to import for an environment, or something else to call.
-
-    What is registered here is trusted, and so are environment classes of modules that are imported already.
-    """
-    from athlete.env.registry import is_dotted_path, registered
-    from athlete.record.checkpoint import CheckpointError
-    from athlete.record.portable import is_environment_class
-
-    if not isinstance(env, str) or registered(env) is not None:
-        return
-    if ":" in env:
-        module = env.rpartition(":")[0]
-        trusted = module in sys.modules
-    elif is_dotted_path(env):
-        module, _, name = env.rpartition(".")
-        trusted = is_environment_class(getattr(sys.modules.get(module), name, None))
-    else:
-        return
-    if not trusted:
-        raise CheckpointError(
-            f"{path}: {env!r} is no environment class of a module that is imported here; import {module!r} "
-            "first if you trust it, or pass env="
-        )

@@ -1,6 +1,7 @@
 """What observations and actions look like: a small hashable vocabulary, so that agents are static about it.
 
-Gymnasium's spaces are converted at the border (`athlete.env.gymnasium.to_space`); JAX environments use these directly.
+Gymnasium's spaces are converted at the border (`athlete.env.adapters.conversion.to_space`); JAX environments use these
+directly.
 Agents give actions in *canonical* form: a bounded `Box` as numbers in [-1, 1], whole numbers counted from 0.
 `to_environment` and `to_canonical` translate; they work on NumPy and JAX arrays alike.
 """

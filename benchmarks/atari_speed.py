@@ -49,7 +49,7 @@ def raw_steps(game: str, rows: int, env_config: dict[str, Any]) -> Callable[[], 
 
 
 def source_steps(game: str, rows: int, env_config: dict[str, Any]) -> Callable[[], int]:
-    from athlete.env.envpool import EnvPoolSource
+    from athlete.env.adapters.envpool import EnvPoolSource
 
     source, key = EnvPoolSource(game, env_config, rows=rows), np.zeros(2, np.uint32)
     source.reset(key)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
 import time
@@ -47,6 +49,7 @@ def rival_python(name: str) -> str:
     return str(python)
 
 
+@functools.cache
 def versions(python: str) -> dict[str, str]:
     """Versions of Python and of `PACKAGES` as far as they are installed beside the interpreter `python`."""
     command = [python, "-c", _LIST_VERSIONS, *PACKAGES]
@@ -64,15 +67,36 @@ def write_manifest(
         # Of a file elsewhere only the name: where it lay on this machine says nothing on another.
         "command": " ".join(["python", *(Path(word).name if Path(word).is_absolute() else word for word in sys.argv)]),
         "written": time.strftime("%Y-%m-%d %H:%M:%S"),
-        "commit": _git("rev-parse", "HEAD"),
-        "dirty": bool(_git("status", "--porcelain", "--untracked-files=no", "--", ":!benchmarks/results")),
+        "commit": commit(),
+        "dirty": is_dirty(),
         "machine": machine(),
         "versions": {name: versions(python) for name, python in interpreters.items()},
         "seeds": list(seeds),
         **more,
         "figures": figures,
     }
-    Path(path).write_text(json.dumps(manifest, indent=1) + "\n")
+    write_json(path, manifest)
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Write a JSON file, indented but for lists of numbers, which take a line each. It is there whole or not at all."""
+    text = json.dumps(value, indent=1, allow_nan=False)
+    text = re.sub(r"\[[\s\d.,eE+-]*(?:null[\s\d.,eE+-]*)*\]", lambda match: " ".join(match[0].split()), text)
+    part = Path(path).with_suffix(".part")
+    part.write_text(text + "\n", encoding="utf-8")
+    part.replace(path)
+
+
+@functools.cache
+def commit() -> str:
+    """The commit that this process runs: the one that was checked out when it first asked."""
+    return _git("rev-parse", "HEAD")
+
+
+@functools.cache
+def is_dirty() -> bool:
+    """Whether a file under version control was changed since, manifests left out."""
+    return bool(_git("status", "--porcelain", "--untracked-files=no", "--", ":!benchmarks/results"))
 
 
 def machine() -> dict[str, Any]:

@@ -1,51 +1,235 @@
-"""Write the README's table of what was learned from the manifests in `benchmarks/results`.
+"""Write the tables of `docs/benchmarks.md` and of the README from the manifests in `benchmarks/results`.
 
     python benchmarks/table.py
 
-Rows keep their order and what stands behind their names; new ones come before the algorithms with their defaults.
+A table stands between `<!-- table: NAME -->` and `<!-- end -->`; all else on the pages is written by hand.
+`tests/test_figures.py` holds pages and manifests equal.
 """
 
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parent.parent
-HEAD = "| | timesteps | seeds |"
+RESULTS = ROOT / "benchmarks" / "results"
+PAGES = (ROOT / "README.md", ROOT / "docs" / "benchmarks.md")
+OPTIMA = {"masked-grid": "0.907", "mirror": "10", "deep-sea": "0.99", "memory-chain": "1", "frozen-lake-ppo": "0.74"}
+MUJOCO = [
+    *("HalfCheetah-v5", "Hopper-v5", "Walker2d-v5", "Ant-v5"),
+    *("Swimmer-v5", "Reacher-v5", "InvertedPendulum-v5", "InvertedDoublePendulum-v5"),
+]
+ONE_SETTING = "mujoco-ppo"
+
+
+def manifest(name: str) -> dict[str, Any]:
+    return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def learned() -> dict[str, dict[str, Any]]:
+    """The manifests of learning by their labels, sorted by algorithm and label."""
+    found = {path.stem.removeprefix("learning-"): manifest(path.stem) for path in RESULTS.glob("learning-*.json")}
+    return dict(sorted(found.items(), key=lambda item: (item[1]["algorithm"], item[0])))
+
+
+def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    lines = [list(head), *map(list, rows)]
+    lines.insert(1, ["---"] * len(lines[0]))
+    return "\n".join(f"| {' | '.join(line)} |".replace("|  |", "| |") for line in lines)
 
 
 def number(value: float) -> str:
-    return f"{value:.2f}".rstrip("0").rstrip(".")
+    """With as many digits as are worth reading: 2,609, 93.14, 0.907."""
+    size = abs(value)
+    digits = 0 if size >= 1000 else 1 if size >= 100 else 2 if size >= 1 else 3
+    text = f"{value:,.{digits}f}"
+    return text.rstrip("0").rstrip(".") if "." in text and digits < 3 else text
 
 
-def name_of(path: Path) -> str:
-    """What stands in backquotes in a manifest's row."""
-    manifest = json.loads(path.read_text(encoding="utf-8"))
-    if path.stem.endswith("-defaults"):
-        return f"{manifest['algorithm']} {manifest['environment']}"
-    return path.stem.removeprefix("learning-")
+def reached(found: dict[str, Any]) -> list[str]:
+    """Seeds, middle with its interval, and worst seed of a manifest."""
+    figures = found["figures"]
+    middle = (
+        number(figures["interquartile_mean"])
+        if "interquartile_mean" in figures
+        else f"{number(figures['mean'])} (mean)"
+    )
+    interval = " to ".join(map(number, figures["interval_95"])) if figures["interval_95"] else "one seed"
+    return [str(len(found["seeds"])), middle, interval, number(figures["worst"])]
 
 
-def row(label: str, path: Path) -> str:
-    found = json.loads(path.read_text(encoding="utf-8"))
-    digits = 3 if abs(found["iqm"]) < 1 else 2
-    middle, worst = (number(found[key]) if digits == 2 else f"{found[key]:.3f}" for key in ("iqm", "worst"))
-    return f"| {label} | {found['timesteps']:,} | {len(found['seeds'])} | {middle} | {worst} |"
+HEAD = ["seeds", "interquartile mean", "95%", "worst seed"]
+
+
+def tuned_table() -> str:
+    """Every tuned example that is not about MuJoCo."""
+    rows = []
+    for label, found in learned().items():
+        if label.endswith("-defaults") or "-without-" in label or found["environment"] in MUJOCO:
+            continue
+        optimum = next((f" (optimum {best})" for name, best in OPTIMA.items() if label.startswith(name)), "")
+        rows.append([f"`{label}`{optimum}", found["algorithm"], f"{found['timesteps']:,}", *reached(found)])
+    return table(["", "algorithm", "timesteps", *HEAD], rows)
+
+
+def defaults_table() -> str:
+    """Algorithms with their defaults, and examples without one of their parts."""
+    rows = []
+    for label, found in learned().items():
+        if label.endswith("-defaults"):
+            rows.append(
+                [f"{found['algorithm']}, defaults", found["environment"], f"{found['timesteps']:,}", *reached(found)]
+            )
+        elif "-without-" in label:
+            example, _, without = label.partition("-without-")
+            name = f"`{example}` without `{without.replace('-', '_')}`"
+            rows.append([name, found["environment"], f"{found['timesteps']:,}", *reached(found)])
+    return table(["", "environment", "timesteps", *HEAD], rows)
+
+
+def mujoco_table() -> str:
+    """PPO on MuJoCo: one setting for all, and the tuned example of an environment, beside what others published."""
+    published = json.loads((ROOT / "benchmarks" / "published.json").read_text(encoding="utf-8"))
+    found = {(is_general(label), each["environment"]): each for label, each in learned().items() if of_ppo(each)}
+    rows = []
+    for environment in MUJOCO:
+        general, tuned = found.get((True, environment)), found.get((False, environment))
+        if general or tuned:
+            cells = [brief(general), published["CleanRL"].get(environment, ""), brief(tuned)]
+            rows.append([environment, *cells, published["Tianshou"].get(environment, "")])
+    return table(["", "one setting", "CleanRL", "tuned", "Tianshou"], rows)
+
+
+def is_general(label: str) -> bool:
+    return label.startswith(ONE_SETTING)
+
+
+def of_ppo(found: dict[str, Any]) -> bool:
+    return found["algorithm"] == "PPO" and found["environment"] in MUJOCO and found["timesteps"] == 1_000_000
+
+
+def brief(found: dict[str, Any] | None) -> str:
+    """A manifest in one cell."""
+    if found is None:
+        return ""
+    seeds, middle, interval, worst = reached(found)
+    return f"**{middle}** ({interval}; worst {worst}" + (")" if seeds == "5" else f"; {seeds} seeds)")
+
+
+def earlier_list() -> str:
+    """What was measured on tuning seeds only."""
+    published = {path.name for path in RESULTS.glob("learning-*.json")}
+    names = [path for path in sorted((RESULTS / "tuning-seeds").glob("*.json")) if path.name not in published]
+    return (
+        "\n" + ", ".join(f"`{path.stem.removeprefix('learning-')}`" for path in names) + ".\n" if names else "\nNone.\n"
+    )
+
+
+def time_table() -> str:
+    figures = manifest("time-to-400")["figures"]
+    medians, ratios = figures["median_seconds"], figures["ratios"]
+    parts = ", ".join(f"{part.removesuffix('_s')} {seconds:.1f}" for part, seconds in figures["breakdown_s"].items())
+    rows = [["Athlete, `cartpole-ppo`", f"{medians['athlete']:.1f} s", f"{parts} s"]]
+    labels = {
+        "sb3": "Stable-Baselines3, RL-Zoo's settings",
+        "sb3-ours": "Stable-Baselines3, the settings of `cartpole-ppo`",
+        "sbx": "sbx, RL-Zoo's settings",
+        "rllib": "RLlib, its defaults",
+    }
+    for name, label in labels.items():
+        if name in medians:
+            each = ratios[name]["by_seed"]
+            spread = f"{min(each):.1f} to {max(each):.1f} seed by seed"
+            rows.append([label, f"{medians[name]:.1f} s", f"{ratios[name]['of_medians']:.1f} times as long ({spread})"])
+    return table(["", "median", ""], rows)
+
+
+def steady_table() -> str:
+    rows = []
+    for match in manifest("steady-speed")["figures"]:
+        speeds = match["median_steps_per_second"]
+        rows.append([match["title"], *(f"{speeds[name]:,.0f}" for name in ("ours", "rival")), f"{match['ratio']:.2f}"])
+    return table(["steps a second", "Athlete", "rival", "ratio"], rows)
+
+
+def replay_table() -> str:
+    rows = []
+    for name in ("off-policy-speed-dqn", "off-policy-speed-sac"):
+        for match in manifest(name)["figures"]:
+            speeds = match["median_steps_per_second"]
+            torch = max(speed for rival, speed in speeds.items() if rival.startswith("sb3"))
+            sbx = f"{speeds['sbx']:,.0f}" if "sbx" in speeds else ""
+            rows.append([match["title"], f"{speeds['ours']:,.0f}", f"{torch:,.0f}", sbx])
+    return table(["steps a second", "Athlete", "Stable-Baselines3", "sbx"], rows)
+
+
+def random_sentence() -> str:
+    medians = manifest("random-baseline")["figures"]["median_seconds"]
+    return f"{medians['athlete']:.1f} s; a loop over Gymnasium takes {medians['gymnasium loop']:.1f} s."
+
+
+def circumstances_table() -> str:
+    """When and under which load the speeds were measured: a load above 0.5 is other work on the machine."""
+    rows = []
+    for path in sorted(RESULTS.glob("*.json")):
+        found = manifest(path.stem)
+        if not path.stem.startswith("learning-"):
+            load = f"{found['machine']['load_at_start']:.1f}"
+            rows.append([f"`{path.name}`", found["written"][:10], f"`{found['commit'][:8]}`", load])
+    return table(["manifest", "measured", "commit", "load before"], rows)
+
+
+def summary_table() -> str:
+    """The five rows of the README."""
+    medians = manifest("time-to-400")["figures"]["median_seconds"]
+    compiled, *_, hosted = (match["median_steps_per_second"] for match in manifest("steady-speed")["figures"])
+    dqn = manifest("off-policy-speed-dqn")["figures"][0]["median_steps_per_second"]
+    sac = manifest("off-policy-speed-sac")["figures"][0]["median_steps_per_second"]
+    torch = max(speed for name, speed in sac.items() if name.startswith("sb3"))
+    rows = [
+        [
+            "CartPole to 400, from the start of the process",
+            f"{medians['athlete']:.1f} s",
+            f"{medians['sb3']:.1f} s (RLlib {medians['rllib']:.1f} s)",
+        ],
+        ["PPO, CartPole compiled, 8 environments", f"{compiled['ours']:,.0f} steps/s", ""],
+        [
+            "PPO, Gymnasium's CartPole, the same settings",
+            f"{hosted['ours']:,.0f} steps/s",
+            f"{hosted['rival']:,.0f} steps/s",
+        ],
+        ["DQN, Gymnasium's CartPole, an update a step", f"{dqn['ours']:,.0f} steps/s", f"{dqn['sb3']:,.0f} steps/s"],
+        ["SAC, Gymnasium's Pendulum, an update a step", f"{sac['ours']:,.0f} steps/s", f"{torch:,.0f} steps/s"],
+    ]
+    return table(["", "Athlete", "Stable-Baselines3"], rows)
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "summary": summary_table,
+    "mujoco": mujoco_table,
+    "tuned": tuned_table,
+    "defaults": defaults_table,
+    "earlier": earlier_list,
+    "time": time_table,
+    "steady": steady_table,
+    "replay": replay_table,
+    "random": random_sentence,
+    "circumstances": circumstances_table,
+}
+
+
+def filled(text: str) -> str:
+    """A page with its tables as the manifests have them."""
+    pattern = r"(<!-- table: ([\w-]+) -->\n).*?(<!-- end -->)"
+    return re.sub(pattern, lambda match: f"{match[1]}\n{TABLES[match[2]]()}\n\n{match[3]}", text, flags=re.S)
 
 
 def main() -> None:
-    readme = ROOT / "README.md"
-    text = readme.read_text(encoding="utf-8")
-    before, after = text.split(HEAD)
-    head, ruler, *rows = (HEAD + after).partition("\n\n")[0].splitlines()
-    rest = (HEAD + after).partition("\n\n")[2]
-    labels = [line.split("|")[1].strip() for line in rows]
-    paths = {name_of(path): path for path in sorted((ROOT / "benchmarks" / "results").glob("learning-*.json"))}
-    known = {label.split("`")[1] for label in labels}
-    new = [f"`{name}`" for name in paths if name not in known]
-    own = [label for label in labels if not label.endswith("defaults")]
-    lines = [row(label, paths[label.split("`")[1]]) for label in [*own, *new, *labels[len(own) :]]]
-    readme.write_text(before + "\n".join([head, ruler, *lines]) + "\n\n" + rest, encoding="utf-8")
+    for page in PAGES:
+        page.write_text(filled(page.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 if __name__ == "__main__":

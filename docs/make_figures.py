@@ -2,9 +2,10 @@
 
     python docs/make_figures.py
 
-Reads `benchmarks/results/learning-*.json` and writes `docs/assets/NAME.svg` with its caption, `NAME.txt`. The line is
-the interquartile mean over seeds, the band reaches from the first to the third quartile. A manifest without at least
-two seeds is passed over: there is nothing to draw a band from.
+Reads `benchmarks/results/learning-*.json`, and those of `tuning-seeds` that have no newer one, and writes
+`docs/assets/NAME.svg` with its caption, `NAME.txt`. The line is the interquartile mean over seeds and the band reaches
+from the first to the third quartile; of fewer than four seeds they are the mean and the whole range. One seed is passed
+over.
 """
 
 from __future__ import annotations
@@ -25,10 +26,23 @@ POINTS = 200  # of the common grid that all seeds are read at
 
 
 def name_of(manifest: dict[str, Any], path: Path) -> str:
-    """`ppo-cartpole` for PPO on CartPole-v1; `-defaults` where settings are, `-10k` in so many steps, `-rainbow`."""
-    environment = (manifest["environment"].rpartition("-v")[0] or manifest["environment"]).replace("/", "-")
-    suffix = next((end for end in ("-defaults", "-10k", "-rainbow") if path.stem.endswith(end)), "")
+    """`ppo-cartpole` for PPO on CartPole-v1; `-defaults` where settings are, `-10k` in so many steps, and so on."""
+    environment = manifest["environment"].rpartition(".")[2]
+    environment = (environment.rpartition("-v")[0] or environment).replace("/", "-").replace("_", "-")
+    label = path.stem.removeprefix("learning-")
+    ends = ("-defaults", "-10k", "-rainbow", "-gru", "-gtrxl", "-lstm", "-rnd", "-counts", "-curiosity")
+    suffix = next((end for end in ends if label.endswith(end)), "")
+    if "-without-" in label:
+        suffix = "-without-" + label.partition("-without-")[2]
+    if label.startswith("mujoco-ppo"):
+        suffix = "-one-setting"
     return f"{manifest['algorithm']}-{environment}{suffix}".lower()
+
+
+def manifests() -> dict[Path, dict[str, Any]]:
+    """What there is to draw: of one label the manifest of fresh seeds, if there is one."""
+    newest = {path.name: path for path in [*RESULTS.glob("tuning-seeds/*.json"), *RESULTS.glob("learning-*.json")]}
+    return {path: json.loads(path.read_text(encoding="utf-8")) for _, path in sorted(newest.items())}
 
 
 def curves_on_grid(curves: list[dict[str, Any]]) -> tuple[np.ndarray, np.ndarray]:
@@ -53,10 +67,12 @@ def draw(manifest: dict[str, Any], path: Path) -> None:
     from matplotlib import pyplot
 
     grid, rewards = curves_on_grid(manifest["curves"])
-    low, high = np.quantile(rewards, [0.25, 0.75], axis=0)
+    enough = len(rewards) >= 4
+    low, high = np.quantile(rewards, [0.25, 0.75] if enough else [0.0, 1.0], axis=0)
+    band, line = ("first to third quartile", "interquartile mean") if enough else ("lowest to highest", "mean")
     figure, axes = pyplot.subplots(figsize=(7, 4), layout="constrained")
-    axes.fill_between(grid, low, high, alpha=0.25, linewidth=0, label="first to third quartile")
-    axes.plot(grid, [interquartile_mean(column) for column in rewards.T], label="interquartile mean")
+    axes.fill_between(grid, low, high, alpha=0.25, linewidth=0, label=band)
+    axes.plot(grid, [interquartile_mean(column) for column in rewards.T], label=line)
     axes.set_xlabel("timesteps")
     axes.set_ylabel("episode_reward_mean")
     axes.set_title(f"{manifest['algorithm']} on {manifest['environment']}, {len(rewards)} seeds")
@@ -68,21 +84,24 @@ def draw(manifest: dict[str, Any], path: Path) -> None:
 
 def caption_of(manifest: dict[str, Any]) -> str:
     """What the figure shows, with the figures and the command that the manifest holds."""
-    evaluation = f"interquartile mean {manifest['iqm']:g}, worst seed {manifest['worst']:g}"
-    episodes = f" over {manifest['evaluation_episodes']} episodes" if "evaluation_episodes" in manifest else ""
+    figures, curves = manifest["figures"], manifest["curves"]
+    name = "interquartile_mean" if "interquartile_mean" in figures else "mean"
+    low, high = figures["interval_95"]
+    seeds = f"{len(curves)} seeds" + (", those that the settings were tuned on" if "note" in manifest else "")
+    commits = sorted({curve["commit"][:10] for curve in curves if curve["commit"]})
     return (
-        f"*Mean return of the last 100 training episodes, actions sampled; {len(manifest['curves'])} seeds. "
-        f"Greedy evaluation{episodes} after training: {evaluation}. "
-        f"Commit {manifest['commit'][:10]}; made by `{manifest['command']}`.*\n"
+        f"*Mean return of the last 100 training episodes, actions sampled; {seeds}. Greedy evaluation over "
+        f"{manifest['evaluation_episodes']} episodes after training: {name.replace('_', ' ')} {figures[name]:g} "
+        f"(95%: {low:g} to {high:g}), worst seed {figures['worst']:g}. "
+        f"{'Commit ' + ', '.join(commits) + '; made' if commits else 'Made'} by `{manifest['command']}`.*\n"
     )
 
 
 def main() -> None:
     ASSETS.mkdir(exist_ok=True)
-    for path in sorted(RESULTS.glob("learning-*.json")):
-        manifest = json.loads(path.read_text())
-        if len(manifest.get("curves", [])) < 2:
-            print(f"{path.name}: fewer than two seeds, not drawn")
+    for path, manifest in manifests().items():
+        if len(manifest["curves"]) < 2:
+            print(f"{path.name}: one seed, not drawn")
             continue
         name = name_of(manifest, path)
         draw(manifest, ASSETS / f"{name}.svg")

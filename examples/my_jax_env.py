@@ -19,7 +19,7 @@ import athlete
 from athlete import spaces, tune
 from athlete.algorithms.ppo import PPOConfig
 from athlete.core import Array, Env, Key, Step, hyper
-from athlete.env.time_limit import TimeLimit
+from athlete.env.wrappers.time_limit import TimeLimit
 
 
 # --8<-- [start:lander]

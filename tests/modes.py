@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from athlete.core import Agent, Env
-from athlete.env.classic.cartpole import CartPole
-from athlete.env.classic.pendulum import Pendulum
-from athlete.env.time_limit import TimeLimit
+from athlete.env.games.classic.cartpole import CartPole
+from athlete.env.games.classic.pendulum import Pendulum
+from athlete.env.wrappers.time_limit import TimeLimit
 from athlete.loops.collect import spec_of
 from athlete.loops.host import HostedEnv
 from athlete.loops.train import CompiledTraining, HostedTraining

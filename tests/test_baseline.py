@@ -10,7 +10,7 @@ from athlete.core import Env, Step, hyper
 from athlete.env import baseline as module
 from athlete.env.baseline import baseline
 from athlete.env.registry import register_env
-from athlete.env.time_limit import TimeLimit
+from athlete.env.wrappers.time_limit import TimeLimit
 from athlete.spaces import Box, Discrete
 
 

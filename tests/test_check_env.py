@@ -13,7 +13,7 @@ from toy_gymnasium import Counter, HalfMigrated, Old
 
 from athlete import spaces
 from athlete.core import Env, Step, hyper
-from athlete.env.check import check_env
+from athlete.env.checks.check import check_env
 from athlete.env.registry import EnvContext, register_env
 
 OBS = np.zeros(2, np.float32)
@@ -367,7 +367,7 @@ def test_checking_a_jax_environment_does_not_import_gymnasium():
 import sys, jax.numpy as jnp
 from athlete import spaces
 from athlete.core import Env, Step, hyper
-from athlete.env.check import check_env
+from athlete.env.checks.check import check_env
 @hyper
 class Still(Env):
     observation_space = action_space = spaces.Discrete(2)

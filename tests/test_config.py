@@ -12,11 +12,11 @@ from athlete import tune
 from athlete.algorithms import ALGORITHMS, get_config_class
 from athlete.algorithms.ppo import PPOConfig
 from athlete.callbacks import DefaultCallbacks
-from athlete.config import SETTINGS, AlgorithmConfig
 from athlete.core import Spec
 from athlete.models.mlp import MLP
 from athlete.ops.schedule import Schedule
-from athlete.rllib_names import IGNORED, SECTIONS, SPELLINGS
+from athlete.settings.config import SETTINGS, AlgorithmConfig
+from athlete.settings.rllib_names import IGNORED, SECTIONS, SPELLINGS
 from athlete.spaces import Box, Discrete
 
 SPEC = Spec(Box(-1, 1, (3,)), Discrete(2))

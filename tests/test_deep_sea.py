@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import athlete
-from athlete.env.deep_sea import DeepSea, make_deep_sea
+from athlete.env.games.deep_sea import DeepSea, make_deep_sea
 from athlete.env.twins import find_twin
 from athlete.ops.random import wrap
 
@@ -64,7 +64,7 @@ def test_which_action_is_to_the_right_is_drawn_from_the_seed():
 def test_its_id_keeps_the_contract_and_chooses_the_fields():
     env, sentence = find_twin("DeepSea-v0")
     assert env == DeepSea(10)
-    assert sentence == "DeepSea-v0 runs compiled (athlete.env.deep_sea); Gymnasium itself has no such id"
+    assert sentence == "DeepSea-v0 runs compiled (athlete.env.games.deep_sea); Gymnasium itself has no such id"
     athlete.check_env("DeepSea-v0")
     assert make_deep_sea("DeepSea-v0", {"size": 5, "mapping_seed": 3}) == DeepSea(5, mapping_seed=3)
 

@@ -173,8 +173,8 @@ def as_cells(values: dict[str, Any]) -> dict[str, str]:
 
 
 def test_the_configuration_page_has_every_common_setting_with_its_default() -> None:
-    from athlete.config import SETTINGS
     from athlete.models.catalog import MODEL_DEFAULTS
+    from athlete.settings.config import SETTINGS
 
     common = {name: setting.default for name, setting in SETTINGS.items()}
     assert defaults("configuration.md", "Settings that every algorithm has") == as_cells(common)
@@ -183,7 +183,7 @@ def test_the_configuration_page_has_every_common_setting_with_its_default() -> N
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_the_configuration_page_has_every_algorithms_settings_and_where_its_defaults_differ(algorithm: str) -> None:
-    from athlete.config import SETTINGS
+    from athlete.settings.config import SETTINGS
 
     config = get_config_class(algorithm)
     common = {name: setting.default for name, setting in (SETTINGS | config.more_settings).items()}
@@ -195,7 +195,7 @@ def test_the_configuration_page_has_every_algorithms_settings_and_where_its_defa
 
 
 def test_the_configuration_page_has_the_settings_of_learning_from_replay() -> None:
-    from athlete.config import SETTINGS
+    from athlete.settings.config import SETTINGS
 
     shared: dict[str, Any] = {}
     for algorithm in ALGORITHMS:
@@ -206,8 +206,8 @@ def test_the_configuration_page_has_the_settings_of_learning_from_replay() -> No
 
 
 def test_the_replay_page_has_every_key_of_the_memory_and_of_exploration() -> None:
-    from athlete.exploration_config import EXPLORATIONS
-    from athlete.replay_config import MEMORY_SETTINGS
+    from athlete.settings.exploration import EXPLORATIONS
+    from athlete.settings.replay import MEMORY_SETTINGS
 
     assert defaults("replay.md", "The memory") == as_cells(MEMORY_SETTINGS)
     assert keys_of_types(section("replay.md", "Exploration")) == as_keys(EXPLORATIONS)
@@ -218,8 +218,8 @@ def test_the_page_of_exploration_bonuses_has_every_key_and_metric() -> None:
     import numpy as np
 
     from athlete.core import Spec, Transition
-    from athlete.exploration_config import BONUSES, make_bonus
     from athlete.ops.random import wrap
+    from athlete.settings.exploration import BONUSES, make_bonus
     from athlete.spaces import Discrete
 
     number, flag = np.zeros((1, 1), np.float32), np.zeros((1, 1), bool)
@@ -256,7 +256,7 @@ def test_the_replay_page_has_every_algorithms_exploration_types() -> None:
 
 
 def test_the_pages_of_algorithms_name_all_of_them() -> None:
-    from athlete.replay_config import ReplayConfig
+    from athlete.settings.replay import ReplayConfig
 
     listed = [names[0] for names, cells in rows("algorithms/index.md") if len(cells) == 4]
     assert sorted(listed) == sorted(ALGORITHMS)
@@ -278,7 +278,7 @@ def test_what_the_ppo_page_calls_off_by_default_is_off() -> None:
 
 
 def test_the_configuration_page_puts_settings_under_their_sections() -> None:
-    from athlete.config import SETTINGS
+    from athlete.settings.config import SETTINGS
 
     text = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
     for part in re.split(r"^### ", text, flags=re.M)[1:]:
@@ -289,7 +289,7 @@ def test_the_configuration_page_puts_settings_under_their_sections() -> None:
 
 
 def test_the_rllib_page_has_every_other_spelling_and_every_setting_without_effect() -> None:
-    from athlete.rllib_names import IGNORED, SECTIONS, SPELLINGS
+    from athlete.settings.rllib_names import IGNORED, SECTIONS, SPELLINGS
 
     spelled = {}
     ignored = {}
@@ -461,12 +461,21 @@ MANIFEST = {
     "algorithm": "PPO",
     "environment": "CartPole-v1",
     "command": "python benchmarks/learning.py cartpole-ppo --seeds 2",
-    "commit": "0123456789abcdef",
-    "iqm": 40.0,
-    "worst": 30.0,
+    "evaluation_episodes": 20,
+    "figures": {"mean": 40.0, "interval_95": [30.0, 50.0], "worst": 30.0},
     "curves": [
-        {"seed": 0, "timesteps": [10, 20, 30], "episode_reward_mean": [float("nan"), 0.0, 10.0]},
-        {"seed": 1, "timesteps": [10, 20, 40], "episode_reward_mean": [10.0, 20.0, 40.0]},
+        {
+            "seed": 1000,
+            "commit": "0123456789abcdef",
+            "timesteps": [10, 20, 30],
+            "episode_reward_mean": [None, 0.0, 10.0],
+        },
+        {
+            "seed": 1001,
+            "commit": "0123456789abcdef",
+            "timesteps": [10, 20, 40],
+            "episode_reward_mean": [10.0, 20.0, 40.0],
+        },
     ],
 }
 
@@ -496,5 +505,6 @@ def test_a_figure_appears_on_its_page_once_it_has_been_drawn(tmp_path: Path, mon
     figures.main()
     shown = hook.on_page_markdown(marked, Page)
     assert "](../assets/ppo-cartpole.svg)" in shown
-    assert "interquartile mean 40, worst seed 30" in shown
+    assert "mean 40 (95%: 30 to 50), worst seed 30" in shown
+    assert "interquartile" not in shown and "Commit 0123456789;" in shown
     assert (tmp_path / "assets" / "ppo-cartpole.svg").read_text().startswith("<?xml")

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from athlete.core import Agent, Env, Spec, Step, hyper
-from athlete.env.time_limit import TimeLimit
+from athlete.env.wrappers.time_limit import TimeLimit
 from athlete.loops import evaluate
 from athlete.loops.collect import spec_of
 from athlete.loops.evaluate import evaluate_compiled, evaluate_hosted

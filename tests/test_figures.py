@@ -1,104 +1,184 @@
-"""Every figure in the README is one that a manifest in `benchmarks/results` holds."""
+"""Every figure on the pages comes from a manifest in `benchmarks/results`, and every manifest from seeds of its own."""
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
+import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+LEARNING = sorted(RESULTS.glob("learning-*.json"))
 
 
-def manifest(name: str) -> dict[str, Any]:
-    return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+def load(name: str) -> ModuleType:
+    """A script of `benchmarks/`, as a module."""
+    if str(ROOT / "benchmarks") not in sys.path:
+        sys.path.insert(0, str(ROOT / "benchmarks"))
+    spec = importlib.util.spec_from_file_location(name, ROOT / "benchmarks" / f"{name}.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
 
 
-def row(label: str) -> list[str]:
-    """The cells behind `label` in the README's tables."""
-    rows = [line for line in README.splitlines() if line.startswith(f"| {label} |")]
-    assert len(rows) == 1, f"the README must have one row for {label}"
-    return [cell.strip() for cell in rows[0].strip("|").split("|")[1:]]
+def manifest(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
-def learning_of(label: str) -> str:
-    """The manifest of a row of learning: `cartpole-ppo` is an example, `PPO CartPole-v1` an algorithm's defaults."""
-    name = re.match(r"`([^`]+)`", label)
-    assert name is not None, label
-    return f"learning-{name[1].replace(' ', '-').lower()}{'-defaults' if label.endswith('defaults') else ''}"
+# Manifests
 
 
-TABLE = README[README.index("| | timesteps | seeds |") :].partition("\n\n")[0]
-LEARNING = [line.split("|")[1].strip() for line in TABLE.splitlines()[2:]]
+@pytest.mark.parametrize("path", LEARNING, ids=lambda path: path.stem)
+def test_what_is_published_was_learned_on_seeds_that_nobody_tunes_on(path: Path) -> None:
+    found = manifest(path)
+    assert found["seeds"] == [curve["seed"] for curve in found["curves"]]
+    assert min(found["seeds"]) >= 1000
+    assert len(set(found["seeds"])) == len(found["seeds"])
 
 
-def test_every_manifest_of_learning_is_in_the_readme() -> None:
-    assert sorted(map(learning_of, LEARNING)) == sorted(path.stem for path in RESULTS.glob("learning-*.json"))
+@pytest.mark.parametrize("path", LEARNING, ids=lambda path: path.stem)
+def test_every_curve_names_the_commit_that_trained_it(path: Path) -> None:
+    for curve in manifest(path)["curves"]:
+        assert re.fullmatch(r"[0-9a-f]{40}", curve["commit"])
+        assert curve["dirty"] is False
+        assert curve["versions"]["jax"]
 
 
-@pytest.mark.parametrize("label", LEARNING)
-def test_what_is_learned(label: str) -> None:
-    found = manifest(learning_of(label))
-    timesteps, seeds, middle, worst = row(label)
-    assert timesteps == f"{found['timesteps']:,}"
-    assert int(seeds) == len(found["seeds"])
-    assert float(middle) == pytest.approx(found["iqm"], abs=0.005)
-    assert float(worst) == pytest.approx(found["worst"], abs=0.005)
+@pytest.mark.parametrize("path", LEARNING, ids=lambda path: path.stem)
+def test_figures_are_those_of_the_curves(path: Path) -> None:
+    from athlete.ops.statistics import summarize
+
+    found = manifest(path)
+    reached = summarize([curve["evaluation"] for curve in found["curves"]])
+    assert found["figures"] == {
+        reached.statistic.replace(" ", "_"): pytest.approx(reached.value, abs=1e-3),
+        "interval_95": pytest.approx(reached.interval, abs=1e-3) if reached.interval else None,
+        "worst": pytest.approx(reached.worst, abs=1e-3),
+    }
+    assert all(curve["timesteps"][-1] >= found["timesteps"] for curve in found["curves"])
 
 
-def test_steady_speed() -> None:
-    labels = [
-        "compiled, 8 envs, 32 steps, minibatch 256, 20 epochs",
-        "compiled, 4 envs, 128 steps, minibatch 128, 4 epochs",
-        "compiled, 64 envs, 128 steps, minibatch 2048, 4 epochs",
-        "Gymnasium's CartPole, 8 envs, RL-Zoo's settings",
-    ]
-    for label, match in zip(labels, manifest("steady-speed")["figures"], strict=True):
-        medians = match["median_steps_per_second"]
-        assert row(label)[:2] == [f"{medians['ours']:,.0f}", f"{medians['rival']:,.0f}"]
+def test_manifests_of_tuning_seeds_say_so() -> None:
+    for path in (RESULTS / "tuning-seeds").glob("*.json"):
+        assert "tuned on" in manifest(path)["note"]
 
 
-def test_speed_from_replay() -> None:
-    dqn, compiled = manifest("off-policy-speed-dqn")["figures"]
-    sac, *_ = manifest("off-policy-speed-sac")["figures"]
-    labels = [
-        "DQN, Gymnasium's CartPole, one environment, batch 64",
-        "DQN, CartPole in JAX, the same settings",
-        "SAC, Gymnasium's Pendulum, one environment, 256 x 256, batch 256",
-    ]
-    for label, match in zip(labels, (dqn, compiled, sac), strict=True):
-        speeds = match["median_steps_per_second"]
-        torch = max(speed for name, speed in speeds.items() if name.startswith("sb3"))
-        others = f"{speeds['sbx']:,.0f}" if "sbx" in speeds else ""
-        assert row(label) == [f"{speeds['ours']:,.0f}", f"{torch:,.0f}", others]
+# Pages
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/benchmarks.md"])
+def test_a_pages_tables_are_the_manifests(page: str) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    assert "<!-- table: " in text
+    assert load("table").filled(text) == text, "run python benchmarks/table.py"
+
+
+def test_every_manifest_of_learning_is_on_the_page() -> None:
+    table = load("table")
+    shown = table.tuned_table() + table.defaults_table() + table.mujoco_table()
+    for path in LEARNING:
+        found, label = manifest(path), path.stem.removeprefix("learning-")
+        name = {True: found["environment"], False: f"`{label.partition('-without-')[0]}`"}[
+            label.endswith("-defaults") or found["environment"] in table.MUJOCO
+        ]
+        assert name in shown, label
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(2608.6, "2,609"), (-142.51, "-142.5"), (500.0, "500"), (93.144, "93.14"), (0.9066, "0.907"), (0.0, "0.000")],
+)
+def test_numbers_have_the_digits_that_are_worth_reading(value: float, text: str) -> None:
+    assert load("table").number(value) == text
+
+
+def test_fewer_than_four_seeds_have_a_mean_and_one_no_interval() -> None:
+    table = load("table")
+    three = {"seeds": [1, 2, 3], "figures": {"mean": 2.0, "interval_95": [1.0, 3.0], "worst": 1.0}}
+    assert table.reached(three) == ["3", "2 (mean)", "1 to 3", "1"]
+    one = {"seeds": [1], "figures": {"mean": 2.0, "interval_95": None, "worst": 2.0}}
+    assert table.reached(one) == ["1", "2 (mean)", "one seed", "2"]
 
 
 def test_what_a_memory_costs_by_its_fill() -> None:
     page = (ROOT / "docs" / "replay.md").read_text(encoding="utf-8")
-    for label, case in zip(("uniform, 52 MB", "prioritised, 56 MB"), manifest("memory-cost")["figures"], strict=False):
+    cases = manifest(RESULTS / "memory-cost.json")["figures"]
+    for label, case in zip(("uniform, 52 MB", "prioritised, 56 MB"), cases, strict=False):
         costs = " | ".join(f"{cost:.1f}" for cost in case["cpu_microseconds_a_step_by_fill"].values())
         assert f"| {label} | {costs} |" in page
 
 
+# What makes manifests
+
+
+def test_a_training_is_added_to_a_manifest_seed_by_seed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    learning = load("learning")
+    output = tmp_path / "learning-x.json"
+    words = ["learning.py", "cartpole-ppo", "--timesteps", "2048", "--output", str(output)]
+    for seeds in ("1", "2"):
+        monkeypatch.setattr("sys.argv", [*words, "--seeds", seeds])
+        learning.main()
+    found = manifest(output)
+    assert found["seeds"] == [1000, 1001]
+    assert capsys.readouterr().out.count(" seed 1000: ") == 1  # not trained again
+    assert all(len(curve["commit"]) == 40 and "dirty" in curve for curve in found["curves"])
+    assert found["figures"].keys() == {"mean", "interval_95", "worst"}  # no interquartile mean of two
+    assert found["curves"][0]["timesteps"] == [2048]
+
+
+def test_a_manifest_of_other_settings_is_not_added_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    learning = load("learning")
+    output = tmp_path / "learning-x.json"
+    output.write_text(
+        json.dumps(
+            {"algorithm": "PPO", "environment": "CartPole-v1", "config": {"lr": 1.0}, "timesteps": 2048}
+            | {"evaluation_episodes": 20, "curves": [{"seed": 1000, "evaluation": 1.0}]}
+        )
+    )
+    monkeypatch.setattr("sys.argv", ["learning.py", "cartpole-ppo", "--timesteps", "2048", "--output", str(output)])
+    with pytest.raises(SystemExit, match=r"its config is .*remove the file to begin anew"):
+        learning.main()
+
+
 @pytest.mark.parametrize(
-    ("name", "label"),
-    [("sb3", "Stable-Baselines3 2.9.2, RL-Zoo's settings"), ("rllib", "RLlib 2.60.0, its defaults")],
+    ("words", "label", "command"),
+    [
+        ("cartpole-ppo", "cartpole-ppo", "cartpole-ppo"),
+        ("pendulum-sac --timesteps 10000", "pendulum-sac-10k", "pendulum-sac --timesteps 10000"),
+        ("mujoco-ppo Hopper-v5", "mujoco-ppo-hopper-v5", "mujoco-ppo Hopper-v5"),
+        ("PPO Acrobot-v1 --timesteps 5", "ppo-acrobot-v1-defaults", "PPO Acrobot-v1 --timesteps 5"),
+        (
+            "deep-sea-dqn-rnd --without exploration_config",
+            "deep-sea-dqn-rnd-without-exploration-config",
+            "deep-sea-dqn-rnd --without exploration_config",
+        ),
+    ],
 )
-def test_time_to_400(name: str, label: str) -> None:
-    figures = manifest("time-to-400")["figures"]
-    assert row("Athlete, `cartpole-ppo`")[0] == f"{figures['median_seconds']['athlete']:.1f} s"
-    seconds, ratio = row(label)
-    of_medians, by_seed = figures["ratios"][name]["of_medians"], figures["ratios"][name]["by_seed"]
-    assert len(by_seed) == 5
-    assert seconds == f"{figures['median_seconds'][name]:.1f} s"
-    assert ratio == f"{of_medians:.1f} times as long ({min(by_seed):.1f} to {max(by_seed):.1f} seed by seed)"
+def test_a_manifests_name_and_command_say_what_was_trained(words: str, label: str, command: str) -> None:
+    learning = load("learning")
+    training = learning.training_of(learning.parser().parse_args(words.split()))
+    assert (training.label, training.command) == (label, command)
 
 
-def test_random_baseline() -> None:
-    medians = manifest("random-baseline")["figures"]["median_seconds"]
-    assert f"{medians['athlete']:.1f} s, import and compile\nincluded; a loop over Gymnasium takes" in README
-    assert f"takes {medians['gymnasium loop']:.1f} s" in README
+def test_seeds_below_a_thousand_are_kept_apart() -> None:
+    learning = load("learning")
+    look = learning.parser().parse_args(["cartpole-ppo", "--first-seed", "3"])
+    assert learning.path_of(look, "cartpole-ppo").parent.name == ".tuning"
+    published = learning.parser().parse_args(["cartpole-ppo"])
+    assert learning.path_of(published, "cartpole-ppo").parent.name == "results"
+
+
+def test_every_training_of_the_queue_is_one_that_exists() -> None:
+    learning = load("learning")
+    for words in (words for group in load("learning_all").GROUPS.values() for words in group):
+        learning.training_of(learning.parser().parse_args(words.split()))

@@ -10,12 +10,12 @@ from modes import CARTPOLE, assert_modes_are_equal
 from athlete.algorithms.dqn import DQNConfig
 from athlete.algorithms.ppo import PPO
 from athlete.core import Env, Step, hyper
-from athlete.env.check import check_env
-from athlete.env.classic.cartpole import CartPole
-from athlete.env.frame_stack import FrameStack, require_stack
+from athlete.env.checks.check import check_env
+from athlete.env.games.classic.cartpole import CartPole
 from athlete.env.registry import resolve
-from athlete.env.time_limit import TimeLimit
 from athlete.env.twins import find_twin
+from athlete.env.wrappers.frame_stack import FrameStack, require_stack
+from athlete.env.wrappers.time_limit import TimeLimit
 from athlete.models.mlp import MLP
 from athlete.ops.random import wrap
 from athlete.spaces import Box, Discrete

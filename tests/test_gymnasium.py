@@ -16,12 +16,12 @@ from hypothesis import strategies as st
 from toy_gymnasium import Counter, Dies, HalfMigrated, Old
 
 from athlete import spaces
-from athlete.env import gymnasium as adapter
+from athlete.env.adapters import gymnasium as adapter
+from athlete.env.adapters.gymnasium import OldGymAdapter, make_gymnasium, to_gymnasium_space, to_space
+from athlete.env.adapters.source import GymnasiumSource
+from athlete.env.checks.membership import sample, violation
 from athlete.env.errors import EnvError
-from athlete.env.gymnasium import OldGymAdapter, make_gymnasium, to_gymnasium_space, to_space
-from athlete.env.membership import sample, violation
 from athlete.env.registry import register_env
-from athlete.env.source import GymnasiumSource
 
 KEY = np.array([0, 7], np.uint32)
 OTHER_KEY = np.array([0, 8], np.uint32)
@@ -470,7 +470,7 @@ def test_classes_of_a_script_without_a_main_guard_run_in_workers_that_do_not_imp
             """
             import sys
             import gymnasium, numpy as np
-            from athlete.env.source import GymnasiumSource
+            from athlete.env.adapters.source import GymnasiumSource
 
             class Tells(gymnasium.Env):
                 observation_space, action_space = gymnasium.spaces.Discrete(2), gymnasium.spaces.Discrete(2)

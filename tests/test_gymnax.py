@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from athlete.algorithms.ppo import PPOConfig
-from athlete.env.check import check_env
+from athlete.env.checks.check import check_env
 
 
 def test_without_the_package_the_error_says_what_to_install(monkeypatch):
-    from athlete.env import gymnax
+    from athlete.env.adapters import gymnax
 
     gymnax._made.cache_clear()
     monkeypatch.setitem(__import__("sys").modules, "gymnax", None)
@@ -29,7 +29,7 @@ def test_environments_keep_the_promises_of_ours(gymnax, name):
 def test_an_episode_is_gymnaxs_step_by_step(gymnax):
     import jax
 
-    from athlete.env.gymnax import make_gymnax
+    from athlete.env.adapters.gymnax import make_gymnax
 
     ours = make_gymnax("gymnax/Breakout-MinAtar", {"max_steps_in_episode": 30})
     theirs, params = gymnax.make("Breakout-MinAtar")
@@ -56,7 +56,7 @@ def test_training_reads_settings_of_the_parameters(gymnax):
 
 
 def test_lists_of_files_are_settings_too(gymnax):
-    from athlete.env.gymnax import make_gymnax
+    from athlete.env.adapters.gymnax import make_gymnax
 
     assert dict(make_gymnax("gymnax/FourRooms-misc", {"goal_fixed": [8, 9]}).settings) == {"goal_fixed": (8, 9)}
 

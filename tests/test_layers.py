@@ -17,9 +17,9 @@ BELOW_AGENTS = {"core", "spaces", "ops"}
 # Package or module -> which of ours it may import, besides itself.
 MAY_IMPORT: dict[str, set[str]] = {
     "version": set(),
+    "moved": set(),
     "log": set(),
     "spaces": set(),
-    "rllib_names": set(),
     "callbacks": set(),
     "core": {"spaces"},
     "ops": {"core", "spaces"},
@@ -32,26 +32,26 @@ MAY_IMPORT: dict[str, set[str]] = {
     "combine": BELOW_AGENTS | {"memory", "models", "distributions", "bonuses"},
     "record": {"core", "spaces", "version"},
     "exploration": BELOW_AGENTS,
-    "setting_checks": set(),
-    "exploration_config": BELOW_AGENTS | {"setting_checks", "models", "bonuses"},
-    "config": BELOW_AGENTS
-    | {"log", "models", "combine", "rllib_names", "callbacks", "setting_checks", "exploration_config"},
-    "replay_config": BELOW_AGENTS | {"config", "setting_checks", "distributions", "models", "memory", "exploration"},
-    "algorithms": BELOW_AGENTS
-    | {"config", "replay_config", "distributions", "models", "memory", "combine", "exploration"},
+    "settings": BELOW_AGENTS
+    | {"log", "callbacks", "distributions", "models", "memory", "exploration", "bonuses", "combine"},
+    "algorithms": BELOW_AGENTS | {"settings", "distributions", "models", "memory", "combine", "exploration"},
     "policy": BELOW_AGENTS | {"loops"},
 }
+# What `Algorithm` is made of.
+MAY_IMPORT["acting"] = BELOW_AGENTS | {"env", "policy"}
+MAY_IMPORT["totals"] = BELOW_AGENTS | {"loops"}
+MAY_IMPORT["checkpointing"] = BELOW_AGENTS | {"env", "models", "record", "settings", "version"}
 MAY_IMPORT["algorithm"] = set(MAY_IMPORT)
 MAY_IMPORT["tune"] = set(MAY_IMPORT)
 MAY_IMPORT["tuned_examples"] = set(MAY_IMPORT)
 MAY_IMPORT["cli"] = set(MAY_IMPORT)
 
 # The one arrow up: `config.build()` makes the algorithm, when it is called.
-EXCEPTIONS = {("config.py", "algorithm")}
+EXCEPTIONS = {("settings/config.py", "algorithm")}
 
 # Libraries that one module alone speaks to.
 KEEPERS = {
-    "gymnasium": {"env/gymnasium.py"},
+    "gymnasium": {"env/adapters/gymnasium.py"},
     "safetensors": {"record/checkpoint.py"},
     "tensorboardX": {"record/tensorboard.py"},
     "imageio": {"record/video.py"},

@@ -22,10 +22,10 @@ from athlete.algorithms.trpo import TRPO
 from athlete.combine.normalize import Normalize
 from athlete.core import Env, Spec, Transition, hyper
 from athlete.distributions import Categorical
+from athlete.env.adapters.gymnasium import ActionMaskObservation
+from athlete.env.adapters.source import GymnasiumSource
 from athlete.env.errors import EnvError
-from athlete.env.gymnasium import ActionMaskObservation
-from athlete.env.masked_grid import MaskedGrid
-from athlete.env.source import GymnasiumSource
+from athlete.env.games.masked_grid import MaskedGrid
 from athlete.exploration import EpsilonGreedy, ParameterNoise, SoftQ, greedy
 from athlete.loops.collect import random_action, spec_of
 from athlete.loops.train import CompiledTraining
@@ -304,7 +304,7 @@ def test_a_mask_in_info_is_honoured(rollouts):
 
 def test_checks_and_the_random_baseline_take_legal_actions():
     from athlete.env.baseline import baseline
-    from athlete.env.check import check_env
+    from athlete.env.checks.check import check_env
 
     check_env(doors({}))
     assert baseline(doors, episodes=20).episode_reward_min == 5.0
@@ -327,7 +327,7 @@ def test_a_mask_that_nobody_reads_is_spoken_of(caplog):
     source = GymnasiumSource(Doors, {})
     source.reset(KEY)
     source.close()
-    assert "wrap the environment in athlete.env.gymnasium.ActionMaskObservation" in caplog.text
+    assert "wrap the environment in athlete.env.adapters.gymnasium.ActionMaskObservation" in caplog.text
 
 
 def test_what_the_wrapper_cannot_wrap():

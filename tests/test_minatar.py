@@ -15,15 +15,15 @@ from typer.testing import CliRunner
 import athlete
 from athlete import spaces
 from athlete.algorithms.ppo import PPOConfig
-from athlete.env.minatar import make_minatar
-from athlete.env.minatar.asterix import Asterix, AsterixState, Spawn
-from athlete.env.minatar.breakout import Breakout, BreakoutState
-from athlete.env.minatar.freeway import Freeway, FreewayState
-from athlete.env.minatar.game import MinAtarState, cell
-from athlete.env.minatar.space_invaders import SpaceInvaders, SpaceInvadersState
+from athlete.env.games.minatar import make_minatar
+from athlete.env.games.minatar.asterix import Asterix, AsterixState, Spawn
+from athlete.env.games.minatar.breakout import Breakout, BreakoutState
+from athlete.env.games.minatar.freeway import Freeway, FreewayState
+from athlete.env.games.minatar.game import MinAtarState, cell
+from athlete.env.games.minatar.space_invaders import SpaceInvaders, SpaceInvadersState
 from athlete.env.registry import MINATAR
-from athlete.env.time_limit import TimeLimit
 from athlete.env.twins import find_twin
+from athlete.env.wrappers.time_limit import TimeLimit
 from athlete.ops.random import wrap
 
 KEY = jax.random.key(0)
@@ -360,7 +360,7 @@ def test_ids_choose_actions_and_the_limit():
 def test_ids_are_found_everywhere(env_id):
     env, sentence = find_twin(env_id)
     assert env == make_minatar(env_id)
-    assert sentence == f"{env_id} runs compiled (athlete.env.minatar); Gymnasium itself has no such id"
+    assert sentence == f"{env_id} runs compiled (athlete.env.games.minatar); Gymnasium itself has no such id"
 
 
 def test_the_command_lists_and_checks_the_games():

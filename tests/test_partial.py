@@ -10,14 +10,14 @@ import pytest
 
 import athlete
 from athlete.algorithms.ppo import PPOConfig
-from athlete.env.classic.cartpole import CartPole
-from athlete.env.partial import make_partial
-from athlete.env.partial.memory_chain import MemoryChain
-from athlete.env.partial.repeat_after_me import RepeatAfterMe
-from athlete.env.partial.stateless_cartpole import StatelessCartPole
+from athlete.env.games.classic.cartpole import CartPole
+from athlete.env.games.partial import make_partial
+from athlete.env.games.partial.memory_chain import MemoryChain
+from athlete.env.games.partial.repeat_after_me import RepeatAfterMe
+from athlete.env.games.partial.stateless_cartpole import StatelessCartPole
 from athlete.env.registry import PARTIAL
-from athlete.env.time_limit import TimeLimit
 from athlete.env.twins import find_twin
+from athlete.env.wrappers.time_limit import TimeLimit
 from athlete.ops.random import wrap
 
 KEYS = jax.random.split(wrap(np.array([0, 5], np.uint32)), 200)
@@ -41,7 +41,7 @@ def play(env, actions):
 def test_ids_are_found_and_keep_the_contract(env_id):
     env, sentence = find_twin(env_id)
     assert env == make_partial(env_id)
-    assert sentence == f"{env_id} runs compiled (athlete.env.partial); Gymnasium itself has no such id"
+    assert sentence == f"{env_id} runs compiled (athlete.env.games.partial); Gymnasium itself has no such id"
     athlete.check_env(env_id)
 
 

@@ -15,10 +15,10 @@ from athlete import spaces
 from athlete.algorithms.dqn import DQNConfig
 from athlete.algorithms.ppo import PPO, PPOConfig
 from athlete.core import Spec
-from athlete.env.masked_grid import MaskedGrid
-from athlete.env.partial.repeat_after_me import RepeatAfterMe
-from athlete.env.previous import FilmedPreviousStep, Previous, PreviousStep, PreviousStepSource
+from athlete.env.games.masked_grid import MaskedGrid
+from athlete.env.games.partial.repeat_after_me import RepeatAfterMe
 from athlete.env.registry import register_env
+from athlete.env.wrappers.previous import FilmedPreviousStep, Previous, PreviousStep, PreviousStepSource
 from athlete.loops.collect import collect, reset_rows, spec_of
 from athlete.loops.host import HostedEnv
 from athlete.loops.train import CompiledTraining, HostedTraining
@@ -248,7 +248,7 @@ def test_with_them_masks_are_honoured_and_compiled_and_outside_of_jax_the_traini
 
 
 def test_a_single_action_is_legal_with_them():
-    config = PPOConfig().environment("athlete.env.masked_grid.MaskedGrid")
+    config = PPOConfig().environment("athlete.env.games.masked_grid.MaskedGrid")
     config.training(model={"use_gru": True, "gru_cell_size": 4, "max_seq_len": 8, **SHOWN}, **SMALL)
     obs = {"observations": np.array([0, 0, 4, 4]), "action_mask": np.array([0, 1, 0, 0])}
     with config.build() as algo:

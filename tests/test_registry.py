@@ -126,5 +126,5 @@ def test_jax_environments_are_known_as_instances_and_classes():
 
 
 def test_neither_the_registry_nor_the_checker_imports_jax_or_gymnasium():
-    code = "import sys, athlete.env.registry, athlete.env.check; print({'jax', 'gymnasium'} & set(sys.modules))"
+    code = "import sys, athlete.env.registry, athlete.env.checks.check; print({'jax', 'gymnasium'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "set()"

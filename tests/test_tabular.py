@@ -13,10 +13,10 @@ from gymnasium.envs.toy_text.utils import categorical_sample
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from athlete.env.conversion import to_space
-from athlete.env.tabular import Tabular, TabularState, choose, from_table
-from athlete.env.time_limit import TimeLimit
+from athlete.env.adapters.conversion import to_space
+from athlete.env.games.tabular import Tabular, TabularState, choose, from_table
 from athlete.env.twins import TABULAR, find_twin
+from athlete.env.wrappers.time_limit import TimeLimit
 from athlete.ops.random import wrap
 
 INSTALLED = [env_id for env_id in TABULAR if env_id in registry]
@@ -64,7 +64,7 @@ def assert_same_table(env, gymnasium_env):
 def test_twin_has_gymnasiums_whole_table_spaces_and_time_limit(env_id):
     made = gymnasium.make(env_id)
     twin, sentence = find_twin(env_id)
-    assert sentence.startswith(f"{env_id} runs compiled (athlete.env.tabular")
+    assert sentence.startswith(f"{env_id} runs compiled (athlete.env.games.tabular")
     assert_same_table(unlimited(twin), made)
     assert twin.observation_space == to_space(made.observation_space)
     assert twin.action_space == to_space(made.action_space)

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from athlete import tuned_examples
 from athlete.algorithms.ppo import PPOConfig
-from athlete.ops.statistics import interquartile_mean
-from athlete.rllib_names import IGNORED, SPELLINGS
+from athlete.settings.rllib_names import IGNORED, SPELLINGS
 from athlete.tuned_examples import Experiment, Outcome, judge, load, names, read_experiments
 from athlete.tuned_examples.experiment_file import RLLIB_ONLY, parse_yaml, result_name
 
@@ -112,34 +108,6 @@ def test_there_is_no_verdict_without_criteria_or_seeds() -> None:
         judge(Experiment("x", "PPO", {}), outcomes(1.0))
     with pytest.raises(ValueError, match="no seed trained to its end"):
         judge(Experiment("x", "PPO", {}, pass_criteria={"r": 1.0}), [])
-
-
-@pytest.mark.parametrize(
-    ("values", "expected"),
-    [
-        ([8, 1, 7, 2, 6, 3, 5, 4], 4.5),  # 3, 4, 5, 6
-        ([0, 1, 2, 3, 100], 2.0),  # one of five left out at either end
-        ([0, 0, 1, 2, 3, 4, 5, 6, 100, 100], 3.5),  # two of ten
-        ([7], 7.0),
-        ([1, 2, 6], 3.0),  # too few to leave any out
-        ([[0, 10], [20, 1000]], 15.0),  # of all values, whatever the shape
-    ],
-)
-def test_interquartile_mean_by_hand(values: list, expected: float) -> None:
-    assert interquartile_mean(values) == expected
-
-
-@given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=40), st.randoms())
-def test_interquartile_mean_is_within_the_middle_half_in_any_order(values: list[float], random: object) -> None:
-    low, high = np.quantile(values, [0.25, 0.75], method="lower"), np.quantile(values, 0.75, method="higher")
-    mean = interquartile_mean(values)
-    assert low[0] - 1e-6 <= mean <= high + 1e-6
-    assert interquartile_mean(values[::-1]) == mean
-
-
-def test_interquartile_mean_of_nothing_is_an_error() -> None:
-    with pytest.raises(ValueError, match="there are no values"):
-        interquartile_mean([])
 
 
 # Experiment files

@@ -12,13 +12,13 @@ import pytest
 from gymnasium.envs.registration import registry
 
 from athlete.core import Env, Step, hyper
-from athlete.env.classic.acrobot import Acrobot, AcrobotState
-from athlete.env.classic.cartpole import CartPole, CartPoleState
-from athlete.env.classic.mountain_car import MountainCarState
-from athlete.env.classic.pendulum import PendulumState
-from athlete.env.conversion import to_space
-from athlete.env.time_limit import TimeLimit, TimeLimitState
+from athlete.env.adapters.conversion import to_space
+from athlete.env.games.classic.acrobot import Acrobot, AcrobotState
+from athlete.env.games.classic.cartpole import CartPole, CartPoleState
+from athlete.env.games.classic.mountain_car import MountainCarState
+from athlete.env.games.classic.pendulum import PendulumState
 from athlete.env.twins import CLASSIC, find_twin, twin_ids
+from athlete.env.wrappers.time_limit import TimeLimit, TimeLimitState
 from athlete.ops.random import wrap
 from athlete.spaces import Discrete
 
@@ -190,7 +190,8 @@ def test_a_twin_says_so_and_how_to_turn_it_off():
     twin, sentence = find_twin("CartPole-v1", {})
     assert twin == TimeLimit(CartPole(), 500)
     assert sentence == (
-        "CartPole-v1 runs compiled (athlete.env.classic.cartpole); environment(..., backend='gymnasium') turns that off"
+        "CartPole-v1 runs compiled (athlete.env.games.classic.cartpole); "
+        "environment(..., backend='gymnasium') turns that off"
     )
 
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from athlete.algorithms.td3 import TD3Config as TD3Config
     from athlete.algorithms.tqc import TQCConfig as TQCConfig
     from athlete.algorithms.trpo import TRPOConfig as TRPOConfig
-    from athlete.config import AlgorithmConfig
+    from athlete.settings.config import AlgorithmConfig
 
 # Name -> module; the module has `<Name>Config`.
 ALGORITHMS: dict[str, str] = {

@@ -24,7 +24,6 @@ from typing import Any, ClassVar, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from athlete.config import AlgorithmConfig
 from athlete.core import Agent, Array, Key, Memory, Model, Spec, Transition, Tree, hyper
 from athlete.distributions import flat_action, output_size, shape_action
 from athlete.memory.latest import Latest
@@ -44,6 +43,7 @@ from athlete.ops.returns import generalized_advantages
 from athlete.ops.schedule import Schedule, value_at
 from athlete.ops.sequences import cut_with_carry
 from athlete.ops.statistics import explained_variance
+from athlete.settings.config import AlgorithmConfig
 
 
 class A2CState(NamedTuple):

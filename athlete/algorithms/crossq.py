@@ -36,7 +36,7 @@ from athlete.ops.gradient import AdamState, adam, adam_init
 from athlete.ops.schedule import Schedule, value_at
 from athlete.ops.soft import SoftSamples, soft_samples
 from athlete.ops.temperature import Temperature, default_target_entropy, temperature_init, temperature_update
-from athlete.replay_config import DelayedPolicyConfig, require_continuous
+from athlete.settings.replay import DelayedPolicyConfig, require_continuous
 
 
 class CrossQState(NamedTuple):

@@ -33,7 +33,7 @@ from athlete.ops.gradient import AdamState, adam, adam_init, l2_penalized
 from athlete.ops.returns import at_step, n_step_return
 from athlete.ops.schedule import Schedule, value_at
 from athlete.ops.values import huber, periodic_update
-from athlete.replay_config import ActorCriticConfig, require_continuous
+from athlete.settings.replay import ActorCriticConfig, require_continuous
 from athlete.spaces import Box
 
 

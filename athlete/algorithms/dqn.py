@@ -38,7 +38,7 @@ from athlete.ops.td import (
     n_step_transition,
 )
 from athlete.ops.values import dueling, greedy, half_square, huber
-from athlete.replay_config import ReplayConfig
+from athlete.settings.replay import ReplayConfig
 
 
 class DQNState(NamedTuple):

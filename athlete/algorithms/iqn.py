@@ -26,7 +26,7 @@ from athlete.models.dense import Layer, dense, init_layers
 from athlete.models.forward import forward
 from athlete.ops.quantile import midpoints
 from athlete.ops.td import n_step_transition, quantile_double_q_learning
-from athlete.replay_config import ReplayConfig
+from athlete.settings.replay import ReplayConfig
 
 COSINES = 64  # n of equation 4
 

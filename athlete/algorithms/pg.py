@@ -23,7 +23,6 @@ from typing import Any, ClassVar, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from athlete.config import AlgorithmConfig
 from athlete.core import Agent, Array, Key, Memory, Model, Spec, Transition, Tree, hyper
 from athlete.distributions import flat_action, output_size, shape_action
 from athlete.memory.latest import Latest
@@ -41,6 +40,7 @@ from athlete.ops.masks import action_mask
 from athlete.ops.returns import generalized_advantages
 from athlete.ops.schedule import Schedule, value_at
 from athlete.ops.sequences import cut_with_carry
+from athlete.settings.config import AlgorithmConfig
 
 
 class PGState(NamedTuple):

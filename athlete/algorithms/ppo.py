@@ -22,7 +22,6 @@ from typing import Any, ClassVar, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from athlete.config import AlgorithmConfig
 from athlete.core import Agent, Array, Key, Memory, Model, Spec, Transition, Tree, hyper
 from athlete.distributions import continuous_size, flat_action, output_size, shape_action
 from athlete.memory.latest import Latest
@@ -43,6 +42,7 @@ from athlete.ops.sequences import cut_with_carry, minibatch_orders, take
 from athlete.ops.statistics import explained_variance
 from athlete.ops.surrogate import discovered_surrogate
 from athlete.ops.tree import pack, where
+from athlete.settings.config import AlgorithmConfig
 from athlete.spaces import Box
 
 

@@ -34,7 +34,7 @@ from athlete.ops.schedule import Schedule, value_at
 from athlete.ops.sequences import cut_with_carry, minibatch_orders, take
 from athlete.ops.tree import fold, pack
 from athlete.ops.values import batched_index
-from athlete.replay_config import ExplorationConfig, require_discrete
+from athlete.settings.replay import ExplorationConfig, require_discrete
 from athlete.spaces import Discrete
 
 

@@ -18,7 +18,7 @@ from athlete.ops.gradient import Adam, AdamState, adam_init
 from athlete.ops.masks import action_mask
 from athlete.ops.schedule import Schedule, value_at
 from athlete.ops.values import batched_index, greedy, periodic_update
-from athlete.replay_config import require_discrete
+from athlete.settings.replay import require_discrete
 from athlete.spaces import Discrete
 
 

@@ -23,7 +23,7 @@ from athlete.models.forward import forward
 from athlete.ops.quantile import midpoints
 from athlete.ops.td import n_step_transition, quantile_double_q_learning
 from athlete.ops.values import dueling
-from athlete.replay_config import ReplayConfig
+from athlete.settings.replay import ReplayConfig
 
 
 @hyper

@@ -42,7 +42,7 @@ from athlete.ops.schedule import Schedule, value_at
 from athlete.ops.sequences import windows
 from athlete.ops.tree import fold
 from athlete.ops.values import batched_index, dueling, periodic_update, signed_hyperbolic, signed_parabolic
-from athlete.replay_config import ReplayConfig, require_discrete
+from athlete.settings.replay import ReplayConfig, require_discrete
 from athlete.spaces import Discrete
 
 

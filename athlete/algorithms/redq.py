@@ -38,7 +38,7 @@ from athlete.ops.schedule import Schedule, value_at
 from athlete.ops.soft import SoftSamples, soft_samples
 from athlete.ops.temperature import Temperature, default_target_entropy, temperature_init, temperature_update
 from athlete.ops.values import polyak_update
-from athlete.replay_config import DelayedPolicyConfig, require_continuous
+from athlete.settings.replay import DelayedPolicyConfig, require_continuous
 
 
 class Ensemble(NamedTuple):

@@ -44,7 +44,7 @@ from athlete.ops.sequences import windows
 from athlete.ops.temperature import Temperature, default_target_entropy, temperature_init, temperature_update
 from athlete.ops.tree import fold
 from athlete.ops.values import batched_index, periodic_update
-from athlete.replay_config import ActorCriticConfig, require_policy_space
+from athlete.settings.replay import ActorCriticConfig, require_policy_space
 from athlete.spaces import Discrete
 
 

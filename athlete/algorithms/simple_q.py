@@ -26,7 +26,7 @@ from athlete.ops.gradient import AdamState, adam, adam_init
 from athlete.ops.masks import action_mask, masked
 from athlete.ops.schedule import Schedule, value_at
 from athlete.ops.values import batched_index, huber, periodic_update
-from athlete.replay_config import UNIFORM_MEMORIES, ReplayConfig, require_discrete
+from athlete.settings.replay import UNIFORM_MEMORIES, ReplayConfig, require_discrete
 from athlete.spaces import Discrete
 
 

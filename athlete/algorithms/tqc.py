@@ -34,7 +34,7 @@ from athlete.ops.returns import at_step, n_step_return
 from athlete.ops.schedule import Schedule, value_at
 from athlete.ops.temperature import Temperature, default_target_entropy, temperature_init, temperature_update
 from athlete.ops.values import periodic_update
-from athlete.replay_config import ActorCriticConfig, require_continuous
+from athlete.settings.replay import ActorCriticConfig, require_continuous
 
 
 class TQCState(NamedTuple):

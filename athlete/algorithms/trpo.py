@@ -25,7 +25,6 @@ from typing import Any, ClassVar, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from athlete.config import AlgorithmConfig
 from athlete.core import Agent, Array, Key, Memory, Model, Spec, Transition, Tree, hyper
 from athlete.distributions import Distribution, flat_action, output_size, shape_action
 from athlete.memory.latest import Latest
@@ -47,6 +46,7 @@ from athlete.ops.sequences import cut_with_carry, minibatch_orders, take
 from athlete.ops.statistics import explained_variance
 from athlete.ops.tree import flatten, pack, unflatten
 from athlete.ops.trust_region import line_search, natural_step
+from athlete.settings.config import AlgorithmConfig
 
 
 class TRPOState(NamedTuple):

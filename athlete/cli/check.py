@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from athlete.cli.common import Verbose, aligned, find_modules_here
+from athlete.cli.common import Verbose, aligned, find_module_here
 
 
 def check(
@@ -16,11 +16,11 @@ def check(
     verbose: Verbose = 0,
 ) -> None:
     """Play an environment with random actions and say precisely what is wrong with it, if anything is."""
-    from athlete.env.check import check_env
+    from athlete.env.checks.check import check_env
     from athlete.log import show_log
     from athlete.tuned_examples.experiment_file import parse_yaml
 
-    find_modules_here()
+    find_module_here(environment)
     show_log(verbose)
     arguments = parse_yaml(env_config, "--env-config")
     if not isinstance(arguments, dict):
@@ -55,7 +55,7 @@ def list_names(
 
 def _environments() -> list[tuple[str, str]]:
     """Every id that Gymnasium knows here and those of our own, with where it runs; the compiled ones first."""
-    from athlete.env.gymnasium import registry
+    from athlete.env.adapters.gymnasium import registry
     from athlete.env.registry import BUILT_IN
     from athlete.env.twins import twin_ids
 

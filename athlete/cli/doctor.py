@@ -89,7 +89,7 @@ def _rendering() -> str:
     os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
     if sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
         os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
-    from athlete.env.gymnasium import make_gymnasium
+    from athlete.env.adapters.gymnasium import make_gymnasium
 
     try:
         env = make_gymnasium("CartPole-v1", {"render_mode": "rgb_array"})

@@ -12,8 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from athlete.core import Array, Env, Spec, Tree
-from athlete.env.conversion import to_space
-from athlete.env.membership import sample_legal
+from athlete.env.adapters.conversion import to_space
+from athlete.env.checks.membership import sample_legal
 from athlete.env.world import find_world
 from athlete.ops.masks import action_mask, random_legal
 from athlete.ops.random import wrap
@@ -67,7 +67,7 @@ def baseline(
     if world.env is not None:
         returns, lengths = _play_compiled(world.env, episodes, seed)
     else:
-        from athlete.env.gymnasium import make_gymnasium
+        from athlete.env.adapters.gymnasium import make_gymnasium
 
         returns, lengths = _play_gymnasium(make_gymnasium(world.maker, world.env_config), episodes, seed)
     return BaselineResult(
@@ -181,5 +181,5 @@ def _play_gymnasium(env: Any, episodes: int, seed: int) -> tuple[np.ndarray, np.
 def _endless(env: Any) -> str:
     return (
         f"baseline: an episode of {env!r} has run for more than {LONGEST_EPISODE:,} steps; if it never ends by itself, "
-        f"give it a limit: env_config={{'max_episode_steps': ...}} or athlete.env.time_limit.TimeLimit"
+        f"give it a limit: env_config={{'max_episode_steps': ...}} or athlete.env.wrappers.time_limit.TimeLimit"
     )

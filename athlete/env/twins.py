@@ -30,7 +30,7 @@ class Registration:
 
 @dataclass(frozen=True)
 class ClassicTwin:
-    """A class in `athlete.env.classic` and the arguments of `gymnasium.make` that are its fields, with their types."""
+    """A class in `athlete.env.games.classic`, and the arguments of `gymnasium.make` that are its fields, with types."""
 
     module: str
     name: str
@@ -40,7 +40,7 @@ class ClassicTwin:
 
 def _classic(module: str, name: str, entry_point: str, limit: int, **arguments: Callable[[Any], Any]) -> ClassicTwin:
     registration = Registration(f"gymnasium.envs.classic_control.{entry_point}", limit)
-    return ClassicTwin(f"athlete.env.classic.{module}", name, registration, arguments)
+    return ClassicTwin(f"athlete.env.games.classic.{module}", name, registration, arguments)
 
 
 def _toy(entry_point: str, limit: int | None, **kwargs: Any) -> Registration:
@@ -123,7 +123,7 @@ def _find_classic(env_id: str, twin: ClassicTwin, config: dict[str, Any], limit:
 def _find_tabular(
     env_id: str, registration: Registration, config: dict[str, Any], limit: int | None
 ) -> tuple[Env | None, str]:
-    from athlete.env.gymnasium import make_gymnasium
+    from athlete.env.adapters.gymnasium import make_gymnasium
 
     arguments = {name: value for name, value in config.items() if name not in _IGNORED}
     if _is_altered(env_id, registration):
@@ -134,16 +134,16 @@ def _find_tabular(
         return _none(env_id, "map_name=None, which draws a new map for every environment")
     made = make_gymnasium(env_id, arguments)
     table: Any = made.unwrapped
-    from athlete.env.tabular import from_table
+    from athlete.env.games.tabular import from_table
 
     env = from_table(table.P, table.initial_state_distrib)
     made.close()
-    module = "athlete.env.tabular, on the transition table of Gymnasium's"
+    module = "athlete.env.games.tabular, on the transition table of Gymnasium's"
     return _limited(env, registration.max_episode_steps if limit is None else limit), _runs(env_id, module)
 
 
 def _limited(env: Env, limit: int | None) -> Env:
-    from athlete.env.time_limit import TimeLimit
+    from athlete.env.wrappers.time_limit import TimeLimit
 
     return env if limit is None or limit == -1 else TimeLimit(env, limit)
 

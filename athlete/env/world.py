@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from athlete.core import Env, Source, Spec
-from athlete.env.previous import FilmedPreviousStep, Previous, PreviousStep, PreviousStepSource
 from athlete.env.registry import EnvContext, create, is_jax_env, resolve
+from athlete.env.wrappers.previous import FilmedPreviousStep, Previous, PreviousStep, PreviousStepSource
 from athlete.log import logger
 
 
@@ -18,7 +18,7 @@ class World(NamedTuple):
 
     name: str
     env: Env | None
-    maker: Any  # what `athlete.env.source.GymnasiumSource` takes, or EnvPool's id
+    maker: Any  # what `athlete.env.adapters.source.GymnasiumSource` takes, or EnvPool's id
     env_config: dict[str, Any]
     is_twin: bool
     previous: Previous = Previous()
@@ -33,11 +33,11 @@ class World(NamedTuple):
 
     def source(self, *, num_workers: int = 0, num_envs_per_worker: int = 1, seeded_resets: bool = False) -> Source:
         """Rows of it on Gymnasium or EnvPool."""
-        from athlete.env.source import GymnasiumSource
+        from athlete.env.adapters.source import GymnasiumSource
 
         source: Source
         if self.pooled:
-            from athlete.env.envpool import EnvPoolSource
+            from athlete.env.adapters.envpool import EnvPoolSource
 
             source = EnvPoolSource(self.maker, self.env_config, rows=max(num_workers, 1) * num_envs_per_worker)
         else:
@@ -52,7 +52,7 @@ class World(NamedTuple):
 
     def _unpooled(self) -> tuple[Any, dict[str, Any]]:
         """Gymnasium's maker of an environment of EnvPool and its `env_config`, as near as they come."""
-        from athlete.env.envpool import as_ale_config, is_atari_of_pool
+        from athlete.env.adapters.envpool import as_ale_config, is_atari_of_pool
 
         if not is_atari_of_pool(self.maker):
             return self.maker, {}
@@ -63,7 +63,7 @@ class World(NamedTuple):
         """One environment, Gymnasium's way, that renders arrays."""
         if self.env is not None and not self.is_twin:
             return FilmedEnv(self.env)
-        from athlete.env.gymnasium import make_gymnasium, to_space
+        from athlete.env.adapters.gymnasium import make_gymnasium, to_space
 
         maker, env_config = self._unpooled() if self.pooled else (self.maker, self.env_config)
         env = make_gymnasium(maker, {**env_config, "render_mode": "rgb_array"})
@@ -121,7 +121,7 @@ def _find_by_id(env_id: str, config: dict[str, Any], backend: str) -> World:
     if twin is None and backend == "jax":
         raise ValueError(f"environment({env_id!r}, backend='jax'): {why}")
     if twin is None:
-        from athlete.env.gymnasium import find_spec
+        from athlete.env.adapters.gymnasium import find_spec
 
         find_spec(env_id)  # a slip in the name is an error now, and not when the first environment is made
     if twin is not None or config:
@@ -130,7 +130,7 @@ def _find_by_id(env_id: str, config: dict[str, Any], backend: str) -> World:
 
 
 def _find_in_pool(env: Any, config: dict[str, Any]) -> World:
-    from athlete.env.envpool import pool_spec
+    from athlete.env.adapters.envpool import pool_spec
 
     if not isinstance(env, str):
         raise ValueError(f"environment({env_name(env)}, backend='envpool'): EnvPool makes environments from their ids")
@@ -147,7 +147,7 @@ def _is_atari(env_id: str) -> bool:
 
 
 def _find_atari(env_id: str, config: dict[str, Any], backend: str, preprocessor_pref: str | None) -> World:
-    from athlete.env.gymnasium import find_spec, require_atari
+    from athlete.env.adapters.gymnasium import find_spec, require_atari
 
     if backend == "jax":
         raise ValueError(
@@ -160,7 +160,7 @@ def _find_atari(env_id: str, config: dict[str, Any], backend: str, preprocessor_
 
 def _atari_or(env_id: str) -> Any:
     """What makes the preprocessed game where the id is of Atari, else the id."""
-    from athlete.env.gymnasium import make_atari
+    from athlete.env.adapters.gymnasium import make_atari
 
     return functools.partial(make_atari, env_id) if _is_atari(env_id) else env_id
 
@@ -186,8 +186,8 @@ class FilmedEnv:
     def __init__(self, env: Env):
         import jax
 
-        from athlete.env.frame_stack import FrameStack
-        from athlete.env.time_limit import TimeLimit
+        from athlete.env.wrappers.frame_stack import FrameStack
+        from athlete.env.wrappers.time_limit import TimeLimit
         from athlete.ops.random import unwrap, wrap
 
         inner = env

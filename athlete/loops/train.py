@@ -37,6 +37,19 @@ class Progress(NamedTuple):
     seconds: dict[str, float]
 
 
+def joined(parts: list[Progress]) -> Progress:
+    """Several advances as one."""
+    if len(parts) == 1:
+        return parts[0]
+    metrics = {name: float(np.mean([part.metrics[name] for part in parts])) for name in parts[0].metrics}
+    seconds = {name: sum(part.seconds[name] for part in parts) for name in parts[0].seconds}
+    returns, lengths = (
+        np.concatenate(field) for field in zip(*((part.returns, part.lengths) for part in parts), strict=True)
+    )
+    sampled, learned = sum(part.timesteps for part in parts), sum(part.learned for part in parts)
+    return Progress(sampled, learned, metrics, returns, lengths, seconds)
+
+
 class Training(Protocol):
     """One run of an agent in its environment."""
 
@@ -113,7 +126,7 @@ class CompiledTraining:
         planned = phases(self.agent, self.rows * self.length, self._done - self.memory_since, iterations)
         reports = [self._iterate(*phase) for phase in planned]
         values = np.asarray(reports[-1].metrics.values)
-        returns, lengths = _joined([finished(jax.tree.map(np.asarray, report.episodes)) for report in reports])
+        returns, lengths = _concatenated([finished(jax.tree.map(np.asarray, report.episodes)) for report in reports])
         seconds = {"sample_and_learn": time.perf_counter() - start}
         means = values.mean(axis=0, dtype=np.float64).tolist()
         metrics = dict(zip(reports[-1].metrics.names, means, strict=True))
@@ -234,7 +247,7 @@ def _with_store(agent: Agent, run: Run) -> Run:
     return run if run.store is not None else run._replace(store=fresh_store(agent, run.state, run.rows))
 
 
-def _joined(parts: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+def _concatenated(parts: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
     returns, lengths = zip(*parts, strict=True)
     return np.concatenate(returns), np.concatenate(lengths)
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import NamedTuple
+
 import jax.numpy as jnp
 import numpy as np
 
@@ -25,3 +28,45 @@ def interquartile_mean(values: Array) -> float:
         raise ValueError("interquartile_mean: there are no values")
     cut = ordered.size // 4
     return float(ordered[cut : ordered.size - cut].mean())
+
+
+def bootstrap_interval(
+    values: Array,
+    statistic: Callable[[np.ndarray], float] = interquartile_mean,
+    *,
+    confidence: float = 0.95,
+    resamples: int = 2_000,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """The percentile bootstrap interval of a statistic of runs (Efron 1979; Agarwal et al. 2021, section 4.2).
+
+    As many values are drawn with replacement as there are, `resamples` times; the interval leaves out
+    (1 - confidence) / 2 of the statistic's values at either end. Raises ValueError for fewer than two values.
+    """
+    known = np.asarray(values, np.float64).ravel()
+    if known.size < 2:
+        raise ValueError(f"bootstrap_interval: {known.size} values say nothing of how they vary; give two or more")
+    drawn = np.random.default_rng(seed).choice(known, (resamples, known.size))
+    outside = (1.0 - confidence) / 2.0
+    low, high = np.quantile([statistic(row) for row in drawn], [outside, 1.0 - outside])
+    return float(low), float(high)
+
+
+class Summary(NamedTuple):
+    """What several runs of one training reached."""
+
+    statistic: str  # what `value` is: "interquartile mean", or "mean" of too few runs to leave a quarter out
+    value: float
+    interval: tuple[float, float] | None  # 95%, by the bootstrap; None for one run
+    worst: float
+
+
+def summarize(values: Array) -> Summary:
+    """The interquartile mean of runs with its interval, and the worst run. Raises ValueError for no values.
+
+    Of fewer than four runs none is left out, so that theirs is called what it is: a mean.
+    """
+    known = np.asarray(values, np.float64).ravel()
+    statistic = "interquartile mean" if known.size >= 4 else "mean"
+    interval = bootstrap_interval(known) if known.size > 1 else None
+    return Summary(statistic, interquartile_mean(known), interval, float(known.min()))

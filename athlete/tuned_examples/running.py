@@ -25,22 +25,25 @@ class Outcome(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """A criterion over all seeds: the interquartile mean against the threshold, the worst seed against the floor."""
+    """A criterion over all seeds: their interquartile mean (of fewer than four the mean) against the threshold, the
+    worst seed against the floor.
+    """
 
     result: str
     threshold: float
-    interquartile_mean: float
+    statistic: str  # "interquartile mean" or "mean"
+    value: float
     floor: float | None
     worst: float
 
     @property
     def met(self) -> bool:
-        return self.interquartile_mean >= self.threshold and (self.floor is None or self.worst >= self.floor)
+        return self.value >= self.threshold and (self.floor is None or self.worst >= self.floor)
 
     def __str__(self) -> str:
         floor = "" if self.floor is None else f", floor {self.floor:g}"
         return (
-            f"{self.result}: interquartile mean {self.interquartile_mean:.6g} (threshold {self.threshold:g}), "
+            f"{self.result}: {self.statistic} {self.value:.6g} (threshold {self.threshold:g}), "
             f"worst seed {self.worst:.6g}{floor}: {'met' if self.met else 'NOT met'}"
         )
 
@@ -97,16 +100,16 @@ def _outcome(trial: Any, experiment: Experiment) -> Outcome:
 
 def judge(experiment: Experiment, outcomes: Sequence[Outcome]) -> list[Verdict]:
     """Each of an example's criteria against its seeds. Raises ValueError where there is nothing to judge by."""
-    from athlete.ops.statistics import interquartile_mean
+    from athlete.ops.statistics import summarize
 
     if not experiment.pass_criteria or not outcomes:
         what = "pass_criteria in its file" if not experiment.pass_criteria else "seed trained to its end"
         raise ValueError(f"{experiment.name}: there is no {what}, so nothing can be said about its threshold")
     verdicts = []
     for result, threshold in experiment.pass_criteria.items():
-        values = [float(outcome.results[result]) for outcome in outcomes]
+        reached = summarize([float(outcome.results[result]) for outcome in outcomes])
         floor = experiment.floor.get(result)
-        verdicts.append(Verdict(result, threshold, interquartile_mean(values), floor, min(values)))
+        verdicts.append(Verdict(result, threshold, reached.statistic, reached.value, floor, reached.worst))
     return verdicts
 
 

@@ -1,0 +1,39 @@
+"""What everything else is written in: the contracts (`contracts`) and the classes of hyperparameters (`hyper`)."""
+
+from athlete.core.contracts import (
+    ActingCarry,
+    Agent,
+    Array,
+    Env,
+    Episodes,
+    Key,
+    Memory,
+    Model,
+    Rows,
+    Run,
+    Source,
+    Spec,
+    Step,
+    Transition,
+    Tree,
+)
+from athlete.core.hyper import hyper
+
+__all__ = [
+    "ActingCarry",
+    "Agent",
+    "Array",
+    "Env",
+    "Episodes",
+    "Key",
+    "Memory",
+    "Model",
+    "Rows",
+    "Run",
+    "Source",
+    "Spec",
+    "Step",
+    "Transition",
+    "Tree",
+    "hyper",
+]

@@ -1,0 +1,253 @@
+"""The contracts of the library: `Transition`, `Env`, `Source`, `Model`, `Memory`, `Agent` and `Run`.
+
+Everything else is written in these. Time is axis 0 and rows (parallel environments) are axis 1: `[T, B, ...]`.
+"""
+
+from __future__ import annotations
+
+import typing
+from typing import Any, NamedTuple
+
+from athlete.spaces import Space
+
+Tree = Any  # a pytree of arrays
+Array = Any  # a JAX or NumPy array
+Key = Any  # a JAX random key, uint32[2]
+
+
+class Transition(NamedTuple):
+    """One step of every row, `[T, B, ...]`: what agents learn from, wherever it came from."""
+
+    obs: Tree
+    first: Array  # bool: obs is the first of its episode
+    action: Tree  # canonical: Box in [-1, 1], Discrete from 0
+    reward: Array
+    next_obs: Tree  # where the step led; never the observation of a reset
+    terminated: Array  # bool: the episode ended here, nothing follows
+    truncated: Array  # bool: the episode was cut here; its value goes on from next_obs
+    carry: Tree  # the agent's recurrent state BEFORE the step; () if it has none
+    extras: Tree  # what `act` attached: log_prob, ...
+
+
+class Spec(NamedTuple):
+    """All that an agent knows of its surroundings."""
+
+    obs: Space
+    action: Space
+
+
+class Step(NamedTuple):
+    """What one step of an environment gives. `reward` is a float32 scalar, the two flags are bool scalars."""
+
+    obs: Tree
+    reward: Array
+    terminated: Array
+    truncated: Array
+    info: Tree
+
+
+class Source:
+    """Environments that live outside JAX, seen as rows: a Gymnasium vector, a PettingZoo game. It owns the row axis.
+
+    A source never resets a row by itself; the loop does, with `reset_where`. Arrays are NumPy and belong to the
+    caller: a later call does not write into them. Actions come in canonical form and are translated here. Keys are
+    uint32 data, `[2]` for `reset` and one per row, `[B, 2]`, for the others.
+    """
+
+    rows: int
+    spec: Spec
+    any_thread: bool = False  # `step` and `reset_where` may be called from a thread that is not the maker's
+
+    def reset(self, key: Key) -> Tree:
+        """Start an episode in every row, seeded from `key`: the observations `[B, ...]`."""
+        raise NotImplementedError
+
+    def step(self, action: Tree, key: Key) -> Step:
+        """Take one step in every row with actions `[B, ...]`; each leaf of the `Step` is `[B, ...]`."""
+        raise NotImplementedError
+
+    def reset_where(self, done: Array, obs: Tree, key: Key) -> Tree:
+        """Start new episodes in the rows where `done`: `obs` with these rows replaced."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Release processes, windows and files. May be called twice, and after an error."""
+
+
+class Env:
+    """A JAX environment: pure functions of one row. It never resets itself; the loop does.
+
+    Subclasses are `@hyper` classes (their floats can be swept) with two properties, `observation_space` and
+    `action_space` (of `athlete.spaces`), and the two methods. `step` takes the action as the space describes it.
+    The state is a pytree of arrays of fixed shapes and dtypes and holds all that changes, the time limit included.
+    """
+
+    __hyper__ = True
+
+    @property
+    def observation_space(self) -> Space:
+        raise NotImplementedError
+
+    @property
+    def action_space(self) -> Space:
+        raise NotImplementedError
+
+    def reset(self, key: Key) -> tuple[Tree, Tree]:
+        """Start an episode: `(state, obs)`."""
+        raise NotImplementedError
+
+    def step(self, state: Tree, action: Tree, key: Key) -> tuple[Tree, Step]:
+        """Take one step: `(next state, Step)`."""
+        raise NotImplementedError
+
+
+class Model:
+    """A network with or without memory. Users write torsos; agents name the heads.
+
+    Subclasses are `@hyper` classes. A feed-forward model has `carry = ()` and ignores `first`.
+    """
+
+    __hyper__ = True
+
+    def init(self, key: Key, obs_space: Space, heads: dict[str, tuple[int, float]]) -> Tree:
+        """Parameters. `heads` maps a name to (outputs, scale of its initial weights): `{"value": (1, 1.0)}`."""
+        raise NotImplementedError
+
+    def start(self, rows: int) -> Tree:
+        """The carry of `rows` fresh episodes, each leaf `[rows, ...]`."""
+        return ()
+
+    def apply(self, params: Tree, carry: Tree, obs: Tree, first: Array) -> tuple[Tree, dict[str, Array]]:
+        """Run over `[T, B, ...]`: the carry AFTER each step (`[T, B, ...]` leaves) and `{head: [T, B, outputs]}`.
+
+        Where `first` is true the carry is forgotten before the step.
+        """
+        raise NotImplementedError
+
+
+class Memory:
+    """Where an agent's batches come from. Subclasses are `@hyper` classes; the store is a pytree of arrays."""
+
+    __hyper__ = True
+    keeps: typing.ClassVar[bool] = True  # whether `sample` needs only the store, and not the last trajectory
+    batch_size: int  # timesteps that an update is said to learn from, where it keeps
+
+    def init(self, example: Transition, rows: int) -> Tree:
+        """An empty store. `example` is one transition of one row, without leading axes."""
+        raise NotImplementedError
+
+    def add(self, store: Tree, trajectory: Transition) -> Tree:
+        """Take in a trajectory `[T, B, ...]`."""
+        raise NotImplementedError
+
+    def sample(self, store: Tree, trajectory: Transition, key: Key, progress: Array) -> Transition:
+        """A batch `[T, B, ...]`; `trajectory` is what was added last, `progress` in [0, 1] drives schedules.
+
+        From a memory that `keeps`, rows come in random order: any part of them is a sample too, only a smaller one.
+        """
+        raise NotImplementedError
+
+    def feedback(self, store: Tree, batch: Transition, metrics: Tree) -> Tree:
+        """Learn from the update on `batch`, whose metrics may hold arrays: new priorities. Most memories do nothing."""
+        return store
+
+
+class Agent:
+    """An algorithm: a frozen dataclass of hyperparameters (`@hyper`) with pure methods over explicit state.
+
+    `memory`, `updates` (updates a collected trajectory) and `spec` are fields of every agent; the first two are
+    read by the loop, as are the two numbers of timesteps, 0 where an agent has no field of that name.
+    `act` sees rows `[B, ...]`, `update` sees `[T, B, ...]`.
+    """
+
+    __hyper__ = True
+    memory: Memory
+    updates: int
+    num_steps_sampled_before_learning_starts: int = 0
+    random_timesteps: int = 0  # in which actions are uniformly random instead of the agent's own
+    spec: Spec  # None until `bind`
+
+    def bind(self, spec: Spec) -> Agent:
+        """The same agent, knowing its spaces. Raises ValueError on spaces that the algorithm cannot serve."""
+        raise NotImplementedError
+
+    def init(self, key: Key) -> Tree:
+        """The learner's state: parameters, optimiser, normalisers. Arrays only."""
+        raise NotImplementedError
+
+    def view(self, state: Tree, progress: Array) -> Tree:
+        """The part of the state that acts, and travels to workers."""
+        raise NotImplementedError
+
+    def start(self, view: Tree, rows: int, key: Key) -> Tree:
+        """The carry of `rows` rows at the start of a run: recurrent state, noise, plan. `()` if there is none."""
+        return ()
+
+    def act(self, view: Tree, carry: Tree, obs: Tree, first: Array, key: Key, explore: bool = True) -> tuple:
+        """`(action, carry, extras)` for rows `[B, ...]`; greedy where `explore` is False (a static switch)."""
+        raise NotImplementedError
+
+    def seen(self, obs: Tree) -> tuple[Spec, Tree]:
+        """What actions are chosen from at observations `[B, ...]`, and its spaces: where a mask of actions is found."""
+        return self.spec, obs
+
+    def accumulators(self, rows: int) -> Tree:
+        """What `observe` carries along each row, leaves `[rows, ...]`, at the start of a run; `()` if nothing.
+
+        For sums that outlast a trajectory, such as the return so far of an episode. The learner's state cannot hold
+        them: it serves any number of rows.
+        """
+        return ()
+
+    def observe(self, state: Tree, accumulators: Tree, trajectory: Transition) -> tuple[Tree, Tree]:
+        """Take in a trajectory `[T, B, ...]` that was just collected, once, whether learning has begun or not.
+
+        Returns the new state and accumulators. For statistics of what was visited, which batches from a memory do not
+        tell. With a memory that `keeps`, the steps of a trajectory come one by one; what `view` shows must not change
+        before the next update. Most agents have no need of it.
+        """
+        return state, accumulators
+
+    def update(self, state: Tree, batch: Transition, key: Key, progress: Array) -> tuple[Tree, dict[str, Array]]:
+        """One update on `[T, B, ...]`: the new state and metrics. `progress` in [0, 1] drives schedules.
+
+        Scalar metrics are reported; an array, such as `td_error` `[B]`, is for `Memory.feedback` alone.
+        """
+        raise NotImplementedError
+
+
+class ActingCarry(NamedTuple):
+    """The carry of an agent whose exploration remembers too. A policy has memory where `model` has arrays."""
+
+    model: Tree
+    exploration: Tree
+
+
+class Rows(NamedTuple):
+    """The acting side between two steps, `[B, ...]`: environments, what they show, and the episodes so far."""
+
+    env_state: Tree  # () where the environments live outside JAX
+    obs: Tree
+    first: Array
+    carry: Tree
+    episode_return: Array  # float32, of the running episode, undiscounted
+    episode_length: Array  # int32
+    accumulators: Tree = ()  # the agent's, see `Agent.observe`
+
+
+class Episodes(NamedTuple):
+    """Which episodes ended, `[T, B]`: `return_` and `length` count only where `done`."""
+
+    done: Array
+    return_: Array
+    length: Array
+
+
+class Run(NamedTuple):
+    """The whole of a training: what a checkpoint holds and what resuming needs."""
+
+    state: Tree
+    store: Tree
+    rows: Rows
+    key: Key
+    iteration: Array  # int32, learning iterations done

@@ -1,0 +1,180 @@
+"""`check_env`: play an environment for a few episodes and say precisely what is wrong with it."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from athlete.env.adapters.conversion import to_space
+from athlete.env.checks.membership import sample_legal, violation
+from athlete.env.registry import EnvContext, create, is_jax_env, resolve
+from athlete.spaces import Space
+
+EPISODES = 3
+MAX_STEPS = 300  # in all episodes together: enough to see most ends, short enough for slow simulators
+
+
+def check_env(env: Any, env_config: Mapping[str, Any] | None = None, *, adapt: bool = False) -> None:
+    """Return silently if the environment keeps its promises; else raise ValueError with what to mend.
+
+    Resets it with a seed, plays up to three episodes (300 steps at most) with random actions from a seeded generator,
+    and looks at everything that comes back. What `check_env` has made itself it closes; an instance that it was given
+    it leaves open and reset.
+
+    Args:
+        env: a Gymnasium id, a registered name, a class, a factory or an instance; also JAX environments
+            (`athlete.core.Env`).
+        env_config: what the environment is made with.
+        adapt: judge an environment of the old Gym API as training sees it, through the adapter; else it is refused.
+
+    Raises:
+        ValueError: names the method, what came and what was expected: a space missing or unusable, an observation
+            outside its space (entry, value and bound), of wrong shape or dtype, NaN or infinite, a reward that is no
+            finite number, a flag that is no bool, an info that is no dictionary, four values from `step`, `reset`
+            without info or without `seed`, an exception inside (chained, so that its traceback is shown).
+    """
+    is_instance = hasattr(env, "step") and not isinstance(env, type)
+    made = env if is_instance else _make(env, env_config)
+    if is_jax_env(made):
+        from athlete.env.checks.check_jax import check_jax_env  # imports JAX
+
+        check_jax_env(made)
+        return
+    try:
+        checked = _adapted(made) if adapt else made
+        _check_gymnasium(checked)
+        if is_instance:
+            checked.reset()
+    finally:
+        if not is_instance and hasattr(made, "close"):
+            made.close()
+
+
+def _make(env: Any, env_config: Mapping[str, Any] | None) -> Any:
+    maker = resolve(env)
+    try:
+        if callable(maker):
+            made = create(maker, EnvContext(env_config))
+        else:
+            from athlete.env.adapters.gymnasium import (
+                make_gymnasium,  # imports Gymnasium, which JAX environments do not need
+            )
+
+            made = make_gymnasium(maker, env_config, adapt=False)
+    except ValueError:
+        raise
+    except Exception as error:
+        raise ValueError(f"making {env!r} raised {type(error).__name__}: {error}") from error
+    if not is_jax_env(made) and not (hasattr(made, "reset") and hasattr(made, "step")):
+        raise ValueError(f"making {env!r} gave {made!r}; expected an environment with reset and step")
+    return made
+
+
+def _adapted(env: Any) -> Any:
+    """The environment as training sees it: behind an adapter if it follows the old Gym API."""
+    from athlete.env.adapters.gymnasium import OldGymAdapter, is_reset_result, make_gymnasium
+
+    env = make_gymnasium(env)
+    result = _call(f"{_name(env)}.reset(seed=0)", env.reset, seed=0)
+    return env if is_reset_result(result) else OldGymAdapter(env)
+
+
+def _check_gymnasium(env: Any) -> None:
+    for method in ("reset", "step"):
+        if not callable(getattr(env, method, None)):
+            raise ValueError(f"{_name(env)} has no {method}; expected the methods reset and step of gymnasium.Env")
+    obs_space = _space(env, "observation_space")
+    action_space = _space(env, "action_space")
+    generator = np.random.default_rng(0)
+    steps = 0
+    for episode in range(EPISODES):
+        obs = _check_reset(env, obs_space, {"seed": 0} if episode == 0 else {})
+        is_over, step = False, 0
+        while not is_over and steps < MAX_STEPS:
+            steps, step = steps + 1, step + 1
+            action = sample_legal(obs_space, action_space, obs, generator)
+            obs, is_over = _check_step(env, obs_space, action, f"in step {step} of episode {episode + 1}")
+
+
+def _space(env: Any, attribute: str) -> Space:
+    name = f"{_name(env)}.{attribute}"
+    if getattr(env, attribute, None) is None:
+        raise ValueError(f"{name} is missing; set it in __init__ to a space of gymnasium.spaces")
+    return to_space(getattr(env, attribute), name, exact=True)
+
+
+def _check_reset(env: Any, space: Space, arguments: dict[str, Any]) -> Any:
+    """The first observation."""
+    method = f"{_name(env)}.reset({', '.join(f'{name}={value}' for name, value in arguments.items())})"
+    today = "(observation, info)"
+    own_reset = getattr(env, "unwrapped", env).reset
+    parameters = inspect.signature(own_reset).parameters.values()
+    if not any(parameter.name == "seed" or parameter.kind == parameter.VAR_KEYWORD for parameter in parameters):
+        raise ValueError(
+            f"{_name(env)}.reset{inspect.signature(own_reset)} takes no seed; expected "
+            f"reset(self, *, seed=None, options=None), which returns {today}. {_OLD_API}"
+        )
+    result = _call(method, env.reset, **arguments)
+    if isinstance(result, tuple) and len(result) == 2 and not isinstance(result[1], Mapping):
+        if violation(space, result, "observation"):
+            raise ValueError(f"{method} returned an info of type {type(result[1]).__name__}; expected a dict")
+        result = None
+    if not isinstance(result, tuple) or len(result) != 2:
+        raise ValueError(f"{method} returned only an observation, without info; expected {today}. {_OLD_API}")
+    _refuse(method, violation(space, result[0], "observation"))
+    return result[0]
+
+
+def _check_step(env: Any, space: Space, action: Any, when: str) -> tuple[Any, bool]:
+    """One step: its observation, and whether the episode is over."""
+    method = f"{_name(env)}.step({action!r}), {when},"
+    result = _call(method, env.step, action)
+    if not isinstance(result, tuple) or len(result) != 5:
+        count = f"{len(result)} values" if isinstance(result, tuple) else f"a {type(result).__name__}"
+        old = f" {_OLD_API}" if isinstance(result, tuple) and len(result) == 4 else ""
+        raise ValueError(
+            f"{method} returned {count}; expected five: observation, reward, terminated, truncated, info.{old}"
+        )
+    obs, reward, terminated, truncated, info = result
+    _refuse(method, violation(space, obs, "observation"))
+    _refuse(method, _reward_violation(reward))
+    for name, flag in (("terminated", terminated), ("truncated", truncated)):
+        if not isinstance(flag, bool | np.bool_):
+            raise ValueError(f"{method} returned {name}={flag!r} of type {type(flag).__name__}; expected a bool")
+    if not isinstance(info, Mapping):
+        raise ValueError(f"{method} returned an info of type {type(info).__name__}; expected a dict")
+    return obs, bool(terminated or truncated)
+
+
+_OLD_API = (
+    "This is the old Gym API: return today's form, or wrap the environment in "
+    "athlete.env.adapters.gymnasium.OldGymAdapter (training does so by itself)"
+)
+
+
+def _reward_violation(reward: Any) -> str:
+    is_number = isinstance(reward, int | float | np.number | np.bool_)
+    is_scalar_array = isinstance(reward, np.ndarray) and reward.shape == () and reward.dtype.kind in "iufb"
+    if not is_number and not is_scalar_array:
+        shape = f" of shape {reward.shape}" if hasattr(reward, "shape") else ""
+        return f"the reward is {reward!r} of type {type(reward).__name__}{shape}; expected a number"
+    return "" if np.isfinite(reward) else f"the reward is {reward}; expected a finite number"
+
+
+def _refuse(method: str, sentence: str) -> None:
+    if sentence:
+        raise ValueError(f"{method} is wrong: {sentence}")
+
+
+def _call(method: str, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    try:
+        return function(*args, **kwargs)
+    except Exception as error:
+        raise ValueError(f"{method} raised {type(error).__name__}: {error}") from error
+
+
+def _name(env: Any) -> str:
+    return type(getattr(env, "unwrapped", env)).__name__

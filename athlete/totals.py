@@ -1,0 +1,154 @@
+"""What a training has come to: its counters, its last episodes, and the result dictionary that tells of them."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+import time
+from collections import deque
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from athlete.loops.compiling import compilations
+from athlete.loops.train import Progress
+
+
+class Start(NamedTuple):
+    """Where this process took a training up."""
+
+    iteration: int
+    timesteps: int
+    seconds: float
+
+
+class Totals:
+    """Counters since the training began, and its last `window` episodes, over which statistics are made."""
+
+    def __init__(self, window: int):
+        self.iteration = 0  # calls of `train()`
+        self.timesteps = 0  # sampled
+        self.learned = 0  # timesteps in all batches
+        self.episodes = 0
+        self.seconds = 0.0
+        self.restored_at = Start(0, 0, 0.0)
+        self._returns: deque[float] = deque(maxlen=window)
+        self._lengths: deque[int] = deque(maxlen=window)
+
+    def take_in(self, progress: Progress) -> None:
+        """Count what one `train()` brought."""
+        self.iteration += 1
+        self.timesteps += progress.timesteps
+        self.learned += progress.learned
+        self.episodes += len(progress.returns)
+        self._returns.extend(progress.returns.tolist())
+        self._lengths.extend(progress.lengths.tolist())
+
+    def result(self, progress: Progress, seconds: float) -> dict[str, Any]:
+        """One `train()` of `seconds` under RLlib's keys, after `take_in` of the same `progress`."""
+        timers = {f"{name}_time_ms": 1000.0 * part for name, part in progress.seconds.items()}
+        timers["training_iteration_time_ms"] = 1000.0 * seconds
+        count, compile_seconds = compilations()
+        stats = {**progress.metrics, "num_agent_steps_trained": self.learned}
+        return {
+            **episode_statistics(self._returns, self._lengths),
+            "episodes_this_iter": len(progress.returns),
+            "episodes_total": self.episodes,
+            "timesteps_this_iter": progress.timesteps,
+            "timesteps_total": self.timesteps,
+            "agent_timesteps_total": self.timesteps,
+            "training_iteration": self.iteration,
+            "iterations_since_restore": self.iteration - self.restored_at.iteration,
+            "timesteps_since_restore": self.timesteps - self.restored_at.timesteps,
+            "num_env_steps_sampled": self.timesteps,
+            "num_env_steps_trained": self.learned,
+            "num_env_steps_sampled_this_iter": progress.timesteps,
+            "num_env_steps_trained_this_iter": progress.learned,
+            "info": {
+                "learner": {"default_policy": {"learner_stats": stats}},
+                "num_env_steps_sampled": self.timesteps,
+                "num_env_steps_trained": self.learned,
+            },
+            "timers": timers,
+            "perf": {
+                "env_steps_per_second": progress.timesteps / max(seconds, 1e-9),
+                "compilations": count,
+                "compile_time_s": compile_seconds,
+                "memory_mib": memory_mib(),
+            },
+            "done": False,
+            "date": time.strftime("%Y-%m-%d_%H-%M-%S"),
+            "timestamp": int(time.time()),
+            "pid": os.getpid(),
+            "hostname": platform.node(),
+        }
+
+    def add_time(self, seconds: float) -> dict[str, float]:
+        """Count a `train()` of `seconds`, evaluation included: the entries of its result that tell of time."""
+        self.seconds += seconds
+        return {
+            "time_this_iter_s": seconds,
+            "time_total_s": self.seconds,
+            "time_since_restore": self.seconds - self.restored_at.seconds,
+        }
+
+    def counters(self) -> dict[str, Any]:
+        """What a checkpoint keeps, as JSON."""
+        return {
+            "iteration": self.iteration,
+            "timesteps_total": self.timesteps,
+            "learned_total": self.learned,
+            "episodes_total": self.episodes,
+            "time_total_s": self.seconds,
+            "window_returns": list(self._returns),
+            "window_lengths": list(self._lengths),
+        }
+
+    def restore(self, counters: Mapping[str, Any]) -> None:
+        """Go on from the counters of a checkpoint."""
+        self.iteration = counters["iteration"]
+        self.timesteps = counters["timesteps_total"]
+        self.learned = counters.get("learned_total", counters["timesteps_total"])
+        self.episodes = counters["episodes_total"]
+        self.seconds = counters["time_total_s"]
+        self.restored_at = Start(self.iteration, self.timesteps, self.seconds)
+        for kept, saved in ((self._returns, "window_returns"), (self._lengths, "window_lengths")):
+            kept.clear()
+            kept.extend(counters[saved])
+
+
+def episode_statistics(returns: Any, lengths: Any) -> dict[str, float]:
+    """RLlib's statistics of finished episodes; NaN where there are none."""
+    if not len(returns):
+        nan = float("nan")
+        return {
+            "episode_reward_mean": nan,
+            "episode_reward_min": nan,
+            "episode_reward_max": nan,
+            "episode_len_mean": nan,
+        }
+    return {
+        "episode_reward_mean": float(np.mean(returns, dtype=np.float64)),
+        "episode_reward_min": float(np.min(returns)),
+        "episode_reward_max": float(np.max(returns)),
+        "episode_len_mean": float(np.mean(lengths, dtype=np.float64)),
+    }
+
+
+def memory_mib() -> float:
+    """The resident memory of this process in MiB; NaN where the system does not tell."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+    except (OSError, AttributeError, ValueError):
+        pass
+    try:
+        import resource
+
+        unit = 2**20 if sys.platform == "darwin" else 2**10
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+    except ImportError:
+        return float("nan")

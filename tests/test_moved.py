@@ -1,0 +1,39 @@
+"""Old names of modules go on: the same modules, however they are imported first."""
+
+from __future__ import annotations
+
+import importlib
+import subprocess
+import sys
+
+import pytest
+
+from athlete.moved import MOVED, new_name
+
+
+@pytest.mark.parametrize(("old", "new"), MOVED.items())
+def test_an_old_name_is_the_same_module(old, new):
+    if new.endswith((".envpool", ".gymnax")):
+        pytest.importorskip(new.rpartition(".")[2])
+    assert importlib.import_module(old) is importlib.import_module(new)
+
+
+def test_modules_of_a_moved_package_are_not_loaded_twice():
+    program = (
+        "from athlete.env.classic.cartpole import CartPole as old\n"
+        "from athlete.env.games.classic.cartpole import CartPole as new\n"
+        "import sys; module = sys.modules['athlete.env.games.classic']\n"
+        "print(old is new, module.__spec__.name)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=120)
+    assert done.stdout.split() == ["True", "athlete.env.games.classic"]
+
+
+def test_what_has_not_moved_has_no_new_name():
+    assert new_name("athlete.env.world") is None
+    assert new_name("athlete.env.classic.cartpole") == "athlete.env.games.classic.cartpole"
+
+
+def test_a_misspelt_module_is_not_found():
+    with pytest.raises(ModuleNotFoundError, match=r"athlete\.env\.games\.classic\.cartpol"):
+        importlib.import_module("athlete.env.classic.cartpol")
