@@ -98,7 +98,7 @@ def test_errors_become_the_priorities_of_what_was_sampled():
     agent = agent_of(lr=0.0, memory=memory)
     store = memory.init(jax.tree.map(lambda leaf: jnp.asarray(leaf[0, 0]), ENDED), 1)
     steps = jax.tree.map(lambda leaf: jnp.swapaxes(jnp.asarray(leaf), 0, 1), ENDED)  # of one row, one after the other
-    _, store, metrics = learn(agent, state_of(agent), store, steps, KEY, jnp.zeros(()))
+    _, store, _, metrics = learn(agent, state_of(agent), store, (), steps, KEY, jnp.zeros(()))
     np.testing.assert_allclose(store.tree[0][0, :2], [3.0 + 0.5, 0.5 + 0.5])  # one draw from each half of equal shares
     assert "td_error" not in metrics, "arrays are the memory's alone"
 
