@@ -38,7 +38,8 @@ from athlete.ops.td import (
     n_step_transition,
 )
 from athlete.ops.values import dueling, greedy, half_square, huber
-from athlete.settings.replay import ReplayConfig
+from athlete.settings.config import Setting
+from athlete.settings.replay import REPLAY_SETTINGS, STREAM_SETTINGS, ReplayConfig
 
 
 class DQNState(NamedTuple):
@@ -154,11 +155,13 @@ class DQNConfig(ReplayConfig):
 
     algorithm_name = "DQN"
     agent_class = DQN
+    more_settings: ClassVar[dict[str, Setting]] = {**REPLAY_SETTINGS, **STREAM_SETTINGS}
     exploration_types = ("EpsilonGreedy", "SoftQ", "ParameterNoise")
     defaults: ClassVar[dict[str, Any]] = {
         "num_envs_per_worker": 1,
         "rollout_fragment_length": 4,
         "train_batch_size": 32,
+        "hiddens": [256],
         "min_sample_timesteps_per_iteration": 1000,
         "replay_buffer_config": {"type": "PrioritizedReplayBuffer", "capacity": 50_000},
         "exploration_config": {

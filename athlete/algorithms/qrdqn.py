@@ -23,7 +23,8 @@ from athlete.models.forward import forward
 from athlete.ops.quantile import midpoints
 from athlete.ops.td import n_step_transition, quantile_double_q_learning
 from athlete.ops.values import dueling
-from athlete.settings.replay import ReplayConfig
+from athlete.settings.config import Setting
+from athlete.settings.replay import REPLAY_SETTINGS, STREAM_SETTINGS, ReplayConfig
 
 
 @hyper
@@ -71,6 +72,7 @@ class QRDQNConfig(ReplayConfig):
 
     algorithm_name = "QRDQN"
     agent_class = QRDQN
+    more_settings: ClassVar[dict[str, Setting]] = {**REPLAY_SETTINGS, **STREAM_SETTINGS}
     exploration_types = ("EpsilonGreedy", "SoftQ")
     defaults: ClassVar[dict[str, Any]] = {
         "num_envs_per_worker": 1,

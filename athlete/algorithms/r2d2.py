@@ -42,7 +42,8 @@ from athlete.ops.schedule import Schedule, value_at
 from athlete.ops.sequences import windows
 from athlete.ops.tree import fold
 from athlete.ops.values import batched_index, dueling, periodic_update, signed_hyperbolic, signed_parabolic
-from athlete.settings.replay import ReplayConfig, require_discrete
+from athlete.settings.config import Setting
+from athlete.settings.replay import REPLAY_SETTINGS, STREAM_SETTINGS, ReplayConfig, require_discrete
 from athlete.spaces import Discrete
 
 
@@ -182,6 +183,7 @@ class R2D2Config(ReplayConfig):
     algorithm_name = "R2D2"
     agent_class = R2D2
     learns_sequences = True
+    more_settings: ClassVar[dict[str, Setting]] = {**REPLAY_SETTINGS, **STREAM_SETTINGS}
     exploration_types = ("EpsilonGreedy", "SoftQ")
     defaults: ClassVar[dict[str, Any]] = {
         "num_envs_per_worker": 1,
