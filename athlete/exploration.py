@@ -18,11 +18,8 @@ from athlete.ops.masks import masked
 from athlete.ops.random import wrap
 from athlete.ops.schedule import Schedule, value_at
 from athlete.ops.tree import flatten, unflatten, where
-<<<<<<< HEAD
-from athlete.spaces import Discrete, Space
-=======
 from athlete.ops.values import greedy
->>>>>>> main
+from athlete.spaces import Discrete, Space
 
 __all__ = [
     "ActingCarry",

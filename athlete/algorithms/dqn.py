@@ -29,15 +29,6 @@ from athlete.ops.features import features
 from athlete.ops.gradient import AdamState
 from athlete.ops.masks import action_mask
 from athlete.ops.noisy import noisy_init, noisy_sample
-<<<<<<< HEAD
-from athlete.ops.projection import atoms, project
-from athlete.ops.returns import at_step, n_step_return
-from athlete.ops.schedule import Schedule, value_at
-from athlete.ops.values import dueling, huber, of_action, sync_target
-from athlete.settings.families import REPLAY_SETTINGS, STREAM_SETTINGS, ReplayConfig
-from athlete.settings.table import Setting
-from athlete.spaces import Discrete, require_kind
-=======
 from athlete.ops.projection import atoms
 from athlete.ops.td import (
     NStepTransition,
@@ -47,9 +38,8 @@ from athlete.ops.td import (
     n_step_transition,
 )
 from athlete.ops.values import dueling, greedy, half_square, huber
-from athlete.settings.config import Setting
-from athlete.settings.replay import REPLAY_SETTINGS, STREAM_SETTINGS, ReplayConfig
->>>>>>> main
+from athlete.settings.families import REPLAY_SETTINGS, STREAM_SETTINGS, ReplayConfig
+from athlete.settings.table import Setting
 
 
 class DQNState(NamedTuple):
@@ -66,15 +56,6 @@ class DQNState(NamedTuple):
 class DQN(QLearner):
     """Hyperparameters of DQN under RLlib's names. Floats and schedules are traced, the rest shapes the program."""
 
-<<<<<<< HEAD
-    serves = ("discrete",)
-
-    lr: float | Schedule = 5e-4
-    gamma: float = 0.99
-    adam_epsilon: float = 1e-8
-    grad_clip: float | None = 40.0  # of the global norm
-=======
->>>>>>> main
     double_q: bool = True  # the online network chooses the next action, the target network values it
     dueling: bool = True  # Q is made of a value and advantages
     noisy: bool = False  # explore by noise on the parameters that is learned; set epsilon to 0 with it
@@ -83,23 +64,6 @@ class DQN(QLearner):
     v_min: float = -10.0  # support of the distribution
     v_max: float = 10.0
     td_error_loss_fn: Literal["huber", "mse"] = "huber"  # where num_atoms is 1
-<<<<<<< HEAD
-    tau: float = 1.0  # how far the target network moves at each of its updates
-    target_network_update_freq: float = 500.0  # timesteps sampled between two of them
-    num_steps_sampled_before_learning_starts: int = 1000  # timesteps
-    random_timesteps: int = 0  # uniformly random actions at the start
-    timesteps_per_update: float = 1.0
-    exploration: Exploration = EpsilonGreedy()
-    model: Model = MLP()
-    memory: Memory = Replay()
-    updates: int = 1
-    spec: Spec = None  # type: ignore[assignment]  # known once bound
-
-    def bind(self, spec: Spec) -> DQN:
-        require_kind(type(self).__name__, self.serves, spec.action)
-        return dataclasses.replace(self, spec=spec)
-=======
->>>>>>> main
 
     def init(self, key: Key) -> DQNState:
         heads = {"advantage": (self._actions() * self.num_atoms, 1.0)}

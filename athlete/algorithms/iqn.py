@@ -24,22 +24,9 @@ from athlete.algorithms.q_learning import QLearner, QState, quantile_metrics
 from athlete.core import Array, Key, Transition, Tree, hyper
 from athlete.models.dense import Layer, dense, init_layers
 from athlete.models.forward import forward
-<<<<<<< HEAD
-from athlete.models.mlp import MLP
-from athlete.ops.features import features
-from athlete.ops.gradient import AdamState, adam, adam_init
-from athlete.ops.masks import action_mask
-from athlete.ops.quantile import midpoints, quantile_huber
-from athlete.ops.returns import at_step, n_step_return
-from athlete.ops.schedule import Schedule, value_at
-from athlete.ops.values import of_action, sync_target
-from athlete.settings.families import ReplayConfig
-from athlete.spaces import Discrete, require_kind
-=======
 from athlete.ops.quantile import midpoints
 from athlete.ops.td import n_step_transition, quantile_double_q_learning
-from athlete.settings.replay import ReplayConfig
->>>>>>> main
+from athlete.settings.families import ReplayConfig
 
 COSINES = 64  # n of equation 4
 
@@ -48,13 +35,6 @@ COSINES = 64  # n of equation 4
 class IQN(QLearner):
     """Hyperparameters of IQN under RLlib's names of DQN's. Floats and schedules are traced."""
 
-<<<<<<< HEAD
-    serves = ("discrete",)
-
-    lr: float | Schedule = 5e-4
-    gamma: float = 0.99
-=======
->>>>>>> main
     adam_epsilon: float = 3.125e-4  # 0.01 / 32
     num_fractions: int = 16  # N, of the online network in the loss; 64 in the paper
     num_target_fractions: int = 16  # N', of the target network in the loss; 64 in the paper
@@ -62,16 +42,8 @@ class IQN(QLearner):
     embedding_size: int = 64  # of features and of a fraction
     kappa: float = 1.0  # errors within it count by their square, larger ones by their size
 
-<<<<<<< HEAD
-    def bind(self, spec: Spec) -> IQN:
-        require_kind(type(self).__name__, self.serves, spec.action)
-        return dataclasses.replace(self, spec=spec)
-
-    def init(self, key: Key) -> IQNState:
-=======
     def init(self, key: Key) -> QState:
         """The key is split in two: for the torso, and for the layers behind it."""
->>>>>>> main
         torso_key, key = jax.random.split(key)
         size = self.embedding_size
         fraction, values = init_layers(key, [Layer(COSINES, size, math.sqrt(2.0)), Layer(size, self._actions(), 1.0)])

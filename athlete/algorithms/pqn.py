@@ -33,15 +33,9 @@ from athlete.ops.returns import lambda_returns
 from athlete.ops.schedule import Schedule, value_at
 from athlete.ops.sequences import cut_with_carry, minibatch_orders, take
 from athlete.ops.tree import fold, pack
-<<<<<<< HEAD
-from athlete.ops.values import of_action
+from athlete.ops.values import batched_index
 from athlete.settings.families import ExplorationConfig, trajectory_parts
 from athlete.spaces import Discrete, require_kind
-=======
-from athlete.ops.values import batched_index
-from athlete.settings.replay import ExplorationConfig, require_discrete
-from athlete.spaces import Discrete
->>>>>>> main
 
 
 class PQNState(NamedTuple):

@@ -20,59 +20,23 @@ import jax.numpy as jnp
 from athlete.algorithms.q_learning import QLearner, QState, quantile_metrics
 from athlete.core import Array, Key, Transition, Tree, hyper
 from athlete.models.forward import forward
-<<<<<<< HEAD
-from athlete.models.mlp import MLP
-from athlete.ops.features import features
-from athlete.ops.gradient import AdamState, adam, adam_init
-from athlete.ops.masks import action_mask
-from athlete.ops.quantile import midpoints, quantile_huber
-from athlete.ops.returns import at_step, n_step_return
-from athlete.ops.schedule import Schedule, value_at
-from athlete.ops.values import dueling, of_action, sync_target
-from athlete.settings.families import REPLAY_SETTINGS, STREAM_SETTINGS, ReplayConfig
-from athlete.settings.table import Setting
-from athlete.spaces import Discrete, require_kind
-
-
-class QRDQNState(NamedTuple):
-    params: Tree
-    target: Tree
-    optimizer: AdamState
-    since_sync: Array  # timesteps sampled since the target was updated
-=======
 from athlete.ops.quantile import midpoints
 from athlete.ops.td import n_step_transition, quantile_double_q_learning
 from athlete.ops.values import dueling
-from athlete.settings.config import Setting
-from athlete.settings.replay import REPLAY_SETTINGS, STREAM_SETTINGS, ReplayConfig
->>>>>>> main
+from athlete.settings.families import REPLAY_SETTINGS, STREAM_SETTINGS, ReplayConfig
+from athlete.settings.table import Setting
 
 
 @hyper
 class QRDQN(QLearner):
     """Hyperparameters of QR-DQN under RLlib's names of DQN's. Floats and schedules are traced."""
 
-<<<<<<< HEAD
-    serves = ("discrete",)
-
-    lr: float | Schedule = 5e-4
-    gamma: float = 0.99
-=======
->>>>>>> main
     adam_epsilon: float = 3.125e-4  # 0.01 / 32
     num_quantiles: int = 50  # of each action's return
     kappa: float = 1.0  # errors within it count by their square, larger ones by their size
     dueling: bool = False  # quantiles are made of a value's and advantages'
 
-<<<<<<< HEAD
-    def bind(self, spec: Spec) -> QRDQN:
-        require_kind(type(self).__name__, self.serves, spec.action)
-        return dataclasses.replace(self, spec=spec)
-
-    def init(self, key: Key) -> QRDQNState:
-=======
     def init(self, key: Key) -> QState:
->>>>>>> main
         heads = {"advantage": (self._actions() * self.num_quantiles, 1.0)}
         if self.dueling:
             heads["value"] = (self.num_quantiles, 1.0)

@@ -41,17 +41,10 @@ from athlete.ops.returns import at_step, n_step_return
 from athlete.ops.schedule import Schedule, value_at
 from athlete.ops.sequences import windows
 from athlete.ops.tree import fold
-<<<<<<< HEAD
-from athlete.ops.values import dueling, of_action, rescale, sync_target, unscale
+from athlete.ops.values import batched_index, dueling, periodic_update, signed_hyperbolic, signed_parabolic
 from athlete.settings.families import REPLAY_SETTINGS, STREAM_SETTINGS, ReplayConfig
 from athlete.settings.table import Setting
 from athlete.spaces import Discrete, require_kind
-=======
-from athlete.ops.values import batched_index, dueling, periodic_update, signed_hyperbolic, signed_parabolic
-from athlete.settings.config import Setting
-from athlete.settings.replay import REPLAY_SETTINGS, STREAM_SETTINGS, ReplayConfig, require_discrete
-from athlete.spaces import Discrete
->>>>>>> main
 
 
 class R2D2State(NamedTuple):

@@ -37,14 +37,9 @@ from athlete.ops.gradient import AdamState, adam, adam_init
 from athlete.ops.schedule import Schedule, value_at
 from athlete.ops.soft import SoftSamples, soft_samples
 from athlete.ops.temperature import Temperature, default_target_entropy, temperature_init, temperature_update
-<<<<<<< HEAD
-from athlete.ops.values import track
+from athlete.ops.values import polyak_update
 from athlete.settings.families import DelayedPolicyConfig
 from athlete.spaces import require_kind
-=======
-from athlete.ops.values import polyak_update
-from athlete.settings.replay import DelayedPolicyConfig, require_continuous
->>>>>>> main
 
 
 class Ensemble(NamedTuple):

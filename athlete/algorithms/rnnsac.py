@@ -43,15 +43,9 @@ from athlete.ops.schedule import Schedule, value_at
 from athlete.ops.sequences import windows
 from athlete.ops.temperature import Temperature, default_target_entropy, temperature_init, temperature_update
 from athlete.ops.tree import fold
-<<<<<<< HEAD
-from athlete.ops.values import of_action, sync_target
+from athlete.ops.values import batched_index, periodic_update
 from athlete.settings.families import ActorCriticConfig
 from athlete.spaces import Discrete, require_kind
-=======
-from athlete.ops.values import batched_index, periodic_update
-from athlete.settings.replay import ActorCriticConfig, require_policy_space
-from athlete.spaces import Discrete
->>>>>>> main
 
 
 class RNNSACState(NamedTuple):

@@ -36,15 +36,9 @@ from athlete.ops.masks import action_mask, masked
 from athlete.ops.returns import at_step, n_step_return
 from athlete.ops.schedule import Schedule, value_at
 from athlete.ops.temperature import Temperature, default_target_entropy, temperature_init, temperature_update
-<<<<<<< HEAD
-from athlete.ops.values import of_action, sync_target
+from athlete.ops.values import batched_index, periodic_update
 from athlete.settings.families import ActorCriticConfig
 from athlete.spaces import Discrete, require_kind
-=======
-from athlete.ops.values import batched_index, periodic_update
-from athlete.settings.replay import ActorCriticConfig, require_policy_space
-from athlete.spaces import Discrete
->>>>>>> main
 
 
 class SACState(NamedTuple):

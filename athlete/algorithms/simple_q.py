@@ -25,16 +25,10 @@ from athlete.ops.features import features
 from athlete.ops.gradient import AdamState, adam, adam_init
 from athlete.ops.masks import action_mask, masked
 from athlete.ops.schedule import Schedule, value_at
-<<<<<<< HEAD
-from athlete.ops.values import huber, of_action, sync_target
+from athlete.ops.values import batched_index, huber, periodic_update
 from athlete.settings.families import ReplayConfig
 from athlete.settings.memory import UNIFORM_MEMORIES
 from athlete.spaces import Discrete, require_kind
-=======
-from athlete.ops.values import batched_index, huber, periodic_update
-from athlete.settings.replay import UNIFORM_MEMORIES, ReplayConfig, require_discrete
-from athlete.spaces import Discrete
->>>>>>> main
 
 
 class SimpleQState(NamedTuple):

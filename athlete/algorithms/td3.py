@@ -32,15 +32,9 @@ from athlete.ops.features import features
 from athlete.ops.gradient import AdamState, adam, adam_init, l2_penalized
 from athlete.ops.returns import at_step, n_step_return
 from athlete.ops.schedule import Schedule, value_at
-<<<<<<< HEAD
-from athlete.ops.values import huber, sync_target
+from athlete.ops.values import huber, periodic_update
 from athlete.settings.families import ActorCriticConfig
 from athlete.spaces import Box, require_kind
-=======
-from athlete.ops.values import huber, periodic_update
-from athlete.settings.replay import ActorCriticConfig, require_continuous
-from athlete.spaces import Box
->>>>>>> main
 
 
 class Networks(NamedTuple):

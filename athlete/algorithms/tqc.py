@@ -33,14 +33,9 @@ from athlete.ops.quantile import lowest_weights, midpoints, quantile_huber
 from athlete.ops.returns import at_step, n_step_return
 from athlete.ops.schedule import Schedule, value_at
 from athlete.ops.temperature import Temperature, default_target_entropy, temperature_init, temperature_update
-<<<<<<< HEAD
-from athlete.ops.values import sync_target
+from athlete.ops.values import periodic_update
 from athlete.settings.families import ActorCriticConfig
 from athlete.spaces import require_kind
-=======
-from athlete.ops.values import periodic_update
-from athlete.settings.replay import ActorCriticConfig, require_continuous
->>>>>>> main
 
 
 class TQCState(NamedTuple):
