@@ -45,7 +45,7 @@ def metadata_of(config: AlgorithmConfig, spec: Spec, counters: Mapping[str, Any]
 
 def learner_part(run: Run) -> dict[str, Tree]:
     """What a checkpoint keeps wherever the environments live, but for the replay memory, which may be left out."""
-    return {"state": run.state, "key": run.key, "iteration": run.iteration}
+    return {name: part for name, part in run._asdict().items() if name not in ("store", "rows")}
 
 
 def require_finite(state: Tree, what: str) -> None:
