@@ -34,7 +34,6 @@ from athlete.loops.evaluate import Evaluation, evaluate_compiled, evaluate_hoste
 from athlete.loops.learn import transition_shapes
 from athlete.loops.train import CompiledTraining, HostedTraining, Training, joined
 from athlete.memory.room import require_room
-from athlete.models.catalog import MODEL_DEFAULTS
 from athlete.policy import Policy
 from athlete.settings.config import AlgorithmConfig
 from athlete.spaces import Box, Space
@@ -184,9 +183,10 @@ class Algorithm:
         return world.showing(self._previous())
 
     def _previous(self) -> Previous:
-        """What the network sees besides the observation."""
-        model = {**MODEL_DEFAULTS, **self.config.model}
-        return Previous(model["lstm_use_prev_action"], model["lstm_use_prev_reward"])
+        """What the networks see besides the observation: actor and critics see the same."""
+        models = [self.config.get(name) or {} for name in ("model", "policy_model_config", "q_model_config")]
+        action, reward = (any(model.get(f"lstm_use_prev_{part}") for model in models) for part in ("action", "reward"))
+        return Previous(action, reward)
 
     def _check_evaluation_spaces(self, spec: Spec) -> None:
         """Raise ValueError where the policy does not fit the environment of `evaluation_config`."""
@@ -445,7 +445,8 @@ class Algorithm:
                 logger.info("sample_async=True: environment and updates are one program here; nothing waits")
             return CompiledTraining(agent, world.env, config.rows(), config.fragment_length(), config.horizon(), key)
         if config.num_rollout_workers:
-            logger.info("%d worker processes, one for each environment", config.rows())
+            processes, each = config.num_rollout_workers, config.num_envs_per_worker
+            logger.info("%d worker processes with %d environments each", processes, each)
         source = world.source(num_workers=config.num_rollout_workers, num_envs_per_worker=config.num_envs_per_worker)
         try:
             agent = self._make_agent(source.spec)
