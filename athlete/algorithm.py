@@ -338,9 +338,10 @@ class Algorithm:
 
         self._refuse_if_stopped("restore")
         stored = open_checkpoint(checkpoint_path)
-        metadata, counters, spec = stored.metadata, stored.metadata.get("counters"), self._training.agent.spec
+        metadata, spec = stored.metadata, self._training.agent.spec
         assert spec is not None
         check_metadata(metadata, checkpoint_path)
+        counters = metadata["counters"]
         check_compatible(
             metadata, algorithm=self.config.algorithm_name, observation_space=spec.obs, action_space=spec.action
         )
