@@ -128,6 +128,7 @@ _VALUE_CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
         "a function from an observation to what the agent sees, or a pair of it and its athlete.spaces.Space",
     ),
     "bool": (lambda value: isinstance(value, bool), "True or False"),
+    "last or bool": (lambda value: isinstance(value, bool) or value == "last", "True, False or 'last'"),
     "clip": (lambda value: isinstance(value, bool) or _is_positive(value), "True, False or a number above 0"),
     "positive number": (_is_positive, "a finite number above 0"),
     "number": (lambda value: is_number(value) and value >= 0, "a number of at least 0"),
