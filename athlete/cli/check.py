@@ -8,6 +8,11 @@ from typing import Annotated
 import typer
 
 from athlete.cli.common import Verbose, aligned, find_module_here
+from athlete.cli.doctor import examine
+from athlete.cli.example import overview
+from athlete.env.registry import BUILT_IN
+from athlete.env.twins import twin_ids
+from athlete.log import show_log
 
 
 def check(
@@ -17,7 +22,6 @@ def check(
 ) -> None:
     """Play an environment with random actions and say precisely what is wrong with it, if anything is."""
     from athlete.env.checks.check import check_env
-    from athlete.log import show_log
     from athlete.tuned_examples.experiment_file import parse_yaml
 
     find_module_here(environment)
@@ -49,16 +53,12 @@ def list_names(
     elif what is Listed.environments:
         typer.echo(aligned(_environments()))
     else:
-        from athlete.cli.example import overview
-
         typer.echo(overview(""))
 
 
 def _environments() -> list[tuple[str, str]]:
     """Every id that Gymnasium knows here and those of our own, with where it runs; the compiled ones first."""
     from athlete.env.adapters.gymnasium import registry
-    from athlete.env.registry import BUILT_IN
-    from athlete.env.twins import twin_ids
 
     compiled = sorted([*BUILT_IN, *(env_id for env_id in twin_ids() if env_id in registry)])
     others = sorted(env_id for env_id in registry if env_id not in compiled)
@@ -67,8 +67,6 @@ def _environments() -> list[tuple[str, str]]:
 
 def doctor() -> None:
     """Check this installation: versions, devices, folders, films; exit with 1 if a core part does not work."""
-    from athlete.cli.doctor import examine
-
     text, is_well = examine()
     typer.echo(text)
     typer.secho("\nAll core parts work." if is_well else "\nNot all core parts work.", fg="green" if is_well else "red")
