@@ -1,6 +1,6 @@
 """Frames a second on Atari: EnvPool by itself with random actions, and Athlete's training on it.
 
-    pip install 'athlete[envpool]'
+    pip install envpool
     python benchmarks/atari_speed.py [--game ALE/Pong-v5] [--rows 8] [--rounds 3] [--json FILE]
 
 A step is 4 frames. "raw" is EnvPool's own `step` with actions drawn beforehand; "source" is the same through

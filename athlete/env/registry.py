@@ -20,6 +20,8 @@ BUILT_IN: dict[str, tuple[str, str]] = {
     **dict.fromkeys(MINATAR, ("athlete.env.games.minatar", "make_minatar")),
     **dict.fromkeys(PARTIAL, ("athlete.env.games.partial", "make_partial")),
     "DeepSea-v0": ("athlete.env.games.deep_sea", "make_deep_sea"),
+    "MaskedGrid-v0": ("athlete.env.games.masked_grid", "make_masked_grid"),
+    **dict.fromkeys(["Mirror-v0", "MirrorChoice-v0"], ("athlete.env.games.mirror", "make_mirror")),
 }
 GYMNAX = "gymnax/"  # before the names of gymnax's environments
 
