@@ -342,8 +342,7 @@ class Algorithm:
                 f"{path}: {error}: from_checkpoint(path, env=...) takes the environment's class or factory, and "
                 "observation_fn=... that function"
             ) from error
-        refuse_code(values.get("env"), path)
-        refuse_code(values.get("evaluation_config", {}).get("env"), path)
+        refuse_code(values, path)
         values = {name: value for name, value in values.items() if name != "env" or value is not None}
         config = get_config_class(metadata["algorithm"]).from_dict(values)
         algorithm = config.build(env=env, **settings)

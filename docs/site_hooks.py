@@ -1,7 +1,7 @@
 """For mkdocs: learning curves appear once they are drawn, equations become MathML, which browsers show by themselves.
 
-`<!-- figure: NAME -->` in a page becomes `assets/NAME.svg` with its caption `assets/NAME.txt`, `<!-- algorithms -->` the
-list of algorithms that the package has.
+`<!-- figure: NAME -->` in a page becomes `assets/NAME.svg` with its caption `assets/NAME.txt`; `<!-- algorithms -->`
+becomes the list of algorithms that the package has.
 """
 
 from __future__ import annotations

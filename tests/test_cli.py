@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import os
 import shlex
@@ -16,7 +17,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from athlete.cli import experiments
+from athlete.cli import doctor, experiments
 from athlete.cli.common import aligned
 from athlete.cli.curve import learning_curve
 from athlete.cli.main import app
@@ -359,7 +360,7 @@ def test_experiments_of_a_file_with_a_grid_and_a_class_of_ones_own(here: Path) -
         f"config: {config}, lr: {{grid_search: [1e-3, 1e-4]}}}}}}\n"
         f"own:\n  {{env: my_corridors.Corridor, run: PPO, stop: {{training_iteration: 1}}, config: {config}}}}}\n"
     )
-    result = athlete("train -f both.yaml")
+    result = athlete("train -f both.yaml --trust")
     assert result.exit_code == 0, result.output
     checkpoints = sorted(path.parent.parent.name for path in (here / "results").rglob("checkpoint_000001"))
     assert checkpoints == ["grid", "grid", "own"]

@@ -8,7 +8,7 @@ import importlib
 import inspect
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 _factories: dict[str, Callable[..., Any]] = {}
@@ -20,8 +20,8 @@ BUILT_IN: dict[str, tuple[str, str]] = {
     **dict.fromkeys(MINATAR, ("athlete.env.games.minatar", "make_minatar")),
     **dict.fromkeys(PARTIAL, ("athlete.env.games.partial", "make_partial")),
     "DeepSea-v0": ("athlete.env.games.deep_sea", "make_deep_sea"),
+    **dict.fromkeys(("Mirror-v0", "MirrorChoice-v0"), ("athlete.env.games.mirror", "make_mirror")),
     "MaskedGrid-v0": ("athlete.env.games.masked_grid", "make_masked_grid"),
-    **dict.fromkeys(["Mirror-v0", "MirrorChoice-v0"], ("athlete.env.games.mirror", "make_mirror")),
 }
 GYMNAX = "gymnax/"  # before the names of gymnax's environments
 
@@ -80,6 +80,45 @@ def registered_names() -> list[str]:
 def is_dotted_path(name: str) -> bool:
     """Whether `name` reads as `"package.module.Class"`, which `resolve` imports."""
     return _DOTTED_PATH.fullmatch(name) is not None
+
+
+def runs_code(env: Any) -> bool:
+    """Whether making the environment `env` would import a module, or call something, that only this name chose.
+
+    That is so for a path `"package.module.Class"`, unless it is an environment class of a module that is imported
+    already, and for an id `"module:Id-v0"` whose module is not. Whoever reads a name in a file asks this before
+    `resolve`: files may choose among what is registered or imported here, and never what code runs.
+    """
+    if not isinstance(env, str) or env in _factories or env in BUILT_IN:
+        return False
+    if ":" in env:
+        return env.rpartition(":")[0] not in sys.modules
+    if not is_dotted_path(env):
+        return False
+    module_name, _, attribute = env.rpartition(".")
+    # Not getattr: a module's __getattr__ may import.
+    return not is_environment_class(getattr(sys.modules.get(module_name), "__dict__", {}).get(attribute))
+
+
+def foreign_code(config: Mapping[str, Any]) -> str | None:
+    """The first environment for which `runs_code` among those that a configuration names, in searches too."""
+    evaluation = config.get("evaluation_config")
+    places = [config.get("env"), evaluation.get("env") if isinstance(evaluation, Mapping) else None]
+    return next((name for place in places for name in _strings(place) if runs_code(name)), None)
+
+
+def _strings(value: Any) -> Iterator[str]:
+    """All strings in nested dictionaries and lists."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping | list | tuple):
+        for part in value.values() if isinstance(value, Mapping) else value:
+            yield from _strings(part)
+
+
+def is_environment_class(found: Any) -> bool:
+    """Whether `found` is a class of environments, of Gymnasium or JAX."""
+    return isinstance(found, type) and all(hasattr(found, method) for method in ("reset", "step"))
 
 
 def resolve(env: Any) -> Any:

@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 
 from athlete.core import Array, Env, Key, Step, Tree, hyper
-from athlete.env.registry import EnvContext, create
 from athlete.spaces import ACTION_MASK, Dict, Discrete, MultiBinary, MultiDiscrete, Space
 
 MOVES = ((-1, 0), (1, 0), (0, -1), (0, 1))  # up, down, left, right
@@ -69,6 +68,6 @@ class MaskedGrid(Env):
         return {"observations": seen, ACTION_MASK: self._legal(state).astype(jnp.int8)}
 
 
-def make_masked_grid(env_id: str, env_config: Mapping[str, Any] | None = None) -> Env:
-    """The environment of `"MaskedGrid-v0"`; `env_config` has its fields. Raises ValueError for an entry that is none."""
-    return create(MaskedGrid, EnvContext(env_config))
+def make_masked_grid(env_id: str, env_config: Mapping[str, Any]) -> MaskedGrid:
+    """`"MaskedGrid-v0"`; `env_config` holds its fields."""
+    return MaskedGrid(**env_config)

@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 
 from athlete.core import Array, Env, Key, Step, Tree, hyper
-from athlete.env.registry import EnvContext, create
 from athlete.ops.sampling import sample
 from athlete.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, OneOf, Space, Tuple, parts_of
 
@@ -61,17 +60,13 @@ class Mirror(Env):
         return MirrorState(obs["repeat"], steps), Step(obs, reward, done, jnp.zeros((), bool), {})
 
 
-def mirror_choice(length: int = 10) -> Mirror:
-    """The same observations where only one number of four is to be repeated: for agents with Discrete actions."""
-    return Mirror(Discrete(4, start=1), Tuple((NESTED, DISTRACTION)), length)
-
-
-def make_mirror(env_id: str, env_config: Mapping[str, Any] | None = None) -> Env:
-    """The environment of `"Mirror-v0"` or `"MirrorChoice-v0"`; `env_config` has the fields.
-
-    Raises ValueError for an entry that is none.
+def make_mirror(env_id: str, env_config: Mapping[str, Any]) -> Mirror:
+    """`"Mirror-v0"`, or `"MirrorChoice-v0"`: the same observations where only one number of four is to be repeated,
+    for agents with Discrete actions.
     """
-    return create(mirror_choice if env_id == "MirrorChoice-v0" else Mirror, EnvContext(env_config))
+    if env_id == "Mirror-v0":
+        return Mirror(**env_config)
+    return Mirror(Discrete(4, start=1), Tuple((NESTED, DISTRACTION)), **env_config)
 
 
 def _nearness(space: Space, action: Tree, shown: Tree) -> list[Array]:
