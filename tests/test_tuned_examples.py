@@ -40,14 +40,17 @@ def test_an_example_is_complete_and_its_settings_exist(name: str) -> None:
 EXTRAS = {"HalfCheetah": "mujoco", "LunarLander": "Box2D", "ALE/": "ale_py"}
 
 
-@pytest.mark.parametrize("name", names())
+QUICK = ("masked-grid-ppo", "mirror-dqn", "mirror-ppo", "pendulum-td3")  # the others take minutes together
+
+
+@pytest.mark.parametrize("name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.learning) for n in names()])
 def test_an_example_trains_and_is_evaluated_from_its_checkpoint(name: str, tmp_path: Path) -> None:
     """One iteration, the shortest there is, and one episode: what `athlete example run` does, small."""
     example = load(name)
     for start, module in EXTRAS.items():
         if str(example.config["env"]).startswith(start) and importlib.util.find_spec(module) is None:
             pytest.skip(f"{example.config['env']} needs {module}, which is not installed")
-    config = {**example.config, "min_sample_timesteps_per_iteration": None, "evaluation_duration": 1}
+    config = {**example.config, "min_sample_timesteps_per_iteration": 0, "evaluation_duration": 1}
     short = dataclasses.replace(example, config=config, stop={"training_iteration": 1})
     (outcome,) = tuned_examples.train(short, [0], verbose=0, local_dir=tmp_path)
     assert outcome.results["training_iteration"] == 1
