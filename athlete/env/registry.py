@@ -15,7 +15,13 @@ _factories: dict[str, Callable[..., Any]] = {}
 
 # Environments of our own under the names that they have elsewhere, and the function `(id, env_config)` that makes them.
 MINATAR = [f"MinAtar/{game}-v{i}" for game in ("Asterix", "Breakout", "Freeway", "SpaceInvaders") for i in (0, 1)]
-PARTIAL = ["StatelessCartPole-v1", "RepeatAfterMe-v0", "MemoryChain-v0"]
+PARTIAL = [
+    "StatelessCartPole-v1",
+    "StatelessPendulum-v1",
+    "RepeatAfterMe-v0",
+    "RepeatInitialObs-v0",
+    "MemoryChain-v0",
+]
 BUILT_IN: dict[str, tuple[str, str]] = {
     **dict.fromkeys(MINATAR, ("athlete.env.games.minatar", "make_minatar")),
     **dict.fromkeys(PARTIAL, ("athlete.env.games.partial", "make_partial")),
@@ -24,6 +30,7 @@ BUILT_IN: dict[str, tuple[str, str]] = {
     "MaskedGrid-v0": ("athlete.env.games.masked_grid", "make_masked_grid"),
 }
 GYMNAX = "gymnax/"  # before the names of gymnax's environments
+RLLIB = "ray.rllib.examples."  # before the class paths of RLlib's example environments
 
 # What RLlib's users call the one argument of their environments and factories.
 _CONFIG_NAMES = {"config", "env_config", "cfg", "env_cfg", "env_context", "env_ctx", "context", "ctx"}
@@ -124,10 +131,12 @@ def is_environment_class(found: Any) -> bool:
 def resolve(env: Any) -> Any:
     """What stands behind `env`: the factory of a registered or built-in name, the class of a path `"module.Class"`.
 
+    A path of one of RLlib's example environments is served by ours.
+
     All else comes back as it is: a Gymnasium id, a class, a factory, an instance.
 
     Raises:
-        ValueError: a dotted path whose module or attribute does not exist.
+        ValueError: a dotted path whose module or attribute does not exist, or an example of RLlib's for several agents.
     """
     if not isinstance(env, str):
         return env
@@ -138,6 +147,12 @@ def resolve(env: Any) -> Any:
         return functools.partial(getattr(importlib.import_module(place), maker), env)
     if env.startswith(GYMNAX):
         return functools.partial(importlib.import_module("athlete.env.adapters.gymnax").make_gymnax, env)
+    if env.startswith(RLLIB):
+        from athlete.env.games import rllib
+
+        rllib.require_single_agent(env)
+        if env.rpartition(".")[2] in rllib.EXAMPLES:
+            return functools.partial(rllib.make_example, env)
     if not is_dotted_path(env):
         return env
     module_name, _, attribute = env.rpartition(".")
