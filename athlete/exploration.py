@@ -18,6 +18,7 @@ from athlete.ops.masks import masked
 from athlete.ops.random import wrap
 from athlete.ops.schedule import Schedule, value_at
 from athlete.ops.tree import flatten, unflatten, where
+from athlete.ops.values import greedy
 
 __all__ = [
     "ActingCarry",
@@ -217,11 +218,6 @@ def softmax_distance(plain: Array, noisy: Array) -> Array:
 def action_distance(plain: Array, noisy: Array) -> Array:
     """Root of the mean squared difference of continuous actions `[B, n]` (Plappert et al. 2018, equation 8)."""
     return jnp.sqrt(jnp.mean(jnp.square(plain - noisy)))
-
-
-def greedy(values: Array, mask: Array | None = None) -> Array:
-    """The best action `[B]` of values `[B, n]` that `mask` allows, int32; the first of several."""
-    return jnp.argmax(masked(values, mask), axis=-1).astype(jnp.int32)
 
 
 def nth_legal(mask: Array, number: Array) -> Array:

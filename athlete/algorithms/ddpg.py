@@ -32,7 +32,7 @@ from athlete.ops.features import features
 from athlete.ops.gradient import AdamState, adam, adam_init, l2_penalized
 from athlete.ops.returns import at_step, n_step_return
 from athlete.ops.schedule import Schedule, value_at
-from athlete.ops.values import huber, sync_target
+from athlete.ops.values import huber, periodic_update
 from athlete.settings.replay import ActorCriticConfig, require_continuous
 from athlete.spaces import Box
 
@@ -111,7 +111,7 @@ class DDPG(Agent):
         actor, actor_optimizer, more = self._learn_actions(state, critic, obs, progress)
         online = Networks(actor, critic)
         since = state.since_sync + self.timesteps_per_update
-        target, since = sync_target(state.target, online, self.tau, since, self.target_network_update_freq)
+        target, since = periodic_update(state.target, online, self.tau, since, self.target_network_update_freq)
         stddev = self.exploration.adapt(self._policy, actor, state.stddev, obs, progress, key, action_distance)
         metrics = {**measured, **more, "cur_exploration": self.exploration.level(progress)}
         return DDPGState(online, target, actor_optimizer, critic_optimizer, since, stddev), metrics

@@ -33,7 +33,7 @@ from athlete.ops.returns import lambda_returns
 from athlete.ops.schedule import Schedule, value_at
 from athlete.ops.sequences import cut_with_carry, minibatch_orders, take
 from athlete.ops.tree import fold, pack
-from athlete.ops.values import of_action
+from athlete.ops.values import batched_index
 from athlete.settings.replay import ExplorationConfig, require_discrete
 from athlete.spaces import Discrete
 
@@ -140,7 +140,7 @@ class PQN(Agent):
     def _loss(self, params: Tree, batch: Batch) -> tuple[Array, Array]:
         """Half the squared error of the values of the actions taken; mean over the minibatch."""
         _, heads = self.model.apply(params, batch.carry, batch.obs, batch.first)
-        value = of_action(fold(heads["q"]), batch.action.reshape(-1))
+        value = batched_index(fold(heads["q"]), batch.action.reshape(-1))
         error = value - batch.target.reshape(-1)
         means = jnp.mean(jnp.stack([0.5 * error * error, value, error]), axis=1)
         return means[0], means

@@ -37,7 +37,7 @@ from athlete.ops.gradient import AdamState, adam, adam_init
 from athlete.ops.schedule import Schedule, value_at
 from athlete.ops.soft import SoftSamples, soft_samples
 from athlete.ops.temperature import Temperature, default_target_entropy, temperature_init, temperature_update
-from athlete.ops.values import track
+from athlete.ops.values import polyak_update
 from athlete.settings.replay import DelayedPolicyConfig, require_continuous
 
 
@@ -191,7 +191,7 @@ class REDQ(Agent):
             "grad_gnorm": norm,
             "td_error": jnp.mean(jnp.abs(error), axis=0),
         }
-        return Ensemble(critics, track(ensemble.targets, critics, self.tau), optimizer), metrics
+        return Ensemble(critics, polyak_update(ensemble.targets, critics, self.tau), optimizer), metrics
 
     def _chosen(self, targets: Tree, key: Key) -> Tree:
         """The target critics that are asked this time."""

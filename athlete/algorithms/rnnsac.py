@@ -43,7 +43,7 @@ from athlete.ops.schedule import Schedule, value_at
 from athlete.ops.sequences import windows
 from athlete.ops.temperature import Temperature, default_target_entropy, temperature_init, temperature_update
 from athlete.ops.tree import fold
-from athlete.ops.values import of_action, sync_target
+from athlete.ops.values import batched_index, periodic_update
 from athlete.settings.replay import ActorCriticConfig, require_policy_space
 from athlete.spaces import Discrete
 
@@ -146,7 +146,7 @@ class RNNSAC(Agent):
         alpha_lr = value_at(self.alpha_lr, progress)
         temperature = temperature_update(state.temperature, found["entropy"], found["target_entropy"], alpha_lr)
         since = state.since_sync + self.timesteps_per_update
-        targets, since = sync_target(state.targets, critics, self.tau, since, self.target_network_update_freq)
+        targets, since = periodic_update(state.targets, critics, self.tau, since, self.target_network_update_freq)
         error = found.pop("error")
         metrics = found | {
             "alpha_value": alpha,
@@ -208,7 +208,7 @@ class RNNSAC(Agent):
         values = [heads["q"] for _, heads in found]
         if isinstance(self.spec.action, Discrete):
             taken = action[self.burn_in :]
-            chosen = [of_action(fold(value), fold(taken)).reshape(taken.shape) for value in values]
+            chosen = [batched_index(fold(value), fold(taken)).reshape(taken.shape) for value in values]
         else:
             chosen = [value[..., 0] for value in values]
         return [states for states, _ in found], jnp.stack(chosen)

@@ -36,7 +36,7 @@ from athlete.ops.masks import action_mask, masked
 from athlete.ops.returns import at_step, n_step_return
 from athlete.ops.schedule import Schedule, value_at
 from athlete.ops.temperature import Temperature, default_target_entropy, temperature_init, temperature_update
-from athlete.ops.values import of_action, sync_target
+from athlete.ops.values import batched_index, periodic_update
 from athlete.settings.replay import ActorCriticConfig, require_policy_space
 from athlete.spaces import Discrete
 
@@ -141,7 +141,7 @@ class SAC(Agent):
         target_entropy = self._target_entropy(obs)
         temperature = temperature_update(state.temperature, entropy, target_entropy, alpha_lr)
         since = state.since_sync + self.timesteps_per_update
-        targets, since = sync_target(state.targets, critics, self.tau, since, self.target_network_update_freq)
+        targets, since = periodic_update(state.targets, critics, self.tau, since, self.target_network_update_freq)
         metrics = {
             "critic_loss": loss,
             "actor_loss": policy_loss,
@@ -168,7 +168,7 @@ class SAC(Agent):
         if not isinstance(self.spec.action, Discrete):
             return critic_values(self.q_model, critics, obs, action)[..., 0]
         values = [forward(self.q_model, critic, obs)["q"] for critic in critics]
-        return jnp.stack(values if action is None else [of_action(value, action) for value in values])
+        return jnp.stack(values if action is None else [batched_index(value, action) for value in values])
 
     def _soft_value(self, actor: Tree, critics: list[Tree], obs: Tree, alpha: Array, key: Key) -> tuple[Array, Array]:
         """The soft value of states and the policy's entropy there, `[B]` each: estimated from one action or exact."""

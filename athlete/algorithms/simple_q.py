@@ -25,7 +25,7 @@ from athlete.ops.features import features
 from athlete.ops.gradient import AdamState, adam, adam_init
 from athlete.ops.masks import action_mask, masked
 from athlete.ops.schedule import Schedule, value_at
-from athlete.ops.values import huber, of_action, sync_target
+from athlete.ops.values import batched_index, huber, periodic_update
 from athlete.settings.replay import UNIFORM_MEMORIES, ReplayConfig, require_discrete
 from athlete.spaces import Discrete
 
@@ -79,7 +79,7 @@ class SimpleQ(Agent):
 
         def loss_of(params: Tree) -> tuple[Array, tuple[Array, Array]]:
             values = self._values(params, step.obs)
-            error = of_action(values, step.action) - target
+            error = batched_index(values, step.action) - target
             loss = huber(error) if self.td_error_loss_fn == "huber" else 0.5 * error * error
             return jnp.mean(loss), (jnp.mean(error), jnp.mean(values))
 
@@ -89,7 +89,7 @@ class SimpleQ(Agent):
             state.params, gradients, state.optimizer, lr, self.grad_clip, epsilon=self.adam_epsilon
         )
         since = state.since_sync + self.timesteps_per_update
-        new_target, since = sync_target(state.target, params, 1.0, since, self.target_network_update_freq)
+        new_target, since = periodic_update(state.target, params, 1.0, since, self.target_network_update_freq)
         metrics = {
             "loss": loss,
             "mean_q": mean_q,

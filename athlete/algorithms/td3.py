@@ -32,7 +32,7 @@ from athlete.ops.features import features
 from athlete.ops.gradient import AdamState, adam, adam_init, l2_penalized
 from athlete.ops.returns import at_step, n_step_return
 from athlete.ops.schedule import Schedule, value_at
-from athlete.ops.values import huber, sync_target
+from athlete.ops.values import huber, periodic_update
 from athlete.settings.replay import ActorCriticConfig, require_continuous
 from athlete.spaces import Box
 
@@ -202,7 +202,9 @@ class TD3(Agent):
         lr = value_at(self.actor_lr, progress)
         actor, optimizer, norm = adam(actor, gradients, state.actor_optimizer, lr, self.grad_clip)
         online = Networks(actor, critics)
-        target, since = sync_target(state.target, online, self.tau, state.since_sync, self.target_network_update_freq)
+        target, since = periodic_update(
+            state.target, online, self.tau, state.since_sync, self.target_network_update_freq
+        )
         measured = jnp.stack([loss, norm])
         return TD3State(online, target, optimizer, state.critic_optimizer, measured, since, state.stddev)
 

@@ -29,11 +29,11 @@ from athlete.models.forward import forward
 from athlete.models.mlp import MLP
 from athlete.ops.features import features
 from athlete.ops.gradient import AdamState, adam, adam_init
-from athlete.ops.quantile import midpoints, quantile_huber, smallest
+from athlete.ops.quantile import lowest_weights, midpoints, quantile_huber
 from athlete.ops.returns import at_step, n_step_return
 from athlete.ops.schedule import Schedule, value_at
 from athlete.ops.temperature import Temperature, default_target_entropy, temperature_init, temperature_update
-from athlete.ops.values import sync_target
+from athlete.ops.values import periodic_update
 from athlete.settings.replay import ActorCriticConfig, require_continuous
 
 
@@ -121,7 +121,7 @@ class TQC(Agent):
         actor, actor_optimizer, _ = adam(state.actor, gradients, state.actor_optimizer, actor_lr, self.grad_clip)
         temperature = temperature_update(state.temperature, entropy, self._target_entropy(), alpha_lr)
         since = state.since_sync + self.timesteps_per_update
-        targets, since = sync_target(state.targets, critics, self.tau, since, self.target_network_update_freq)
+        targets, since = periodic_update(state.targets, critics, self.tau, since, self.target_network_update_freq)
         metrics = {
             **measured,
             "actor_loss": loss,
@@ -149,7 +149,7 @@ class TQC(Agent):
         pooled = jnp.concatenate(list(quantiles), axis=-1)
         kept = self.num_critics * (self.num_quantiles - self.top_quantiles_to_drop_per_net)
         returns = steps.return_[:, None] + steps.discount[:, None] * (pooled - alpha * log_prob[:, None])
-        return returns, smallest(pooled, kept)
+        return returns, lowest_weights(pooled, kept)
 
     def _learn_values(
         self, state: TQCState, batch: Transition, obs: Array, alpha: Array, key: Key, progress: Array

@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 from athlete.log import logger
 from athlete.settings.checks import SCHEDULE_FORM, is_count, is_number, is_schedule
 from athlete.settings.exploration import ExplorationSettings, checked_exploration, make_bonus
-from athlete.settings.rllib_names import IGNORED, SECTIONS, SPELLINGS
+from athlete.settings.rllib_names import IGNORED, NOT_YET, SECTIONS, SPELLINGS
+from athlete.settings.rllib_places import translated
 
 if typing.TYPE_CHECKING:
     from athlete.algorithm import Algorithm
@@ -113,6 +114,12 @@ def _is_callbacks(value: Any) -> bool:
     return issubclass(value if isinstance(value, type) else type(value), DefaultCallbacks)
 
 
+def _is_activation(value: Any) -> bool:
+    from athlete.models.dense import ACTIVATIONS
+
+    return isinstance(value, str) and value in ACTIVATIONS
+
+
 def _is_positive(value: Any) -> bool:
     return is_number(value) and 0 < value < math.inf
 
@@ -134,6 +141,7 @@ _VALUE_CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
         "a function from an observation to what the agent sees, or a pair of it and its athlete.spaces.Space",
     ),
     "bool": (lambda value: isinstance(value, bool), "True or False"),
+    "last or bool": (lambda value: isinstance(value, bool) or value == "last", "True, False or 'last'"),
     "clip": (lambda value: isinstance(value, bool) or _is_positive(value), "True, False or a number above 0"),
     "positive number": (_is_positive, "a finite number above 0"),
     "number": (lambda value: is_number(value) and value >= 0, "a number of at least 0"),
@@ -144,6 +152,11 @@ _VALUE_CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
         "a whole number of at least 1, or 'auto'",
     ),
     "schedule": (is_schedule, SCHEDULE_FORM),
+    "activation": (_is_activation, "the name of an activation such as 'relu'"),
+    "layers": (
+        lambda value: isinstance(value, list | tuple) and all(is_count(size) and size > 0 for size in value),
+        "a list of layer sizes such as [64, 64]",
+    ),
 }
 
 
@@ -559,7 +572,7 @@ class AlgorithmConfig:
             )
         hints = self._agent_hints()
         values, chosen = dict(self._values), set(self._chosen)
-        for given, value in settings.items():
+        for given, value in translated(settings, self._values).items():
             name, value = SPELLINGS.get(given, given), _plain(value)
             where = f"{section}({given}={value!r})" if section else f"{given}={value!r}"
             if name in IGNORED and name not in self._values:
@@ -576,6 +589,8 @@ class AlgorithmConfig:
 
     def _check(self, name: str, given: str, value: Any, section: str | None, where: str, hints: dict) -> None:
         """Raise ValueError, naming the call, for an unknown name, a wrong type or an impossible value."""
+        if name in NOT_YET:
+            raise ValueError(f"{where}: {NOT_YET[name]}")
         if name not in self._values:
             near = self._nearest(given, section)
             raise ValueError(f"{where}: {self._title()} has no {given!r}{near}")

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 from athlete.settings.checks import is_schedule, require_count, require_known, require_number
 from athlete.settings.config import AlgorithmConfig, Setting
+from athlete.settings.rllib_places import OPTIMIZATION
 
 REPLAY_SETTINGS: dict[str, Setting] = {
     "replay_buffer_config": Setting("training", {}, "dict"),
     "training_intensity": Setting("training", None, "number or None"),
-    "store_buffer_in_checkpoints": Setting("training", True, "bool"),
+    "store_buffer_in_checkpoints": Setting("training", "last", "last or bool"),
     "sample_async": Setting("rollouts", False, "bool"),
 }
+
+# Of learners of action values whose heads may have layers of their own, with rectified units: RLlib's `hiddens`.
+STREAM_SETTINGS: dict[str, Setting] = {"hiddens": Setting("training", [], "layers")}
 
 # RLlib's names of memories -> whether prioritised. Its multi-agent ones are the same with one agent.
 MEMORIES = {
@@ -33,6 +37,8 @@ MEMORY_SETTINGS: dict[str, Any] = {
     "prioritized_replay_alpha": 0.6,
     "prioritized_replay_beta": 0.4,  # a number or a schedule
     "prioritized_replay_eps": 1e-6,
+    "final_prioritized_replay_beta": None,  # where beta goes on a line; None: it stays
+    "prioritized_replay_beta_annealing_timesteps": 20_000,  # how long that takes
     "stack_axis": None,  # the axis of observations that is a stack of frames: each frame is then stored once
     "replay_burn_in": 0,  # timesteps before each sequence that only bring the recurrent state up to date
 }
@@ -42,8 +48,14 @@ SAME_MEMORIES = (
     ("storage_unit", "sequences"),
     ("replay_sequence_length", -1),
     ("worker_side_prioritization", False),
+    ("replay_mode", "independent"),
+    ("_enable_replay_buffer_api", True),
 )
-MEMORY_SPELLINGS = {"alpha": "prioritized_replay_alpha", "beta": "prioritized_replay_beta"}
+MEMORY_SPELLINGS = {
+    "alpha": "prioritized_replay_alpha",
+    "beta": "prioritized_replay_beta",
+    "capacity_ts": "capacity",
+}
 
 
 class ExplorationConfig(AlgorithmConfig):
@@ -64,10 +76,11 @@ class ExplorationConfig(AlgorithmConfig):
         return fields
 
     def model_parts(self) -> dict[str, Any]:
-        """The agent's networks: here one torso for all heads."""
-        from athlete.models.catalog import make_model
+        """The agent's networks: here one torso for all heads, and behind it the layers of `hiddens` for each."""
+        from athlete.models.catalog import make_model, with_streams
 
-        return {"model": make_model({**self.model, "vf_share_layers": True})}
+        model = make_model({**self.model, "vf_share_layers": True})
+        return {"model": with_streams(model, self.get("hiddens") or ())}
 
     @classmethod
     def agent_fields(cls) -> set[str]:
@@ -84,13 +97,6 @@ class ReplayConfig(ExplorationConfig):
     memory_types: ClassVar[tuple[str, ...]] = tuple(MEMORIES)
     learns_sequences: ClassVar[bool] = False  # its networks have memory, and its samples are sequences of steps
     fields_set_elsewhere = (*ExplorationConfig.fields_set_elsewhere, "timesteps_per_update", "burn_in")
-
-    def _set(self, section: str | None, settings: Mapping[str, Any]) -> Self:
-        if self.learns_sequences and "burn_in" in settings:  # where RLlib had it before its replay_buffer_config
-            memory = {**settings.get("replay_buffer_config", {}), "replay_burn_in": settings["burn_in"]}
-            settings = {name: value for name, value in settings.items() if name != "burn_in"}
-            settings["replay_buffer_config"] = memory
-        return super()._set(section, settings)
 
     def _merged(self, name: str, value: Any) -> Any:
         merged = super()._merged(name, value)
@@ -177,6 +183,7 @@ class ReplayConfig(ExplorationConfig):
     def _check_recurrence(self) -> None:
         """Raise ValueError for networks with memory where samples are single steps, and without where they are not."""
         from athlete.models.catalog import is_recurrent
+        from athlete.models.streams import without_streams
 
         title, burn_in = self._title(), self._memory()["replay_burn_in"]
         if burn_in and not self.learns_sequences:
@@ -184,7 +191,8 @@ class ReplayConfig(ExplorationConfig):
                 f"{title}: replay_buffer_config has replay_burn_in={burn_in}, and its networks have no memory; "
                 f"leave it out, or take {SEQUENCE_ALGORITHMS}"
             )
-        for name, model in self.model_parts().items():
+        for name, network in self.model_parts().items():
+            model = without_streams(network)
             if is_recurrent(model) and not self.learns_sequences:
                 raise ValueError(
                     f"{title}: {name} is recurrent ({type(model).__name__}), and it learns from single steps; take "
@@ -235,39 +243,38 @@ class ReplayConfig(ExplorationConfig):
             checked_memory(self._merged(name, value), self._title(), self.memory_types)
 
 
-# RLlib's older names of learning rates, in `optimization`.
-OPTIMIZATION = {
-    "actor_learning_rate": "actor_lr",
-    "critic_learning_rate": "critic_lr",
-    "entropy_learning_rate": "alpha_lr",
-}
-
-
 class ActorCriticConfig(ReplayConfig):
     """A configuration whose agent has an actor and critics apart: `policy_model` and `q_model`.
 
-    `policy_model_config` and `q_model_config` are settings of `model` that hold for one of them. RLlib's older
-    `optimization={"actor_learning_rate": ...}` sets the learning rates, its `target_entropy="auto"` is None here.
+    `policy_model_config` and `q_model_config` are settings of `model` that hold for one of them; `actor_hiddens`,
+    `critic_hiddens` and their activations go before these. RLlib's older `optimization={"actor_learning_rate": ...}`
+    sets the learning rates, its `target_entropy="auto"` is None here.
     """
 
     more_settings: ClassVar[dict[str, Setting]] = {
         **REPLAY_SETTINGS,
         "policy_model_config": Setting("training", {}, "dict"),
         "q_model_config": Setting("training", {}, "dict"),
+        "actor_hiddens": Setting("training", None, "layers or None"),
+        "actor_hidden_activation": Setting("training", None, "activation or None"),
+        "critic_hiddens": Setting("training", None, "layers or None"),
+        "critic_hidden_activation": Setting("training", None, "activation or None"),
     }
     fields_set_elsewhere = (*ReplayConfig.fields_set_elsewhere, "policy_model", "q_model")
 
     def model_parts(self) -> dict[str, Any]:
-        from athlete.models.catalog import make_model, merged_models
-
-        shared = {"vf_share_layers": True}  # each has heads of one kind
         return {
-            "policy_model": make_model({**merged_models(self.model, self.policy_model_config), **shared}),
-            "q_model": make_model({**merged_models(self.model, self.q_model_config), **shared}),
+            "policy_model": self._network(self.policy_model_config, "actor"),
+            "q_model": self._network(self.q_model_config, "critic"),
         }
 
-    def _set(self, section: str | None, settings: Mapping[str, Any]) -> Self:
-        return super()._set(section, _translated(settings))
+    def _network(self, changes: Mapping[str, Any], name: str) -> Any:
+        """The network of the actor or the critics: `model` with `changes` and with the layers of its own settings."""
+        from athlete.models.catalog import make_model, merged_models
+
+        layers = {"fcnet_hiddens": self[f"{name}_hiddens"], "fcnet_activation": self[f"{name}_hidden_activation"]}
+        given = {setting: value for setting, value in layers.items() if value is not None}
+        return make_model({**merged_models(self.model, changes), **given, "vf_share_layers": True})
 
     def _check(self, name: str, given: str, value: Any, section: str | None, where: str, hints: dict) -> None:
         if name == "lr" or (name == "lr_schedule" and value is not None):
@@ -278,7 +285,7 @@ class ActorCriticConfig(ReplayConfig):
             from athlete.models.catalog import check_model
 
             check_model(value)
-            shared = {"conv_filters", "conv_activation", "lstm_use_prev_action", "lstm_use_prev_reward"} & set(value)
+            shared = {"conv_filters", "conv_activation"} & set(value)
             if shared:
                 raise ValueError(
                     f"{where}: actor and critics see the same, by the same convolutions; set {min(shared)} in model"
@@ -294,19 +301,6 @@ class DelayedPolicyConfig(ActorCriticConfig):
 
     def learned_per_update(self) -> int:
         return self.policy_delay * self.train_batch_size
-
-
-def _translated(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings of actor-critics as RLlib spells them, in the words here."""
-    found: dict[str, Any] = {}
-    for name, value in settings.items():
-        if name == "optimization" and isinstance(value, Mapping):
-            for part, rate in value.items():
-                require_known(part, OPTIMIZATION, f"optimization={{{part!r}: {rate!r}}}")
-                found[OPTIMIZATION[part]] = rate
-        else:
-            found[name] = None if name == "target_entropy" and value == "auto" else value
-    return found
 
 
 def require_discrete(algorithm: str, space: Any) -> None:
@@ -370,7 +364,7 @@ def checked_memory(given: Mapping[str, Any], title: str, types: tuple[str, ...])
         require_known(known, settings, f"replay_buffer_config={{{name!r}: {value!r}}}")
         settings[known] = value
     where = "replay_buffer_config"
-    kind = settings["type"]
+    kind = settings["type"] = memory_name(settings["type"])
     if kind not in types:
         near = [] if kind in MEMORIES else difflib.get_close_matches(str(kind), types, n=1)
         raise ValueError(f"{where}={{'type': {kind!r}}}: {title} learns from {', '.join(near or types)}")
@@ -385,7 +379,20 @@ def checked_memory(given: Mapping[str, Any], title: str, types: tuple[str, ...])
     require_number(settings, "prioritized_replay_eps", where)
     if not is_schedule(settings["prioritized_replay_beta"]):
         require_number(settings, "prioritized_replay_beta", where)
+    if settings["final_prioritized_replay_beta"] is not None:
+        require_number(settings, "final_prioritized_replay_beta", where)
+        require_count(settings, "prioritized_replay_beta_annealing_timesteps", 1, where)
+        length, end = (
+            settings["prioritized_replay_beta_annealing_timesteps"],
+            settings["final_prioritized_replay_beta"],
+        )
+        settings["prioritized_replay_beta"] = [[0, settings["prioritized_replay_beta"]], [length, end]]
     return settings
+
+
+def memory_name(given: Any) -> Any:
+    """The name of a memory that is given by name, by class path (`ray.rllib.utils.replay_buffers...`) or as a class."""
+    return given.rpartition(".")[2] if isinstance(given, str) else getattr(given, "__name__", given)
 
 
 def _level_points(settings: Mapping[str, Any]) -> list[list[float]] | None:
