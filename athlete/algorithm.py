@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from athlete.acting import Actor
+from athlete.algorithms.catalog import require_served
 from athlete.checkpointing import (
     check_compatible,
     check_limits,
@@ -460,6 +461,7 @@ class Algorithm:
 
     def _make_agent(self, spec: Spec) -> Agent:
         """The agent; says how much memory its replay takes, and refuses where there is not so much."""
+        require_served(self.config.algorithm_name, spec.action)
         agent = self.config.make_agent(spec)
         if agent.memory.keeps:
             logger.info(require_room(agent.memory, transition_shapes(agent), self.config.rows()))

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
+from athlete.algorithms import ALGORITHMS
 from athlete.cli import doctor, experiments
 from athlete.cli.common import aligned
 from athlete.cli.curve import learning_curve
@@ -470,7 +471,9 @@ def test_check_says_ok_or_what_is_wrong(here: Path) -> None:
 
 
 def test_lists() -> None:
-    assert "PPO" in athlete("list algorithms").stdout.splitlines()
+    listed = {line.split()[0]: line for line in athlete("list algorithms").stdout.splitlines()}
+    assert set(listed) == set(ALGORITHMS)
+    assert "discrete" in listed["DQN"] and "replay" in listed["DQN"] and "arXiv" in listed["DQN"]
     assert athlete("list examples").stdout == athlete("example list").stdout
     listed = [line.split()[:3] for line in athlete("example list --filter CARTPOLE").stdout.splitlines()]
     assert ["cartpole-ppo", "PPO", "CartPole-v1"] in listed and all("CartPole-v1" in line[2] for line in listed)

@@ -42,9 +42,9 @@ from athlete.ops.schedule import Schedule, value_at
 from athlete.ops.sequences import windows
 from athlete.ops.tree import fold
 from athlete.ops.values import batched_index, dueling, periodic_update, signed_hyperbolic, signed_parabolic
-from athlete.settings.config import Setting
-from athlete.settings.replay import REPLAY_SETTINGS, STREAM_SETTINGS, ReplayConfig, require_discrete
-from athlete.spaces import Discrete
+from athlete.settings.families import REPLAY_SETTINGS, STREAM_SETTINGS, ReplayConfig
+from athlete.settings.table import Setting
+from athlete.spaces import Discrete, require_kind
 
 
 class R2D2State(NamedTuple):
@@ -60,6 +60,8 @@ class R2D2(Agent):
 
     The memory's windows are `burn_in` steps, `max_seq_len` to learn from and `n_step - 1` for the targets of the last.
     """
+
+    serves = ("discrete",)
 
     lr: float | Schedule = 1e-4
     gamma: float = 0.997
@@ -86,7 +88,7 @@ class R2D2(Agent):
     spec: Spec = None  # type: ignore[assignment]  # known once bound
 
     def bind(self, spec: Spec) -> R2D2:
-        require_discrete("R2D2", spec.action)
+        require_kind(type(self).__name__, self.serves, spec.action)
         return dataclasses.replace(self, spec=spec)
 
     def init(self, key: Key) -> R2D2State:
@@ -181,6 +183,8 @@ class R2D2Config(ReplayConfig):
     """Configuration of R2D2: `R2D2Config().environment("StatelessCartPole-v1").training(n_step=3).build()`."""
 
     algorithm_name = "R2D2"
+    summary = "DQN with memory: sequences, burn-in, rescaled values"
+    paper = "Kapturowski et al. 2019, ICLR"
     agent_class = R2D2
     learns_sequences = True
     more_settings: ClassVar[dict[str, Setting]] = {**REPLAY_SETTINGS, **STREAM_SETTINGS}

@@ -26,8 +26,9 @@ from athlete.ops.gradient import AdamState, adam, adam_init
 from athlete.ops.masks import action_mask, masked
 from athlete.ops.schedule import Schedule, value_at
 from athlete.ops.values import batched_index, huber, periodic_update
-from athlete.settings.replay import UNIFORM_MEMORIES, ReplayConfig, require_discrete
-from athlete.spaces import Discrete
+from athlete.settings.families import ReplayConfig
+from athlete.settings.memory import UNIFORM_MEMORIES
+from athlete.spaces import Discrete, require_kind
 
 
 class SimpleQState(NamedTuple):
@@ -40,6 +41,8 @@ class SimpleQState(NamedTuple):
 @hyper
 class SimpleQ(Agent):
     """Hyperparameters of SimpleQ under RLlib's names. Floats and schedules are traced, the rest shapes the program."""
+
+    serves = ("discrete",)
 
     lr: float | Schedule = 5e-4
     gamma: float = 0.99
@@ -57,7 +60,7 @@ class SimpleQ(Agent):
     spec: Spec = None  # type: ignore[assignment]  # known once bound
 
     def bind(self, spec: Spec) -> SimpleQ:
-        require_discrete("SimpleQ", spec.action)
+        require_kind(type(self).__name__, self.serves, spec.action)
         return dataclasses.replace(self, spec=spec)
 
     def init(self, key: Key) -> SimpleQState:
@@ -115,6 +118,8 @@ class SimpleQConfig(ReplayConfig):
     """Configuration of SimpleQ: `SimpleQConfig().environment("CartPole-v1").training(lr=1e-3).build()`."""
 
     algorithm_name = "SimpleQ"
+    summary = "Q-learning with a target network and nothing else: the one to read first"
+    paper = "Mnih et al. 2015, Nature 518"
     agent_class = SimpleQ
     exploration_types = ("EpsilonGreedy", "SoftQ")
     memory_types = UNIFORM_MEMORIES

@@ -42,9 +42,10 @@ def list_names(
 ) -> None:
     """List the algorithms, the environments, or the tuned examples."""
     if what is Listed.algorithms:
-        from athlete.algorithms import ALGORITHMS
+        from athlete.algorithms.catalog import entries
 
-        typer.echo("\n".join(sorted(ALGORITHMS)))
+        rows = [(entry.name, ", ".join(entry.actions), entry.learns_from, entry.paper) for entry in entries()]
+        typer.echo(aligned(rows))
     elif what is Listed.environments:
         typer.echo(_environments())
     else:
