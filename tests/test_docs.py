@@ -462,6 +462,35 @@ def test_notebooks_are_kept_without_outputs_and_their_contents_lead_somewhere(no
     assert re.findall(r"\]\(#(\w+)\)", prose) == re.findall(r'<a id="(\w+)">', prose)
 
 
+# What is said of algorithms and of packages
+
+
+def test_the_home_page_and_the_readme_name_every_algorithm() -> None:
+    hook = load(ROOT / "docs" / "site_hooks.py")
+
+    class Page:
+        class file:
+            src_uri = "index.md"
+
+    home = hook.on_page_markdown((ROOT / "docs" / "index.md").read_text(encoding="utf-8"), Page)
+    assert f"{len(ALGORITHMS)} [algorithms](algorithms/index.md): {', '.join(ALGORITHMS)}." in home
+    readme = (ROOT / "README.md").read_text(encoding="utf-8").replace("-", "")
+    assert [name for name in ALGORITHMS if not re.search(rf"\b{name}\b", readme)] == []
+
+
+def test_the_notebook_counts_algorithms_by_asking() -> None:
+    text = (ROOT / "examples" / "notebooks" / "01_introduction.ipynb").read_text(encoding="utf-8")
+    assert "ALGORITHMS" in text
+    assert not re.search(r"(that is one|there is PPO alone|only algorithm)", text)
+
+
+def test_nobody_is_told_to_install_this_package_from_an_index() -> None:
+    """It is on none. Its dependencies are, and a clone installs extras as `'.[atari]'`."""
+    told = [*PAGES, *(ROOT / "athlete").rglob("*.py"), *(ROOT / "examples").rglob("*.*")]
+    pattern = re.compile(r"athlete\[\w+\]|pip install athlete\b")
+    assert [name_of(file) for file in told if pattern.search(file.read_text(encoding="utf-8", errors="ignore"))] == []
+
+
 # What draws and shows the learning curves
 
 

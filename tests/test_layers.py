@@ -54,6 +54,20 @@ MAY_IMPORT["cli"] = set(MAY_IMPORT)
 # The one arrow up: `config.build()` makes the algorithm, when it is called.
 EXCEPTIONS = {("settings/config.py", "algorithm")}
 
+# The rooms of env/, from the bottom up -> which others they may import.
+ROOMS: dict[str, set[str]] = {
+    "errors": set(),
+    "membership": set(),
+    "registry": set(),
+    "wrappers": set(),
+    "adapters": {"errors", "membership", "registry"},
+    "games": {"registry", "wrappers", "adapters"},  # adapters: to draw as Gymnasium draws
+    "twins": {"registry", "wrappers", "adapters", "games"},
+    "checks": {"membership", "registry", "adapters"},
+    "world": {"registry", "wrappers", "adapters", "twins"},
+    "baseline": {"membership", "adapters", "world"},
+}
+
 # Libraries that one module alone speaks to.
 KEEPERS = {
     "gymnasium": {"env/adapters/gymnasium.py"},
@@ -103,6 +117,21 @@ def test_imports_go_down_only(layer):
         ours = {module.split(".")[1] for module in modules if module.startswith("athlete.")}
         up = ours - MAY_IMPORT[layer] - {layer, "__version__"}
         assert not {part for part in up if (name, part) not in EXCEPTIONS}, f"{name} imports {sorted(up)}"
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_rooms_of_environments_import_down_only(room):
+    for name, modules in FILES.items():
+        if name.startswith(f"env/{room}"):
+            others = {module.split(".")[2] for module in modules if module.startswith("athlete.env.")} - {room}
+            others -= {part for part in others if (name, f"athlete.env.{part}.rllib") in INSIDE}
+            assert others <= ROOMS[room], f"{name} imports {sorted(others - ROOMS[room])}"
+
+
+def test_every_room_of_environments_has_its_place():
+    assert {name.split("/")[1].removesuffix(".py") for name in FILES if name.startswith("env/")} - {"__init__"} == set(
+        ROOMS
+    )
 
 
 def test_the_picture_itself_has_no_arrow_up():
