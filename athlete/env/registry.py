@@ -40,8 +40,8 @@ _DOTTED_PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
 class EnvContext(dict):
     """An `env_config` that also knows for which row the environment is made, as RLlib passes it.
 
-    `worker_index` is 0 in this process and counts worker processes' groups from 1, `vector_index` is the row within
-    the group, `num_workers` how many groups there are. `remote` is True in a worker process.
+    `worker_index` is 0 in this process and counts worker processes from 1, `vector_index` is the row within the
+    process, `num_workers` how many processes there are. `remote` is True in a worker process.
     """
 
     def __init__(
