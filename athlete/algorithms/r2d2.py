@@ -41,8 +41,8 @@ from athlete.ops.schedule import Schedule
 from athlete.ops.td import importance_weight, n_step_targets
 from athlete.ops.tree import fold
 from athlete.ops.values import batched_index, dueling, greedy, half_square, signed_hyperbolic, signed_parabolic
-from athlete.settings.config import Setting
-from athlete.settings.replay import REPLAY_SETTINGS, STREAM_SETTINGS, ReplayConfig
+from athlete.settings.families import REPLAY_SETTINGS, STREAM_SETTINGS, ReplayConfig
+from athlete.settings.table import Setting
 
 
 @hyper
@@ -137,6 +137,8 @@ class R2D2Config(ReplayConfig):
     """Configuration of R2D2: `R2D2Config().environment("StatelessCartPole-v1").training(n_step=3).build()`."""
 
     algorithm_name = "R2D2"
+    summary = "DQN with memory: sequences, burn-in, rescaled values"
+    paper = "Kapturowski et al. 2019, ICLR"
     agent_class = R2D2
     learns_sequences = True
     more_settings: ClassVar[dict[str, Setting]] = {**REPLAY_SETTINGS, **STREAM_SETTINGS}

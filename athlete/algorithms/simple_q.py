@@ -13,7 +13,8 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from athlete.algorithms.dqn import DQN
-from athlete.settings.replay import UNIFORM_MEMORIES, ReplayConfig
+from athlete.settings.families import ReplayConfig
+from athlete.settings.memory import UNIFORM_MEMORIES
 
 PARTS_OF_DQN = ("double_q", "dueling", "noisy", "sigma0", "n_step", "num_atoms", "v_min", "v_max", "tau")
 
@@ -22,6 +23,8 @@ class SimpleQConfig(ReplayConfig):
     """Configuration of SimpleQ: `SimpleQConfig().environment("CartPole-v1").training(lr=1e-3).build()`."""
 
     algorithm_name = "SimpleQ"
+    summary = "Q-learning with a target network and nothing else"
+    paper = "Mnih et al. 2015, Nature 518"
     agent_class = DQN
     exploration_types = ("EpsilonGreedy", "SoftQ")
     memory_types = UNIFORM_MEMORIES
