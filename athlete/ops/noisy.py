@@ -43,8 +43,11 @@ def noisy_sample(params: Tree, key: Key) -> Tree:
         start += rows + columns
     leaves = []
     for (path, mean), sigma in zip(means.items(), sigmas, strict=True):
-        drawn = products.get(path, outputs.get(path[:-1]))
-        leaves.append(mean if sigma is None else mean + sigma * drawn.reshape(mean.shape))
+        if sigma is None:
+            leaves.append(mean)
+            continue
+        drawn = products[path] if path in products else outputs[path[:-1]]
+        leaves.append(mean + sigma * drawn.reshape(mean.shape))
     return jax.tree.unflatten(structure, leaves)
 
 
