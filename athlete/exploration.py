@@ -19,6 +19,7 @@ from athlete.ops.random import wrap
 from athlete.ops.schedule import Schedule, value_at
 from athlete.ops.tree import flatten, unflatten, where
 from athlete.ops.values import greedy
+from athlete.spaces import Discrete, Space
 
 __all__ = [
     "ActingCarry",
@@ -35,6 +36,7 @@ __all__ = [
     "disturbed",
     "explored_action",
     "greedy",
+    "require_fitting_noise",
     "softmax_distance",
 ]
 
@@ -207,6 +209,15 @@ class ParameterNoise(Exploration):
         """Equation 7: larger where the disturbed outputs are nearer to the plain ones than the target, else smaller."""
         found = distance(forward(params, obs), forward(disturbed(params, stddev, key), obs))
         return jnp.where(found <= value_at(self.target, progress), stddev * self.factor, stddev / self.factor)
+
+
+def require_fitting_noise(exploration: Exploration, space: Space) -> None:
+    """Raise ValueError where `exploration` is noise on continuous actions and the agent's actions are Discrete."""
+    if isinstance(space, Discrete) and not isinstance(exploration, StochasticSampling):
+        raise ValueError(
+            f"{type(exploration).__name__} is noise on continuous actions, and these are {space}; "
+            "take exploration_config={'type': 'StochasticSampling'}"
+        )
 
 
 def softmax_distance(plain: Array, noisy: Array) -> Array:

@@ -16,8 +16,9 @@ from athlete.callbacks import DefaultCallbacks
 from athlete.core import Spec
 from athlete.models.mlp import MLP
 from athlete.ops.schedule import Schedule
-from athlete.settings.config import SETTINGS, AlgorithmConfig
+from athlete.settings.config import AlgorithmConfig
 from athlete.settings.rllib_names import IGNORED, SECTIONS, SPELLINGS
+from athlete.settings.table import SETTINGS
 from athlete.spaces import Box, Discrete
 
 SPEC = Spec(Box(-1, 1, (3,)), Discrete(2))

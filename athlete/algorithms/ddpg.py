@@ -33,8 +33,8 @@ from athlete.ops.gradient import AdamState, adam, adam_init, l2_penalized
 from athlete.ops.returns import at_step, n_step_return
 from athlete.ops.schedule import Schedule, value_at
 from athlete.ops.values import huber, periodic_update
-from athlete.settings.replay import ActorCriticConfig, require_continuous
-from athlete.spaces import Box
+from athlete.settings.families import ActorCriticConfig
+from athlete.spaces import Box, require_kind
 
 
 class Networks(NamedTuple):
@@ -54,6 +54,8 @@ class DDPGState(NamedTuple):
 @hyper
 class DDPG(Agent):
     """Hyperparameters of DDPG under RLlib's names. Floats and schedules are traced, the rest shapes the program."""
+
+    serves = ("continuous",)
 
     actor_lr: float | Schedule = 1e-3
     critic_lr: float | Schedule = 1e-3
@@ -76,7 +78,7 @@ class DDPG(Agent):
     spec: Spec = None  # type: ignore[assignment]  # known once bound
 
     def bind(self, spec: Spec) -> DDPG:
-        require_continuous("DDPG", spec.action)
+        require_kind(type(self).__name__, self.serves, spec.action)
         return dataclasses.replace(self, spec=spec)
 
     def init(self, key: Key) -> DDPGState:
@@ -179,6 +181,8 @@ class DDPGConfig(ActorCriticConfig):
     """Configuration of DDPG: `DDPGConfig().environment("Pendulum-v1").training(actor_lr=3e-4).build()`."""
 
     algorithm_name = "DDPG"
+    summary = "a deterministic actor that climbs its critic"
+    paper = "Lillicrap et al. 2016, arXiv:1509.02971"
     agent_class = DDPG
     exploration_types = ("OrnsteinUhlenbeckNoise", "GaussianNoise", "ParameterNoise")
     defaults: ClassVar[dict[str, Any]] = {

@@ -38,8 +38,8 @@ from athlete.ops.td import (
     n_step_transition,
 )
 from athlete.ops.values import dueling, greedy, half_square, huber
-from athlete.settings.config import Setting
-from athlete.settings.replay import REPLAY_SETTINGS, STREAM_SETTINGS, ReplayConfig
+from athlete.settings.families import REPLAY_SETTINGS, STREAM_SETTINGS, ReplayConfig
+from athlete.settings.table import Setting
 
 
 class DQNState(NamedTuple):
@@ -154,6 +154,11 @@ class DQNConfig(ReplayConfig):
     """Configuration of DQN: `DQNConfig().environment("CartPole-v1").training(n_step=3, noisy=True).build()`."""
 
     algorithm_name = "DQN"
+    summary = (
+        "action values by Q-learning with a target network; with double Q, dueling, n steps, prioritised "
+        "replay, distributions of returns and noisy networks as switches: all on is Rainbow"
+    )
+    paper = "Hessel et al. 2018, arXiv:1710.02298"
     agent_class = DQN
     more_settings: ClassVar[dict[str, Setting]] = {**REPLAY_SETTINGS, **STREAM_SETTINGS}
     exploration_types = ("EpsilonGreedy", "SoftQ", "ParameterNoise")

@@ -26,7 +26,7 @@ from athlete.models.dense import Layer, dense, init_layers
 from athlete.models.forward import forward
 from athlete.ops.quantile import midpoints
 from athlete.ops.td import n_step_transition, quantile_double_q_learning
-from athlete.settings.replay import ReplayConfig
+from athlete.settings.families import ReplayConfig
 
 COSINES = 64  # n of equation 4
 
@@ -84,6 +84,8 @@ class IQNConfig(ReplayConfig):
     """Configuration of IQN: `IQNConfig().environment("CartPole-v1").training(num_fractions=8).build()`."""
 
     algorithm_name = "IQN"
+    summary = "QR-DQN whose network takes the fraction as an input"
+    paper = "Dabney et al. 2018, arXiv:1806.06923"
     agent_class = IQN
     exploration_types = ("EpsilonGreedy", "SoftQ")
     defaults: ClassVar[dict[str, Any]] = {

@@ -18,8 +18,7 @@ from athlete.ops.gradient import Adam, AdamState, adam_init
 from athlete.ops.masks import action_mask
 from athlete.ops.schedule import Schedule, value_at
 from athlete.ops.values import batched_index, greedy, periodic_update
-from athlete.settings.replay import require_discrete
-from athlete.spaces import Discrete
+from athlete.spaces import Discrete, require_kind
 
 
 class QState(NamedTuple):
@@ -38,8 +37,10 @@ State = TypeVar("State", bound=Any)  # a `QState`, or a named tuple with its fie
 class QLearner(Agent):
     """The settings of value-based algorithms under RLlib's names, and what their updates have in common.
 
-    An algorithm gives `_values`, and an `update` that hands its losses to `_learn`.
+    An algorithm gives `init`, `_values` to act by, and an `update` that hands its losses to `_learn`.
     """
+
+    serves = ("discrete",)
 
     lr: float | Schedule = 5e-4
     gamma: float = 0.99
@@ -59,7 +60,7 @@ class QLearner(Agent):
     spec: Spec = None  # type: ignore[assignment]  # known once bound
 
     def bind(self, spec: Spec) -> Self:
-        require_discrete(type(self).__name__, spec.action)
+        require_kind(type(self).__name__, self.serves, spec.action)
         return dataclasses.replace(self, spec=spec)
 
     def view(self, state: Any, progress: Array) -> ActingView:
@@ -71,7 +72,7 @@ class QLearner(Agent):
         return self.exploration.choose(values, view.level, key, mask) if explore else greedy(values, mask), carry, {}
 
     def _values(self, params: Tree, obs: Array) -> Array:
-        """The values `[B, actions]` of features `[B, n]`."""
+        """The values `[B, actions]` of features `[B, n]`, of a network without memory."""
         raise NotImplementedError
 
     def _actions(self) -> int:

@@ -23,8 +23,8 @@ from athlete.models.forward import forward
 from athlete.ops.quantile import midpoints
 from athlete.ops.td import n_step_transition, quantile_double_q_learning
 from athlete.ops.values import dueling
-from athlete.settings.config import Setting
-from athlete.settings.replay import REPLAY_SETTINGS, STREAM_SETTINGS, ReplayConfig
+from athlete.settings.families import REPLAY_SETTINGS, STREAM_SETTINGS, ReplayConfig
+from athlete.settings.table import Setting
 
 
 @hyper
@@ -71,6 +71,8 @@ class QRDQNConfig(ReplayConfig):
     """Configuration of QR-DQN: `QRDQNConfig().environment("CartPole-v1").training(num_quantiles=20).build()`."""
 
     algorithm_name = "QRDQN"
+    summary = "DQN with quantiles of each action's return, learned by regression"
+    paper = "Dabney et al. 2018, arXiv:1710.10044"
     agent_class = QRDQN
     more_settings: ClassVar[dict[str, Setting]] = {**REPLAY_SETTINGS, **STREAM_SETTINGS}
     exploration_types = ("EpsilonGreedy", "SoftQ")

@@ -34,7 +34,8 @@ from athlete.ops.returns import at_step, n_step_return
 from athlete.ops.schedule import Schedule, value_at
 from athlete.ops.temperature import Temperature, default_target_entropy, temperature_init, temperature_update
 from athlete.ops.values import periodic_update
-from athlete.settings.replay import ActorCriticConfig, require_continuous
+from athlete.settings.families import ActorCriticConfig
+from athlete.spaces import require_kind
 
 
 class TQCState(NamedTuple):
@@ -50,6 +51,8 @@ class TQCState(NamedTuple):
 @hyper
 class TQC(Agent):
     """Hyperparameters of TQC; those that SAC has mean the same. Floats and schedules are traced."""
+
+    serves = ("continuous",)
 
     actor_lr: float | Schedule = 3e-4
     critic_lr: float | Schedule = 3e-4
@@ -74,7 +77,7 @@ class TQC(Agent):
     spec: Spec = None  # type: ignore[assignment]  # known once bound
 
     def bind(self, spec: Spec) -> TQC:
-        require_continuous("TQC", spec.action)
+        require_kind(type(self).__name__, self.serves, spec.action)
         if self.top_quantiles_to_drop_per_net >= self.num_quantiles:
             raise ValueError(
                 f"top_quantiles_to_drop_per_net={self.top_quantiles_to_drop_per_net} leaves nothing of "
@@ -184,6 +187,8 @@ class TQCConfig(ActorCriticConfig):
     """Configuration of TQC: `TQCConfig().environment("Pendulum-v1").training(num_critics=5).build()`."""
 
     algorithm_name = "TQC"
+    summary = "SAC whose critics learn quantiles of returns, the largest of which targets leave out"
+    paper = "Kuznetsov et al. 2020, arXiv:2005.04269"
     agent_class = TQC
     exploration_types = ("StochasticSampling",)
     defaults: ClassVar[dict[str, Any]] = {

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from athlete.settings.checks import is_schedule, require_count, require_known, require_number
-from athlete.settings.config import AlgorithmConfig, Setting
+from athlete.models.catalog import MODEL_DEFAULTS, check_model, is_recurrent, make_model, merged_models, with_streams
+from athlete.models.streams import without_streams
+from athlete.settings.assemble import level_points, make_exploration, make_memory
+from athlete.settings.checks import is_schedule
+from athlete.settings.config import AlgorithmConfig
+from athlete.settings.memory import MEMORIES, SEQUENCE_ALGORITHMS, checked_memory
 from athlete.settings.rllib_places import OPTIMIZATION
+from athlete.settings.table import Setting
 
 REPLAY_SETTINGS: dict[str, Setting] = {
     "replay_buffer_config": Setting("training", {}, "dict"),
@@ -20,74 +24,51 @@ REPLAY_SETTINGS: dict[str, Setting] = {
 # Of learners of action values whose heads may have layers of their own, with rectified units: RLlib's `hiddens`.
 STREAM_SETTINGS: dict[str, Setting] = {"hiddens": Setting("training", [], "layers")}
 
-# RLlib's names of memories -> whether prioritised. Its multi-agent ones are the same with one agent.
-MEMORIES = {
-    "ReplayBuffer": False,
-    "EpisodeReplayBuffer": False,
-    "MultiAgentReplayBuffer": False,
-    "PrioritizedReplayBuffer": True,
-    "PrioritizedEpisodeReplayBuffer": True,
-    "MultiAgentPrioritizedReplayBuffer": True,
-}
-SEQUENCE_ALGORITHMS = "R2D2 (discrete actions) or RNNSAC"
-UNIFORM_MEMORIES = tuple(name for name, prioritized in MEMORIES.items() if not prioritized)
-MEMORY_SETTINGS: dict[str, Any] = {
-    "type": "ReplayBuffer",
-    "capacity": 50_000,  # timesteps
-    "prioritized_replay_alpha": 0.6,
-    "prioritized_replay_beta": 0.4,  # a number or a schedule
-    "prioritized_replay_eps": 1e-6,
-    "final_prioritized_replay_beta": None,  # where beta goes on a line; None: it stays
-    "prioritized_replay_beta_annealing_timesteps": 20_000,  # how long that takes
-    "stack_axis": None,  # the axis of observations that is a stack of frames: each frame is then stored once
-    "replay_burn_in": 0,  # timesteps before each sequence that only bring the recurrent state up to date
-}
-# RLlib's keys with values that say what is so in any case: sequences of max_seq_len begin at every timestep.
-SAME_MEMORIES = (
-    ("storage_unit", "timesteps"),
-    ("storage_unit", "sequences"),
-    ("replay_sequence_length", -1),
-    ("worker_side_prioritization", False),
-    ("replay_mode", "independent"),
-    ("_enable_replay_buffer_api", True),
-)
-MEMORY_SPELLINGS = {
-    "alpha": "prioritized_replay_alpha",
-    "beta": "prioritized_replay_beta",
-    "capacity_ts": "capacity",
-}
+
+class OnPolicyConfig(AlgorithmConfig):
+    """A configuration whose agent learns from whole trajectories with a random policy of its own."""
+
+    fields_set_elsewhere = (*AlgorithmConfig.fields_set_elsewhere, "max_seq_len", "free_log_std")
+
+    def agent_parts(self) -> dict[str, Any]:
+        free_log_std = self.model.get("free_log_std", MODEL_DEFAULTS["free_log_std"])
+        return {
+            **super().agent_parts(),
+            **trajectory_parts(self),
+            "free_log_std": free_log_std,
+        }
+
+
+def trajectory_parts(config: AlgorithmConfig) -> dict[str, Any]:
+    """The fields of agents that cut a trajectory into sequences, and these into minibatches, where they do."""
+    parts: dict[str, Any] = {"max_seq_len": config.sequence_length()}
+    if "minibatch_size" in config:
+        parts["minibatch_size"] = min(config.minibatch_size, config.rows() * config.fragment_length())
+    return parts
 
 
 class ExplorationConfig(AlgorithmConfig):
-    """A configuration whose agent has no random policy of its own. Subclasses name the exploration types that fit."""
+    """A configuration whose agent has no random policy of its own. Subclasses name the exploration types that fit.
+
+    An agent with more than one has a field `exploration`.
+    """
 
     fields_set_elsewhere = (*AlgorithmConfig.fields_set_elsewhere, "exploration", "random_timesteps")
 
     def all_schedules(self) -> list[Any]:
-        points = _level_points(self._exploration().exploration)
+        points = level_points(self.exploration_settings().exploration)
         return super().all_schedules() + ([] if points is None else [points])
 
     def agent_parts(self) -> dict[str, Any]:
-        exploration, fields = self._exploration().exploration, self.model_parts()
-        if "random_timesteps" in self.agent_fields():
-            fields["random_timesteps"] = exploration["random_timesteps"]
-        if "exploration" in self.agent_fields():
-            fields["exploration"] = _make_exploration(exploration, self.horizon())
+        exploration, fields = self.exploration_settings().exploration, self.model_parts()
+        if len(self.exploration_types) > 1:
+            fields["exploration"] = make_exploration(exploration, self.horizon())
         return fields
 
     def model_parts(self) -> dict[str, Any]:
-        """The agent's networks: here one torso for all heads, and behind it the layers of `hiddens` for each."""
-        from athlete.models.catalog import make_model, with_streams
-
+        """The agent's networks, the one that acts first: one torso for all heads, behind it the layers of `hiddens`."""
         model = make_model({**self.model, "vf_share_layers": True})
         return {"model": with_streams(model, self.get("hiddens") or ())}
-
-    @classmethod
-    def agent_fields(cls) -> set[str]:
-        """The names of the agent's hyperparameters."""
-        import dataclasses
-
-        return {field.name for field in dataclasses.fields(cls.agent_class)}  # type: ignore[arg-type]
 
 
 class ReplayConfig(ExplorationConfig):
@@ -95,14 +76,13 @@ class ReplayConfig(ExplorationConfig):
 
     more_settings = REPLAY_SETTINGS
     memory_types: ClassVar[tuple[str, ...]] = tuple(MEMORIES)
+    takes_random_timesteps = True
     learns_sequences: ClassVar[bool] = False  # its networks have memory, and its samples are sequences of steps
-    fields_set_elsewhere = (*ExplorationConfig.fields_set_elsewhere, "timesteps_per_update", "burn_in")
+    fields_set_elsewhere = (*ExplorationConfig.fields_set_elsewhere, "timesteps_per_update", "burn_in", "max_seq_len")
 
     def _merged(self, name: str, value: Any) -> Any:
         merged = super()._merged(name, value)
         if name == "model" and self.learns_sequences:
-            from athlete.models.catalog import merged_models
-
             return merged_models(merged, value)
         return merged
 
@@ -127,11 +107,25 @@ class ReplayConfig(ExplorationConfig):
 
     def agent_parts(self) -> dict[str, Any]:
         length, updates = self.fragment_length(), self.updates()
-        fields = {**super().agent_parts(), "updates": updates, "memory": self._make_memory(length)}
-        if "timesteps_per_update" in self.agent_fields():
-            fields["timesteps_per_update"] = self.rows() * length / updates
+        settings, sequence = self._memory(), self.sequence_length()
+        memory = make_memory(
+            settings,
+            self.horizon(),
+            batch_size=self.learned_per_update(),
+            sequence=sequence,
+            window=self.window_length(),
+            unroll=length,
+            keep_carry=self.learns_sequences and not self.zero_init_states,
+        )
+        fields = {
+            **super().agent_parts(),
+            "updates": updates,
+            "memory": memory,
+            "random_timesteps": self.exploration_settings().exploration["random_timesteps"],
+            "timesteps_per_update": self.rows() * length / updates,
+        }
         if self.learns_sequences:
-            fields["burn_in"] = self._memory()["replay_burn_in"]
+            fields |= {"burn_in": settings["replay_burn_in"], "max_seq_len": sequence}
         return fields
 
     def window_length(self) -> int:
@@ -182,9 +176,6 @@ class ReplayConfig(ExplorationConfig):
 
     def _check_recurrence(self) -> None:
         """Raise ValueError for networks with memory where samples are single steps, and without where they are not."""
-        from athlete.models.catalog import is_recurrent
-        from athlete.models.streams import without_streams
-
         title, burn_in = self._title(), self._memory()["replay_burn_in"]
         if burn_in and not self.learns_sequences:
             raise ValueError(
@@ -207,31 +198,6 @@ class ReplayConfig(ExplorationConfig):
     def _shortest_fragment(self) -> int:
         assert self.training_intensity
         return -int(-self.learned_per_update() // (self.training_intensity * self.rows()))
-
-    def _make_memory(self, length: int) -> Any:
-        from athlete.memory.prioritized import Prioritized
-        from athlete.memory.replay import Replay
-        from athlete.ops.schedule import from_timesteps
-
-        settings, sequence = self._memory(), self.sequence_length()
-        shape = {
-            "capacity": settings["capacity"],
-            "batch_size": self.learned_per_update(),
-            "sequence": sequence,
-            "window": self.window_length(),
-            "unroll": length,
-            "keep_carry": self.learns_sequences and not self.zero_init_states,
-            "stack_axis": settings["stack_axis"],
-        }
-        if not MEMORIES[settings["type"]]:
-            return Replay(**shape)
-        beta = settings["prioritized_replay_beta"]
-        return Prioritized(
-            alpha=settings["prioritized_replay_alpha"],
-            beta=from_timesteps(beta, self.horizon()) if is_schedule(beta) else beta,
-            epsilon=settings["prioritized_replay_eps"],
-            **shape,
-        )
 
     def _memory(self) -> dict[str, Any]:
         """`replay_buffer_config` over its defaults. Raises ValueError for names and values that cannot be."""
@@ -270,8 +236,6 @@ class ActorCriticConfig(ReplayConfig):
 
     def _network(self, changes: Mapping[str, Any], name: str) -> Any:
         """The network of the actor or the critics: `model` with `changes` and with the layers of its own settings."""
-        from athlete.models.catalog import make_model, merged_models
-
         layers = {"fcnet_hiddens": self[f"{name}_hiddens"], "fcnet_activation": self[f"{name}_hidden_activation"]}
         given = {setting: value for setting, value in layers.items() if value is not None}
         return make_model({**merged_models(self.model, changes), **given, "vf_share_layers": True})
@@ -282,8 +246,6 @@ class ActorCriticConfig(ReplayConfig):
             raise ValueError(f"{where}: {self._title()} has a learning rate for each of its networks: set {rates}")
         super()._check(name, given, value, section, where, hints)
         if name in ("policy_model_config", "q_model_config"):
-            from athlete.models.catalog import check_model
-
             check_model(value)
             shared = {"conv_filters", "conv_activation"} & set(value)
             if shared:
@@ -302,131 +264,7 @@ class DelayedPolicyConfig(ActorCriticConfig):
     def learned_per_update(self) -> int:
         return self.policy_delay * self.train_batch_size
 
-
-def require_discrete(algorithm: str, space: Any) -> None:
-    """Raise ValueError, naming the algorithms that serve it, unless the action space is Discrete."""
-    from athlete.spaces import Discrete
-
-    if not isinstance(space, Discrete):
-        raise ValueError(f"{algorithm} serves Discrete action spaces, and this one is {space}; {algorithms_for(space)}")
-
-
-def require_continuous(algorithm: str, space: Any) -> None:
-    """Raise ValueError, naming the algorithms that serve it, unless the action space is a bounded Box of floats."""
-    from athlete.spaces import Box
-
-    if not isinstance(space, Box) or space.dtype.kind != "f" or not space.bounded.all():
-        raise ValueError(
-            f"{algorithm} serves Box action spaces of floats with finite bounds, and this one is {space}; "
-            f"{algorithms_for(space)}"
-        )
-
-
-def require_policy_space(algorithm: str, space: Any, exploration: Any) -> None:
-    """Raise ValueError unless the action space is a bounded Box of floats, or Discrete without noise on the actions."""
-    from athlete.exploration import StochasticSampling
-    from athlete.spaces import Discrete
-
-    if not isinstance(space, Discrete):
-        require_continuous(algorithm, space)
-    elif not isinstance(exploration, StochasticSampling):
-        raise ValueError(
-            f"{type(exploration).__name__} is noise on continuous actions, and {algorithm}'s are {space} here; "
-            "take exploration_config={'type': 'StochasticSampling'}"
-        )
-
-
-def algorithms_for(space: Any) -> str:
-    """Which algorithms serve an action space, as the end of a sentence."""
-    from athlete.distributions import output_size
-    from athlete.spaces import Box, Discrete
-
-    if isinstance(space, Discrete):
-        return "PPO, DQN, R2D2, SimpleQ, QRDQN, IQN, PQN, A2C, TRPO, PG, SAC and RNNSAC serve it"
-    if isinstance(space, Box) and space.dtype.kind == "f":
-        if space.bounded.all():
-            return "PPO, DDPG, TD3, SAC, RNNSAC, TQC, CrossQ, REDQ, DroQ, A2C, TRPO and PG serve it"
-        return "PPO, A2C, TRPO and PG serve it"
-    try:
-        output_size(space)
-    except ValueError as error:
-        return f"no algorithm serves it: {error}"
-    return "PPO, A2C, TRPO and PG serve it"
-
-
-def checked_memory(given: Mapping[str, Any], title: str, types: tuple[str, ...]) -> dict[str, Any]:
-    """`replay_buffer_config` over its defaults. Raises ValueError for names and values that cannot be."""
-    settings = {**MEMORY_SETTINGS}
-    for name, value in given.items():
-        known = MEMORY_SPELLINGS.get(name, name)
-        if (known, value) in SAME_MEMORIES:
-            continue
-        require_known(known, settings, f"replay_buffer_config={{{name!r}: {value!r}}}")
-        settings[known] = value
-    where = "replay_buffer_config"
-    kind = settings["type"] = memory_name(settings["type"])
-    if kind not in types:
-        near = [] if kind in MEMORIES else difflib.get_close_matches(str(kind), types, n=1)
-        raise ValueError(f"{where}={{'type': {kind!r}}}: {title} learns from {', '.join(near or types)}")
-    require_count(settings, "capacity", 1, where)
-    require_count(settings, "replay_burn_in", 0, where)
-    axis = settings["stack_axis"]
-    if axis is not None and (not isinstance(axis, int) or isinstance(axis, bool)):
-        raise ValueError(
-            f"{where}={{'stack_axis': {axis!r}}}: expected the number of an axis, such as 0 or -1, or None"
-        )
-    require_number(settings, "prioritized_replay_alpha", where)
-    require_number(settings, "prioritized_replay_eps", where)
-    if not is_schedule(settings["prioritized_replay_beta"]):
-        require_number(settings, "prioritized_replay_beta", where)
-    if settings["final_prioritized_replay_beta"] is not None:
-        require_number(settings, "final_prioritized_replay_beta", where)
-        require_count(settings, "prioritized_replay_beta_annealing_timesteps", 1, where)
-        length, end = (
-            settings["prioritized_replay_beta_annealing_timesteps"],
-            settings["final_prioritized_replay_beta"],
-        )
-        settings["prioritized_replay_beta"] = [[0, settings["prioritized_replay_beta"]], [length, end]]
-    return settings
-
-
-def memory_name(given: Any) -> Any:
-    """The name of a memory that is given by name, by class path (`ray.rllib.utils.replay_buffers...`) or as a class."""
-    return given.rpartition(".")[2] if isinstance(given, str) else getattr(given, "__name__", given)
-
-
-def _level_points(settings: Mapping[str, Any]) -> list[list[float]] | None:
-    """The schedule of an exploration's level, in timesteps; None where it stays."""
-    if settings["type"] == "EpsilonGreedy":
-        start, end = settings["initial_epsilon"], settings["final_epsilon"]
-        begin, length = settings["warmup_timesteps"], settings["epsilon_timesteps"]
-    elif "scale_timesteps" in settings:
-        start, end = settings["initial_scale"], settings["final_scale"]
-        begin, length = settings["random_timesteps"], settings["scale_timesteps"]
-    elif is_schedule(settings.get("temperature")):
-        return settings["temperature"]
-    else:
-        return None
-    return [[begin, start], [begin + max(length, 1), end]]
-
-
-def _make_exploration(settings: Mapping[str, Any], horizon: float) -> Any:
-    from athlete import exploration
-    from athlete.ops.schedule import from_timesteps
-
-    points = _level_points(settings)
-    level: Any = from_timesteps(points, horizon) if points is not None else settings.get("temperature")
-    match settings["type"]:
-        case "EpsilonGreedy":
-            return exploration.EpsilonGreedy(level)
-        case "SoftQ":
-            return exploration.SoftQ(level)
-        case "StochasticSampling":
-            return exploration.StochasticSampling()
-        case "GaussianNoise":
-            return exploration.GaussianNoise(settings["stddev"], level)
-        case "OrnsteinUhlenbeckNoise":
-            return exploration.OrnsteinUhlenbeckNoise(
-                settings["ou_theta"], settings["ou_sigma"], settings["ou_base_scale"], level
-            )
-    return exploration.ParameterNoise(settings["initial_stddev"], settings["target"])
+    def agent_parts(self) -> dict[str, Any]:
+        fields = super().agent_parts()
+        del fields["timesteps_per_update"]  # its targets move with every update
+        return fields
