@@ -426,44 +426,12 @@ LOOPS = [
     ),
     *_in(
         "athlete/loops/learn.py",
-        "tests/test_off_policy_modes.py",
-        (
-            "store = agent.memory.feedback(store, batch, metrics)",
-            "pass",
-            "tests/test_memory_prioritized.py tests/test_replay_config.py",
-        ),
-        (
-            "jax.random.split(key, agent.updates)",
-            "jnp.stack([key] * agent.updates)",
-            "tests/test_replay_config.py tests/test_resume.py",
-        ),
-    ),
-    *_in(
-        "athlete/loops/host.py",
-        ENDINGS,
-        (
-            "        running = ~done",
-            "        steps[-1] = (transition._replace(next_obs=obs), episodes)\n        running = ~done",
-        ),
-        ("done = step.terminated | step.truncated", "done = step.terminated"),
-        ("running = ~done", "running = ~step.terminated", "tests/test_mode_equivalence.py"),
-    ),
-    *_in(
-        "athlete/loops/stepwise.py",
-        ENDINGS,
-        ("        outcome.next_obs,\n", "        outcome.obs,\n"),
-        (
-            "first, carry = transition.terminated | transition.truncated, before.chosen.next_carry",
-            "first, carry = transition.terminated, before.chosen.next_carry",
-        ),
-        ("before.chosen.next_carry\n    chosen", "before.chosen.carry\n    chosen"),
-        ("done = step.terminated | step.truncated", "done = step.terminated"),
-        (
-            "episodes.return_ * ~done, episodes.length * ~done",
-            "episodes.return_, episodes.length",
-            "tests/test_stepwise.py tests/test_off_policy_modes.py",
-        ),
-        ("last = step == self.length - 1", "last = step == 0", "tests/test_off_policy_modes.py"),
+        "tests/test_loops_learn.py",
+        ("store = agent.memory.feedback(store, batch, metrics)", "pass"),
+        ("jax.random.split(key, agent.updates)", "jnp.stack([key] * agent.updates)"),
+        ("jnp.mean(value, axis=0) for name", "jnp.sum(value, axis=0) for name"),
+        ("    if sample_async:", "    if not sample_async:"),
+        ("for name, value in metrics.items() if jnp.ndim(value) == 0}", "for name, value in metrics.items()}"),
     ),
     *_in(
         "athlete/loops/evaluate.py",
