@@ -12,7 +12,9 @@ import jax
 import numpy as np
 
 from athlete.acting import Actor
+from athlete.algorithms import get_config_class
 from athlete.algorithms.catalog import require_served
+from athlete.callbacks import DefaultCallbacks
 from athlete.checkpointing import (
     check_compatible,
     check_limits,
@@ -25,6 +27,7 @@ from athlete.checkpointing import (
     require_finite,
 )
 from athlete.core import Agent, Run, Source, Spec, Tree
+from athlete.env.checks.check import check_env
 from athlete.env.world import World, env_name, find_world
 from athlete.env.wrappers.frame_stack import require_stack
 from athlete.env.wrappers.previous import Previous
@@ -36,6 +39,9 @@ from athlete.loops.learn import transition_shapes
 from athlete.loops.train import CompiledTraining, HostedTraining, Training, joined
 from athlete.memory.room import require_room
 from athlete.policy import Policy
+from athlete.record.checkpoint import CheckpointError, drop_tree, open_checkpoint, read_metadata, save_checkpoint
+from athlete.record.portable import from_portable
+from athlete.record.video import record_episodes
 from athlete.settings.config import AlgorithmConfig
 from athlete.spaces import Box, Space
 from athlete.totals import Totals, episode_statistics
@@ -298,8 +304,6 @@ class Algorithm:
 
         Raises CheckpointError where the policy's parameters are not finite, and where the disk refuses.
         """
-        from athlete.record.checkpoint import save_checkpoint
-
         self._refuse_if_stopped("save")
         folder = Path(checkpoint_dir) if checkpoint_dir is not None else self._logdir
         if not folder.name.startswith("checkpoint"):
@@ -318,8 +322,6 @@ class Algorithm:
 
     def _drop_memory_before(self, path: Path) -> None:
         """Take the memory out of the checkpoint before `path`, where only the newest keeps it."""
-        from athlete.record.checkpoint import CheckpointError, drop_tree
-
         before, self._last_checkpoint = self._last_checkpoint, path
         if before is None or before == path or before.parent != path.parent or not before.exists():
             return
@@ -335,8 +337,6 @@ class Algorithm:
         Exact to the last bit where the environment is compiled; on Gymnasium training goes on with new episodes.
         Raises `CheckpointError` with a sentence that says what does not fit, or which entry cannot be.
         """
-        from athlete.record.checkpoint import CheckpointError, open_checkpoint
-
         self._refuse_if_stopped("restore")
         stored = open_checkpoint(checkpoint_path)
         metadata, spec = stored.metadata, self._training.agent.spec
@@ -378,10 +378,6 @@ class Algorithm:
         a file take what it likes: a saved setting that asks for too many processes, rows or layers is refused, and
         the caller can ask for it in `settings`.
         """
-        from athlete.algorithms import get_config_class
-        from athlete.record.checkpoint import CheckpointError, read_metadata
-        from athlete.record.portable import from_portable
-
         metadata = read_metadata(path)
         check_metadata(metadata, path)
         saved = dict(metadata["config"])
@@ -408,8 +404,6 @@ class Algorithm:
         self, folder: str | Path, episodes: int = 1, *, explore: bool = False, seed: int | None = None
     ) -> list[str]:
         """Film `episodes` episodes as mp4 files into `folder`; their paths. Works without a screen."""
-        from athlete.record.video import record_episodes
-
         policy = self.get_policy()
 
         def choose(observation: Any, state: Any, first: bool) -> tuple[Any, Any]:
@@ -471,8 +465,6 @@ class Algorithm:
         """Find what is wrong with an environment before training does."""
         if self.config.disable_env_checking or self._world.is_twin or self._world.pooled:
             return
-        from athlete.env.checks.check import check_env
-
         if self._world.env is not None:
             check_env(self._world.env)
             return
@@ -493,8 +485,6 @@ class Algorithm:
             )
 
     def _make_callbacks(self) -> Any:
-        from athlete.callbacks import DefaultCallbacks
-
         callbacks = self.config.get("callbacks") or DefaultCallbacks
         return callbacks() if isinstance(callbacks, type) else callbacks
 

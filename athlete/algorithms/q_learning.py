@@ -37,7 +37,7 @@ State = TypeVar("State", bound=Any)  # a `QState`, or a named tuple with its fie
 class QLearner(Agent):
     """The settings of value-based algorithms under RLlib's names, and what their updates have in common.
 
-    An algorithm gives `_values`, and an `update` that hands its losses to `_learn`.
+    An algorithm gives `init`, `_values` to act by, and an `update` that hands its losses to `_learn`.
     """
 
     serves = ("discrete",)
@@ -72,7 +72,7 @@ class QLearner(Agent):
         return self.exploration.choose(values, view.level, key, mask) if explore else greedy(values, mask), carry, {}
 
     def _values(self, params: Tree, obs: Array) -> Array:
-        """The values `[B, actions]` of features `[B, n]`."""
+        """The values `[B, actions]` of features `[B, n]`, of a network without memory."""
         raise NotImplementedError
 
     def _actions(self) -> int:

@@ -7,10 +7,17 @@ import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import jax
+import numpy as np
+
 from athlete.core import Env, Source, Spec
 from athlete.env.registry import EnvContext, create, is_jax_env, resolve
+from athlete.env.twins import find_twin
+from athlete.env.wrappers.frame_stack import FrameStack
 from athlete.env.wrappers.previous import FilmedPreviousStep, Previous, PreviousStep, PreviousStepSource
+from athlete.env.wrappers.time_limit import TimeLimit
 from athlete.log import logger
+from athlete.ops.random import unwrap, wrap
 
 
 class World(NamedTuple):
@@ -115,8 +122,6 @@ def find_world(
 def _find_by_id(env_id: str, config: dict[str, Any], backend: str) -> World:
     if backend == "gymnasium":
         return World(env_id, None, env_id, config, False)
-    from athlete.env.twins import find_twin
-
     twin, why = find_twin(env_id, config)
     if twin is None and backend == "jax":
         raise ValueError(f"environment({env_id!r}, backend='jax'): {why}")
@@ -184,12 +189,6 @@ class FilmedEnv:
     """A JAX environment in Gymnasium's form, one row, for films: needs `render(state)` giving uint8 [H, W, 3]."""
 
     def __init__(self, env: Env):
-        import jax
-
-        from athlete.env.wrappers.frame_stack import FrameStack
-        from athlete.env.wrappers.time_limit import TimeLimit
-        from athlete.ops.random import unwrap, wrap
-
         inner = env
         while isinstance(inner, FrameStack | PreviousStep | TimeLimit):
             inner = inner.env
@@ -208,8 +207,6 @@ class FilmedEnv:
         self._state: Any = None
 
     def reset(self, *, seed: int = 0) -> tuple[Any, dict]:
-        import numpy as np
-
         self._key, key = self._next_key(np.array([0, seed], np.uint32))
         self._state, obs = self._reset(key)
         return obs, {}
@@ -220,8 +217,6 @@ class FilmedEnv:
         return step.obs, float(step.reward), bool(step.terminated), bool(step.truncated), {}
 
     def render(self) -> Any:
-        import numpy as np
-
         return np.asarray(self.env.render(self._state))  # type: ignore[attr-defined]
 
     def close(self) -> None:

@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 
 from athlete.core import Array, Key, Model, Spec
@@ -252,8 +253,6 @@ def _default_filters(shape: Shape) -> Filters:
 
 def check_custom_model(model: Model, spec: Spec) -> None:
     """Raise ValueError where a network does not give each head that it is asked for with its number of outputs."""
-    import jax
-
     model = without_streams(model)
     heads = {"policy": (output_size(spec.action), 0.01), "value": (1, 1.0)}
     obs = jax.ShapeDtypeStruct((1, 2, feature_size(spec.obs)), np.float32)
@@ -275,6 +274,4 @@ def check_custom_model(model: Model, spec: Spec) -> None:
 
 def is_recurrent(model: Model) -> bool:
     """Whether the model has a carry."""
-    import jax
-
     return bool(jax.tree.leaves(jax.eval_shape(lambda: model.start(1))))

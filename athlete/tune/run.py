@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from athlete.env.registry import foreign_code
 from athlete.record.progress import ProgressReporter, reporter
 from athlete.record.results import to_json
+from athlete.tune.analysis import ExperimentAnalysis
 from athlete.tune.callbacks import Callback
 from athlete.tune.experiment import LARGEST_EXPERIMENT, STATE, Experiment, experiments, read_state, read_trials
 from athlete.tune.names import TuneError, nearest
@@ -165,8 +166,6 @@ def run(
             _say_end(experiment, shown, runner.interrupt.requested)
     if raise_on_failed_trial and not runner.interrupt.requested:
         _raise_failures(experiment, runner.first_error)
-    from athlete.tune.analysis import ExperimentAnalysis
-
     return ExperimentAnalysis(
         experiment.folder, metric, mode, trials=experiment.trials, interrupted=runner.interrupt.requested
     )

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
+from athlete.algorithms import get_config_class
 from athlete.tune.space import Path as ConfigPath
 from athlete.tune.space import replace
 
@@ -244,8 +245,6 @@ def find_run(run: Any, config: Any) -> tuple[Any, Any]:
 
 
 def _algorithm(name: str) -> Any:
-    from athlete.algorithms import get_config_class
-
     return get_config_class(name)
 
 

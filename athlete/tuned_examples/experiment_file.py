@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from athlete.algorithms import get_config_class
 from athlete.env.registry import foreign_code
 from athlete.log import logger
 from athlete.tune.names import result_name
@@ -65,8 +66,6 @@ class Experiment:
 
     def check(self) -> None:
         """Raise ValueError for an unknown algorithm, and for a setting that its configuration does not take."""
-        from athlete.algorithms import get_config_class
-
         try:
             get_config_class(self.run).from_dict(self.config)
         except ValueError as error:

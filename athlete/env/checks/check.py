@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from athlete.env.adapters.conversion import to_space
-from athlete.env.checks.membership import sample_legal, violation
+from athlete.env.membership import sample_legal, violation
 from athlete.env.registry import EnvContext, create, is_jax_env, resolve
 from athlete.spaces import Space
 
