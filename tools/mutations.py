@@ -681,7 +681,7 @@ MODELS = [
     *_in(
         "athlete/models/actors.py",
         "tests/test_td3.py tests/test_references.py::test_deterministic_policies",
-        ('jnp.tanh(heads["action"][0])', 'heads["action"][0]'),
+        ('jnp.tanh(forward(model, actor, obs)["action"])', 'forward(model, actor, obs)["action"]'),
     ),
 ]
 
@@ -691,20 +691,6 @@ SOFT = "tests/test_references.py::test_soft_actor_critics"
 ENSEMBLES = "tests/test_references.py::test_ensembles"
 
 Q_LEARNING = [
-    *_in(
-        "athlete/algorithms/simple_q.py",
-        f"{Q}[SimpleQ] '{Q}[SimpleQ, squared]'",
-        ("- target\n", "- 0 * target\n"),
-        ('huber(error) if self.td_error_loss_fn == "huber"', 'huber(error) if self.td_error_loss_fn == "mse"'),
-        ("lr = value_at(self.lr, progress)", "lr = value_at(self.lr, 0.0)"),
-        ("lr, self.grad_clip, epsilon", "lr, None, epsilon"),
-        ("self._values(state.target, step.next_obs)", "self._values(state.params, step.next_obs)"),
-        ("jnp.where(step.terminated, 0.0, best)", "best"),
-        ("jnp.where(step.terminated, 0.0, best)", "jnp.where(step.terminated | step.truncated, 0.0, best)"),
-        ("state.since_sync + self.timesteps_per_update", "state.since_sync + 1.0"),
-        ("SimpleQState(params, new_target,", "SimpleQState(params, state.target,"),
-        ("masked(values, action_mask(self.spec, step.next_obs))", "values", "tests/test_masks.py"),
-    ),
     *_in(
         "athlete/algorithms/q_learning.py",
         f"{Q}[DQN]",
@@ -765,15 +751,21 @@ Q_LEARNING = [
         ("n_step_transition(batch, self.spec, self.gamma)", "n_step_transition(batch, self.spec, 0.99)"),
     ),
     *_in(
+        "athlete/algorithms/simple_q.py",
+        "tests/test_simple_q.py",
+        ('"double_q": False, "dueling": False', '"double_q": True, "dueling": False'),
+        ('"double_q": False, "dueling": False', '"double_q": False, "dueling": True'),
+    ),
+    *_in(
         "athlete/algorithms/r2d2.py",
         "tests/test_references.py::test_r2d2",
-        ("weight * jnp.square(error)", "jnp.square(error)"),
-        ("lr, self.grad_clip, epsilon", "lr, None, epsilon"),
+        ("importance_weight(batch), progress", "None, progress"),
         ("jax.lax.stop_gradient(self._target(", "(self._target("),
         ("self._target(state.target, params,", "self._target(params, params,"),
         ("self.model.start(rows) if self.zero_init_states else", "self.model.start(rows) if True else"),
-        ("chooser = self._next_values(params, carries, next_obs) if self.double_q else values", "chooser = values"),
-        ("best = self._unscaled(best)", "pass"),
+        ("self._next_values(params, carries, next_obs) if self.double_q else values", "values"),
+        ("self._next_values(target, target_carries, next_obs)", "self._next_values(target, carries, next_obs)"),
+        ("next_value = self._unscaled(best)", "next_value = best"),
         (
             "signed_hyperbolic(return_, self.h_function_epsilon) if self.use_h_function",
             "return_ if self.use_h_function",
@@ -781,13 +773,9 @@ Q_LEARNING = [
         ("leaf[1:], carries", "leaf[:-1], carries"),
         ("sequence_priority(error, self.priority_eta)", "sequence_priority(error, 0.0)"),
         ("batch.action[self.burn_in :]", "batch.action[:]"),
-        ("R2D2State(params, moved", "R2D2State(params, state.target"),
-        ("steps.discount * reached", "self.gamma * reached"),
-        (
-            "windows(best.reshape(batch.reward.shape), self.n_step)",
-            "windows(best.reshape(batch.reward.shape), 1)",
-            "tests/test_references.py::test_r2d2 tests/test_r2d2.py",
-        ),
+        ("greedy(selector, fold(action_mask(self.spec, batch.next_obs)))", "greedy(selector)", "tests/test_masks.py"),
+        ("next_value, self.n_step, self.gamma)", "next_value, self.n_step, 0.99)"),
+        ("half_square(error), {", "jnp.abs(error), {"),
     ),
     *_in(
         "athlete/algorithms/pqn.py",
