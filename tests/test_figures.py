@@ -67,6 +67,16 @@ def test_figures_are_those_of_the_curves(path: Path) -> None:
     assert all(curve["timesteps"][-1] >= found["timesteps"] for curve in found["curves"])
 
 
+@pytest.mark.parametrize("path", LEARNING, ids=lambda path: path.stem)
+def test_what_is_published_was_trained_as_the_example_says_today(path: Path) -> None:
+    learning, found = load_script("learning"), manifest(path)
+    words = found["command"].removeprefix("python benchmarks/learning.py ").split()
+    training = learning.training_of(learning.parser().parse_args(words))
+    assert path.stem == f"learning-{training.label}"
+    today = json.loads(json.dumps([training.algorithm, training.environment, training.config, training.timesteps]))
+    assert [found[name] for name in ("algorithm", "environment", "config", "timesteps")] == today
+
+
 def test_manifests_of_tuning_seeds_say_so() -> None:
     for path in (RESULTS / "tuning-seeds").glob("*.json"):
         assert "tuned on" in manifest(path)["note"]
@@ -91,6 +101,12 @@ def test_every_manifest_of_learning_is_on_the_page() -> None:
             label.endswith("-defaults") or found["environment"] in table.MUJOCO
         ]
         assert name in shown, label
+
+
+def test_the_readmes_picture_is_small() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    (picture,) = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", readme)
+    assert (ROOT / picture).stat().st_size < 300_000
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ and several updates follow each other at different progress of the training. Wha
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from types import SimpleNamespace
 
@@ -29,7 +30,7 @@ from athlete.algorithms.r2d2 import R2D2
 from athlete.algorithms.redq import REDQ
 from athlete.algorithms.rnnsac import RNNSAC
 from athlete.algorithms.sac import SAC
-from athlete.algorithms.simple_q import SimpleQ
+from athlete.algorithms.simple_q import SimpleQConfig
 from athlete.algorithms.td3 import TD3
 from athlete.algorithms.tqc import TQC
 from athlete.algorithms.trpo import TRPO
@@ -133,9 +134,9 @@ def batches_of(spec, **settings):
 EVERY = {"lr": FALLING, "gamma": 0.9, "grad_clip": 0.3}
 # Timesteps pass in steps of 2: the target stays at the first update and moves at the second and third.
 SYNC = {"target_network_update_freq": 3.0, "timesteps_per_update": 2.0}
+SIMPLE_Q = SimpleQConfig().make_agent(DISCRETE)
 Q_CASES = {
-    "SimpleQ": (SimpleQ(**EVERY, **SYNC, model=TINY), references.dqn),
-    "SimpleQ, squared": (SimpleQ(**EVERY, **SYNC, model=TINY, td_error_loss_fn="mse"), references.dqn),
+    "SimpleQ": (dataclasses.replace(SIMPLE_Q, **EVERY, **SYNC, model=TINY), references.dqn),
     "DQN": (DQN(**EVERY, **SYNC, model=TINY, n_step=2, tau=0.3), references.dqn),
     "DQN, plain": (
         DQN(**EVERY, **SYNC, model=TINY, double_q=False, dueling=False, td_error_loss_fn="mse", adam_epsilon=0.1),
@@ -199,7 +200,7 @@ def test_q_learning(name):
     state = fresh._replace(params=random_like(fresh.params, 1), target=random_like(fresh.params, 2))
     optimizer = Adam(numbers(state.params), agent.adam_epsilon, agent.grad_clip)
     held = references.q_network(numbers(state.params), optimizer, numbers(state.target))
-    batches = batches_of(DISCRETE, steps=getattr(agent, "n_step", 1), weighted=not isinstance(agent, SimpleQ))
+    batches = batches_of(DISCRETE, steps=agent.n_step)
     state = follow(agent, state, held, reference, batches, functools.partial(q_draws, agent))
     assert optimizer.norm > agent.grad_clip, "the case must be one in which clipping counts"
     assert_equal(state.params, held.params, "params")
