@@ -22,7 +22,8 @@ from athlete.loops.collect import spec_of
 from athlete.loops.compiling import compilations, set_up
 from athlete.loops.evaluate import Evaluation, evaluate_compiled, evaluate_hosted
 from athlete.loops.learn import transition_shapes
-from athlete.loops.train import CompiledTraining, HostedTraining, Training, joined
+from athlete.loops.progress import joined
+from athlete.loops.train import CompiledTraining, HostedTraining, Training
 from athlete.memory.room import require_room
 from athlete.models.catalog import MODEL_DEFAULTS
 from athlete.policy import Policy

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from athlete.loops.compiling import compilations
-from athlete.loops.train import Progress
+from athlete.loops.progress import Progress
 
 
 class Start(NamedTuple):

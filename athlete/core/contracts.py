@@ -238,3 +238,4 @@ class Run(NamedTuple):
     rows: Rows
     key: Key
     iteration: Array  # int32, learning iterations done
+    timesteps: Array  # uint32, sampled so far in all rows: what schedules and warm-ups count; stays at 2**32 - 1
