@@ -46,12 +46,13 @@ def steps(obs, next_obs, action, reward=None):
 
 @functools.partial(jax.jit, compiler_options=QUICK)
 def observe(bonus, state, batch):
-    return bonus.observe(state, batch)
+    return bonus.observe(state, bonus.accumulators(batch.reward.shape[1]), batch)[0]
 
 
 @functools.partial(jax.jit, compiler_options=QUICK)
 def update(bonus, state, batch):
-    return bonus.update(state, batch)
+    """Rewards, the state after learning, metrics."""
+    return bonus.reward(state, batch), *bonus.update(state, batch)
 
 
 def linear(weights):
@@ -97,12 +98,28 @@ def distilling(**settings):
 def test_the_reward_is_the_mean_squared_error_over_the_deviation_of_its_returns():
     bonus, state = distilling(eta=3.0, gamma=0.5)
     obs = np.array([[[1, 1]], [[2, 0]], [[0, 4]]], np.float32)
-    reward, after, metrics = update(bonus, state, steps(0 * obs, obs, np.zeros((3, 1), np.int32)))
-    errors = np.array([1, 2, 8])  # before any moments are known, observations are as they are
-    returns = [1, 2.5, 9.25]
+    batch = steps(0 * obs, obs, np.zeros((3, 1), np.int32))
+    state = observe(bonus, state, batch)
+    reward, _, metrics = update(bonus, state, batch)
+    standard = (obs - obs.mean(axis=0)) / obs.std(axis=0)
+    errors = np.mean(np.square(standard), axis=2)[:, 0]
+    returns = [errors[0], errors[1] + 0.5 * errors[0], errors[2] + 0.5 * errors[1] + 0.25 * errors[0]]
     np.testing.assert_allclose(reward[:, 0], 3 * errors / np.std(returns), rtol=1e-4)
-    assert metrics["predictor_loss"] == pytest.approx(11 / 3)
-    assert after.returns.mean == pytest.approx(np.mean(returns))
+    assert metrics["predictor_loss"] == pytest.approx(errors.mean())
+    assert state.returns.mean == pytest.approx(np.mean(returns))
+
+
+def test_intrinsic_returns_go_on_from_one_trajectory_to_the_next():
+    bonus, state = distilling(gamma=0.5)
+    accumulators = bonus.accumulators(1)
+    np.testing.assert_array_equal(accumulators, [0])
+    obs = np.array([[[1, 1]], [[2, 0]], [[0, 4]]], np.float32)
+    batch = steps(0 * obs, obs, np.zeros((3, 1), np.int32))
+    for _ in range(20):
+        state, accumulators = jax.jit(bonus.observe)(state, accumulators, batch)
+    errors = np.mean(np.square((obs - obs.mean(axis=0)) / obs.std(axis=0)), axis=2)[:, 0]
+    last = (errors[2] + 0.5 * errors[1] + 0.25 * errors[0]) / (1 - 0.5**3)  # of a cycle that never ends
+    np.testing.assert_allclose(accumulators, [last], rtol=1e-3)
 
 
 def test_observations_are_standardized_with_all_that_was_visited():
@@ -220,27 +237,13 @@ def test_every_space_is_served(bonus, space):
     assert all(np.isfinite(metric) for metric in metrics.values())
 
 
-@pytest.mark.parametrize("bonus", SMALL_BONUSES, ids=NAMES)
-def test_a_trajectory_may_be_observed_in_pieces(bonus):
-    """What the hosted loop does, step by step, where the compiled one has the whole."""
-    bonus = bonus.bind(Spec(Box(-9, 9, (3,)), Discrete(2)))
-    obs = np.random.default_rng(0).normal(1, 2, (4, 3, 3)).astype(np.float32)
-    whole = steps(obs, obs + 1, np.zeros((4, 3), np.int32))
-    state = bonus.init(KEY)
-    for t in range(4):
-        state = observe(bonus, state, jax.tree.map(lambda leaf, t=t: leaf[t : t + 1], whole))
-    together = observe(bonus, bonus.init(KEY), whole)
-    for a, b in zip(jax.tree.leaves(together), jax.tree.leaves(state), strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-5)
-
-
 # Around an agent --------------------------------------------------------------------------------------------------
 
 
 def test_the_agent_inside_learns_from_both_rewards_added_up():
     agent = Curious(Witness(), Counts(eta=0.5)).bind(Spec(Discrete(4), Discrete(2)))
     batch = steps([[0, 1]], [[2, 3]], np.array([[0, 1]]), [[1.0, -2.0]])
-    state = agent.observe(agent.init(KEY), batch)
+    state, _ = agent.observe(agent.init(KEY), agent.accumulators(2), batch)
     after, metrics = agent.update(state, batch, KEY, 0.0)
     np.testing.assert_allclose(after.agent.reward, [[1.5, -1.5]])
     for name in ("obs", "next_obs", "action"):

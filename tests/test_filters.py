@@ -68,7 +68,7 @@ def test_the_environments_reward_is_clipped_before_a_bonus_is_added_and_normalis
     assert [type(part) for part in (agent, agent.agent, agent.agent.agent)] == [Rewards, Curious, Normalize]
     inside = Rewards(Curious(Witness(), Counts(eta=0.5)), sign=True).bind(Spec(Discrete(3), Discrete(2)))
     batch = steps(np.array([[0, 1], [2, 2]]), REWARDS)
-    state = inside.observe(inside.init(KEY), batch)
+    state, _ = inside.observe(inside.init(KEY), inside.accumulators(2), batch)
     shown = inside.update(state, batch, KEY, 0.0)[0].agent
     twice = 0.5 / np.sqrt(2)
     np.testing.assert_allclose(shown.reward, [[1.5, -0.5], [twice, twice - 1]], rtol=1e-6)

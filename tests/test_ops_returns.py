@@ -144,9 +144,15 @@ def test_lambda_returns_are_advantages_plus_values_where_values_agree_along_time
 def test_discounted_sums_start_again_with_each_episode():
     reward = np.array([[1, 1], [2, 1], [4, 1], [8, 1]], np.float32)
     first = np.array([[True, False], [False, False], [True, False], [False, False]])
-    found = jax.jit(discounted_sums)(reward, first, 0.5)
+    found = jax.jit(discounted_sums)(reward, first, 0.5, np.array([64, 0], np.float32))
     # First row: 1, 2 + .5, then a new episode: 4, 8 + 2. Second: 1 + 1/2 + 1/4 + 1/8 in one episode.
     np.testing.assert_allclose(found, [[1, 1], [2.5, 1.5], [4, 1.75], [10, 1.875]], rtol=1e-6)
+
+
+def test_discounted_sums_go_on_from_what_was_summed_before():
+    reward, first = np.ones((2, 2), np.float32), np.array([[False, True], [False, False]])
+    found = jax.jit(discounted_sums)(reward, first, 0.5, np.array([64, 64], np.float32))
+    np.testing.assert_allclose(found, [[33, 1], [17.5, 1.5]], rtol=1e-6)
 
 
 # n-step returns: windows of n steps, gamma 0.5. What is summed, what the bootstrap is worth, where it is taken.

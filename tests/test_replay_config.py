@@ -41,11 +41,6 @@ REFUSED = {
         {"sample_async": True},
         "does not fit rollout_fragment_length=4, make that 1",
     ),
-    "rewards divided by what samples do not show": (
-        "DQN",
-        {"normalize_rewards": True},
-        "DQN: normalize_rewards=True divides by the deviation of returns in whole trajectories",
-    ),
     "a recurrent network": ("DQN", {"model": {"use_gru": True}}, r"DQN: model is recurrent \(GRU\)"),
     "a recurrent critic": ("SAC", {"q_model_config": {"use_gru": True}}, r"SAC: q_model is recurrent \(GRU\)"),
 }

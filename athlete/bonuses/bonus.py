@@ -18,13 +18,18 @@ class Bonus:
         """The state before anything was seen."""
         raise NotImplementedError
 
-    def observe(self, state: Tree, trajectory: Transition) -> Tree:
-        """The state after a trajectory `[T, B, ...]` that was just collected: see `Agent.observe`."""
-        return state
+    def accumulators(self, rows: int) -> Tree:
+        """What `observe` carries along each row, at the start of a run: see `Agent.accumulators`."""
+        return ()
 
-    def update(self, state: Tree, batch: Transition) -> tuple[Array, Tree, dict[str, Array]]:
-        """Intrinsic rewards `[T, B]` of a batch, the state after learning from it, and metrics.
+    def observe(self, state: Tree, accumulators: Tree, trajectory: Transition) -> tuple[Tree, Tree]:
+        """State and accumulators after a trajectory `[T, B, ...]` that was just collected: see `Agent.observe`."""
+        return state, accumulators
 
-        The rewards are those before learning: what the batch itself teaches makes it less new only the next time.
-        """
+    def reward(self, state: Tree, batch: Transition) -> Array:
+        """Intrinsic rewards `[T, B]` of a batch, as new as it is now."""
         raise NotImplementedError
+
+    def update(self, state: Tree, batch: Transition) -> tuple[Tree, dict[str, Array]]:
+        """The state after learning from a batch, and metrics."""
+        return state, {}

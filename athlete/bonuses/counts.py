@@ -42,12 +42,13 @@ class Counts(Bonus):
         projection = jax.random.normal(key, (feature_size(self.spec.obs), self.hash_bits))
         return CountsState(projection, jnp.zeros(2**self.hash_bits, jnp.int32))
 
-    def observe(self, state: CountsState, trajectory: Transition) -> CountsState:
-        return state._replace(visits=state.visits.at[self._code(state, trajectory.next_obs)].add(1))
+    def observe(self, state: CountsState, accumulators: Tree, trajectory: Transition) -> tuple[CountsState, Tree]:
+        visits = state.visits.at[self._code(state, trajectory.next_obs)].add(1)
+        return state._replace(visits=visits), accumulators
 
-    def update(self, state: CountsState, batch: Transition) -> tuple[Array, CountsState, dict[str, Array]]:
+    def reward(self, state: CountsState, batch: Transition) -> Array:
         visits = state.visits[self._code(state, batch.next_obs)]  # at least 1 each: what is learned from was observed
-        return self.eta / jnp.sqrt(visits.astype(jnp.float32)), state, {}
+        return self.eta / jnp.sqrt(visits.astype(jnp.float32))
 
     def _code(self, state: CountsState, obs: Tree) -> Array:
         """Codes `[T, B]` of observations `[T, B, ...]`, as numbers."""

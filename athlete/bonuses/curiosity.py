@@ -63,25 +63,35 @@ class Curiosity(Bonus):
         }
         return CuriosityState(params, adam_init(params))
 
-    def update(self, state: CuriosityState, batch: Transition) -> tuple[Array, CuriosityState, dict[str, Array]]:
-        obs, next_obs = (fold(features(self.spec.obs, obs)) for obs in (batch.obs, batch.next_obs))
-        action, flat = fold(batch.action), fold(flat_action(self.spec.action, batch.action))
+    def reward(self, state: CuriosityState, batch: Transition) -> Array:
+        error = self._forward_error(state.params, batch, *self._phi(state.params, batch))
+        return self.eta * error.reshape(batch.reward.shape)
+
+    def update(self, state: CuriosityState, batch: Transition) -> tuple[CuriosityState, dict[str, Array]]:
+        flat = fold(flat_action(self.spec.action, batch.action))
 
         def loss_of(params: Tree) -> tuple[Array, tuple[Array, Array]]:
-            phi, next_phi = (
-                forward(self.features_model, params["features"], seen)["features"] for seen in (obs, next_obs)
-            )
+            phi, next_phi = self._phi(params, batch)
             pair = jnp.concatenate([phi, next_phi], axis=-1)
             inverse = -jnp.mean(self._actions(forward(self.inverse_model, params["inverse"], pair)).log_prob(flat))
-            step = jnp.concatenate([phi, action_features(self.spec.action, action)], axis=-1)
-            predicted = forward(self.forward_model, params["forward"], step)["features"]
-            error = 0.5 * jnp.sum(jnp.square(predicted - next_phi), axis=-1)
-            return (1.0 - self.beta) * inverse + self.beta * jnp.mean(error), (inverse, error)
+            error = jnp.mean(self._forward_error(params, batch, phi, next_phi))
+            return (1.0 - self.beta) * inverse + self.beta * error, (inverse, error)
 
         (_, (inverse, error)), gradients = jax.value_and_grad(loss_of, has_aux=True)(state.params)
         params, optimizer, _ = adam(state.params, gradients, state.optimizer, self.lr)
-        metrics = {"inverse_loss": inverse, "forward_loss": jnp.mean(error)}
-        return self.eta * error.reshape(batch.reward.shape), CuriosityState(params, optimizer), metrics
+        return CuriosityState(params, optimizer), {"inverse_loss": inverse, "forward_loss": error}
+
+    def _phi(self, params: Tree, batch: Transition) -> tuple[Array, Array]:
+        """Learned features `[T B, n]` of the observations before and after each action."""
+        before, after = (fold(features(self.spec.obs, obs)) for obs in (batch.obs, batch.next_obs))
+        phi, next_phi = (forward(self.features_model, params["features"], seen)["features"] for seen in (before, after))
+        return phi, next_phi
+
+    def _forward_error(self, params: Tree, batch: Transition, phi: Array, next_phi: Array) -> Array:
+        """Half the squared error `[T B]` of the features that are predicted after each action (equation 5)."""
+        action = action_features(self.spec.action, fold(batch.action))
+        predicted = forward(self.forward_model, params["forward"], jnp.concatenate([phi, action], axis=-1))["features"]
+        return 0.5 * jnp.sum(jnp.square(predicted - next_phi), axis=-1)
 
     def _actions(self, heads: dict[str, Array]) -> Distribution:
         """The distribution of the action `[N]` that the inverse model tells."""

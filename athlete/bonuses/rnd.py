@@ -10,7 +10,7 @@ Departures:
   the agent's gamma, where the paper has a second value whose returns go on (2.3);
 - predictor and random network have the same layers, where the paper's predictor has two more;
 - the error is a mean over the outputs instead of a sum, which the division takes out again;
-- from a replay memory the predictor learns what is replayed, and returns are counted within the windows sampled.
+- from a replay memory the predictor learns what is replayed.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class RNDState(NamedTuple):
     target: Tree  # the random network's parameters
     predictor: Tree
     optimizer: AdamState
-    obs: Moments  # of features
+    obs: Moments  # of features of all observations reached
     returns: Moments  # of intrinsic rewards
 
 
@@ -63,27 +63,35 @@ class RND(Bonus):
         obs = initial_moments(jnp.zeros(feature_size(self.spec.obs)))
         return RNDState(target, predictor, adam_init(predictor), obs, initial_moments(jnp.zeros(())))
 
-    def observe(self, state: RNDState, trajectory: Transition) -> RNDState:
-        return state._replace(obs=update_moments(state.obs, features(self.spec.obs, trajectory.next_obs)))
+    def accumulators(self, rows: int) -> Array:
+        """The discounted return so far, `[B]`."""
+        return jnp.zeros(rows)
 
-    def update(self, state: RNDState, batch: Transition) -> tuple[Array, RNDState, dict[str, Array]]:
+    def observe(self, state: RNDState, accumulators: Array, trajectory: Transition) -> tuple[RNDState, Array]:
+        state = state._replace(obs=update_moments(state.obs, features(self.spec.obs, trajectory.next_obs)))
+        error = self._errors(state, state.predictor, trajectory)
+        # As if an episode never ended, as in the paper: arriving somewhere new is no less new after a death.
+        sums = discounted_sums(error, jnp.zeros_like(trajectory.first), self.gamma, accumulators)
+        return state._replace(returns=update_moments(state.returns, sums)), sums[-1]
+
+    def reward(self, state: RNDState, batch: Transition) -> Array:
+        error = self._errors(state, state.predictor, batch)
+        return self.eta * error / jnp.sqrt(state.returns.variance + 1e-8)
+
+    def update(self, state: RNDState, batch: Transition) -> tuple[RNDState, dict[str, Array]]:
+        def loss_of(predictor: Tree) -> Array:
+            return jnp.mean(self._errors(state, predictor, batch))
+
+        loss, gradients = jax.value_and_grad(loss_of)(state.predictor)
+        predictor, optimizer, _ = adam(state.predictor, gradients, state.optimizer, self.lr)
+        return state._replace(predictor=predictor, optimizer=optimizer), {"predictor_loss": loss}
+
+    def _errors(self, state: RNDState, predictor: Tree, batch: Transition) -> Array:
+        """Mean squared errors `[T, B]` of the predictor where steps led."""
         seen = fold(features(self.spec.obs, batch.next_obs))
         seen = standardize(seen, state.obs.mean, state.obs.variance, CLIP)
-        target = self._embedding(state.target, seen)
-
-        def loss_of(predictor: Tree) -> tuple[Array, Array]:
-            error = jnp.mean(jnp.square(self._embedding(predictor, seen) - target), axis=-1)
-            return jnp.mean(error), error
-
-        (loss, error), gradients = jax.value_and_grad(loss_of, has_aux=True)(state.predictor)
-        predictor, optimizer, _ = adam(state.predictor, gradients, state.optimizer, self.lr)
-        error = error.reshape(batch.reward.shape)
-        # As if an episode never ended, as in the paper: arriving somewhere new is no less new after a death.
-        sums = discounted_sums(error, jnp.zeros_like(batch.first), self.gamma)
-        returns = update_moments(state.returns, sums)
-        reward = self.eta * error / jnp.sqrt(returns.variance + 1e-8)
-        state = state._replace(predictor=predictor, optimizer=optimizer, returns=returns)
-        return reward, state, {"predictor_loss": loss}
+        difference = self._embedding(predictor, seen) - self._embedding(state.target, seen)
+        return jnp.mean(jnp.square(difference), axis=-1).reshape(batch.reward.shape)
 
     def _embedding(self, params: Tree, seen: Array) -> Array:
         return forward(self.model, params, seen)["embedding"]

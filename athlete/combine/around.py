@@ -51,8 +51,11 @@ class Around(Agent):
     def seen(self, obs: Tree) -> tuple[Spec, Tree]:
         return self.agent.seen(obs)
 
-    def observe(self, state: Tree, trajectory: Transition) -> Tree:
-        return self.agent.observe(state, trajectory)
+    def accumulators(self, rows: int) -> Tree:
+        return self.agent.accumulators(rows)
+
+    def observe(self, state: Tree, accumulators: Tree, trajectory: Transition) -> tuple[Tree, Tree]:
+        return self.agent.observe(state, accumulators, trajectory)
 
     def update(self, state: Tree, batch: Transition, key: Key, progress: Array) -> tuple[Tree, dict[str, Array]]:
         return self.agent.update(state, batch, key, progress)

@@ -18,6 +18,11 @@ class CuriousState(NamedTuple):
     bonus: Tree
 
 
+class CuriousAccumulators(NamedTuple):
+    agent: Tree
+    bonus: Tree
+
+
 @hyper
 class Curious(Around):
     """The agent learns from the environment's rewards and its own for what is new, added up; it acts as ever.
@@ -39,10 +44,21 @@ class Curious(Around):
     def view(self, state: CuriousState, progress: Array) -> Tree:
         return self.agent.view(state.agent, progress)
 
-    def observe(self, state: CuriousState, trajectory: Transition) -> CuriousState:
-        return CuriousState(self.agent.observe(state.agent, trajectory), self.bonus.observe(state.bonus, trajectory))
+    def accumulators(self, rows: int) -> CuriousAccumulators:
+        return CuriousAccumulators(self.agent.accumulators(rows), self.bonus.accumulators(rows))
+
+    def observe(
+        self, state: CuriousState, accumulators: CuriousAccumulators, trajectory: Transition
+    ) -> tuple[CuriousState, CuriousAccumulators]:
+        bonus, of_bonus = self.bonus.observe(state.bonus, accumulators.bonus, trajectory)
+        # For statistics of rewards; where the agent has none, the compiler leaves the sum out.
+        rewarded = trajectory._replace(reward=trajectory.reward + self.bonus.reward(bonus, trajectory))
+        agent, of_agent = self.agent.observe(state.agent, accumulators.agent, rewarded)
+        return CuriousState(agent, bonus), CuriousAccumulators(of_agent, of_bonus)
 
     def update(self, state: CuriousState, batch: Transition, key: Key, progress: Array) -> tuple:
-        intrinsic, bonus, measured = self.bonus.update(state.bonus, batch)
+        # Before learning: what the batch itself teaches makes it less new only the next time.
+        intrinsic = self.bonus.reward(state.bonus, batch)
+        bonus, measured = self.bonus.update(state.bonus, batch)
         agent, metrics = self.agent.update(state.agent, batch._replace(reward=batch.reward + intrinsic), key, progress)
         return CuriousState(agent, bonus), metrics | measured | {"intrinsic_reward_mean": jnp.mean(intrinsic)}

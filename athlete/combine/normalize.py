@@ -16,7 +16,8 @@ from athlete.spaces import ACTION_MASK, has_mask, zeros
 
 class NormalizeState(NamedTuple):
     agent: Tree
-    obs: Moments  # of the float leaves
+    acting: Moments  # of the float leaves of observations, as what acts was last given them
+    obs: Moments  # of all observations that were visited, each counted once
     returns: Moments
 
 
@@ -25,15 +26,22 @@ class NormalizeView(NamedTuple):
     obs: Moments
 
 
+class NormalizeAccumulators(NamedTuple):
+    agent: Tree
+    return_: Array  # [B], discounted, of the running episode so far
+
+
 @hyper
 class Normalize(Around):
     """RLlib's `MeanStdFilter` and the reward scaling of OpenAI's PPO code, for any agent.
 
     Observations: float leaves are standardised with their running mean and standard deviation; integer leaves
-    (Discrete, images) pass. An update uses the moments that acted, and learns new ones after: probabilities of
-    actions stay comparable. Rewards are divided by the running standard deviation of the discounted return so
-    far, which is counted within each trajectory: an estimate from below where trajectories are shorter than
-    1 / (1 - gamma) steps.
+    (Discrete, images) pass. Every observation that is acted on counts once, whatever is learned from. What acts is
+    given the new moments at each update. Where an agent learns from its latest steps, the update itself still uses
+    the moments that acted: probabilities of actions stay comparable. From a memory it uses the new ones.
+
+    Rewards are divided by the running standard deviation of the discounted return so far,
+    G_t = r_t + gamma G_{t-1}, which goes on from one trajectory to the next and begins anew with each episode.
     """
 
     agent: Agent
@@ -45,12 +53,11 @@ class Normalize(Around):
 
     def init(self, key: Key) -> NormalizeState:
         example = jax.tree.map(jnp.asarray, zeros(self.spec.obs))
-        return NormalizeState(
-            self.agent.init(key), initial_moments(self._floats(example)), initial_moments(jnp.zeros(()))
-        )
+        obs = initial_moments(self._floats(example))
+        return NormalizeState(self.agent.init(key), obs, obs, initial_moments(jnp.zeros(())))
 
     def view(self, state: NormalizeState, progress: Array) -> NormalizeView:
-        return NormalizeView(self.agent.view(state.agent, progress), state.obs)
+        return NormalizeView(self.agent.view(state.agent, progress), state.acting)
 
     def start(self, view: NormalizeView, rows: int, key: Key) -> Tree:
         return self.agent.start(view.agent, rows, key)
@@ -58,20 +65,28 @@ class Normalize(Around):
     def act(self, view: NormalizeView, carry: Tree, obs: Tree, first: Array, key: Key, explore: bool = True) -> tuple:
         return self.agent.act(view.agent, carry, self._standard_obs(view.obs, obs), first, key, explore)
 
-    def observe(self, state: NormalizeState, trajectory: Transition) -> NormalizeState:
-        return state._replace(agent=self.agent.observe(state.agent, self._standard(state.obs, trajectory)))
+    def accumulators(self, rows: int) -> NormalizeAccumulators:
+        return NormalizeAccumulators(self.agent.accumulators(rows), jnp.zeros(rows))
+
+    def observe(
+        self, state: NormalizeState, accumulators: NormalizeAccumulators, trajectory: Transition
+    ) -> tuple[NormalizeState, NormalizeAccumulators]:
+        obs, returns, (inside, return_) = state.obs, state.returns, accumulators
+        if self.observations:
+            obs = update_moments(obs, self._floats(trajectory.obs))
+        if self.rewards:
+            sums = discounted_sums(trajectory.reward, trajectory.first, self.gamma, return_)
+            returns, return_ = update_moments(returns, sums), sums[-1]
+        agent, inside = self.agent.observe(state.agent, inside, self._standard(state.acting, trajectory))
+        return NormalizeState(agent, state.acting, obs, returns), NormalizeAccumulators(inside, return_)
 
     def update(self, state: NormalizeState, batch: Transition, key: Key, progress: Array) -> tuple:
-        returns = state.returns
-        reward = batch.reward
+        batch = self._standard(state.obs if self.memory.keeps else state.acting, batch)
         if self.rewards:
-            returns = update_moments(returns, discounted_sums(reward, batch.first, self.gamma))
-            scaled = reward / jnp.sqrt(returns.variance + 1e-8)
-            reward = jnp.clip(scaled, -self.reward_clip, self.reward_clip)
-        normal = self._standard(state.obs, batch)._replace(reward=reward)
-        agent, metrics = self.agent.update(state.agent, normal, key, progress)
-        obs = update_moments(state.obs, self._floats(batch.obs)) if self.observations else state.obs
-        return NormalizeState(agent, obs, returns), metrics
+            scaled = batch.reward / jnp.sqrt(state.returns.variance + 1e-8)
+            batch = batch._replace(reward=jnp.clip(scaled, -self.reward_clip, self.reward_clip))
+        agent, metrics = self.agent.update(state.agent, batch, key, progress)
+        return state._replace(agent=agent, acting=state.obs), metrics
 
     def _standard(self, moments: Moments, batch: Transition) -> Transition:
         obs, next_obs = (self._standard_obs(moments, obs) for obs in (batch.obs, batch.next_obs))

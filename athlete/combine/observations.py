@@ -76,8 +76,8 @@ class Observations(Around):
     def seen(self, obs: Tree) -> tuple[Spec, Tree]:
         return self.agent.seen(jax.vmap(self.function)(obs))
 
-    def observe(self, state: Tree, trajectory: Transition) -> Tree:
-        return self.agent.observe(state, self._changed(trajectory))
+    def observe(self, state: Tree, accumulators: Tree, trajectory: Transition) -> tuple[Tree, Tree]:
+        return self.agent.observe(state, accumulators, self._changed(trajectory))
 
     def update(self, state: Tree, batch: Transition, key: Key, progress: Array) -> tuple:
         return self.agent.update(state, self._changed(batch), key, progress)

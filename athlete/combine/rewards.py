@@ -21,8 +21,8 @@ class Rewards(Around):
     clip: float | None = None
     sign: bool = False
 
-    def observe(self, state: Tree, trajectory: Transition) -> Tree:
-        return self.agent.observe(state, self._changed(trajectory))
+    def observe(self, state: Tree, accumulators: Tree, trajectory: Transition) -> tuple[Tree, Tree]:
+        return self.agent.observe(state, accumulators, self._changed(trajectory))
 
     def update(self, state: Tree, batch: Transition, key: Key, progress: Array) -> tuple:
         return self.agent.update(state, self._changed(batch), key, progress)

@@ -188,13 +188,22 @@ class Agent:
         """What actions are chosen from at observations `[B, ...]`, and its spaces: where a mask of actions is found."""
         return self.spec, obs
 
-    def observe(self, state: Tree, trajectory: Transition) -> Tree:
+    def accumulators(self, rows: int) -> Tree:
+        """What `observe` carries along each row, leaves `[rows, ...]`, at the start of a run; `()` if nothing.
+
+        For sums that outlast a trajectory, such as the return so far of an episode. The learner's state cannot hold
+        them: it serves any number of rows.
+        """
+        return ()
+
+    def observe(self, state: Tree, accumulators: Tree, trajectory: Transition) -> tuple[Tree, Tree]:
         """Take in a trajectory `[T, B, ...]` that was just collected, once, whether learning has begun or not.
 
-        For statistics of what was visited, which batches from a memory do not tell. The hosted loop may give a
-        trajectory in pieces: the state after them has to be the same. Most agents have no need of it.
+        Returns the new state and accumulators. For statistics of what was visited, which batches from a memory do not
+        tell. With a memory that `keeps`, the steps of a trajectory come one by one; what `view` shows must not change
+        before the next update. Most agents have no need of it.
         """
-        return state
+        return state, accumulators
 
     def update(self, state: Tree, batch: Transition, key: Key, progress: Array) -> tuple[Tree, dict[str, Array]]:
         """One update on `[T, B, ...]`: the new state and metrics. `progress` in [0, 1] drives schedules.
@@ -220,6 +229,7 @@ class Rows(NamedTuple):
     carry: Tree
     episode_return: Array  # float32, of the running episode, undiscounted
     episode_length: Array  # int32
+    accumulators: Tree = ()  # the agent's, see `Agent.observe`
 
 
 class Episodes(NamedTuple):

@@ -39,11 +39,12 @@ def reset_rows(env: Env, agent: Agent, view: Tree, rows: int, key: Key) -> Rows:
     """All rows at the start of an episode."""
     reset_key, carry_key = jax.random.split(key)
     env_state, obs = jax.vmap(env.reset)(jax.random.split(reset_key, rows))
-    return fresh_rows(env_state, obs, agent.start(view, rows, carry_key), rows)
+    return fresh_rows(agent, env_state, obs, agent.start(view, rows, carry_key), rows)
 
 
-def fresh_rows(env_state: Tree, obs: Tree, carry: Tree, rows: int) -> Rows:
-    return Rows(env_state, obs, jnp.ones(rows, bool), carry, jnp.zeros(rows), jnp.zeros(rows, jnp.int32))
+def fresh_rows(agent: Agent, env_state: Tree, obs: Tree, carry: Tree, rows: int) -> Rows:
+    returns, lengths = jnp.zeros(rows), jnp.zeros(rows, jnp.int32)
+    return Rows(env_state, obs, jnp.ones(rows, bool), carry, returns, lengths, agent.accumulators(rows))
 
 
 def record_step(rows: Rows, action: Tree, step: Step, carry: Tree, extras: Tree) -> tuple[Rows, Transition, Episodes]:

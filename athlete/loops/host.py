@@ -57,29 +57,38 @@ def act_packed(agent: Agent, view: Packet, carry: Tree, inputs: Packet) -> tuple
 
 
 @functools.partial(jax.jit, donate_argnames=("state", "store"), compiler_options=COMPILER_OPTIONS)
-def learn_from(agent: Agent, state: Tree, store: Tree, trajectory: Transition, key: Array, progress: Array) -> tuple:
-    return learn(agent, state, store, trajectory, wrap(key), progress)
+def learn_from(
+    agent: Agent,
+    state: Tree,
+    store: Tree,
+    accumulators: Tree,
+    trajectory: Transition,
+    key: Array,
+    progress: Array,
+) -> tuple:
+    return learn(agent, state, store, accumulators, trajectory, wrap(key), progress)
 
 
 @functools.partial(jax.jit, static_argnames=("rows",), compiler_options=RUN_ONCE_OPTIONS)
-def begin(agent: Agent, key: Array, rows: int) -> tuple[Tree, Tree, Array, Array]:
-    """The agent's state, the carry of its rows, the run's key and the key of the first reset."""
+def begin(agent: Agent, key: Array, rows: int) -> tuple[Tree, Tree, Tree, Array, Array]:
+    """The agent's state, the carry and the accumulators of its rows, the run's key and the key of the first reset."""
     run_key, agent_key, rows_key = jax.random.split(wrap(key), 3)
     state = agent.init(agent_key)
     reset_key, carry_key = jax.random.split(rows_key)
     carry = agent.start(agent.view(state, 0.0), rows, carry_key)
-    return state, carry, unwrap(run_key), unwrap(reset_key)
+    return state, carry, agent.accumulators(rows), unwrap(run_key), unwrap(reset_key)
 
 
-def host_rows(obs: Tree, carry: Tree, rows: int) -> Rows:
+def host_rows(obs: Tree, carry: Tree, accumulators: Tree, rows: int) -> Rows:
     """All rows at the start of an episode, as NumPy arrays; the environments' state stays where they live."""
-    return Rows((), obs, np.ones(rows, bool), carry, np.zeros(rows, np.float32), np.zeros(rows, np.int32))
+    returns, lengths = np.zeros(rows, np.float32), np.zeros(rows, np.int32)
+    return Rows((), obs, np.ones(rows, bool), carry, returns, lengths, accumulators)
 
 
 def init_hosted_run(agent: Agent, source: Source, key: Array, length: int) -> Run:
     """A training about to begin on a source: the same as `init_run` where the source hosts a JAX environment."""
-    state, carry, run_key, reset_key = begin(agent, key, source.rows)
-    rows = host_rows(source.reset(np.asarray(reset_key)), carry, source.rows)
+    state, carry, accumulators, run_key, reset_key = begin(agent, key, source.rows)
+    rows = host_rows(source.reset(np.asarray(reset_key)), carry, accumulators, source.rows)
     counters = np.zeros((), np.int32), np.zeros((), np.uint32)
     return Run(state, fresh_store(agent, state, rows), rows, np.asarray(run_key), *counters)
 
@@ -103,7 +112,8 @@ def collect_hosted(agent: Agent, source: Source, plan: Plan, rows: Rows) -> tupl
         steps.append((transition, episodes))
         obs = source.reset_where(done, step.obs, reset_keys[t]) if done.any() else step.obs
         running = ~done
-        rows = Rows((), obs, done, carry, episodes.return_ * running, episodes.length * running)
+        returns, lengths = episodes.return_ * running, episodes.length * running
+        rows = Rows((), obs, done, carry, returns, lengths, rows.accumulators)
         seconds["inference"] += acted - start
         seconds["env_step"] += time.perf_counter() - acted
     trajectory, episodes = jax.tree.map(lambda *leaves: np.stack(leaves), *steps)
@@ -129,12 +139,14 @@ def collect_for(agent: Agent, source: Source, length: int, horizon: Array, run: 
 def learn_of(agent: Agent, run: Run, collected: Collected) -> tuple[Run, Report]:
     """Learn from what was collected. `run` is used up: the new one takes its buffers."""
     start, planned = time.perf_counter(), collected.plan
-    state, store, metrics = learn_from(
-        agent, run.state, run.store, collected.trajectory, planned.learn_key, planned.progress
+    rows = collected.rows
+    state, store, accumulators, metrics = learn_from(
+        agent, run.state, run.store, rows.accumulators, collected.trajectory, planned.learn_key, planned.progress
     )
+    rows = rows._replace(accumulators=accumulators)
     timesteps = count(run.timesteps, collected.episodes.done.size)
     key, iteration = np.asarray(planned.next_key), run.iteration + np.int32(1)
-    run = Run(state, store, collected.rows, key, iteration, timesteps)
+    run = Run(state, store, rows, key, iteration, timesteps)
     metrics = jax.device_get(metrics)
     collected.seconds["learn"] = time.perf_counter() - start
     return run, Report(metrics, collected.episodes)

@@ -35,25 +35,40 @@ def learn(
     agent: Agent,
     state: Tree,
     store: Tree,
+    accumulators: Tree,
     trajectory: Transition,
     key: Key,
     progress: Array,
     sample_async: bool = False,
-) -> tuple[Tree, Tree, dict]:
-    """Put a trajectory into memory and make the agent's `updates` on samples of it: state, store, mean metrics.
+) -> tuple[Tree, Tree, Tree, dict]:
+    """Put a trajectory into memory and make the agent's `updates` on samples of it: what `take_in` returns, and mean
+    metrics.
 
     With `sample_async` the updates come first: they see what was there while the trajectory was collected.
     """
     if sample_async:
         state, store, metrics = update(agent, state, store, trajectory, key, progress)
-        return *take_in(agent, state, store, trajectory), metrics
-    state, store = take_in(agent, state, store, trajectory)
-    return update(agent, state, store, trajectory, key, progress)
+        return *take_in(agent, state, store, accumulators, trajectory), metrics
+    state, store, accumulators = take_in(agent, state, store, accumulators, trajectory)
+    state, store, metrics = update(agent, state, store, trajectory, key, progress)
+    return state, store, accumulators, metrics
 
 
-def take_in(agent: Agent, state: Tree, store: Tree, trajectory: Transition) -> tuple[Tree, Tree]:
-    """State and store after a trajectory, or a piece of one, that was just collected."""
-    return agent.observe(state, trajectory), agent.memory.add(store, trajectory)
+def take_in(
+    agent: Agent, state: Tree, store: Tree, accumulators: Tree, trajectory: Transition
+) -> tuple[Tree, Tree, Tree]:
+    """State, store and accumulators after a trajectory, or a piece of one, that was just collected."""
+    store = agent.memory.add(store, trajectory)
+    if not agent.memory.keeps or trajectory.first.shape[0] == 1:
+        state, accumulators = agent.observe(state, accumulators, trajectory)
+        return state, store, accumulators
+
+    def one_step(held: tuple[Tree, Tree], step: Transition) -> tuple[tuple[Tree, Tree], None]:
+        return agent.observe(*held, jax.tree.map(lambda leaf: leaf[None], step)), None
+
+    # As the hosted loop does, which has no more than a step at a time.
+    state, accumulators = jax.lax.scan(one_step, (state, accumulators), trajectory)[0]
+    return state, store, accumulators
 
 
 def update(
@@ -131,7 +146,7 @@ def transition_shapes(agent: Agent) -> Transition:
         state = agent.init(key)
         obs = jax.tree.map(jnp.asarray, zeros(agent.spec.obs, (1,)))
         carry = agent.start(agent.view(state, jnp.zeros(())), 1, key)
-        return example_transition(agent, state, fresh_rows((), obs, carry, 1))
+        return example_transition(agent, state, fresh_rows(agent, (), obs, carry, 1))
 
     return jax.eval_shape(one, jax.ShapeDtypeStruct((2,), np.uint32))
 
@@ -167,11 +182,13 @@ def iterate(
     progress = progress_of(run.timesteps, horizon)
     view = agent.view(run.state, progress)
     new_rows, trajectory, episodes = collect(agent, env, view, run.rows, collect_key, length, random)
+    held, metrics = (run.state, run.store, new_rows.accumulators), {}
     if learning:
-        state, store, metrics = learn(agent, run.state, run.store, trajectory, learn_key, progress, sample_async)
+        *held, metrics = learn(agent, *held, trajectory, learn_key, progress, sample_async)
     else:
-        state, store = take_in(agent, run.state, run.store, trajectory)
-        metrics = {}
+        held = take_in(agent, *held, trajectory)
+    state, store, accumulators = held
+    new_rows = new_rows._replace(accumulators=accumulators)
     timesteps = count(run.timesteps, length * rows)
     return Run(state, store, new_rows, unwrap(key), run.iteration + 1, timesteps), Report(metrics, episodes)
 

@@ -56,6 +56,7 @@ class Live(NamedTuple):
 
     state: Tree
     store: Tree
+    accumulators: Tree
     key: Array  # of the iteration that is under way
     iteration: Array
     step: Array  # int32, of the trajectory that is under way
@@ -98,7 +99,7 @@ def _begin(
     agent: Agent, state: Tree, rows: Rows, key: Array, iteration: Array, horizon: Array, length: int, random: bool
 ) -> tuple[Chosen, Packet]:
     """The first action of an iteration."""
-    live = Live(state, (), key, iteration, jnp.zeros((), jnp.int32), None)  # type: ignore[arg-type]
+    live = Live(state, (), (), key, iteration, jnp.zeros((), jnp.int32), None)  # type: ignore[arg-type]
     chosen, order = _choose(agent, live, rows.obs, rows.first, rows.carry, horizon, length, random)
     return chosen, to_packet(order)
 
@@ -141,7 +142,7 @@ def _take_in(
     (bound, horizon), before, came = from_packet(agent), from_packet(live), from_packet(outcome)
     transition = _transition(before.chosen, came)
     trajectory = jax.tree.map(lambda leaf: leaf[None], transition)
-    state, store = take_in(bound, before.state, before.store, trajectory)
+    state, store, accumulators = take_in(bound, before.state, before.store, before.accumulators, trajectory)
     metrics = as_metrics({})
     key, iteration, step = before.key, before.iteration, before.step + 1
     if last:
@@ -151,7 +152,7 @@ def _take_in(
             state, store, found = update(bound, state, store, trajectory, learn_key, progress)
             metrics = as_metrics(found)
         key, iteration, step = unwrap(next_key), iteration + 1, jnp.zeros((), jnp.int32)
-    after = Live(state, store, key, iteration, step, before.chosen)
+    after = Live(state, store, accumulators, key, iteration, step, before.chosen)
     first, carry = transition.terminated | transition.truncated, before.chosen.next_carry
     chosen, order = _choose(bound, after, came.obs, first, carry, horizon, length, random)
     return after._replace(chosen=chosen), order._replace(metrics=metrics)
@@ -286,7 +287,7 @@ class Stepper:
         if self._pending is not None:  # an interrupt came before that step was taken in: it is left out
             step = self._pending
             obs, first, carry = step.obs, step.terminated | step.truncated, live.chosen.next_carry
-        rows = Rows((), obs, first, carry, self._returns.copy(), self._lengths.copy())
+        rows = Rows((), obs, first, carry, self._returns.copy(), self._lengths.copy(), live.accumulators)
         return Run(live.state, live.store, rows, live.key, live.iteration)
 
     def advance(self, run: Run, planned: list[Phase]) -> tuple[dict[str, float], Episodes, dict[str, float]]:
@@ -399,7 +400,8 @@ class Stepper:
         chosen, packet = _begin(
             self.agent, run.state, rows, run.key, run.iteration, self.horizon, self.length, random=random
         )
-        live = Live(run.state, run.store, run.key, run.iteration, np.zeros((), np.int32), chosen)
+        step = np.zeros((), np.int32)
+        live = Live(run.state, run.store, rows.accumulators, run.key, run.iteration, step, chosen)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that small leaves of the run, which are copied, were given up for nothing
             self._live, self._order = _pack(live), fetch(packet)

@@ -56,8 +56,11 @@ def lambda_returns(
     return jax.lax.scan(backwards, next_value[-1], (now, decay), reverse=True)[1]
 
 
-def discounted_sums(reward: Array, first: Array, gamma: Array) -> Array:
-    """Rewards summed so far in each episode, `[T, B]`: G_t = r_t + gamma (1 - first_t) G_{t-1}, with G_{-1} = 0."""
+def discounted_sums(reward: Array, first: Array, gamma: Array, before: Array) -> Array:
+    """Rewards summed so far in each episode, `[T, B]`: G_t = r_t + gamma (1 - first_t) G_{t-1}.
+
+    `before` `[B]` is G_{-1}, what was summed in the trajectory before this one.
+    """
     decay = jnp.where(first, 0.0, gamma)
 
     def forwards(total, step):
@@ -65,7 +68,7 @@ def discounted_sums(reward: Array, first: Array, gamma: Array) -> Array:
         total = reward_t + decay_t * total
         return total, total
 
-    return jax.lax.scan(forwards, jnp.zeros_like(reward[0]), (reward, decay))[1]
+    return jax.lax.scan(forwards, before, (reward, decay))[1]
 
 
 class NStep(NamedTuple):

@@ -138,11 +138,6 @@ class ReplayConfig(ExplorationConfig):
     def validate(self) -> None:
         super().validate()
         self._check_recurrence()
-        if self.normalize_rewards:
-            raise ValueError(
-                f"{self._title()}: normalize_rewards=True divides by the deviation of returns in whole trajectories; "
-                "samples of a replay memory have none: set reward_scale"
-            )
         title, batch, memory = self._title(), self.train_batch_size, self._memory()
         warm_up, capacity = self.num_steps_sampled_before_learning_starts, memory["capacity"]
         if batch > warm_up:

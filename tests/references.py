@@ -1,0 +1,1052 @@
+"""Every algorithm's update in plain NumPy, slow and obvious: what `test_references.py` holds the library to.
+
+Written from the papers, not from the library, in float64 and with loops. Networks are functions of nested dicts of
+arrays, gradients are central differences of the loss, and what a paper holds constant is computed outside of it. An
+update reads its settings from `agent`, changes what is `held` (parameters, optimisers, targets) and gives the metrics
+that are to agree. Random numbers are given, as arrays: `draws`.
+"""
+
+from __future__ import annotations
+
+import math
+from types import SimpleNamespace
+
+import numpy as np
+
+# Trees: nested dicts, lists and tuples of arrays ---------------------------------------------------------------------
+
+
+def leaves(tree):
+    """The arrays of a tree, dicts in the order of their names: the order in which optimisers keep their moments."""
+    if isinstance(tree, dict):
+        return [leaf for name in sorted(tree) for leaf in leaves(tree[name])]
+    if isinstance(tree, list | tuple):
+        return [leaf for part in tree for leaf in leaves(part)]
+    return [tree]
+
+
+def mapped(function, tree, *others):
+    """`function` of the leaves of trees of the same form."""
+    if isinstance(tree, dict):
+        return {name: mapped(function, tree[name], *(other[name] for other in others)) for name in tree}
+    if isinstance(tree, list | tuple):
+        parts = [mapped(function, *each) for each in zip(tree, *others, strict=True)]
+        return type(tree)(*parts) if hasattr(tree, "_fields") else type(tree)(parts)
+    return function(tree, *others)
+
+
+def gradient(loss, params, step=1e-5):
+    """Central differences of `loss(params)`, in the form of `params`."""
+    params = mapped(np.array, params)
+    slopes = mapped(np.zeros_like, params)
+    for leaf, slope in zip(leaves(params), leaves(slopes), strict=True):
+        for index in np.ndindex(leaf.shape):
+            middle = leaf[index]
+            leaf[index] = middle + step
+            above = loss(params)
+            leaf[index] = middle - step
+            slope[index] = (above - loss(params)) / (2 * step)
+            leaf[index] = middle
+    return slopes
+
+
+# Optimising ----------------------------------------------------------------------------------------------------------
+
+
+class Adam:
+    """Kingma & Ba 2015, algorithm 1, on gradients whose common norm is cut to `clip`."""
+
+    def __init__(self, params, epsilon=1e-8, clip=None, beta1=0.9):
+        self.mean, self.square = mapped(np.zeros_like, params), mapped(np.zeros_like, params)
+        self.count, self.epsilon, self.clip, self.beta1 = 0, epsilon, clip, beta1
+        self.norm = 0.0  # of the last gradients, before they were cut
+
+    def step(self, params, gradients, lr):
+        self.norm = math.sqrt(sum(np.sum(part**2) for part in leaves(gradients)))
+        if self.clip is not None and self.norm > self.clip:
+            gradients = mapped(lambda part: part * self.clip / self.norm, gradients)
+        self.count += 1
+        self.mean = mapped(lambda m, g: self.beta1 * m + (1 - self.beta1) * g, self.mean, gradients)
+        self.square = mapped(lambda v, g: 0.999 * v + 0.001 * g**2, self.square, gradients)
+        bias1, bias2 = 1 - self.beta1**self.count, 1 - 0.999**self.count
+        return mapped(
+            lambda p, m, v: p - lr * (m / bias1) / (np.sqrt(v / bias2) + self.epsilon), params, self.mean, self.square
+        )
+
+
+def at(setting, progress):
+    """What a number or a schedule of it is worth."""
+    return float(np.interp(progress, setting.at, setting.values)) if hasattr(setting, "values") else setting
+
+
+def moved(target, online, tau):
+    """Polyak averaging."""
+    return mapped(lambda old, new: (1 - tau) * old + tau * new, target, online)
+
+
+def sync(agent, held, online, tau):
+    """Count this update's timesteps, and move the target network where enough of them have passed."""
+    held.since += agent.timesteps_per_update
+    move_if_due(agent, held, online, tau)
+
+
+def move_if_due(agent, held, online, tau):
+    if held.since >= agent.target_network_update_freq:
+        held.target = moved(held.target, online, tau)
+        held.since = max(held.since - agent.target_network_update_freq, 0.0)
+
+
+# Networks ------------------------------------------------------------------------------------------------------------
+
+
+def dense(layer, x):
+    return x @ layer["kernel"] + layer["bias"]
+
+
+def hidden(layers, x, squash=np.tanh):
+    """Dense layers: product, dropout, layer normalisation where there is one, activation."""
+    for layer in layers:
+        x = dense(layer, x)
+        if "keep" in layer:
+            x = x * layer["keep"]
+        if "scale" in layer:
+            centred = x - x.mean(axis=-1, keepdims=True)
+            x = centred / np.sqrt(np.mean(centred**2, axis=-1, keepdims=True) + 1e-6) * layer["scale"] + layer["shift"]
+        x = squash(x)
+    return x
+
+
+def mlp(params, x, squash=np.tanh):
+    """`{head: [..., outputs]}`."""
+    x = hidden(params["layers"], x, squash)
+    return {name: dense(head, x) for name, head in params["heads"].items()}
+
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
+def lstm(params, state, obs, first):
+    """States (hidden, cell) before and after each of the steps `obs` `[T, B, n]`, `T + 1`, and heads of the last T."""
+    states = [state]
+    for x, new_episode in zip(obs, first, strict=True):
+        hidden_state, cell = (np.where(new_episode[:, None], 0.0, part) for part in states[-1])
+        gates = dense(params["input"], hidden(params["layers"], x)) + dense(params["state"], hidden_state)
+        write, forget, show, new = np.split(gates, 4, axis=-1)
+        cell = sigmoid(forget) * cell + sigmoid(write) * np.tanh(new)
+        states.append((sigmoid(show) * np.tanh(cell), cell))
+    shown = np.stack([hidden_state for hidden_state, _ in states[1:]])
+    return states, {name: dense(head, shown) for name, head in params["heads"].items()}
+
+
+def lstm_zeros(params, rows):
+    size = params["state"]["kernel"].shape[0]
+    return np.zeros((rows, size)), np.zeros((rows, size))
+
+
+def step_on(params, states, obs, first=None):
+    """Heads `[T, B, outputs]` of one more step on `obs` `[T, B, n]`, each from its own one of `states`."""
+    first = np.zeros(obs.shape[:2], bool) if first is None else first
+    steps = [lstm(params, state, x[None], new[None])[1] for state, x, new in zip(states, obs, first, strict=True)]
+    return {name: np.concatenate([heads[name] for heads in steps]) for name in steps[0]}
+
+
+# Returns -------------------------------------------------------------------------------------------------------------
+
+
+def n_step(batch, gamma, start=0, length=None):
+    """Of each row's steps from `start`: discounted rewards, the discount of what follows, and the last step."""
+    length = batch.reward.shape[0] if length is None else length
+    rows = range(batch.reward.shape[1])
+    found = [_n_step_of_row(batch, gamma, row, start, length) for row in rows]
+    totals, discounts, lasts = zip(*found, strict=True)
+    return np.array(totals), np.array(discounts), np.array(lasts)
+
+
+def _n_step_of_row(batch, gamma, row, start, length):
+    total, discount = 0.0, 1.0
+    for t in range(start, start + length):
+        total += discount * batch.reward[t, row]
+        discount *= gamma
+        if batch.terminated[t, row]:
+            return total, 0.0, t
+        if batch.truncated[t, row] or t == start + length - 1 or batch.first[t + 1, row]:
+            return total, discount, t
+    raise AssertionError("a window has a step")
+
+
+def advantages(batch, value, next_value, gamma, lambda_):
+    """Generalised advantage estimates `[T, B]` (Schulman et al. 2016, equation 16), from the last step backwards."""
+    found, following = np.zeros(value.shape), np.zeros(value.shape[1])
+    for t in reversed(range(value.shape[0])):
+        delta = batch.reward[t] + gamma * np.where(batch.terminated[t], 0, next_value[t]) - value[t]
+        over = batch.terminated[t] | batch.truncated[t]
+        following = found[t] = delta + np.where(over, 0, gamma * lambda_ * following)
+    return found
+
+
+def lambda_returns(batch, next_value, gamma, lambda_):
+    """Peng's Q(lambda) `[T, B]`; the last step bootstraps alone."""
+    found, following = np.zeros(next_value.shape), next_value[-1]
+    for t in reversed(range(next_value.shape[0])):
+        mixed = (1 - lambda_) * next_value[t] + lambda_ * following
+        goes_on = np.where(batch.truncated[t], next_value[t], mixed)
+        following = found[t] = batch.reward[t] + gamma * np.where(batch.terminated[t], 0, goes_on)
+    return found
+
+
+def weights(batch):
+    return batch.extras["weight"][0] if "weight" in batch.extras else np.ones(batch.reward.shape[1])
+
+
+# Losses and distributions --------------------------------------------------------------------------------------------
+
+
+def huber(error, delta=1.0):
+    size = np.abs(error)
+    return np.where(size <= delta, 0.5 * error**2, delta * (size - 0.5 * delta))
+
+
+def log_softmax(x):
+    x = x - x.max(axis=-1, keepdims=True)
+    return x - np.log(np.exp(x).sum(axis=-1, keepdims=True))
+
+
+def softmax(x):
+    return np.exp(log_softmax(x))
+
+
+def quantile_huber(quantiles, samples, fractions, kappa, share=None):
+    """QR-DQN's equation 10 for each row: a sum over quantiles of the mean over samples."""
+    error = samples[:, None, :] - quantiles[:, :, None]
+    share = np.full(samples.shape, 1 / samples.shape[1]) if share is None else share
+    side = np.abs(fractions[..., :, None] - (error < 0))
+    return np.sum(side * huber(error, kappa) / kappa * share[:, None, :], axis=(1, 2))
+
+
+class Categorical:
+    def __init__(self, outputs):
+        self.log_probs = log_softmax(outputs)
+
+    def log_prob(self, action):
+        return np.take_along_axis(self.log_probs, action[..., None], axis=-1)[..., 0]
+
+    def entropy(self):
+        return -np.sum(np.exp(self.log_probs) * self.log_probs, axis=-1)
+
+    def kl(self, other):
+        return np.sum(np.exp(self.log_probs) * (self.log_probs - other.log_probs), axis=-1)
+
+
+class Gaussian:
+    """Independent normal distributions; their log standard deviations are the second half of the outputs."""
+
+    def __init__(self, outputs):
+        self.mean, log_std = np.split(outputs, 2, axis=-1)
+        self.std = np.exp(np.clip(log_std, -20, 2))
+
+    def log_prob(self, action):
+        density = np.exp(-0.5 * ((action - self.mean) / self.std) ** 2) / (self.std * math.sqrt(2 * math.pi))
+        return np.sum(np.log(density), axis=-1)
+
+    def entropy(self):
+        return np.sum(0.5 * np.log(2 * math.pi * math.e * self.std**2), axis=-1)
+
+    def kl(self, other):
+        ratio = (self.std**2 + (self.mean - other.mean) ** 2) / (2 * other.std**2)
+        return np.sum(np.log(other.std / self.std) + ratio - 0.5, axis=-1)
+
+    def squashed(self, normal):
+        """tanh of a sample, and its log probability (SAC's equation 26)."""
+        raw = self.mean + self.std * normal
+        action = np.tanh(raw)
+        return action, self.log_prob(raw) - np.sum(np.log(1 - action**2), axis=-1)
+
+
+# Q-learning ----------------------------------------------------------------------------------------------------------
+
+
+def q_network(params, optimizer, target):
+    return SimpleNamespace(params=params, target=target, optimizer=optimizer, since=0.0)
+
+
+def dueling(heads, actions, outputs):
+    """Action values `[B, actions, outputs]` (Wang et al. 2016, equation 9), where there is a head for the value."""
+    advantage = heads["advantage"].reshape(-1, actions, outputs)
+    if "value" not in heads:
+        return advantage
+    return heads["value"].reshape(-1, 1, outputs) + advantage - advantage.mean(axis=1, keepdims=True)
+
+
+def noisy(params, normal):
+    """A draw of a noisy network (Fortunato et al. 2018, equations 10 and 11), or the plain network as it is."""
+    if "sigma" not in params:
+        return params
+    noise, start = np.sign(normal) * np.sqrt(np.abs(normal)), 0
+
+    def drawn(mean, sigma):
+        nonlocal start
+        part = noise[start : start + sum(mean.shape)]
+        start += sum(mean.shape)
+        own = part if mean.ndim == 1 else np.outer(part[: mean.shape[0]], part[mean.shape[0] :])
+        return mean + sigma * own
+
+    return mapped_in_order(drawn, params["mean"], params["sigma"])
+
+
+def mapped_in_order(function, tree, other):
+    """`mapped`, with the names of dicts in order: for functions that remember."""
+    if isinstance(tree, dict):
+        return {name: mapped_in_order(function, tree[name], other[name]) for name in sorted(tree)}
+    if isinstance(tree, list):
+        return [mapped_in_order(function, a, b) for a, b in zip(tree, other, strict=True)]
+    return function(tree, other)
+
+
+def dqn(agent, held, batch, draws, progress):
+    """Mnih et al. 2015, algorithm 1, with the parts of Rainbow that are on; also SimpleQ."""
+    rows, action, weight = np.arange(batch.reward.shape[1]), batch.action[0], weights(batch)
+    number = getattr(agent, "num_atoms", 1)
+    support = np.linspace(agent.v_min, agent.v_max, number) if number > 1 else None
+
+    def outputs(params, obs):
+        heads = mlp(params, obs)
+        return heads["q"][..., None] if "q" in heads else dueling(heads, agent.spec.action.n, number)
+
+    def values(outputs):
+        return outputs[..., 0] if number == 1 else softmax(outputs) @ support
+
+    reward, discount, last = n_step(batch, agent.gamma)
+    next_obs = batch.next_obs[last, rows]
+    believed = outputs(noisy(held.target, draws["target"]), next_obs)
+    double = getattr(agent, "double_q", False)
+    choosing = outputs(noisy(held.params, draws["next"]), next_obs) if double else believed
+    best = believed[rows, np.argmax(values(choosing), axis=1)]
+    target = reward + discount * best[:, 0]
+    if number > 1:
+        target = project(softmax(best), reward, discount, support)
+
+    def errors(params):
+        taken = outputs(noisy(params, draws["online"]), batch.obs[0])[rows, action]
+        return -np.sum(target * log_softmax(taken), axis=1) if number > 1 else taken[:, 0] - target
+
+    def loss(params):
+        error = errors(params)
+        if number > 1:
+            return np.mean(weight * error)
+        return np.mean(weight * (huber(error) if agent.td_error_loss_fn == "huber" else 0.5 * error**2))
+
+    metrics = {"loss": loss(held.params), "td_error": errors(held.params)}
+    return metrics | learn_values(agent, held, loss, progress)
+
+
+def learn_values(agent, held, loss, progress):
+    """A step down the loss, and the target network's."""
+    lr = at(agent.lr, progress)
+    held.params = held.optimizer.step(held.params, gradient(loss, held.params), lr)
+    sync(agent, held, held.params, getattr(agent, "tau", 1.0))
+    return {"grad_gnorm": held.optimizer.norm, "cur_lr": lr}
+
+
+def project(probabilities, reward, discount, support):
+    """C51's algorithm 1, atom by atom."""
+    projected, spacing = np.zeros(probabilities.shape), support[1] - support[0]
+    for row, atom in np.ndindex(probabilities.shape):
+        place = np.clip(reward[row] + discount[row] * support[atom], support[0], support[-1])
+        b = (place - support[0]) / spacing
+        lower = min(int(b), len(support) - 2)
+        projected[row, lower] += probabilities[row, atom] * (lower + 1 - b)
+        projected[row, lower + 1] += probabilities[row, atom] * (b - lower)
+    return projected
+
+
+def qrdqn(agent, held, batch, draws, progress):
+    """Dabney et al. 2018, "Distributional Reinforcement Learning with Quantile Regression", algorithm 1."""
+    number = agent.num_quantiles
+    fractions = (np.arange(number) + 0.5) / number
+
+    def quantiles(params, obs, fractions):
+        return dueling(mlp(params, obs), agent.spec.action.n, number)
+
+    return quantile_regression(agent, held, batch, quantiles, (fractions, fractions, fractions), progress)
+
+
+def iqn(agent, held, batch, draws, progress):
+    """Dabney et al. 2018, "Implicit Quantile Networks", equations 2 to 4."""
+    number = agent.num_acting_fractions
+    even = np.tile((np.arange(number) + 0.5) / number, (batch.reward.shape[1], 1))
+
+    def quantiles(params, obs, fractions):
+        seen = np.maximum(mlp(params["torso"], obs)["features"], 0)
+        cosines = np.cos(math.pi * np.arange(64) * fractions[:, :, None])
+        product = seen[:, None] * np.maximum(dense(params["fraction"], cosines), 0)
+        return np.swapaxes(dense(params["values"], product), 1, 2)
+
+    fractions = draws["fractions"], draws["target_fractions"], even
+    return quantile_regression(agent, held, batch, quantiles, fractions, progress)
+
+
+def quantile_regression(agent, held, batch, quantiles, fractions, progress):
+    """The quantiles of the action taken towards samples of the best next action's return."""
+    rows, action = np.arange(batch.reward.shape[1]), batch.action[0]
+    learned, sampled, acting = fractions
+    reward, discount, last = n_step(batch, agent.gamma)
+    next_obs = batch.next_obs[last, rows]
+    chooser = held.params if agent.double_q else held.target
+    best = np.argmax(quantiles(chooser, next_obs, acting).mean(axis=-1), axis=1)
+    samples = reward[:, None] + discount[:, None] * quantiles(held.target, next_obs, sampled)[rows, best]
+
+    def loss(params):
+        taken = quantiles(params, batch.obs[0], learned)[rows, action]
+        return np.mean(weights(batch) * quantile_huber(taken, samples, learned, agent.kappa))
+
+    taken = quantiles(held.params, batch.obs[0], learned)[rows, action]
+    metrics = {"loss": loss(held.params), "td_error": taken.mean(axis=1) - samples.mean(axis=1)}
+    return metrics | learn_values(agent, held, loss, progress)
+
+
+def rescaled(x, epsilon):
+    return np.sign(x) * (np.sqrt(np.abs(x) + 1) - 1) + epsilon * x
+
+
+def unscaled(x, epsilon):
+    """Pohlen et al. 2018, proposition A.2."""
+    root = (np.sqrt(1 + 4 * epsilon * (np.abs(x) + 1 + epsilon)) - 1) / (2 * epsilon)
+    return np.sign(x) * (root**2 - 1)
+
+
+def r2d2(agent, held, batch, draws, progress):
+    """Kapturowski et al. 2019, section 2.3, on windows of burn-in, `max_seq_len` steps and `n_step - 1` more."""
+    burn, length, rows = agent.burn_in, agent.max_seq_len, batch.reward.shape[1]
+    to, back = (rescaled, unscaled) if agent.use_h_function else (lambda x, _: x, lambda x, _: x)
+    epsilon, actions = agent.h_function_epsilon, agent.spec.action.n
+
+    def values(heads):
+        steps = [mapped(lambda leaf, t=t: leaf[t], heads) for t in range(len(heads["advantage"]))]
+        return np.stack([dueling(step, actions, 1)[..., 0] for step in steps])
+
+    def warmed(params):
+        start = lstm_zeros(params, rows) if agent.zero_init_states else tuple(leaf[0] for leaf in batch.carry)
+        return lstm(params, start, batch.obs[:burn], batch.first[:burn])[0][-1]
+
+    def run(params, start):
+        return lstm(params, start, batch.obs[burn:], batch.first[burn:])
+
+    def next_values(params):
+        states, _ = run(params, warmed(params))
+        return values(step_on(params, states[1:], batch.next_obs[burn:]))
+
+    believed = next_values(held.target)
+    best = np.argmax(next_values(held.params) if agent.double_q else believed, axis=-1)
+    best = back(np.take_along_axis(believed, best[..., None], axis=-1)[..., 0], epsilon)
+    target = np.zeros((length, rows))
+    for t in range(length):
+        reward, discount, last = n_step(batch, agent.gamma, burn + t, agent.n_step)
+        target[t] = to(reward + discount * best[last - burn, np.arange(rows)], epsilon)
+    start, action = warmed(held.params), batch.action[burn : burn + length]
+
+    def errors(params):
+        found = values(run(params, start)[1])[:length]
+        return np.take_along_axis(found, action[..., None], axis=-1)[..., 0] - target
+
+    def loss(params):
+        return 0.5 * np.mean(weights(batch) * errors(params) ** 2)
+
+    metrics = {"loss": loss(held.params), "td_error": sequence_priority(errors(held.params), agent.priority_eta)}
+    return metrics | learn_values(agent, held, loss, progress)
+
+
+def sequence_priority(error, eta):
+    size = np.abs(error)
+    return eta * size.max(axis=0) + (1 - eta) * size.mean(axis=0)
+
+
+def pqn(agent, held, batch, draws, progress):
+    """Gallici et al. 2024, algorithm 1: minibatches of lambda-returns, no target network."""
+    best = mlp(held.params, batch.next_obs, relu)["q"].max(axis=-1)
+    target = lambda_returns(batch, best, agent.gamma, agent.lambda_).reshape(-1)
+    obs, action = (part.reshape(-1, *part.shape[2:]) for part in (batch.obs, batch.action))
+    lr, losses = at(agent.lr, progress), []
+    for order in draws["orders"]:
+
+        def loss(params, order=order):
+            value = mlp(params, obs[order], relu)["q"][np.arange(len(order)), action[order]]
+            return 0.5 * np.mean((value - target[order]) ** 2)
+
+        losses.append(loss(held.params))
+        held.params = held.optimizer.step(held.params, gradient(loss, held.params), lr)
+    return {"loss": np.mean(losses), "cur_lr": lr}
+
+
+def relu(x):
+    return np.maximum(x, 0)
+
+
+# Actor-critics of deterministic policies -----------------------------------------------------------------------------
+
+
+def td3(agent, held, batch, draws, progress):
+    """Fujimoto et al. 2018, algorithm 1; with its three cures off, DDPG (Lillicrap et al. 2016, algorithm 1)."""
+    action = batch.action[0]
+
+    def values(critics, obs, action):
+        return np.stack([mlp(critic, np.concatenate([obs, action], axis=-1))["q"][:, 0] for critic in critics])
+
+    def policy(actor, obs):
+        return np.tanh(mlp(actor, obs)["action"])
+
+    reward, discount, last = n_step(batch, agent.gamma)
+    next_obs = batch.next_obs[last, np.arange(len(last))]
+    next_action = policy(held.target["actor"], next_obs)
+    if getattr(agent, "smooth_target_policy", False):
+        clip = agent.target_noise_clip
+        next_action = np.clip(next_action + np.clip(agent.target_noise * draws["noise"], -clip, clip), -1, 1)
+    target = reward + discount * values(held.target["critics"], next_obs, next_action).min(axis=0)
+
+    def critic_loss(critics):
+        error = values(critics, batch.obs[0], action) - target
+        each = huber(error, agent.huber_threshold) if agent.use_huber else 0.5 * error**2
+        return np.mean(weights(batch) * each.sum(axis=0))
+
+    error = values(held.critics, batch.obs[0], action) - target
+    metrics = {"critic_loss": critic_loss(held.critics), "td_error": np.abs(error).mean(axis=0)}
+    slopes = penalized(agent, gradient(critic_loss, held.critics), held.critics)
+    held.critics = held.critic_optimizer.step(held.critics, slopes, at(agent.critic_lr, progress))
+    metrics["critic_gnorm"] = held.critic_optimizer.norm
+    held.since += agent.timesteps_per_update
+    if held.critic_optimizer.count % getattr(agent, "policy_delay", 1):
+        return metrics
+
+    def actor_loss(actor):
+        return -np.mean(values(held.critics[:1], batch.obs[0], policy(actor, batch.obs[0])))
+
+    metrics["actor_loss"] = actor_loss(held.actor)
+    slopes = penalized(agent, gradient(actor_loss, held.actor), held.actor)
+    held.actor = held.actor_optimizer.step(held.actor, slopes, at(agent.actor_lr, progress))
+    move_if_due(agent, held, {"actor": held.actor, "critics": held.critics}, agent.tau)
+    return metrics
+
+
+def penalized(agent, slopes, params):
+    """With the gradient of half the squared weights of all matrices."""
+    if agent.l2_reg is None:
+        return slopes
+    return mapped(lambda slope, leaf: slope + agent.l2_reg * leaf if leaf.ndim > 1 else slope, slopes, params)
+
+
+# Soft actor-critics --------------------------------------------------------------------------------------------------
+
+
+def learn_temperature(agent, held, entropy, progress):
+    """Haarnoja et al. 2018, equation 18, in log alpha: where the policy is too random, alpha falls."""
+    target = agent.target_entropy
+    slope = {"log_alpha": np.array(np.mean(entropy) - target)}
+    held.temperature = held.temperature_optimizer.step(held.temperature, slope, at(agent.alpha_lr, progress))
+
+
+def soft_update(agent, held, progress, critic_loss, actor_loss):
+    """One step of critics, actor (up the new critics) and temperature: `actor_loss` gives the policy's entropy too."""
+    metrics = {"critic_loss": critic_loss(held.critics)}
+    slopes = gradient(critic_loss, held.critics)
+    held.critics = held.critic_optimizer.step(held.critics, slopes, at(agent.critic_lr, progress))
+    metrics["grad_gnorm"] = held.critic_optimizer.norm
+    return metrics | learn_policy(agent, held, progress, actor_loss)
+
+
+def learn_policy(agent, held, progress, actor_loss):
+    loss, entropy = actor_loss(held.actor)
+    slopes = gradient(lambda actor: actor_loss(actor)[0], held.actor)
+    held.actor = held.actor_optimizer.step(held.actor, slopes, at(agent.actor_lr, progress))
+    learn_temperature(agent, held, entropy, progress)
+    return {"actor_loss": loss, "entropy": np.mean(entropy)}
+
+
+def joined(obs, action):
+    return np.concatenate([obs, action], axis=-1)
+
+
+def sac(agent, held, batch, draws, progress):
+    """Haarnoja et al. 2018, algorithm 1, of continuous actions."""
+    alpha = math.exp(held.temperature["log_alpha"])
+
+    def values(critics, obs, action):
+        return np.stack([mlp(critic, joined(obs, action))["q"][:, 0] for critic in critics])
+
+    def soft_value(actor, critics, obs, normal):
+        action, log_prob = Gaussian(mlp(actor, obs)["policy"]).squashed(normal)
+        return values(critics, obs, action).min(axis=0) - alpha * log_prob, -log_prob
+
+    reward, discount, last = n_step(batch, agent.gamma)
+    next_obs = batch.next_obs[last, np.arange(len(last))]
+    target = reward + discount * soft_value(held.actor, held.target, next_obs, draws["next"])[0]
+    errors = values(held.critics, batch.obs[0], batch.action[0]) - target
+
+    def critic_loss(critics):
+        error = values(critics, batch.obs[0], batch.action[0]) - target
+        return np.mean(weights(batch) * 0.5 * np.sum(error**2, axis=0))
+
+    def actor_loss(actor):
+        value, entropy = soft_value(actor, held.critics, batch.obs[0], draws["now"])
+        return -np.mean(value), entropy
+
+    metrics = soft_update(agent, held, progress, critic_loss, actor_loss)
+    sync(agent, held, held.critics, agent.tau)
+    return metrics | {"td_error": np.abs(errors).mean(axis=0)}
+
+
+def discrete_sac(agent, held, batch, draws, progress):
+    """Christodoulou 2019: the soft value summed over all actions."""
+    alpha, rows = math.exp(held.temperature["log_alpha"]), np.arange(batch.reward.shape[1])
+
+    def values(critics, obs):
+        return np.stack([mlp(critic, obs)["q"] for critic in critics])
+
+    def soft_value(actor, critics, obs):
+        log_probs = log_softmax(mlp(actor, obs)["policy"])
+        soft = values(critics, obs).min(axis=0) - alpha * log_probs
+        return np.sum(np.exp(log_probs) * soft, axis=1), -np.sum(np.exp(log_probs) * log_probs, axis=1)
+
+    reward, discount, last = n_step(batch, agent.gamma)
+    target = reward + discount * soft_value(held.actor, held.target, batch.next_obs[last, rows])[0]
+    errors = values(held.critics, batch.obs[0])[:, rows, batch.action[0]] - target
+
+    def critic_loss(critics):
+        error = values(critics, batch.obs[0])[:, rows, batch.action[0]] - target
+        return np.mean(weights(batch) * 0.5 * np.sum(error**2, axis=0))
+
+    def actor_loss(actor):
+        value, entropy = soft_value(actor, held.critics, batch.obs[0])
+        return -np.mean(value), entropy
+
+    metrics = soft_update(agent, held, progress, critic_loss, actor_loss)
+    sync(agent, held, held.critics, agent.tau)
+    return metrics | {"td_error": np.abs(errors).mean(axis=0)}
+
+
+def tqc(agent, held, batch, draws, progress):
+    """Kuznetsov et al. 2020, algorithm 1: the largest of the pooled quantiles are dropped."""
+    alpha, number = math.exp(held.temperature["log_alpha"]), agent.num_quantiles
+    fractions = (np.arange(number) + 0.5) / number
+    kept = agent.num_critics * (number - agent.top_quantiles_to_drop_per_net)
+
+    def quantiles(critics, obs, action):
+        return np.stack([mlp(critic, joined(obs, action))["q"] for critic in critics])
+
+    reward, discount, last = n_step(batch, agent.gamma)
+    next_obs = batch.next_obs[last, np.arange(len(last))]
+    action, log_prob = Gaussian(mlp(held.actor, next_obs)["policy"]).squashed(draws["next"])
+    pooled = np.sort(np.concatenate(list(quantiles(held.target, next_obs, action)), axis=-1), axis=-1)[:, :kept]
+    target = reward[:, None] + discount[:, None] * (pooled - alpha * log_prob[:, None])
+    errors = quantiles(held.critics, batch.obs[0], batch.action[0]).mean(axis=(0, 2)) - target.mean(axis=1)
+
+    def critic_loss(critics):
+        own = quantiles(critics, batch.obs[0], batch.action[0])
+        losses = [quantile_huber(each, target, fractions, 1.0) / number for each in own]
+        return np.mean(weights(batch) * sum(losses))
+
+    def actor_loss(actor):
+        action, log_prob = Gaussian(mlp(actor, batch.obs[0])["policy"]).squashed(draws["now"])
+        value = quantiles(held.critics, batch.obs[0], action).mean(axis=(0, 2))
+        return np.mean(alpha * log_prob - value), -log_prob
+
+    metrics = soft_update(agent, held, progress, critic_loss, actor_loss)
+    sync(agent, held, held.critics, agent.tau)
+    return metrics | {"td_error": np.abs(errors)}
+
+
+def rnnsac(agent, held, batch, draws, progress):
+    """SAC along sequences with memory (Yang & Nguyen 2021), its losses added; continuous and discrete actions."""
+    alpha, burn, length = math.exp(held.temperature["log_alpha"]), agent.burn_in, agent.max_seq_len
+    rows, discrete = np.arange(batch.reward.shape[1]), "next" not in draws
+    obs, next_obs, first = batch.obs[burn:], batch.next_obs[burn:], batch.first[burn:]
+
+    def inputs(obs, action):
+        return obs if discrete else joined(obs, action)
+
+    def actor_start(actor):
+        stored = tuple(leaf[0] for leaf in batch.carry.model)
+        start = lstm_zeros(actor, len(rows)) if agent.zero_init_states else stored
+        return lstm(actor, start, batch.obs[:burn], batch.first[:burn])[0][-1]
+
+    def critic_start(critic):
+        taken = inputs(batch.obs[:burn], batch.action[:burn])
+        return lstm(critic, lstm_zeros(critic, len(rows)), taken, batch.first[:burn])[0][-1]
+
+    def critic_run(critic, start):
+        states, heads = lstm(critic, start, inputs(obs, batch.action[burn:]), first)
+        if discrete:
+            return states, np.take_along_axis(heads["q"], batch.action[burn:][..., None], axis=-1)[..., 0]
+        return states, heads["q"][..., 0]
+
+    def soft_value(outputs, critics, states, obs, first, normal):
+        """`states` are the critics' before they see `obs`."""
+
+        def smallest(seen):
+            pairs = zip(critics, states, strict=True)
+            return np.min([step_on(critic, own, seen, first)["q"] for critic, own in pairs], axis=0)
+
+        if discrete:
+            log_probs = log_softmax(outputs)
+            soft = np.sum(np.exp(log_probs) * (smallest(obs) - alpha * log_probs), axis=-1)
+            return soft, -np.sum(np.exp(log_probs) * log_probs, axis=-1)
+        action, log_prob = Gaussian(outputs).squashed(normal)
+        return smallest(joined(obs, action))[..., 0] - alpha * log_prob, -log_prob
+
+    actor_begins, critics_begin = actor_start(held.actor), [critic_start(critic) for critic in held.critics]
+    after_actor = lstm(held.actor, actor_begins, obs, first)[0][1:]
+    after_target = [critic_run(critic, critic_start(critic))[0][1:] for critic in held.target]
+    outputs = step_on(held.actor, after_actor, next_obs)["policy"]
+    next_value, _ = soft_value(outputs, held.target, after_target, next_obs, np.zeros_like(first), draws.get("next"))
+    target = np.zeros((length, len(rows)))
+    for t in range(length):
+        reward, discount, last = n_step(batch, agent.gamma, burn + t, agent.n_step)
+        target[t] = reward + discount * next_value[last - burn, rows]
+
+    def errors(critics):
+        pairs = zip(critics, critics_begin, strict=True)
+        return np.stack([critic_run(critic, start)[1][:length] for critic, start in pairs]) - target
+
+    def critic_loss(critics):
+        return 0.5 * np.mean(np.sum(weights(batch) * errors(critics) ** 2, axis=0))
+
+    states_now = [critic_run(critic, start)[0][:-1] for critic, start in zip(held.critics, critics_begin, strict=True)]
+    before = held.critics
+
+    def actor_loss(actor):
+        outputs = lstm(actor, actor_begins, obs, first)[1]["policy"]
+        value, entropy = soft_value(outputs, before, states_now, obs, first, draws.get("now"))
+        return -np.mean(value), entropy
+
+    priority = sequence_priority(np.abs(errors(held.critics)).mean(axis=0), agent.priority_eta)
+    metrics = soft_update(agent, held, progress, critic_loss, actor_loss)
+    sync(agent, held, held.critics, agent.tau)
+    return metrics | {"td_error": priority}
+
+
+def soft_batches(agent, held, batch, draws):
+    """The batches of an update of REDQ, DroQ or CrossQ: rows go to the critics' updates in turn or in blocks."""
+    alpha, rows = math.exp(held.temperature["log_alpha"]), np.arange(batch.reward.shape[1])
+    reward, discount, last = n_step(batch, agent.gamma)
+    next_obs = batch.next_obs[last, rows]
+    action, log_prob = held.policy(held.actor, next_obs).squashed(draws["next"])
+    parts = SimpleNamespace(
+        obs=batch.obs[0],
+        inputs=joined(batch.obs[0], batch.action[0]),
+        next_inputs=joined(next_obs, action),
+        reward=reward - discount * alpha * log_prob,
+        discount=discount,
+        weight=weights(batch),
+    )
+    blocks = {name: part.reshape(agent.policy_delay, -1, *part.shape[1:]) for name, part in vars(parts).items()}
+    return [SimpleNamespace(**{name: part[i] for name, part in blocks.items()}) for i in range(agent.policy_delay)]
+
+
+def redq(agent, held, batch, draws, progress):
+    """Chen et al. 2021, algorithm 1, and with dropout Hiraoka et al. 2022, algorithm 2: `policy_delay` updates of the
+    critics, each on a batch of its own, and one of the policy. Critics are kept side by side, `[critics, ...]`.
+    """
+    alpha = math.exp(held.temperature["log_alpha"])
+
+    def value(critics, which, inputs, keep):
+        critic = mapped(lambda leaf: leaf[which], critics)
+        if keep is not None:
+            masks = np.split(keep, np.cumsum([layer["bias"].size for layer in critic["layers"]])[:-1], axis=1)
+            layers = [{**layer, "keep": mask} for layer, mask in zip(critic["layers"], masks, strict=True)]
+            critic = {**critic, "layers": layers}
+        return mlp(critic, inputs)["q"][:, 0]
+
+    def masks(keeps, number):
+        return keeps if keeps is not None else [None] * number
+
+    batches, losses, priorities = soft_batches(agent, held, batch, draws), [], []
+    for samples, drawn in zip(batches, draws["critics"], strict=True):
+        chosen = drawn["chosen"]
+        keeps = masks(drawn["target_keep"], len(chosen))
+        believed = [value(held.target, i, samples.next_inputs, keep) for i, keep in zip(chosen, keeps, strict=True)]
+        target = samples.reward + samples.discount * np.min(believed, axis=0)
+        keeps = masks(drawn["online_keep"], agent.num_critics)
+
+        def errors(critics, samples=samples, keeps=keeps, target=target):
+            return np.stack([value(critics, i, samples.inputs, keep) - target for i, keep in enumerate(keeps)])
+
+        def loss(critics, samples=samples, errors=errors):
+            return 0.5 * np.sum(np.mean(samples.weight * errors(critics) ** 2, axis=1))
+
+        losses.append(loss(held.critics) / agent.num_critics)
+        priorities.append(np.abs(errors(held.critics)).mean(axis=0))
+        slopes = gradient(loss, held.critics)
+        held.critics = held.critic_optimizer.step(held.critics, slopes, at(agent.critic_lr, progress))
+        held.target = moved(held.target, held.critics, agent.tau)
+
+    obs, keeps = batches[-1].obs, masks(draws["policy_keep"], agent.num_critics)
+
+    def actor_loss(actor):
+        action, log_prob = held.policy(actor, obs).squashed(draws["now"])
+        values = [value(held.critics, i, joined(obs, action), keep) for i, keep in enumerate(keeps)]
+        return np.mean(alpha * log_prob - np.mean(values, axis=0)), -log_prob
+
+    metrics = learn_policy(agent, held, progress, actor_loss)
+    return metrics | {"critic_loss": np.mean(losses), "td_error": np.concatenate(priorities)}
+
+
+EPSILON, LARGEST_RATIO, LARGEST_SHIFT = 1e-3, 3.0, 5.0  # of batch normalisation
+
+
+def batch_norm(learned, running, x, constants=None, momentum=0.99, late=False):
+    """A network whose layers standardise over the batch (Ioffe 2017, algorithm 1): heads, moments and constants.
+
+    `constants`, r and d of the paper, are held while the rest is differentiated; without them they are found.
+    """
+    norms, found, follows = learned["norms"], [], []
+
+    def standardized(i, x):
+        mean, deviation = x.mean(axis=0), np.sqrt(x.var(axis=0) + EPSILON)
+        usual = np.sqrt(running[i].variance + EPSILON)
+        r = np.clip(deviation / usual, 1 / LARGEST_RATIO, LARGEST_RATIO) if late else np.ones_like(mean)
+        d = np.clip((mean - running[i].mean) / usual, -LARGEST_SHIFT, LARGEST_SHIFT) if late else np.zeros_like(mean)
+        found.append((r, d))
+        r, d = found[-1] if constants is None else constants[i]
+        parts = zip(running[i], (mean, x.var(axis=0)), strict=True)
+        follows.append(type(running[i])(*(momentum * old + (1 - momentum) * new for old, new in parts)))
+        return ((x - mean) / deviation * r + d) * norms[i]["scale"] + norms[i]["shift"]
+
+    for i, layer in enumerate(learned["layers"]):
+        x = np.tanh(dense(layer, standardized(i, x)))
+    x = standardized(len(learned["layers"]), x)
+    return {name: dense(head, x) for name, head in learned["heads"].items()}, follows, found
+
+
+def batch_norm_fixed(params, x):
+    """The same with the running moments instead of the batch's."""
+    learned, running = params["learned"], params["running"]
+    layers = [*learned["layers"], None]
+    for layer, norm, moments in zip(layers, learned["norms"], running, strict=True):
+        x = (x - moments.mean) / np.sqrt(moments.variance + EPSILON) * norm["scale"] + norm["shift"]
+        x = x if layer is None else np.tanh(dense(layer, x))
+    return {name: dense(head, x) for name, head in learned["heads"].items()}
+
+
+def crossq(agent, held, batch, draws, progress):
+    """Bhatt et al. 2024, section 4: no target network; present and next inputs are one batch. `held.critics` and
+    `held.actor` are what is learned, `held.running` and `held.actor_running` the moments.
+    """
+    alpha, losses, priorities = math.exp(held.temperature["log_alpha"]), [], []
+
+    def late():
+        return held.critic_optimizer.count >= agent.renormalize_after
+
+    held.policy = lambda actor, obs: Gaussian(batch_norm_fixed(actor, obs)["policy"])
+    learned, held.actor = held.actor, {"learned": held.actor, "running": held.actor_running}
+    batches = soft_batches(agent, held, batch, draws)
+    held.actor = learned
+    for samples in batches:
+        both, renormalize = np.concatenate([samples.inputs, samples.next_inputs]), late()
+        ran = [batch_norm(c, r, both, late=renormalize) for c, r in zip(held.critics, held.running, strict=True)]
+        constants = [each[2] for each in ran]
+        following = np.min([heads["q"][len(samples.inputs) :, 0] for heads, _, _ in ran], axis=0)
+        target = samples.reward + samples.discount * following
+
+        def errors(critics, both=both, constants=constants, target=target):
+            triples = zip(critics, held.running, constants, strict=True)
+            values = [batch_norm(c, r, both, fixed)[0]["q"][: len(both) // 2, 0] for c, r, fixed in triples]
+            return np.stack(values) - target
+
+        def loss(critics, samples=samples, errors=errors):
+            return np.mean(samples.weight * 0.5 * np.sum(errors(critics) ** 2, axis=0))
+
+        losses.append(loss(held.critics))
+        priorities.append(np.abs(errors(held.critics)).mean(axis=0))
+        slopes = gradient(loss, held.critics)
+        held.running = [follows for _, follows, _ in ran]
+        held.critics = held.critic_optimizer.step(held.critics, slopes, at(agent.critic_lr, progress))
+
+    obs = batches[-1].obs
+    critics = [{"learned": c, "running": r} for c, r in zip(held.critics, held.running, strict=True)]
+    _, follows, constants = batch_norm(held.actor, held.actor_running, obs, late=late())
+
+    def actor_loss(actor):
+        outputs = batch_norm(actor, held.actor_running, obs, constants)[0]["policy"]
+        action, log_prob = Gaussian(outputs).squashed(draws["now"])
+        value = np.min([batch_norm_fixed(critic, joined(obs, action))["q"][:, 0] for critic in critics], axis=0)
+        return np.mean(alpha * log_prob - value), -log_prob
+
+    metrics = learn_policy(agent, held, progress, actor_loss)
+    held.actor_running = follows
+    return metrics | {"critic_loss": np.mean(losses), "td_error": np.concatenate(priorities)}
+
+
+# On-policy algorithms ------------------------------------------------------------------------------------------------
+
+
+def actor_critic(params, obs):
+    """Outputs of the policy and values `[N]` at `obs` `[N, n]`: two networks, and log deviations of their own."""
+    outputs, value = mlp(params["network"]["policy"], obs)["policy"], mlp(params["network"]["value"], obs)["value"]
+    if "log_std" in params:
+        outputs = joined(outputs, np.broadcast_to(params["log_std"], outputs.shape))
+    return outputs, value[:, 0]
+
+
+def on_policy_batch(agent, params, batch, lambda_):
+    """Everything `[N]`, steps in order: observations, actions, advantages, old values and their targets."""
+    rows = batch.reward.shape
+    obs, action = (part.reshape(-1, *part.shape[2:]) for part in (batch.obs, batch.action))
+    next_obs = batch.next_obs.reshape(-1, batch.next_obs.shape[-1])
+    value, next_value = actor_critic(params, obs)[1], actor_critic(params, next_obs)[1]
+    advantage = advantages(batch, value.reshape(rows), next_value.reshape(rows), agent.gamma, lambda_).reshape(-1)
+    return SimpleNamespace(obs=obs, action=action, advantage=advantage, value=value, target=value + advantage)
+
+
+def policy_of(outputs, action):
+    return Categorical(outputs) if action.dtype.kind == "i" else Gaussian(outputs)
+
+
+def standardized(x):
+    return (x - x.mean()) / x.std()
+
+
+def explained(batch):
+    return 1 - np.var(batch.target - batch.value) / np.var(batch.target)
+
+
+def a2c(agent, held, batch, draws, progress):
+    """Mnih et al. 2016, algorithm S3, as one step on the whole batch; with PG's settings REINFORCE with a baseline."""
+    whole = on_policy_batch(agent, held.params, batch, getattr(agent, "lambda_", 1.0))
+    entropy_coeff = at(getattr(agent, "entropy_coeff", 0.0), progress)
+
+    def loss(params):
+        outputs, value = actor_critic(params, whole.obs)
+        policy = policy_of(outputs, whole.action)
+        policy_loss = -np.mean(policy.log_prob(whole.action) * whole.advantage)
+        value_loss = np.mean((value - whole.target) ** 2)
+        return policy_loss + agent.vf_loss_coeff * value_loss - entropy_coeff * np.mean(policy.entropy())
+
+    metrics = {"total_loss": loss(held.params)}
+    held.params = held.optimizer.step(held.params, gradient(loss, held.params), at(agent.lr, progress))
+    return metrics | {"grad_gnorm": held.optimizer.norm}
+
+
+def reinforce(agent, held, batch, draws, progress):
+    """Williams 1992 without a baseline: the return itself weighs each action's log probability."""
+    nothing = np.zeros(batch.reward.shape)
+    return_ = advantages(batch, nothing, nothing, agent.gamma, 1.0).reshape(-1)
+    obs, action = (part.reshape(-1, *part.shape[2:]) for part in (batch.obs, batch.action))
+
+    def loss(params):
+        return -np.mean(Categorical(mlp(params["network"], obs)["policy"]).log_prob(action) * return_)
+
+    metrics = {"total_loss": loss(held.params)}
+    held.params = held.optimizer.step(held.params, gradient(loss, held.params), at(agent.lr, progress))
+    return metrics | {"grad_gnorm": held.optimizer.norm}
+
+
+def ppo(agent, held, batch, draws, progress):
+    """Schulman et al. 2017, algorithm 1 with equations 7 to 9; `surrogate="discovered"` is Lu et al. 2022's."""
+    whole = on_policy_batch(agent, held.params, batch, agent.lambda_)
+    whole.advantage = standardized(whole.advantage)
+    whole.log_prob = batch.extras["log_prob"].reshape(-1)
+    losses, kls = [], []
+    for order in draws["orders"]:
+        some = SimpleNamespace(**{name: part[order] for name, part in vars(whole).items()})
+        old = policy_of(batch.extras["outputs"].reshape(len(whole.obs), -1)[order], some.action)
+
+        def loss(params, some=some, old=old):
+            return ppo_loss(agent, params, some, old, held.kl_coeff, progress)
+
+        losses.append(loss(held.params))
+        kls.append(np.mean(ppo_kl(agent, held.params, some, old)))
+        slopes = gradient(loss, held.params)
+        stopped = agent.kl_stop is not None and max(kls) > agent.kl_stop
+        if not stopped:
+            held.params = held.optimizer.step(held.params, slopes, at(agent.lr, progress))
+    if agent.kl_coeff is not None:  # the paper's rule, with RLlib's factors
+        kl = np.mean(kls)
+        factor = 1.5 if kl > 2 * agent.kl_target else 0.5 if kl < 0.5 * agent.kl_target else 1.0
+        held.kl_coeff *= factor
+    return {"total_loss": np.mean(losses), "kl": np.mean(kls), "vf_explained_var": explained(whole)}
+
+
+def ppo_loss(agent, params, batch, old, kl_coeff, progress):
+    outputs, value = actor_critic(params, batch.obs)
+    policy = policy_of(outputs, batch.action)
+    ratio, clip = np.exp(policy.log_prob(batch.action) - batch.log_prob), at(agent.clip_param, progress)
+    gain = np.minimum(ratio * batch.advantage, np.clip(ratio, 1 - clip, 1 + clip) * batch.advantage)
+    if agent.surrogate == "discovered":
+        better, worse = (ratio - 1) * batch.advantage, np.log(ratio) * batch.advantage
+        positive, negative = relu(better - 2 * np.tanh(better / 2)), relu(worse - 0.6 * np.tanh(worse / 0.6))
+        gain = ratio * batch.advantage - np.where(batch.advantage >= 0, positive, negative)
+    error = (value - batch.target) ** 2
+    if agent.vf_clip_param is not None:
+        near = batch.value + np.clip(value - batch.value, -agent.vf_clip_param, agent.vf_clip_param)
+        error = np.maximum(error, (near - batch.target) ** 2)
+    bonus = at(agent.entropy_coeff, progress) * policy.entropy()
+    loss = np.mean(-gain + agent.vf_loss_coeff * error - bonus)
+    return loss if agent.kl_coeff is None else loss + kl_coeff * np.mean(old.kl(policy))
+
+
+def ppo_kl(agent, params, batch, old):
+    policy = policy_of(actor_critic(params, batch.obs)[0], batch.action)
+    if agent.kl_coeff is not None:
+        return old.kl(policy)
+    log_ratio = policy.log_prob(batch.action) - batch.log_prob
+    return np.exp(log_ratio) - 1 - log_ratio
+
+
+def trpo(agent, held, batch, draws, progress):
+    """Schulman et al. 2015, appendix C, with the whole Fisher matrix; then values are fitted by minibatches."""
+    params = {**held.policy, "network": {**held.policy["network"], "value": held.value}}
+    whole = on_policy_batch(agent, params, batch, agent.lambda_)
+    advantage = standardized(whole.advantage)
+
+    def policy(params):
+        outputs = mlp(params["network"]["policy"], whole.obs)["policy"]
+        if "log_std" in params:
+            outputs = joined(outputs, np.broadcast_to(params["log_std"], outputs.shape))
+        return policy_of(outputs, whole.action)
+
+    old = policy(held.policy)
+
+    def measure(vector):
+        new = policy(from_vector(vector, held.policy))
+        ratio = np.exp(new.log_prob(whole.action) - old.log_prob(whole.action))
+        return np.mean(ratio * advantage), np.mean(old.kl(new))
+
+    start = to_vector(held.policy)
+    slope = gradient(lambda vector: measure(vector)[0], start)
+    fisher = curvature(lambda vector: measure(vector)[1], start) + agent.damping * np.eye(len(start))
+    direction = np.linalg.solve(fisher, slope)
+    step = math.sqrt(2 * agent.kl_target / (direction @ fisher @ direction)) * direction
+    before, found = measure(start)[0], 0.0
+    for attempt in range(agent.line_search_steps):
+        fraction = agent.line_search_decay**attempt
+        objective, kl = measure(start + fraction * step)
+        if objective > before and kl <= agent.kl_target:
+            held.policy, found = from_vector(start + fraction * step, held.policy), fraction
+            break
+    losses = []
+    for order in draws["orders"]:
+
+        def loss(value, order=order):
+            return np.mean((mlp(value, whole.obs[order])["value"][:, 0] - whole.target[order]) ** 2)
+
+        losses.append(loss(held.value))
+        held.value = held.optimizer.step(held.value, gradient(loss, held.value), at(agent.lr, progress))
+    return {"line_search_fraction": found, "vf_loss": np.mean(losses), "grad_gnorm": np.linalg.norm(slope)}
+
+
+def to_vector(tree):
+    return np.concatenate([leaf.ravel() for leaf in leaves(tree)])
+
+
+def from_vector(vector, like):
+    """The inverse of `to_vector`."""
+    parts = iter(np.split(vector, np.cumsum([leaf.size for leaf in leaves(like)])[:-1]))
+    return mapped_in_order(lambda leaf, _: next(parts).reshape(leaf.shape), like, like)
+
+
+def curvature(function, start, step=1e-4):
+    """The Hessian, row by row: central differences of gradients."""
+    rows = []
+    for unit in np.eye(len(start)) * step:
+        above, below = gradient(function, start + unit), gradient(function, start - unit)
+        rows.append((above - below) / (2 * step))
+    return np.array(rows)
