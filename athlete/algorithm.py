@@ -12,7 +12,14 @@ import jax
 import numpy as np
 
 from athlete.acting import Actor
-from athlete.checkpointing import check_meaning, learner_part, metadata_of, refuse_code
+from athlete.checkpointing import (
+    check_meaning,
+    counts_timesteps,
+    learner_part,
+    memory_since,
+    metadata_of,
+    refuse_code,
+)
 from athlete.core import Agent, Run, Source, Spec, Tree
 from athlete.env.world import World, env_name, find_world
 from athlete.env.wrappers.frame_stack import require_stack
@@ -21,11 +28,12 @@ from athlete.log import logger, set_level
 from athlete.loops.collect import spec_of
 from athlete.loops.compiling import compilations, set_up
 from athlete.loops.evaluate import Evaluation, evaluate_compiled, evaluate_hosted
-from athlete.loops.learn import transition_shapes
+from athlete.loops.learn import MOST_TIMESTEPS, transition_shapes
 from athlete.loops.progress import joined
 from athlete.loops.train import CompiledTraining, HostedTraining, Training
 from athlete.memory.room import require_room
 from athlete.models.catalog import MODEL_DEFAULTS
+from athlete.ops.finite import NonFiniteError
 from athlete.policy import Policy
 from athlete.settings.config import AlgorithmConfig
 from athlete.spaces import Box, Space
@@ -57,6 +65,7 @@ class Algorithm:
         self._totals = Totals(config.metrics_num_episodes_for_smoothing)
         self._policy: Policy | None = None
         self._stopped = False
+        self._told_fault = False
         self._callbacks.on_algorithm_init(algorithm=self)
 
     # Training -----------------------------------------------------------------------------------------------------
@@ -93,6 +102,8 @@ class Algorithm:
         self._policy = None
         progress = joined(parts)
         self._totals.take_in(progress)
+        if progress.fault is not None:
+            self._tell_fault(progress.fault)
         result = self._totals.result(progress, time.perf_counter() - start)
         result |= {"num_healthy_workers": self.config.num_rollout_workers, "seed": self.seed}
         # Only those of collecting and learning: what evaluations and others in this process compile is not ours.
@@ -103,6 +114,18 @@ class Algorithm:
         result |= self._totals.add_time(time.perf_counter() - start)
         self._callbacks.on_train_result(algorithm=self, result=result)
         return result
+
+    def _tell_fault(self, fault: str) -> None:
+        """Raise or warn of NaN or infinity that learning made."""
+        message = (
+            f"train(): NaN or infinity in iteration {self.iteration}: {fault}. Restore an earlier checkpoint, and "
+            "train with a smaller lr, with grad_clip or with scaled rewards"
+        )
+        if self.config.on_nonfinite == "error":
+            raise NonFiniteError(f"{message}; debugging(on_nonfinite='warn') goes on with a warning")
+        if not self._told_fault:
+            self._told_fault = True
+            logger.warning(message)
 
     # Evaluation ---------------------------------------------------------------------------------------------------
 
@@ -148,7 +171,10 @@ class Algorithm:
         return Evaluation(*(np.concatenate(field) for field in zip(*parts, strict=True)))
 
     def _play(self, key: np.ndarray, episodes: int, explore: bool) -> Evaluation:
-        view, world = self.get_policy().view, self._evaluation_world
+        policy, world = self.get_policy(), self._evaluation_world
+        if self.config.on_nonfinite == "error":
+            policy.require_finite()
+        view = policy.view
         if world.env is not None:
             self._check_evaluation_spaces(spec_of(world.env))
             return evaluate_compiled(self.agent, world.env, view, key, episodes, explore)
@@ -195,10 +221,9 @@ class Algorithm:
         if policy_id != "default_policy":
             raise ValueError(f"get_policy({policy_id!r}): there is one policy, 'default_policy'")
         if self._policy is None:
-            agent, state = self._training.agent, self._training.run.state
-            batch = self._training.rows * self._training.length
-            done = int(self._training.run.iteration) * batch / self.config.horizon()
-            self._policy = Policy(agent, _view(agent, state, np.float32(min(done, 1.0))), self.seed)
+            agent, run = self._training.agent, self._training.run
+            progress = np.float32(min(int(run.timesteps) / self.config.horizon(), 1.0))
+            self._policy = Policy(agent, _view(agent, run.state, progress), self.seed)
         return self._policy
 
     def compute_single_action(
@@ -254,16 +279,15 @@ class Algorithm:
             raise ValueError(
                 f"set_weights: expected {{'default_policy': ...}} as get_weights gives, got {list(weights)}"
             )
-        own = self._training.run.state
-        new = weights["default_policy"]
+        run = self._training.run
+        own, new = run.state, weights["default_policy"]
         if str(jax.tree.structure(own)) != str(jax.tree.structure(new)):
             raise ValueError("set_weights: these weights are of another network or algorithm")
         for (path, a), b in zip(jax.tree_util.tree_leaves_with_path(own), jax.tree.leaves(new), strict=True):
             if np.shape(a) != np.shape(b):
                 name = jax.tree_util.keystr(path)
                 raise ValueError(f"set_weights: {name} has shape {np.shape(b)}, and here it has {np.shape(a)}")
-        state = jax.device_put(new, may_alias=False)
-        self._training.run = self._training.run._replace(state=state)
+        self._training.run = run._replace(state=jax.device_put(new, may_alias=False))
         self._policy = None
 
     # Keeping ------------------------------------------------------------------------------------------------------
@@ -303,17 +327,17 @@ class Algorithm:
         )
         check_meaning(metadata["config"], self.config, checkpoint_path)
         run = self._training.run
-        counters = {"stores_memory": True, "memory_since": 0, **metadata["counters"]}  # version 0.1 had no memories
-        part = learner_part(run, counters["stores_memory"])
+        counters = {"stores_memory": True, **metadata["counters"]}  # version 0.1 had no memories
+        part = learner_part(run, counters["stores_memory"], counts_timesteps(counters))
         learner = {"store": None, **load_checkpoint(checkpoint_path, {"agent": part})["agent"]}
+        learner.setdefault("timesteps", np.uint32(min(counters["timesteps_total"], MOST_TIMESTEPS)))
         rows = run.rows
         if self._world.env is not None:
             try:  # every sum is right by now: what can fail is that another environment has another state
                 rows = load_checkpoint(checkpoint_path, {"rows": rows})["rows"]
             except CheckpointError:
                 logger.warning("restored onto other environments than it was saved with: training starts new episodes")
-        since = counters["memory_since"] if counters["stores_memory"] else int(learner["iteration"])
-        self._training.restore(Run(rows=rows, **learner), since)
+        self._training.restore(Run(rows=rows, **learner), memory_since(counters, int(learner["iteration"])))
         self._totals.restore(counters)
         self.seed = metadata["seed"]
         self._policy = None
@@ -448,7 +472,7 @@ class Algorithm:
         assert spec is not None
         counters = {
             **self._totals.counters(),
-            "memory_since": self._training.memory_since,
+            "memory_since_timesteps": self._training.memory_since,
             "stores_memory": self._stores_memory(),
         }
         how = {"rows": self._training.rows, "compiled": self._world.env is not None}

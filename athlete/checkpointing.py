@@ -38,10 +38,27 @@ def metadata_of(config: AlgorithmConfig, spec: Spec, counters: Mapping[str, Any]
     }
 
 
-def learner_part(run: Run, with_memory: bool) -> dict[str, Tree]:
+def learner_part(run: Run, with_memory: bool, with_timesteps: bool = True) -> dict[str, Tree]:
     """What a checkpoint keeps wherever the environments live."""
     part = {"state": run.state, "key": run.key, "iteration": run.iteration}
+    if with_timesteps:
+        part["timesteps"] = run.timesteps
     return {**part, "store": run.store} if with_memory else part
+
+
+def counts_timesteps(counters: Mapping[str, Any]) -> bool:
+    """Whether a checkpoint's arrays tell its timesteps; those of version 0.1 count iterations alone."""
+    return "memory_since_timesteps" in counters
+
+
+def memory_since(counters: Mapping[str, Any], iteration: int) -> int:
+    """The timestep at which the memory that a checkpoint brings was empty: its last where it brings none."""
+    total = counters["timesteps_total"]
+    if not counters["stores_memory"]:
+        return total
+    if counts_timesteps(counters):
+        return counters["memory_since_timesteps"]
+    return counters.get("memory_since", 0) * total // max(iteration, 1)
 
 
 def check_meaning(saved: Mapping[str, Any], config: AlgorithmConfig, path: Any) -> None:

@@ -120,7 +120,7 @@ def test_an_agent_of_whole_trajectories_learns_from_nothing_that_never_happened(
 @pytest.mark.parametrize("length", [1, 4])
 def test_an_agent_with_a_memory_remembers_nothing_that_never_happened(fault, error, before, any_thread, length):
     env = Diary(once(23, fault), before, any_thread)
-    config = get_config_class("DQN")().environment(env, disable_env_checking=True)
+    config = get_config_class("SimpleQ")().environment(env, disable_env_checking=True)
     config.rollouts(num_envs_per_worker=1, rollout_fragment_length=length)
     config.training(
         train_batch_size=4,
@@ -138,7 +138,7 @@ def test_an_agent_with_a_memory_remembers_nothing_that_never_happened(fault, err
             assert any_thread and length > 1 and "restore it from a checkpoint" in str(refusal)
             return
         run = jax.device_get(algorithm.run)
-    obs, next_obs = (leaf[:, 0] for leaf in jax.tree.leaves(run.store) if leaf.shape[-1] == 80)
+    obs, next_obs = (leaf[:, 0] for leaf in jax.tree.leaves(run.store) if leaf.ndim == 3 and leaf.shape[-1] == 80)
     filled = int(run.store.filled)
     assert filled > 23
     obs, next_obs = obs[:filled], next_obs[:filled]

@@ -16,8 +16,9 @@ from athlete.core import Agent, Array, Env, Episodes, Rows, Run, Source, Step, T
 from athlete.loops.collect import draw_keys, spec_of
 from athlete.loops.compiling import COMPILER_OPTIONS, RUN_ONCE_OPTIONS
 from athlete.loops.learn import Report, count, fresh_store, learn, progress_of
+from athlete.loops.transport import Packet, fetch, from_packet, to_packet
+from athlete.ops.finite import all_finite
 from athlete.ops.random import unwrap, wrap
-from athlete.ops.tree import Packet, fetch, from_packet, to_packet
 from athlete.spaces import to_environment
 
 
@@ -66,7 +67,8 @@ def learn_from(
     key: Array,
     progress: Array,
 ) -> tuple:
-    return learn(agent, state, store, accumulators, trajectory, wrap(key), progress)
+    state, *held, metrics = learn(agent, state, store, accumulators, trajectory, wrap(key), progress)
+    return state, *held, metrics, all_finite(state)
 
 
 @functools.partial(jax.jit, static_argnames=("rows",), compiler_options=RUN_ONCE_OPTIONS)
@@ -140,16 +142,16 @@ def learn_of(agent: Agent, run: Run, collected: Collected) -> tuple[Run, Report]
     """Learn from what was collected. `run` is used up: the new one takes its buffers."""
     start, planned = time.perf_counter(), collected.plan
     rows = collected.rows
-    state, store, accumulators, metrics = learn_from(
+    state, store, accumulators, metrics, finite = learn_from(
         agent, run.state, run.store, rows.accumulators, collected.trajectory, planned.learn_key, planned.progress
     )
     rows = rows._replace(accumulators=accumulators)
     timesteps = count(run.timesteps, collected.episodes.done.size)
     key, iteration = np.asarray(planned.next_key), run.iteration + np.int32(1)
     run = Run(state, store, rows, key, iteration, timesteps)
-    metrics = jax.device_get(metrics)
+    metrics, finite = jax.device_get((metrics, finite))
     collected.seconds["learn"] = time.perf_counter() - start
-    return run, Report(metrics, collected.episodes)
+    return run, Report(metrics, collected.episodes, finite)
 
 
 class HostedEnv(Source):

@@ -12,6 +12,7 @@ import numpy as np
 
 from athlete.core import Agent, Array, Env, Episodes, Key, Rows, Run, Transition, Tree, hyper
 from athlete.loops.collect import collect, fresh_rows, reset_rows
+from athlete.ops.finite import all_finite
 from athlete.ops.random import unwrap, wrap
 from athlete.spaces import zeros
 
@@ -29,6 +30,7 @@ class Report(NamedTuple):
 
     metrics: Tree  # {name: scalar}, or Metrics where iterations are stacked
     episodes: Episodes
+    finite: Array | bool = True  # whether all numbers of the learner's state after it are finite, where that was asked
 
 
 def learn(
@@ -182,12 +184,11 @@ def iterate(
     progress = progress_of(run.timesteps, horizon)
     view = agent.view(run.state, progress)
     new_rows, trajectory, episodes = collect(agent, env, view, run.rows, collect_key, length, random)
-    held, metrics = (run.state, run.store, new_rows.accumulators), {}
+    held = run.state, run.store, new_rows.accumulators
     if learning:
-        *held, metrics = learn(agent, *held, trajectory, learn_key, progress, sample_async)
+        state, store, accumulators, metrics = learn(agent, *held, trajectory, learn_key, progress, sample_async)
     else:
-        held = take_in(agent, *held, trajectory)
-    state, store, accumulators = held
+        (state, store, accumulators), metrics = take_in(agent, *held, trajectory), {}
     new_rows = new_rows._replace(accumulators=accumulators)
     timesteps = count(run.timesteps, length * rows)
     return Run(state, store, new_rows, unwrap(key), run.iteration + 1, timesteps), Report(metrics, episodes)
@@ -214,6 +215,22 @@ def iterate_many(
         return run, report._replace(metrics=as_metrics(report.metrics))
 
     return jax.lax.scan(one_iteration, run, None, length=iterations)
+
+
+def advance_many(
+    agent: Agent,
+    env: Env,
+    length: int,
+    iterations: int,
+    horizon: Array,
+    run: Run,
+    random: bool = False,
+    learning: bool = True,
+    sample_async: bool = False,
+) -> tuple[Run, Report]:
+    """`iterate_many`, whose report also says whether the state after it is finite."""
+    run, report = iterate_many(agent, env, length, iterations, horizon, run, random, learning, sample_async)
+    return run, report._replace(finite=all_finite(run.state))
 
 
 def as_metrics(metrics: dict[str, Array]) -> Metrics:

@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from athlete.core import Agent, Array, Episodes
+from athlete.core import Agent, Array, Episodes, Tree
+from athlete.ops.finite import first_nonfinite
 
 
 class Progress(NamedTuple):
@@ -21,6 +22,7 @@ class Progress(NamedTuple):
     returns: np.ndarray
     lengths: np.ndarray
     seconds: dict[str, float]
+    fault: str | None = None  # the first metric or leaf of the learner's state that holds NaN or infinity
 
 
 def joined(parts: list[Progress]) -> Progress:
@@ -33,7 +35,8 @@ def joined(parts: list[Progress]) -> Progress:
         np.concatenate(field) for field in zip(*((part.returns, part.lengths) for part in parts), strict=True)
     )
     sampled, learned = sum(part.timesteps for part in parts), sum(part.learned for part in parts)
-    return Progress(sampled, learned, metrics, returns, lengths, seconds)
+    fault = next((part.fault for part in parts if part.fault), None)
+    return Progress(sampled, learned, metrics, returns, lengths, seconds, fault)
 
 
 def finished(episodes: Episodes) -> tuple[np.ndarray, np.ndarray]:
@@ -49,6 +52,20 @@ def learned_from(agent: Agent, timesteps: int, learning_iterations: int) -> int:
     return agent.updates * learning_iterations * agent.memory.batch_size
 
 
+def find_fault(names: Sequence[str], values: np.ndarray, state: Tree | None) -> str | None:
+    """The first metric, of `values` `[iterations, names]`, or leaf that holds NaN or infinity.
+
+    `state` is the learner's, None where a program has found it finite.
+    """
+    sound = np.isfinite(values)
+    if not sound.all():
+        iteration, column = np.argwhere(~sound)[0].tolist()
+        within = f" in learning iteration {iteration + 1} of {len(values)}" if len(values) > 1 else ""
+        return f"the metric {names[column]!r} was {values[iteration, column]}{within}"
+    leaf = first_nonfinite(state) if state is not None else None
+    return None if leaf is None else f"{leaf!r} of the learner's state"
+
+
 class Taken:
     """What hosted iterations brought, gathered until it is told: those before an interrupt are told after it."""
 
@@ -56,6 +73,7 @@ class Taken:
         self.iterations = 0
         self.episodes: list[Episodes] = []  # [B] or [T, B] each
         self.seconds = dict.fromkeys(seconds, 0.0)
+        self.finite = True  # all of the learner's state, whenever that was looked at
         self._names: tuple[str, ...] = ()
         self._values: list[Array] = []
 
@@ -64,11 +82,12 @@ class Taken:
         self._names = names
         self._values.append(values)
 
-    def progress(self, agent: Agent, batch: int) -> Progress:
-        """All of it, where an iteration samples `batch` timesteps."""
+    def progress(self, agent: Agent, batch: int, state: Tree) -> Progress:
+        """All of it, where an iteration samples `batch` timesteps; `state` is the learner's now."""
         timesteps = self.iterations * batch
-        means = np.array(self._values, np.float64).mean(axis=0).tolist() if self._values else []
-        metrics = dict(zip(self._names, means, strict=True))
+        values = np.array(self._values, np.float64).reshape(len(self._values), len(self._names))
+        metrics = dict(zip(self._names, values.mean(axis=0).tolist(), strict=True)) if self._values else {}
         returns, lengths = map(np.concatenate, zip(*map(finished, self.episodes), strict=True))
         learned = learned_from(agent, timesteps, len(self._values))
-        return Progress(timesteps, learned, metrics, returns, lengths, self.seconds)
+        fault = find_fault(self._names, values, None if self.finite else state)
+        return Progress(timesteps, learned, metrics, returns, lengths, self.seconds, fault)

@@ -13,13 +13,13 @@ from athlete.core import Agent, Array, Env, Rows, Run, Source
 from athlete.loops.compiling import COMPILER_OPTIONS, RUN_ONCE_OPTIONS
 from athlete.loops.host import collect_for, init_hosted_run, learn_of
 from athlete.loops.interrupts import Interrupts
-from athlete.loops.learn import Report, fresh_store, init_run, iterate_many, phases
-from athlete.loops.progress import Progress, Taken, finished, learned_from
-from athlete.loops.stepwise import Stepper
+from athlete.loops.learn import Report, advance_many, fresh_store, init_run, phases
+from athlete.loops.progress import Progress, Taken, find_fault, finished, learned_from
+from athlete.loops.stepper import Stepper
 
 _init = jax.jit(init_run, static_argnames=("rows", "length"), compiler_options=RUN_ONCE_OPTIONS)
 _iterate = jax.jit(
-    iterate_many,
+    advance_many,
     static_argnames=("length", "iterations", "random", "learning", "sample_async"),
     donate_argnames=("run",),
     compiler_options=COMPILER_OPTIONS,
@@ -83,6 +83,7 @@ class CompiledTraining:
         self._first_run: Future[Run] | None = executor.submit(_init, self.agent, self.env, **arguments)
         executor.shutdown(wait=False)
         self._run: Run | None = None
+        self._reports: list[Report] = []  # that were not told yet
         self._timesteps = 0
         self.memory_since = 0
 
@@ -100,16 +101,24 @@ class CompiledTraining:
     def advance(self, iterations: int) -> Progress:
         start, batch = time.perf_counter(), self.rows * self.length
         planned = phases(self.agent, batch, self._timesteps - self.memory_since, iterations)
-        reports = [self._iterate(*phase) for phase in planned]
-        values = np.asarray(reports[-1].metrics.values)
-        returns, lengths = _concatenated([finished(jax.tree.map(np.asarray, report.episodes)) for report in reports])
-        seconds = {"sample_and_learn": time.perf_counter() - start}
-        means = values.mean(axis=0, dtype=np.float64).tolist()
-        metrics = dict(zip(reports[-1].metrics.names, means, strict=True))
-        sampled = batch * sum(phase.iterations for phase in planned)
-        self._timesteps += sampled
-        learned = learned_from(self.agent, sampled, sum(phase.iterations for phase in planned if phase.learning))
-        return Progress(sampled, learned, metrics, returns, lengths, seconds)
+        with Interrupts():  # a program uses up the run: one that was called is waited for
+            for phase in planned:
+                self._reports.append(self._iterate(*phase))
+                self._timesteps += phase.iterations * batch
+        reports, self._reports = self._reports, []
+        return self._progress(reports, time.perf_counter() - start)
+
+    def _progress(self, reports: list[Report], seconds: float) -> Progress:
+        """What one advance told, and those before it that an interrupt kept from telling."""
+        learned = [report for report in reports if report.metrics.names] or reports[-1:]
+        names, values = learned[0].metrics.names, np.concatenate([np.asarray(part.metrics.values) for part in learned])
+        episodes = [jax.tree.map(np.asarray, report.episodes) for report in reports]
+        returns, lengths = map(np.concatenate, zip(*map(finished, episodes), strict=True))
+        metrics = dict(zip(names, values.mean(axis=0, dtype=np.float64).tolist(), strict=True))
+        sampled = sum(part.done.size for part in episodes)
+        batches = learned_from(self.agent, sampled, len(values) if names else 0)
+        fault = find_fault(names, values, None if all(report.finite for report in reports) else self.run.state)
+        return Progress(sampled, batches, metrics, returns, lengths, {"sample_and_learn": seconds}, fault)
 
     def _iterate(self, iterations: int, random: bool, learning: bool) -> Report:
         arguments = {
@@ -129,6 +138,7 @@ class CompiledTraining:
         run = _with_store(self.agent, run)
         self.run = jax.device_put(run, may_alias=False)  # its buffers will be given away
         self._timesteps, self.memory_since = int(run.timesteps), memory_since
+        self._reports = []
 
     def close(self) -> None:
         pass
@@ -175,7 +185,7 @@ class HostedTraining:
             for _ in range(iterations):
                 self._iterate(interrupts)
             taken, self._taken = self._taken, _nothing()
-            return taken.progress(self.agent, self.rows * self.length)
+            return taken.progress(self.agent, self.rows * self.length, self._run.state)
 
     def _iterate(self, interrupts: Interrupts) -> None:
         """An iteration of an agent that learns from whole trajectories."""
@@ -191,6 +201,7 @@ class HostedTraining:
         self._taken.iterations += 1
         self._taken.learn(tuple(report.metrics), list(report.metrics.values()))
         self._taken.episodes.append(report.episodes)
+        self._taken.finite &= bool(report.finite)
         for name, part in collected.seconds.items():
             self._taken.seconds[name] += part
 
@@ -212,6 +223,8 @@ class HostedTraining:
         self.run = _with_store(self.agent, run._replace(rows=self._new_episodes(run)))
         self.memory_since = memory_since
         self._broken_off, self._taken = False, _nothing()
+        if self._stepper is not None:
+            self._stepper.restart()
 
     def close(self) -> None:
         self.source.close()
@@ -224,11 +237,6 @@ def _nothing() -> Taken:
 def _with_store(agent: Agent, run: Run) -> Run:
     """The run; with an empty memory where it comes without one."""
     return run if run.store is not None else run._replace(store=fresh_store(agent, run.state, run.rows))
-
-
-def _concatenated(parts: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
-    returns, lengths = zip(*parts, strict=True)
-    return np.concatenate(returns), np.concatenate(lengths)
 
 
 def _on_device(leaf: Array) -> Array:

@@ -54,6 +54,7 @@ SETTINGS: dict[str, Setting] = {
     "evaluation_config": Setting("evaluation", {}, "dict"),
     "seed": Setting("debugging", None, "count or None"),
     "log_level": Setting("debugging", "INFO", "DEBUG|INFO|WARN|WARNING|ERROR"),
+    "on_nonfinite": Setting("debugging", "error", "error|warn"),
     "metrics_num_episodes_for_smoothing": Setting("reporting", 100, "positive count"),
     "min_time_s_per_iteration": Setting("reporting", None, "number or None"),
     "min_sample_timesteps_per_iteration": Setting("reporting", 0, "count"),
@@ -262,7 +263,9 @@ class AlgorithmConfig:
         return self._set("evaluation", settings)
 
     def debugging(self, **settings: Any) -> typing.Self:
-        """`seed` (None: a new one each time, which the results name) and `log_level`."""
+        """`seed` (None: a new one each time, which the results name), `log_level`, and `on_nonfinite` ("error" or
+        "warn" where learning makes NaN or infinity).
+        """
         return self._set("debugging", settings)
 
     def reporting(self, **settings: Any) -> typing.Self:
