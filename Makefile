@@ -9,12 +9,13 @@ endif
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --retries 5
 NOTEBOOKS := $(wildcard examples/notebooks/*.ipynb)
 
-.PHONY: help install demo test test-extras learning learning-all notebook docs lint types clean
+.PHONY: help install demo test mutants mutants-sample test-extras learning learning-all notebook docs lint types clean
 
 help:
 	@echo "make install   an environment for development in $(VENV)"
 	@echo "make demo      train CartPole-v1 to its threshold, show the learning curve, film the policy"
 	@echo "make test      the fast tests"
+	@echo "make mutants   whether the tests notice wrong code: wrong lines, one by one (a quarter of an hour)"
 	@echo "make test-extras  those of gymnax and EnvPool, with these packages in $(VENV)-extras"
 	@echo "make learning  the tests that train to a threshold; make learning-all those of minutes a seed too"
 	@echo "make notebook  execute the notebooks"
@@ -46,6 +47,13 @@ demo: $(BIN)/athlete
 
 test: install
 	$(BIN)/python -m pytest -n auto
+
+# tools/mutations.py has the list. The sample is another one for each commit; CI runs it behind the tests.
+mutants: install
+	$(BIN)/python tools/mutate.py
+
+mutants-sample: install
+	$(BIN)/python tools/mutate.py --unchecked --sample 10 --seed "$$(git rev-parse HEAD)"
 
 # gymnax wants an older Gymnasium, and EnvPool is large: their tests have an environment of their own.
 $(VENV)-extras/.ready: pyproject.toml

@@ -367,8 +367,7 @@ class Algorithm:
                 f"{path}: {error}: from_checkpoint(path, env=...) takes the environment's class or factory, and "
                 "observation_fn=... that function"
             ) from error
-        refuse_code(values.get("env"), path)
-        refuse_code(values.get("evaluation_config", {}).get("env"), path)
+        refuse_code(values, path)
         values = {name: value for name, value in values.items() if name != "env" or value is not None}
         config = get_config_class(metadata["algorithm"]).from_dict(values)
         algorithm = config.build(env=env, **settings)
@@ -418,7 +417,8 @@ class Algorithm:
                 logger.info("sample_async=True: environment and updates are one program here; nothing waits")
             return CompiledTraining(agent, world.env, config.rows(), config.fragment_length(), config.horizon(), key)
         if config.num_rollout_workers:
-            logger.info("%d worker processes, one for each environment", config.rows())
+            processes, each = config.num_rollout_workers, config.num_envs_per_worker
+            logger.info("%d worker processes with %d environments each", processes, each)
         source = world.source(num_workers=config.num_rollout_workers, num_envs_per_worker=config.num_envs_per_worker)
         try:
             agent = self._make_agent(source.spec)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,6 +10,7 @@ import jax
 import numpy as np
 
 from athlete.core import Run, Spec, Tree
+from athlete.env.registry import foreign_code
 from athlete.env.world import env_name
 from athlete.models.catalog import MODEL_DEFAULTS
 from athlete.record.checkpoint import CheckpointError, space_to_json
@@ -75,26 +75,10 @@ def check_meaning(saved: Mapping[str, Any], config: AlgorithmConfig, path: Any) 
             )
 
 
-def refuse_code(env: Any, path: Any) -> None:
-    """Raise CheckpointError where a file names a module to import for an environment, or something else to call.
-
-    What is registered here is trusted, and so are environment classes of modules that are imported already.
-    """
-    from athlete.env.registry import is_dotted_path, registered
-    from athlete.record.portable import is_environment_class
-
-    if not isinstance(env, str) or registered(env) is not None:
-        return
-    if ":" in env:
-        module = env.rpartition(":")[0]
-        trusted = module in sys.modules
-    elif is_dotted_path(env):
-        module, _, name = env.rpartition(".")
-        trusted = is_environment_class(getattr(sys.modules.get(module), name, None))
-    else:
-        return
-    if not trusted:
+def refuse_code(config: Mapping[str, Any], path: Any) -> None:
+    """Raise CheckpointError where a file names a module to import for an environment, or something else to call."""
+    if (name := foreign_code(config)) is not None:
         raise CheckpointError(
-            f"{path}: {env!r} is no environment class of a module that is imported here; import {module!r} "
-            "first if you trust it, or pass env="
+            f"{path}: {name!r} is no environment class of a module that is imported here; import "
+            f"{name.rpartition(':' if ':' in name else '.')[0]!r} first if you trust it, or pass env="
         )

@@ -359,7 +359,7 @@ def test_experiments_of_a_file_with_a_grid_and_a_class_of_ones_own(here: Path) -
         f"config: {config}, lr: {{grid_search: [1e-3, 1e-4]}}}}}}\n"
         f"own:\n  {{env: my_corridors.Corridor, run: PPO, stop: {{training_iteration: 1}}, config: {config}}}}}\n"
     )
-    result = athlete("train -f both.yaml")
+    result = athlete("train -f both.yaml --trust")
     assert result.exit_code == 0, result.output
     checkpoints = sorted(path.parent.parent.name for path in (here / "results").rglob("checkpoint_000001"))
     assert checkpoints == ["grid", "grid", "own"]

@@ -17,7 +17,9 @@ from toy_gymnasium import Counter, Dies, HalfMigrated, Old
 
 from athlete import spaces
 from athlete.env.adapters import gymnasium as adapter
+from athlete.env.adapters import old_gym
 from athlete.env.adapters.gymnasium import OldGymAdapter, make_gymnasium, to_gymnasium_space, to_space
+from athlete.env.adapters.processes import ProcessRows
 from athlete.env.adapters.source import GymnasiumSource
 from athlete.env.checks.membership import sample, violation
 from athlete.env.errors import EnvError
@@ -170,10 +172,11 @@ def test_a_jax_environment_is_not_mistaken_for_one_of_gymnasium():
 
 
 def test_an_old_environment_is_adapted_and_the_log_says_so(caplog):
-    adapter._told.clear()
+    old_gym._told.clear()
     with caplog.at_level(logging.WARNING, "athlete"):
         env = make_gymnasium(Old)
-        make_gymnasium(Old)
+        for made in (env, make_gymnasium(Old)):
+            made.reset()
     assert isinstance(env, OldGymAdapter)
     assert [record.message.startswith("Old follows the old Gym API") for record in caplog.records] == [True]
     assert env.observation_space == gs.Box(0, 1, (2,), np.float64)
@@ -221,7 +224,7 @@ def test_an_object_without_spaces_is_refused():
 def test_the_last_observation_is_the_true_one_and_only_done_rows_are_reset(counters):
     obs = counters.reset(KEY)
     assert counts(obs) == [0, 0, 0]
-    lengths = [3, 3, 3] if counters.vector.__class__.__name__ == "AsyncVectorEnv" else [3, 4, 5]
+    lengths = [3, 3, 3] if isinstance(counters.vector, ProcessRows) else [3, 4, 5]
     drawn = obs["drawn"].copy()
     for t in range(1, 4):
         step = counters.step(np.array([0, 1, 2]), KEY)
@@ -424,10 +427,8 @@ def test_an_exception_while_making_a_row_in_a_worker_comes_with_its_traceback():
             raise OSError("no simulator left")
         return Counter(env_config)
 
-    source = GymnasiumSource(only_in_the_parent, {"parent": os.getpid()}, num_workers=2)
     with pytest.raises(EnvError, match=r"(?s)^Traceback.*OSError: no simulator left\nThis was row 1, while"):
-        source.reset(KEY)
-    source.close()
+        GymnasiumSource(only_in_the_parent, {"parent": os.getpid()}, num_workers=2)
 
 
 def test_a_worker_process_that_dies_is_named_and_everything_still_closes():
@@ -485,3 +486,26 @@ def test_classes_of_a_script_without_a_main_guard_run_in_workers_that_do_not_imp
     )
     done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=60)
     assert (done.stdout.strip(), done.returncode) == ("[0, 0]", 0), done.stderr
+
+
+def test_an_id_of_the_running_script_works_in_workers(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        textwrap.dedent(
+            """
+            import gymnasium, numpy as np
+            from athlete.env.adapters.source import GymnasiumSource
+
+            class Small(gymnasium.Env):
+                observation_space, action_space = gymnasium.spaces.Discrete(2), gymnasium.spaces.Discrete(2)
+                def reset(self, *, seed=None, options=None):
+                    return 1, {}
+
+            gymnasium.register("Small-v0", entry_point="__main__:Small")
+            source = GymnasiumSource("Small-v0", num_workers=1, num_envs_per_worker=2)
+            print(source.reset(np.array([0, 1], np.uint32)).tolist())
+            """
+        )
+    )
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=60)
+    assert (done.stdout.strip(), done.returncode) == ("[1, 1]", 0), done.stderr

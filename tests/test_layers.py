@@ -37,6 +37,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "algorithms": BELOW_AGENTS | {"settings", "distributions", "models", "memory", "combine", "exploration"},
     "policy": BELOW_AGENTS | {"loops"},
 }
+# What `Algorithm` is made of.
+MAY_IMPORT["acting"] = BELOW_AGENTS | {"env", "policy"}
+MAY_IMPORT["totals"] = BELOW_AGENTS | {"loops"}
+MAY_IMPORT["checkpointing"] = BELOW_AGENTS | {"env", "models", "record", "settings", "version"}
 MAY_IMPORT["algorithm"] = set(MAY_IMPORT)
 MAY_IMPORT["tune"] = set(MAY_IMPORT)
 MAY_IMPORT["tuned_examples"] = set(MAY_IMPORT)

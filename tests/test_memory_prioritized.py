@@ -117,6 +117,20 @@ def test_steps_added_one_by_one_or_many_at_once_make_the_same_store(capacity, ro
     assert_same_bits(learned(memory, transitions, 1), learned(memory, transitions, unroll))
 
 
+def test_each_part_of_a_batch_is_spread_over_the_whole_memory():
+    """Agents cut a large batch into smaller ones: REDQ's first critics must not learn from old steps only."""
+    memory = Prioritized(capacity=6000, batch_size=20 * 32)
+    transitions = stream(6000, 1)
+    add, sample, _ = programs(memory)
+    store = functools.reduce(add, trajectories(transitions, 6000), empty(memory, transitions))
+    batches = [np.asarray(sample(store, seed).extras["leaf"]).reshape(20, 32) for seed in range(50)]
+    for part in np.swapaxes(batches, 0, 1):  # [50, 32]
+        assert (part.min(axis=1) < 1500).all() and (part.max(axis=1) > 4500).all()
+        assert abs(part.mean() / 6000 - 0.5) < 4 / np.sqrt(12 * part.size)
+    strata = np.sort(np.reshape(batches, (50, -1)), axis=1) * 640 // 6000
+    assert (abs(strata - np.arange(640)) <= 1).all(), "one from each stratum, seams apart"
+
+
 def test_windows_come_as_often_as_their_priorities_say():
     memory = Prioritized(capacity=60, batch_size=100, window=2, alpha=1.0)
     transitions = stream(45, 2)
@@ -155,7 +169,7 @@ def test_a_draw_falls_into_each_of_the_batchs_equal_parts():
     store = empty(memory, transitions)
     for trajectory in trajectories(transitions, 1):
         store = add(store, trajectory)
-    np.testing.assert_array_equal(sample(store, 3).extras["leaf"], [np.arange(32)])
+    np.testing.assert_array_equal(np.sort(sample(store, 3).extras["leaf"]), [np.arange(32)])
 
 
 def test_an_agent_that_attaches_nothing_gets_its_weights_too():

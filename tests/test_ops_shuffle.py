@@ -58,19 +58,20 @@ def test_no_sample_favours_a_position(size):
     assert statistic < freedom + 5 * np.sqrt(2 * freedom)
 
 
-@pytest.mark.parametrize("size", [256, 1000, 2018, 2032])
-def test_a_minibatch_is_not_a_cluster_of_neighbours(size):
+@pytest.mark.parametrize("part", [2, 8])
+@pytest.mark.parametrize("size", [18, 26, 39, 76, 128, 256, 1000, 2018, 2032])
+def test_a_minibatch_is_not_a_cluster_of_neighbours(size, part):
     """Neighbours in the batch are neighbours in time, so a minibatch must be spread over the whole of it.
 
     As a cluster measure: samples as angles on a circle, the squared length of a minibatch's mean. For n of N drawn
     without replacement its expectation is (1 / n)(1 - (n - 1) / (N - 1)); it is divided by that here.
     """
-    number = 500
-    minibatch = make_orders(3, number, size)[:, : size // 8]
+    number = 2000
+    minibatch = make_orders(3, number, size)[:, : size // part]
     drawn = minibatch.shape[1]
     expected = (1 - (drawn - 1) / (size - 1)) / drawn
     ratio = (np.abs(np.exp(2j * np.pi * minibatch / size).mean(axis=1)) ** 2).mean() / expected
-    assert 0.8 < ratio < 1.25  # a mean of 500 exponentials: 1 +- 0.045
+    assert 0.9 < ratio < 1.15  # a mean of 2000 numbers of about exponential distribution: 1 +- 0.022
 
 
 def test_neighbouring_places_hold_unrelated_samples():

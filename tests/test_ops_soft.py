@@ -1,4 +1,4 @@
-"""What soft critics learn from: both ways an episode ends, the entropy's part, and batches in the memory's order."""
+"""What soft critics learn from: both ways an episode ends, the entropy's part, and a batch cut into smaller ones."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_the_entropy_after_the_last_step_is_rewarded_where_there_is_an_after():
     np.testing.assert_allclose(found.reward[0], [1.0, 1.0 + 0.5 * 10 * 1, 2.0 + 0.25 * 10 * 2])
 
 
-def test_batches_and_weights_keep_the_order_of_the_memory():
+def test_a_batch_is_cut_into_batches_with_their_weights():
     never = np.zeros((2, 6), bool)
     weight = np.arange(6, dtype=np.float32)[None]
     batch = window(np.ones((2, 6)), never, never, extras={"weight": weight})

@@ -150,3 +150,34 @@ class Doors(gymnasium.Env):
         self.steps += 1
         ended = self.steps == 5
         return np.zeros(1, np.float32), 1.0, ended, False, {} if ended else self._info()
+
+
+class Fickle(gymnasium.Env):
+    """What `answer(step)` says, of all steps; the two spaces are `env_config["spaces"]` where it has them."""
+
+    observation_space, action_space = gs.Box(-1, 1, (2,), np.float32), gs.Discrete(2)
+
+    def __init__(self, env_config):
+        self.answer = env_config["answer"]
+        self.observation_space = env_config.get("space", self.observation_space)
+        self.steps = 0
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return self.answer(0)[0], {}
+
+    def step(self, action):
+        self.steps += 1
+        return self.answer(self.steps)
+
+
+class Pid(gymnasium.Env):
+    """Shows the number of its process."""
+
+    observation_space, action_space = gs.Box(0, 2**31 - 1, (1,), np.int32), gs.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        return np.array([os.getpid()], np.int32), {}
+
+    def step(self, action):
+        return np.array([os.getpid()], np.int32), 0.0, False, False, {}

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from athlete.cli.common import Verbose, aligned, find_modules_here
+from athlete.cli.common import Verbose, aligned, find_module_here
 
 
 def check(
@@ -20,7 +20,7 @@ def check(
     from athlete.log import show_log
     from athlete.tuned_examples.experiment_file import parse_yaml
 
-    find_modules_here()
+    find_module_here(environment)
     show_log(verbose)
     arguments = parse_yaml(env_config, "--env-config")
     if not isinstance(arguments, dict):

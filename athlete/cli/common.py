@@ -20,8 +20,17 @@ Verbose = Annotated[
 ]
 
 
+def find_module_here(env: str | None) -> None:
+    """Let a typed `my_module.MyEnv` be found in the folder where it was typed, after everything installed.
+
+    For nothing else: what a checkpoint or a file of experiments needs is never taken from the current folder.
+    """
+    if env is not None and ("." in env or ":" in env):
+        find_modules_here()
+
+
 def find_modules_here() -> None:
-    """Let `my_module.MyEnv` be found in the folder where the command was typed, after everything installed."""
+    """Let all modules be found in the current folder too: the user has said that what is here may run."""
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.append(here)

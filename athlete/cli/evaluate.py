@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from athlete.cli.common import Verbose, aligned, find_modules_here, without_options
+from athlete.cli.common import Verbose, aligned, find_module_here, without_options
 
 _KNOWN = "the checkpoint knows its algorithm"
 # RLlib's options that mean nothing here: whether a value follows, and what is said.
@@ -46,7 +46,7 @@ def evaluate(
     from athlete.log import show_log
     from athlete.record.results import to_json
 
-    find_modules_here()
+    find_module_here(env)
     show_log(verbose)
     path = _found(Path(checkpoint).expanduser())
     settings = {"evaluation_config": {"explore": True}} if explore else {}

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from athlete import tune
+from athlete.cli.common import find_modules_here
 from athlete.cli.curve import learning_curve
 from athlete.record.results import read_results
 from athlete.tuned_examples.experiment_file import (
@@ -31,8 +32,10 @@ _FILES = (".yaml", ".yml", ".json", ".py")
 # What was asked for
 
 
-def chosen(words: Sequence[str], run: str | None, env: str | None, file: str | None) -> tuple[list[Experiment], bool]:
-    """The experiments that the command names, and whether they come from a file.
+def chosen(
+    words: Sequence[str], run: str | None, env: str | None, file: str | None, trust: bool
+) -> tuple[list[Experiment], bool]:
+    """The experiments that the command names, and whether they come from a file, which may name code with `trust`.
 
     Raises typer.BadParameter where it names too much or too little.
     """
@@ -46,7 +49,9 @@ def chosen(words: Sequence[str], run: str | None, env: str | None, file: str | N
     if file is not None:
         if rest or run or env:
             raise typer.BadParameter(f"{file} says what to train; leave the algorithm and the environment out")
-        return read_experiments(Path(file).expanduser()), True
+        if trust or file.endswith(".py"):  # a program, or as good as one: it may import what lies here
+            find_modules_here()
+        return read_experiments(Path(file).expanduser(), trust), True
     if run is None and rest:
         run = rest.pop(0)
     if env is None and rest:

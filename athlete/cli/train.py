@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from athlete.cli.common import Verbose, find_modules_here, without_options
+from athlete.cli.common import Verbose, find_module_here, without_options
 
 _JAX = "networks run on JAX whatever the framework"
 _LOCAL = "trials run on this machine and need no Ray"
@@ -77,6 +77,9 @@ def train(
     ] = None,
     restore: Annotated[str | None, typer.Option(help="A checkpoint to start from.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the experiment of that name.")] = False,
+    trust: Annotated[
+        bool, typer.Option("--trust", help="Let FILE name environments by module, and run that code.")
+    ] = False,
     video: Annotated[bool, typer.Option("--video", help="Film an episode of the best checkpoint.")] = False,
     verbose: Verbose = 0,
 ) -> None:
@@ -87,9 +90,8 @@ def train(
     from athlete.cli import experiments
     from athlete.log import show_log
 
-    find_modules_here()
     show_log(verbose)
-    chosen, is_file = experiments.chosen(words or [], run, env, file)
+    chosen, is_file = experiments.chosen(words or [], run, env, file, trust)
     given = {"episode_reward_mean": stop_reward, "timesteps_total": stop_timesteps, "training_iteration": stop_iters}
     settings = {
         "num_samples": num_samples,
@@ -104,6 +106,8 @@ def train(
     config_changes = experiments.merged(experiments.dictionary(config, "--config"), experiments.nested(changes or []))
     stops = experiments.dictionary(stop, "--stop") | {key: at for key, at in given.items() if at is not None}
     final = [experiments.changed(one, config_changes, stops, settings) for one in chosen]
+    if not is_file:
+        find_module_here(str(final[0].config["env"]))
     if name is not None:
         final = experiments.renamed(final, name)
     how: dict[str, Any] = {"verbose": 1 + verbose, "checkpoint_at_end": checkpoint_at_end}

@@ -141,7 +141,10 @@ class Memory:
         raise NotImplementedError
 
     def sample(self, store: Tree, trajectory: Transition, key: Key, progress: Array) -> Transition:
-        """A batch `[T, B, ...]`; `trajectory` is what was added last, `progress` in [0, 1] drives schedules."""
+        """A batch `[T, B, ...]`; `trajectory` is what was added last, `progress` in [0, 1] drives schedules.
+
+        From a memory that `keeps`, rows come in random order: any part of them is a sample too, only a smaller one.
+        """
         raise NotImplementedError
 
     def feedback(self, store: Tree, batch: Transition, metrics: Tree) -> Tree:

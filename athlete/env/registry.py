@@ -8,20 +8,29 @@ import importlib
 import inspect
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 _factories: dict[str, Callable[..., Any]] = {}
 
 # Environments of our own under the names that they have elsewhere, and the function `(id, env_config)` that makes them.
 MINATAR = [f"MinAtar/{game}-v{i}" for game in ("Asterix", "Breakout", "Freeway", "SpaceInvaders") for i in (0, 1)]
-PARTIAL = ["StatelessCartPole-v1", "RepeatAfterMe-v0", "MemoryChain-v0"]
+PARTIAL = [
+    "StatelessCartPole-v1",
+    "StatelessPendulum-v1",
+    "RepeatAfterMe-v0",
+    "RepeatInitialObs-v0",
+    "MemoryChain-v0",
+]
 BUILT_IN: dict[str, tuple[str, str]] = {
     **dict.fromkeys(MINATAR, ("athlete.env.games.minatar", "make_minatar")),
     **dict.fromkeys(PARTIAL, ("athlete.env.games.partial", "make_partial")),
     "DeepSea-v0": ("athlete.env.games.deep_sea", "make_deep_sea"),
+    **dict.fromkeys(("Mirror-v0", "MirrorChoice-v0"), ("athlete.env.games.mirror", "make_mirror")),
+    "MaskedGrid-v0": ("athlete.env.games.masked_grid", "make_masked_grid"),
 }
 GYMNAX = "gymnax/"  # before the names of gymnax's environments
+RLLIB = "ray.rllib.examples."  # before the class paths of RLlib's example environments
 
 # What RLlib's users call the one argument of their environments and factories.
 _CONFIG_NAMES = {"config", "env_config", "cfg", "env_cfg", "env_context", "env_ctx", "context", "ctx"}
@@ -31,8 +40,8 @@ _DOTTED_PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
 class EnvContext(dict):
     """An `env_config` that also knows for which row the environment is made, as RLlib passes it.
 
-    `worker_index` is 0 in this process and counts worker processes' groups from 1, `vector_index` is the row within
-    the group, `num_workers` how many groups there are. `remote` is True in a worker process.
+    `worker_index` is 0 in this process and counts worker processes from 1, `vector_index` is the row within the
+    process, `num_workers` how many processes there are. `remote` is True in a worker process.
     """
 
     def __init__(
@@ -80,13 +89,54 @@ def is_dotted_path(name: str) -> bool:
     return _DOTTED_PATH.fullmatch(name) is not None
 
 
+def runs_code(env: Any) -> bool:
+    """Whether making the environment `env` would import a module, or call something, that only this name chose.
+
+    That is so for a path `"package.module.Class"`, unless it is an environment class of a module that is imported
+    already, and for an id `"module:Id-v0"` whose module is not. Whoever reads a name in a file asks this before
+    `resolve`: files may choose among what is registered or imported here, and never what code runs.
+    """
+    if not isinstance(env, str) or env in _factories or env in BUILT_IN:
+        return False
+    if ":" in env:
+        return env.rpartition(":")[0] not in sys.modules
+    if not is_dotted_path(env):
+        return False
+    module_name, _, attribute = env.rpartition(".")
+    # Not getattr: a module's __getattr__ may import.
+    return not is_environment_class(getattr(sys.modules.get(module_name), "__dict__", {}).get(attribute))
+
+
+def foreign_code(config: Mapping[str, Any]) -> str | None:
+    """The first environment for which `runs_code` among those that a configuration names, in searches too."""
+    evaluation = config.get("evaluation_config")
+    places = [config.get("env"), evaluation.get("env") if isinstance(evaluation, Mapping) else None]
+    return next((name for place in places for name in _strings(place) if runs_code(name)), None)
+
+
+def _strings(value: Any) -> Iterator[str]:
+    """All strings in nested dictionaries and lists."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping | list | tuple):
+        for part in value.values() if isinstance(value, Mapping) else value:
+            yield from _strings(part)
+
+
+def is_environment_class(found: Any) -> bool:
+    """Whether `found` is a class of environments, of Gymnasium or JAX."""
+    return isinstance(found, type) and all(hasattr(found, method) for method in ("reset", "step"))
+
+
 def resolve(env: Any) -> Any:
     """What stands behind `env`: the factory of a registered or built-in name, the class of a path `"module.Class"`.
+
+    A path of one of RLlib's example environments is served by ours.
 
     All else comes back as it is: a Gymnasium id, a class, a factory, an instance.
 
     Raises:
-        ValueError: a dotted path whose module or attribute does not exist.
+        ValueError: a dotted path whose module or attribute does not exist, or an example of RLlib's for several agents.
     """
     if not isinstance(env, str):
         return env
@@ -97,6 +147,12 @@ def resolve(env: Any) -> Any:
         return functools.partial(getattr(importlib.import_module(place), maker), env)
     if env.startswith(GYMNAX):
         return functools.partial(importlib.import_module("athlete.env.adapters.gymnax").make_gymnax, env)
+    if env.startswith(RLLIB):
+        from athlete.env.games import rllib
+
+        rllib.require_single_agent(env)
+        if env.rpartition(".")[2] in rllib.EXAMPLES:
+            return functools.partial(rllib.make_example, env)
     if not is_dotted_path(env):
         return env
     module_name, _, attribute = env.rpartition(".")

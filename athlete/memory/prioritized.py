@@ -11,6 +11,7 @@ from athlete.core import Array, Key, Memory, Transition, Tree, hyper
 from athlete.memory.ring import Ring, ring_add, ring_init, ring_take, slots_of
 from athlete.ops.priorities import tree_find, tree_init, tree_set
 from athlete.ops.schedule import Schedule, value_at
+from athlete.ops.shuffle import random_orders
 
 
 class PrioritizedRing(NamedTuple):
@@ -23,10 +24,10 @@ class PrioritizedRing(NamedTuple):
 class Prioritized(Memory):
     """Samples windows in proportion to p^alpha, where p = |TD error| + epsilon at the last update on the window.
 
-    Equation 1 of the paper, with stratified draws as in its appendix B.2.1. The weights of section 3.4,
-    (N P)^-beta over their largest in the batch, come as `extras["weight"]` `[1, B]`. A window has a priority from
-    when its last step is there; new ones have the largest so far. The TD error is the update's metric `td_error`
-    `[B]`. Windows are those of `Replay`, and each row must have added one before the first sample.
+    Equation 1 of the paper, with stratified draws as in its appendix B.2.1, in random order. The weights of section
+    3.4, (N P)^-beta over their largest in the batch, come as `extras["weight"]` `[1, B]`. A window has a priority
+    from when its last step is there; new ones have the largest so far. The TD error is the update's metric
+    `td_error` `[B]`. Windows are those of `Replay`, and each row must have added one before the first sample.
     """
 
     alpha: float = 0.6
@@ -74,7 +75,10 @@ class Prioritized(Memory):
     def sample(self, store: PrioritizedRing, trajectory: Transition, key: Key, progress: Array) -> Transition:
         rows = store.ring.packed.table.shape[1]
         number = self.batch_size // self.sequence
-        strata = (jnp.arange(number) + jax.random.uniform(key, (number,))) / number
+        order_key, place_key = jax.random.split(key)
+        # Strata follow one another in memory, and so in time: in a new order, each part of the batch is of all times.
+        order = random_orders(order_key, 1, number)[0]
+        strata = (order + jax.random.uniform(place_key, (number,))) / number
         leaf, priority = tree_find(store.tree, strata)
         # N and the sum of all priorities are the same for all weights: dividing by the largest cancels them.
         weight = (priority / jnp.min(priority)) ** -value_at(self.beta, progress)

@@ -27,11 +27,12 @@ def random_orders(key: Key, orders: int, size: int) -> Array:
     A keyed bijection of the indices (a Feistel network over the two factors of `size`: each round adds a hash of one
     digit to the other, modulo its base, so every round can be undone). A sort of random numbers uses
     every sample as well, and is dear to compile and to run on a CPU.
-    Digits of unlike bases mix badly (with a base of 2, a high digit moves in one of two ways a round, so neighbours
-    stay neighbours), and a prime has no two digits: there a sort it is.
+    A low digit of few values mixes badly (with a base of 2, a high digit moves in one of two ways a round, so
+    neighbours stay neighbours): the excess of neighbours in half an order was measured as 0.3 high_base / low_base^2.
+    A sort it is where that is above 8%, and where a size has no two digits.
     """
     high_base, low_base = _factors(size)
-    if high_base > 8 * low_base:
+    if 4 * high_base > low_base**2:
         return jnp.argsort(jax.random.bits(key, (orders, size)), axis=1).astype(jnp.int32)
     rounds = 6
     keys = jax.random.bits(key, (rounds, orders, 1))

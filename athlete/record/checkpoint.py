@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors.numpy
 
 from athlete.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, OneOf, Space, Tuple, nested_tuples
 
@@ -69,6 +68,8 @@ def save_checkpoint(folder: str | Path, trees: Mapping[str, Tree], metadata: Map
     shutil.rmtree(temporary, ignore_errors=True)  # what a killed process left
     temporary.mkdir()
     try:
+        import safetensors.numpy  # here, so that a training that saves nothing does not import it
+
         for file_name, arrays in files.items():
             safetensors.numpy.save_file(arrays, temporary / file_name)
         (temporary / METADATA_FILE).write_bytes(document)
@@ -257,6 +258,8 @@ def load_checkpoint(folder: str | Path, likes: Mapping[str, Tree]) -> dict[str, 
 
 
 def _load_tree(path: Path, like: Tree) -> Tree:
+    import safetensors.numpy
+
     leaves, structure = _named_leaves(like)
     try:
         arrays = safetensors.numpy.load_file(path)

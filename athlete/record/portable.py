@@ -56,11 +56,6 @@ def from_portable(value: Any, where: str = "config") -> Any:
     return {key: from_portable(part, f"{where}.{key}") for key, part in value.items()}
 
 
-def is_environment_class(found: Any) -> bool:
-    """Whether `found` is a class of environments, of Gymnasium or JAX."""
-    return _has(found, "reset", "step")
-
-
 def _has(found: Any, *methods: str) -> bool:
     return isinstance(found, type) and all(hasattr(found, method) for method in methods)
 
@@ -69,8 +64,8 @@ def _find(path: str, where: str) -> Any:
     module_name, _, qualified = str(path).partition(":")
     found: Any = sys.modules.get(module_name)
     for part in qualified.split("."):
-        found = getattr(found, part, None)
+        found = getattr(found, "__dict__", {}).get(part)  # not getattr: a module's __getattr__ may import
     # Only classes of the kinds that configurations hold; a name in a file must not reach any other callable.
-    if not (is_environment_class(found) or _has(found, "init", "apply") or _has(found, "bind", "act")):
+    if not (_has(found, "reset", "step") or _has(found, "init", "apply") or _has(found, "bind", "act")):
         raise LookupError(f"{where}: {path} is not known here; import or define it first, or pass it")
     return found

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,10 @@ from typing import Any
 import athlete.version
 from athlete.record.results import from_json, to_json, write_beside
 from athlete.tune.names import TuneError
-from athlete.tune.trial import RUNNING, Trial
+from athlete.tune.trial import ERROR, LONGEST_FOLDER, PAUSED, PENDING, RUNNING, TERMINATED, Trial, legal
 
 STATE = "experiment_state.json"
+LARGEST_EXPERIMENT = 100_000  # trials
 _FORMAT = 1
 
 
@@ -50,10 +52,104 @@ def read_state(folder: Path) -> dict[str, Any]:
     """The state file of an experiment's folder. Raises TuneError, with what is there instead, if there is none."""
     if not (folder / STATE).is_file():
         raise TuneError(f"there is no experiment in {folder} (no {STATE}){_others(folder)}")
-    state = from_json((folder / STATE).read_text(encoding="utf-8"), missing=None)
-    if state.get("format") != _FORMAT:
-        raise TuneError(f"{folder / STATE} has format {state.get('format')}; this version of athlete reads {_FORMAT}")
+    path = folder / STATE
+    try:
+        state = from_json(path.read_bytes(), missing=None)
+    except (ValueError, RecursionError) as error:
+        raise TuneError(f"{path} is damaged: it is not JSON ({error})") from error
+    version = state.get("format") if isinstance(state, dict) else None
+    if version != _FORMAT:
+        raise TuneError(f"{path} has format {version}; this version of athlete reads {_FORMAT}")
+    check_state(path, state)
     return state
+
+
+def check_state(path: Path, state: Mapping[str, Any]) -> None:
+    """Raise TuneError, naming the entry, unless the state file holds what `Experiment.save` writes.
+
+    A trial's folder is a plain name within the experiment's: what a resume deletes and overwrites is nowhere else.
+    """
+    wrong = _wrong_entry(state, _EXPERIMENT, "")
+    folders: set[str] = set()
+    for index, trial in enumerate(state["trials"] if wrong is None else ()):
+        wrong = wrong or _wrong_entry(trial, _TRIAL, f"trials[{index}]")
+        if wrong is None and (trial["folder"] in folders or not is_within(path.parent, trial["folder"])):
+            wrong = f"trials[{index}]['folder'] is {trial['folder']!r}; each trial has a folder of its own in this one"
+        folders.add(str(trial.get("folder")) if isinstance(trial, Mapping) else "")
+    if wrong is not None:
+        raise TuneError(f"{path} is damaged: {wrong[:300]}")
+
+
+def is_within(folder: Path, name: str) -> bool:
+    """Whether `name` is one plain name that stays in `folder`, symbolic links followed."""
+    return legal(name, LONGEST_FOLDER) == name and (folder / name).resolve().parent == folder.resolve()
+
+
+def _wrong_entry(value: Any, entries: Mapping[str, _Entry], where: str) -> str | None:
+    """What is wrong with a dictionary that must have these entries; None if nothing is."""
+    if not isinstance(value, Mapping):
+        return f"{where} is {value!r}; a dictionary is expected"
+    for name, (is_right, expected) in entries.items():
+        if name not in value:
+            return f"{where or 'it'} has no {name!r}"
+        if not is_right(value[name]):
+            return f"{where}[{name!r}] is {value[name]!r}; {expected} is expected"
+    return None
+
+
+_Entry = tuple[Callable[[Any], bool], str]
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_time(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
+def _is_pick(value: Any) -> bool:
+    is_pair = isinstance(value, list) and len(value) == 2 and isinstance(value[0], list) and value[0]
+    return bool(is_pair) and all(isinstance(part, str) or _is_count(part) for part in value[0])
+
+
+def _is_checkpoint(value: Any) -> bool:
+    return isinstance(value, dict) and isinstance(value.get("path"), str) and "score" in value
+
+
+def _are(check: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, list) and all(check(part) for part in value)
+
+
+def _has_progress(result: Any) -> bool:
+    """Whether it is a result, whose iteration and time can be counted on from."""
+    if not isinstance(result, dict) or not _is_count(result.get("training_iteration", 0)):
+        return False
+    return _is_time(result.get("time_total_s", 0.0))
+
+
+_EXPERIMENT: dict[str, _Entry] = {
+    **dict.fromkeys(("name", "run"), (_is_text, "a text")),
+    "num_samples": (lambda value: _is_count(value) and 1 <= value <= LARGEST_EXPERIMENT, "a count of samples"),
+    "seed": (_is_count, "a whole number of at least 0"),
+    "metric": (lambda value: value is None or _is_text(value), "a result's name or null"),
+    "mode": (lambda value: value in (None, "min", "max"), "'min', 'max' or null"),
+    **dict.fromkeys(("start_time", "timestamp"), (_is_time, "a finite number of seconds")),
+    "trials": (_are(lambda value: isinstance(value, dict)), "a list of trials"),
+}
+_TRIAL: dict[str, _Entry] = {
+    **dict.fromkeys(("trial_id", "name", "folder", "experiment_tag"), (_is_text, "a text")),
+    **dict.fromkeys(("index", "failures"), (_is_count, "a whole number of at least 0")),
+    "status": (lambda value: value in (PENDING, RUNNING, PAUSED, TERMINATED, ERROR), "a trial's status"),
+    "picks": (_are(_is_pick), "a list of pairs of a path and what was chosen"),
+    "config": (lambda value: isinstance(value, dict), "a dictionary"),
+    "last_result": (_has_progress, "a result"),
+    "checkpoints": (_are(_is_checkpoint), "a list of checkpoints"),
+}
 
 
 def read_trials(folder: Path, state: Mapping[str, Any]) -> list[Trial]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import inspect
+import itertools
 import logging
 import os
 import random
@@ -12,15 +13,16 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from athlete.env.registry import foreign_code
 from athlete.record.progress import ProgressReporter, reporter
 from athlete.record.results import to_json
 from athlete.tune.callbacks import Callback
-from athlete.tune.experiment import STATE, Experiment, experiments, read_state, read_trials
+from athlete.tune.experiment import LARGEST_EXPERIMENT, STATE, Experiment, experiments, read_state, read_trials
 from athlete.tune.names import TuneError, nearest
 from athlete.tune.runner import Runner, Settings
-from athlete.tune.space import path_name, variants
+from athlete.tune.space import path_name, replace, variants
 from athlete.tune.stopper import CombinedStopper, Stopper, TimeoutStopper, make_stopper
-from athlete.tune.trainable import config_dict, evaluates, find_run, run_name, with_picks
+from athlete.tune.trainable import config_dict, evaluates, find_run, is_config, run_name, with_picks
 from athlete.tune.trial import (
     ERROR,
     PAUSED,
@@ -193,8 +195,8 @@ def run_experiments(experiments: Mapping[str, Mapping[str, Any]], **settings: An
 def _check(mode: Any, num_samples: Any, max_concurrent_trials: Any, resume: Any) -> None:
     if mode not in (None, "min", "max"):
         raise ValueError(f"tune.run(mode={mode!r}): 'min' or 'max'")
-    if not isinstance(num_samples, int) or num_samples < 1:
-        raise ValueError(f"tune.run(num_samples={num_samples!r}): a whole number of at least 1")
+    if not isinstance(num_samples, int) or not 1 <= num_samples <= LARGEST_EXPERIMENT:
+        raise ValueError(f"tune.run(num_samples={num_samples!r}): a whole number of 1 to {LARGEST_EXPERIMENT:,}")
     if max_concurrent_trials is not None and (not isinstance(max_concurrent_trials, int) or max_concurrent_trials < 0):
         raise ValueError(f"tune.run(max_concurrent_trials={max_concurrent_trials!r}): a whole number of at least 1")
     _resume_mode(resume)
@@ -259,9 +261,12 @@ def _planned(
     trials: list[Trial] = []
     configs: dict[str, Any] = {}
     folder = _new_folder(experiments_folder, run_name(run), name, date)
-    for index, picks in enumerate(variants(values, facts["num_samples"], facts["seed"])):
+    chosen = list(itertools.islice(variants(values, facts["num_samples"], facts["seed"]), LARGEST_EXPERIMENT + 1))
+    if len(chosen) > LARGEST_EXPERIMENT:
+        raise ValueError(f"tune.run: these are more than {LARGEST_EXPERIMENT:,} trials; take smaller grids or samples")
+    for index, picks in enumerate(chosen):
         final = with_picks(run, config, picks)
-        trial_id, recorded, chosen = f"{tag}_{index:05d}", config_dict(final), pick_tag(picks)
+        trial_id, recorded, picked = f"{tag}_{index:05d}", config_dict(final), pick_tag(picks)
         trial = Trial(
             trial_id=trial_id,
             index=index,
@@ -269,10 +274,10 @@ def _planned(
             config=recorded,
             folder=folder,
             picks=picks,
-            experiment_tag=f"{index}_{chosen}" if chosen else str(index),
+            experiment_tag=f"{index}_{picked}" if picked else str(index),
         )
         trial.name = custom_name(creators[0], trial, trial.name)
-        own_folder = custom_name(creators[1], trial, folder_name(trial.name, index, chosen, date))
+        own_folder = custom_name(creators[1], trial, folder_name(trial.name, index, picked, date))
         taken = any(other.folder.name == own_folder for other in trials)
         trial.folder = folder / (f"{own_folder}_{index}" if taken else own_folder)
         trials.append(trial)
@@ -357,6 +362,8 @@ def _rebuilt(run: Any, config: Any, trials: list[Trial], state: Mapping[str, Any
     """The configs of an experiment's trials: this call's config with the trials' picks, or the recorded ones."""
     values = config_dict(config)
     if not values:
+        for trial in trials:
+            _refuse_code(run, trial.config, trial)
         return {trial.trial_id: with_picks(run, trial.config, {}) for trial in trials}
     configs = {}
     again = list(variants(values, int(state["num_samples"]), int(state["seed"])))
@@ -367,10 +374,22 @@ def _rebuilt(run: Any, config: Any, trials: list[Trial], state: Mapping[str, Any
             raise TuneError(f"resume: the search has changed: {trial.name} chose {before}, this config chooses {now}")
         # a class among the choices is but its name in the state file; the same seed has drawn it again
         same = {path: to_json(fresh[path]) == to_json(value) for path, value in trial.picks.items()}
+        if any("env" in path for path in trial.picks if not same[path]):
+            _refuse_code(run, replace(values, trial.picks), trial)
         trial.picks = {path: fresh[path] if same[path] else value for path, value in trial.picks.items()}
         configs[trial.trial_id] = with_picks(run, config, trial.picks)
         trial.config = config_dict(configs[trial.trial_id])
     return configs
+
+
+def _refuse_code(run: Any, recorded: Mapping[str, Any], trial: Trial) -> None:
+    """Raise TuneError where the state file, and not this program, says what code is to run."""
+    name = foreign_code(recorded) if is_config(run) else None
+    if name is not None:
+        raise TuneError(
+            f"resume: {STATE} names the environment {name!r} for {trial.name}, which this program has neither "
+            "imported nor registered; do so if you trust it, or pass the config again"
+        )
 
 
 def _forget(trial: Trial) -> None:

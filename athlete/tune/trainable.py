@@ -225,16 +225,16 @@ def find_run(run: Any, config: Any) -> tuple[Any, Any]:
 
     Raises ValueError for an unknown name, TypeError for what cannot be run and for a config of another algorithm.
     """
-    if _is_config(run) and not isinstance(run, type):
+    if is_config(run) and not isinstance(run, type):
         run, config = type(run), run
     if isinstance(run, str):
         run = _registered[run] if run in _registered else _algorithm(run)
-    elif isinstance(run, type) and not hasattr(run, "train") and not _is_config(run):
+    elif isinstance(run, type) and not hasattr(run, "train") and not is_config(run):
         run = _algorithm(run.__name__)
     if not callable(run):
         raise TypeError(f"tune.run({run!r}): give an algorithm's name, a config, a class with train(), or a function")
-    if _is_config(config):
-        if not (isinstance(run, type) and isinstance(config, run)) and _is_config(run):
+    if is_config(config):
+        if not (isinstance(run, type) and isinstance(config, run)) and is_config(run):
             raise TypeError(
                 f"tune.run({run_name(run)!r}, config={type(config).__name__}()): that is another algorithm's"
             )
@@ -249,7 +249,7 @@ def _algorithm(name: str) -> Any:
     return get_config_class(name)
 
 
-def _is_config(value: Any) -> bool:
+def is_config(value: Any) -> bool:
     """Whether a value is an `AlgorithmConfig` or a class of them, told by its methods: tune needs no more of it."""
     return all(hasattr(value, method) for method in ("build", "to_dict", "chosen", "validate"))
 
@@ -263,14 +263,14 @@ def run_name(run: Any) -> str:
 
 def config_dict(config: Any) -> dict[str, Any]:
     """A config as a dictionary, whichever kind it is."""
-    return dict(config.to_dict() if _is_config(config) else config)
+    return dict(config.to_dict() if is_config(config) else config)
 
 
 def with_picks(run: Any, config: Any, picks: Mapping[ConfigPath, Any]) -> Any:
     """The config of one trial: the search's picks in their places. Raises what the algorithm's config raises."""
-    if _is_config(config):
+    if is_config(config):
         final = type(config).from_dict(replace(config.chosen(), picks))
-    elif _is_config(run):
+    elif is_config(run):
         final = run().update_from_dict(replace(config, picks))
     else:
         return replace(config, picks)
@@ -280,7 +280,7 @@ def with_picks(run: Any, config: Any, picks: Mapping[ConfigPath, Any]) -> Any:
 
 def make_trainable(run: Any, config: Any) -> Trainable:
     """The trainable of one trial, from what `find_run` and `with_picks` gave."""
-    if _is_config(config):
+    if is_config(config):
         return config.build()
     if isinstance(run, type):
         return run(config)

@@ -19,7 +19,7 @@ from athlete.tune.space import path_name
 PENDING, RUNNING, PAUSED, TERMINATED, ERROR = "PENDING", "RUNNING", "PAUSED", "TERMINATED", "ERROR"
 
 _CHECKPOINT = re.compile(r"checkpoint_(\d{6,})")
-_LONGEST_NAME, _LONGEST_FOLDER = 60, 120
+_LONGEST_NAME, LONGEST_FOLDER = 60, 120
 
 
 @dataclass(frozen=True)
@@ -203,14 +203,14 @@ def trial_name(run_name: str, env: Any, trial_id: str) -> str:
 
 def folder_name(name: str, index: int, tag: str, date: str) -> str:
     """`PPO_CartPole-v1_1a2b3_00000_0_lr=0.001_2026-01-31_12-00-00`; a long tag is cut, the rest never."""
-    head = legal(f"{name}_{index}", _LONGEST_FOLDER - len(date) - 1)
-    room = _LONGEST_FOLDER - len(head) - len(date) - 2
+    head = legal(f"{name}_{index}", LONGEST_FOLDER - len(date) - 1)
+    room = LONGEST_FOLDER - len(head) - len(date) - 2
     return f"{head}_{legal(tag, room)}_{date}" if tag and room > 0 else f"{head}_{date}"
 
 
 def custom_name(creator: Callable[[Trial], str] | None, trial: Trial, default: str) -> str:
     """What a user's `trial_name_creator` or `trial_dirname_creator` says, made legal; the default without one."""
-    return default if creator is None else legal(str(creator(trial)), _LONGEST_FOLDER)
+    return default if creator is None else legal(str(creator(trial)), LONGEST_FOLDER)
 
 
 def results_folder(local_dir: str | os.PathLike[str] | None) -> Path:

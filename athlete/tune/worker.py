@@ -156,7 +156,7 @@ class ProcessSlot:
         self._answers: queue.Queue[Outcome] = queue.Queue()
         with log.open("ab") as output:
             self._process = subprocess.Popen(
-                [sys.executable, "-c", _START],
+                [sys.executable, "-P", "-c", _START],  # -P: nothing is imported from the current folder by itself
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=output,

@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from athlete.env.registry import foreign_code
 from athlete.log import logger
 
 # What an experiment may say beside `run`, `env`, `config`, `stop` and its criteria: settings of `tune.run`.
@@ -87,18 +88,44 @@ _Loader.add_implicit_resolver(
 )
 
 
-def parse_yaml(text: str, where: str) -> Any:
+LARGEST_FILE = 1_000_000  # values in a text of YAML, with what aliases repeat
+
+
+def parse_yaml(text: str | bytes, where: str) -> Any:
     """The value of a text in YAML or JSON. Raises ValueError that begins with `where` and says line and column."""
     try:
-        return yaml.load(text, _Loader)  # _Loader is a SafeLoader: it makes plain values only
+        value = yaml.load(text, _Loader)  # _Loader is a SafeLoader: it makes plain values only
+        count = _count(value, {})
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         at = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         raise ValueError(f"{where}: not YAML or JSON{at}: {error.problem}") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)
+        raise ValueError(f"{where}: not YAML or JSON: {reason}") from error
+    if count > LARGEST_FILE:
+        raise ValueError(f"{where}: it holds more than {LARGEST_FILE:,} values; are its aliases meant?")
+    return value
 
 
-def read_experiments(path: str | Path) -> list[Experiment]:
+def _count(value: Any, known: dict[int, int]) -> int:
+    """How many values there are in nested ones. What aliases share counts each time, and is looked at once.
+
+    Raises RecursionError for a value that holds itself.
+    """
+    if not isinstance(value, dict | list):
+        return 1
+    if id(value) not in known:
+        parts = value.values() if isinstance(value, dict) else value
+        known[id(value)] = 1 + sum(_count(part, known) for part in parts)
+    return known[id(value)]
+
+
+def read_experiments(path: str | Path, trust: bool = False) -> list[Experiment]:
     """The experiments of a YAML or JSON file; of a Python file the one of its `config` and, if it has one, its `stop`.
+
+    A YAML or JSON file runs no code: it names environments by their ids, by names given to `register_env`, or by the
+    path of a class whose module is imported already. With `trust` a path may be of any module. A Python file is run.
 
     Raises ValueError that names the file, the experiment and the entry that is wrong.
     """
@@ -109,10 +136,24 @@ def read_experiments(path: str | Path) -> list[Experiment]:
         return [_from_python(path)]
     if path.suffix not in (".yaml", ".yml", ".json"):
         raise ValueError(f"{path}: an experiment file ends in .yaml, .json or .py")
-    described = parse_yaml(path.read_text(encoding="utf-8"), str(path))
+    described = parse_yaml(path.read_bytes(), str(path))
     if not isinstance(described, Mapping) or not described:
         raise ValueError(f"{path}: expected experiments, `name: {{run: PPO, env: CartPole-v1, ...}}`")
-    return [_experiment(str(name), entry, f"{path}: experiment {name!r}") for name, entry in described.items()]
+    places = {name: f"{path}: experiment {name!r}" for name in described}
+    found = [_experiment(str(name), entry, places[name]) for name, entry in described.items()]
+    if not trust:
+        for experiment, where in zip(found, places.values(), strict=True):
+            _refuse_code(experiment.config, where)
+    return found
+
+
+def _refuse_code(config: Mapping[str, Any], where: str) -> None:
+    """Raise ValueError where the file, and nobody else, says what code is to run."""
+    if (name := foreign_code(config)) is not None:
+        raise ValueError(
+            f"{where}: env: {name} would run code that only this file names; if you trust it, import or register it "
+            "in your program first, or type athlete train FILE --trust"
+        )
 
 
 def _from_python(path: Path) -> Experiment:

@@ -16,8 +16,11 @@ import numpy as np
 
 from athlete import spaces
 from athlete.core import Array, Key, Source, Spec, Step, Tree
+from athlete.env.adapters.buffers import Buffers, MisfitError
 from athlete.env.adapters.conversion import to_space
-from athlete.env.adapters.source import action_fitter, copier, map_arrays, seed_of
+from athlete.env.adapters.lives import Lives
+from athlete.env.adapters.rows import VectorInfos
+from athlete.env.adapters.source import action_fitter, checked_obs, map_arrays, seed_of
 from athlete.env.errors import EnvError
 from athlete.ops.features import are_channels_first
 from athlete.spaces import Box
@@ -89,7 +92,8 @@ class EnvPoolSource(Source):
             self._channels_first = True
             shown = Box(np.moveaxis(shown.low, 0, -1), np.moveaxis(shown.high, 0, -1), dtype=np.uint8)
         self.spec = Spec(shown, to_space(made.gymnasium_action_space, "action_space"))
-        self._copied, self._fit_action = copier(self.spec.obs), action_fitter(made.gymnasium_action_space)
+        self._fit_action = action_fitter(made.gymnasium_action_space)
+        self._buffers, self._lives = Buffers(shown, rows), Lives(rows)
         self._pool: Any = None
 
     def reset(self, key: Key) -> Tree:
@@ -98,30 +102,49 @@ class EnvPoolSource(Source):
         self._pool = require_envpool().make(
             name, env_type="gymnasium", num_envs=self.rows, seed=seed, **self._env_config
         )
-        return self._own_obs(self._run(self._pool.reset)[0])
+        everywhere = np.ones(self.rows, bool)
+        self._lives.reset(everywhere, None)
+        self._write(self._run(self._pool.reset)[0])
+        return checked_obs(self._buffers, self._lives)
 
     def step(self, action: Tree, key: Key) -> Step:
         taken = self._fit_action(spaces.to_environment(self.spec.action, map_arrays(np.asarray, action)))
-        obs, reward, terminated, truncated, info = self._run(self._pool.step, taken)
-        return Step(self._own_obs(obs), reward.astype(np.float32), terminated, truncated & ~terminated, info)
+        self._lives.step(taken)
+        obs, *rest, info = self._run(self._pool.step, taken)
+        self._write(obs, *rest)
+        came = self._buffers
+        terminated, truncated = came.terminated.copy(), came.truncated & ~came.terminated
+        infos = VectorInfos(info, self.rows)
+        return Step(checked_obs(came, self._lives), came.reward.copy(), terminated, truncated, infos)
 
     def reset_where(self, done: Array, obs: Tree, key: Key) -> Tree:
         ended = np.flatnonzero(done).astype(np.int32)
         if not ended.size:
             return obs
+        self._lives.reset(np.asarray(done), None)
         fresh, info = self._run(self._pool.reset, ended)
         where = info["env_id"]
-        return map_arrays(lambda old, new: _replaced(old, where, new), obs, self._own_obs(fresh))
+        whole = map_arrays(lambda old, new: _replaced(old, where, new), self._buffers.obs, self._shown(fresh))
+        self._buffers.write_all_obs(whole)
+        return checked_obs(self._buffers, self._lives)
 
     def close(self) -> None:
         if self._pool is not None:
             self._pool.close()
             self._pool = None
 
-    def _own_obs(self, obs: Tree) -> Tree:
-        if self._channels_first:
-            return np.ascontiguousarray(np.moveaxis(obs, 1, -1))
-        return self._copied(obs)
+    def _shown(self, obs: Tree) -> Tree:
+        return np.moveaxis(obs, 1, -1) if self._channels_first else obs
+
+    def _write(self, obs: Tree, *rest: Array) -> None:
+        try:
+            if rest:
+                self._buffers.write_all(self._shown(obs), *rest)
+            else:
+                self._buffers.write_all_obs(self._shown(obs))
+        except MisfitError as error:
+            told = self._lives.told_call()
+            raise EnvError(f"EnvPool's {self._env_id!r} returned what does not fit in {told}: {error}") from error
 
     def _run(self, call: Any, *arguments: Any) -> Any:
         try:

@@ -1,4 +1,4 @@
-"""Gymnasium's environments: made from whatever names them, adapted if old, lined up as rows of a vector.
+"""Gymnasium's environments: made from whatever names them, adapted if old.
 
 The only module that imports gymnasium. It does not import JAX, because worker processes import it: the `Source` that
 the loops see is `athlete.env.adapters.source.GymnasiumSource`.
@@ -6,47 +6,37 @@ the loops see is `athlete.env.adapters.source.GymnasiumSource`.
 
 from __future__ import annotations
 
-import contextlib
+import copy
 import difflib
 import functools
 import importlib
 import inspect
 import logging
-import multiprocessing
-import os
-import signal
-import sys
-import traceback
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import gymnasium
 import numpy as np
 from gymnasium.envs.registration import EnvSpec, load_env_creator, registry
-from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
+from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.wrappers import AtariPreprocessing, FrameStackObservation, TimeLimit, TransformObservation
 
 from athlete.env.adapters.conversion import to_space
-from athlete.env.errors import EnvError
+from athlete.env.adapters.old_gym import todays_reset, todays_step
 from athlete.env.registry import BUILT_IN, EnvContext, create, is_jax_env, misfit, registered_names, resolve
 from athlete.spaces import ACTION_MASK, Box, Dict, Discrete, MultiBinary, MultiDiscrete, OneOf, Space, Tuple
 
 __all__ = [
-    "FAILURE",
     "ActionMaskObservation",
     "OldGymAdapter",
     "find_spec",
     "make_gymnasium",
-    "make_vector",
+    "require_no_autoreset",
     "to_gymnasium_space",
     "to_space",
 ]
 
 logger = logging.getLogger("athlete")
-
-FAILURE = "athlete_failure"  # the entry of a vector's info that tells of a failed row: see Row
-_told: set[str] = set()  # the old environments that were already spoken of
 
 
 def to_gymnasium_space(space: Space) -> gymnasium.Space:
@@ -91,6 +81,18 @@ def find_spec(env_id: str) -> EnvSpec:
         f"environment {env_id!r}: no Gymnasium id and no name given to register_env; {hint}"
         f"If a package registers it, name the package as well: 'package:{name}'"
     )
+
+
+def named_spec(env: Any) -> Any:
+    """The specification of an id, all else as it is; one that other processes can use as well.
+
+    There `"__main__:MyEnv"` would name another main module, so that is looked up here.
+    """
+    spec = find_spec(env) if isinstance(env, str) else env
+    if isinstance(spec, EnvSpec) and isinstance(spec.entry_point, str) and spec.entry_point.startswith("__main__:"):
+        spec = copy.copy(spec)
+        spec.entry_point = load_env_creator(str(spec.entry_point))  # type: ignore[assignment]
+    return spec
 
 
 def make_gymnasium(
@@ -217,11 +219,6 @@ def _takes_seed(reset: Callable[..., Any]) -> bool:
     return any(parameter.name == "seed" or parameter.kind == parameter.VAR_KEYWORD for parameter in parameters)
 
 
-def is_reset_result(result: Any) -> bool:
-    """Whether `reset` answered in today's form, `(observation, info)`."""
-    return isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], Mapping)
-
-
 class OldGymAdapter(gymnasium.Env):
     """An environment of the old Gym API (`reset` gives an observation, `step` four values) as one of Gymnasium.
 
@@ -234,7 +231,6 @@ class OldGymAdapter(gymnasium.Env):
 
     def __init__(self, env: Any):
         self.env = env
-        name = type(env).__name__
         self.observation_space = _todays_space(env, "observation_space")
         self.action_space = _todays_space(env, "action_space")
         self.metadata = dict(getattr(env, "metadata", None) or {})
@@ -243,29 +239,20 @@ class OldGymAdapter(gymnasium.Env):
         )
         self.render_mode = getattr(env, "render_mode", "rgb_array" if self._render_takes_mode else None)
         self._reset_arguments = set(inspect.signature(env.reset).parameters)
-        if name not in _told:
-            _told.add(name)
-            logger.warning(
-                "%s follows the old Gym API; it runs through an adapter: done becomes truncated where "
-                "info['TimeLimit.truncated'] is true, else terminated",
-                name,
-            )
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         arguments = {"seed": seed, "options": options}
         accepted = {name: value for name, value in arguments.items() if name in self._reset_arguments}
         if seed is not None and "seed" not in accepted and hasattr(self.env, "seed"):
             self.env.seed(seed)
-        result = self.env.reset(**accepted)
-        return result if is_reset_result(result) else (result, {})
+        return todays_reset(self.env, self.env.reset(**accepted))
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        result = self.env.step(action)
-        if len(result) != 4:
-            return result
-        obs, reward, done, info = result
-        truncated = bool(done) and bool(info.get("TimeLimit.truncated", False))
-        return obs, reward, bool(done) and not truncated, truncated, info
+        return todays_step(self.env, self.env.step(action))
+
+    @property
+    def unwrapped(self) -> Any:
+        return getattr(self.env, "unwrapped", self.env)
 
     def render(self) -> Any:
         return self.env.render(mode=self.render_mode) if self._render_takes_mode else self.env.render()
@@ -328,221 +315,6 @@ class ActionMaskObservation(gymnasium.Wrapper):
         return {"observations": obs, ACTION_MASK: (joined > 0).astype(np.int8)}
 
 
-class Row(gymnasium.Env):
-    """One row of a vector. An exception inside comes out as a text in `info`, with all that is needed to repeat it.
-
-    Raising through a vector environment loses the row, and between processes the traceback too; exceptions that
-    cannot be pickled hang there. What a failed step returns besides its `info[FAILURE]` means nothing.
-    """
-
-    def __init__(self, env: gymnasium.Env | None, index: int, spaces: tuple[gymnasium.Space, ...], failure: str = ""):
-        self.env: Any = env
-        self.observation_space, self.action_space = spaces
-        self.metadata = env.metadata if env else {}
-        self.render_mode = env.render_mode if env else None
-        self._index = index
-        self._failure = failure
-        self._seed: int | None = None
-        self._resets = 0  # since the seed
-        self._steps = 0
-
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        if self._failure:
-            return self.observation_space.sample(), {FAILURE: self._failure}
-        self._steps = 0
-        self._resets = 0 if seed is not None else self._resets + 1
-        self._seed = seed if seed is not None else self._seed
-        try:
-            result = self.env.reset(seed=seed, options=options)
-            if not is_reset_result(result):
-                self.env = OldGymAdapter(self.env)
-                return result, {}
-            return result
-        except Exception as error:
-            return self.observation_space.sample(), {FAILURE: self._describe(error, "reset")}
-
-    def step(self, action: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
-        self._steps += 1
-        try:
-            obs, reward, terminated, truncated, info = self.env.step(action)
-            return obs, reward, terminated, truncated, info
-        except Exception as error:
-            failure = self._describe(error, f"step({action!r})")
-            return self.observation_space.sample(), 0.0, False, False, {FAILURE: failure}
-
-    def _describe(self, error: Exception, call: str) -> str:
-        own = error.__traceback__.tb_next if error.__traceback__ else None  # without the frame of this class
-        text = "".join(traceback.format_exception(type(error), error, own or error.__traceback__))
-        return text + describe_row(self._index, self._seed, self._resets, self._steps, call)
-
-    def render(self) -> Any:
-        return self.env.render()
-
-    def close(self) -> None:
-        try:
-            if self.env is not None:
-                self.env.close()
-        except Exception:
-            logger.warning("row %d: its environment failed to close:\n%s", self._index, traceback.format_exc())
-
-    def get_wrapper_attr(self, name: str) -> Any:
-        return self.env.get_wrapper_attr(name)
-
-    def set_wrapper_attr(self, name: str, value: Any, *, force: bool = True) -> bool:
-        return self.env.set_wrapper_attr(name, value, force=force)
-
-    @property
-    def unwrapped(self) -> gymnasium.Env:
-        return self.env.unwrapped
-
-
-def describe_row(index: int, seed: int | None, resets: int, steps: int, call: str) -> str:
-    """Where in its life a row was: the end of every message of `EnvError`."""
-    seeded = "never seeded" if seed is None else f"seeded with {seed}"
-    later = f", {resets} episode{'s' if resets > 1 else ''} later" if resets else ""
-    return f"This was row {index}, {seeded}{later}, in step {steps} of its episode, in {call}"
-
-
-@dataclass
-class RowMaker:
-    """Makes one row, here or in a worker process, where it is sent to by cloudpickle."""
-
-    env: Any  # resolved: an EnvSpec, a class, a factory or an instance
-    env_config: dict[str, Any]
-    index: int
-    num_workers: int
-    num_envs_per_worker: int
-    spaces: list[gymnasium.Space]  # shared by all makers, filled by the first row made in the parent
-    parent: int  # process id
-
-    def __call__(self) -> Row:
-        in_worker = os.getpid() != self.parent
-        if in_worker:
-            signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-            signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # so that the environment is closed
-            logger.setLevel(logging.ERROR)  # the parent made the same environment and said what there is to say
-        worker, vector_index = divmod(self.index, self.num_envs_per_worker)
-        try:
-            env = make_gymnasium(
-                self.env,
-                self.env_config,
-                worker_index=worker + 1 if self.num_workers else 0,
-                vector_index=vector_index,
-                num_workers=self.num_workers,
-            )
-        except Exception:
-            if not in_worker:
-                raise
-            failure = traceback.format_exc() + f"This was row {self.index}, while its environment was being made"
-            return Row(None, self.index, tuple(self.spaces), failure)
-        if not self.spaces:
-            self.spaces[:] = [env.observation_space, env.action_space]
-        return Row(env, self.index, (env.observation_space, env.action_space))
-
-
-class SingleVector:
-    """One row as a vector environment, without what a vector costs: buffers, spaces and loops over rows.
-
-    The everyday case of agents with a replay memory, where the environment's own step is as short as this overhead.
-    """
-
-    num_envs = 1
-
-    def __init__(self, row: Row):
-        self.row = row
-        self.single_observation_space, self.single_action_space = row.observation_space, row.action_space
-        self.closed = False
-
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        obs, info = self.row.reset(seed=seed)
-        return _with_row_axis(obs), _failures(info)
-
-    def step(self, actions: Any) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
-        obs, reward, terminated, truncated, info = self.row.step(_without_row_axis(actions))
-        return _with_row_axis(obs), np.array([reward]), np.array([terminated]), np.array([truncated]), _failures(info)
-
-    def close(self) -> None:
-        self.closed = True
-        self.row.close()
-
-    def __repr__(self) -> str:
-        return f"SingleVector({self.row.env})"
-
-
-def _with_row_axis(tree: Any) -> Any:
-    if isinstance(tree, Mapping):
-        return {name: _with_row_axis(part) for name, part in tree.items()}
-    return tuple(map(_with_row_axis, tree)) if isinstance(tree, tuple) else np.asarray(tree)[None]
-
-
-def _without_row_axis(tree: Any) -> Any:
-    if isinstance(tree, Mapping):
-        return {name: _without_row_axis(part) for name, part in tree.items()}
-    return tuple(map(_without_row_axis, tree)) if isinstance(tree, tuple) else tree[0]
-
-
-def _holds_one_of(space: gymnasium.Space) -> bool:
-    """Whether elements of the space change their form, so that an axis of rows cannot be put before them."""
-    if isinstance(space, gymnasium.spaces.OneOf):
-        return True
-    parts = getattr(space, "spaces", ())
-    return any(map(_holds_one_of, parts.values() if isinstance(parts, Mapping) else parts))
-
-
-def _failures(info: dict[str, Any]) -> dict[str, Any]:
-    return {FAILURE: [info[FAILURE]]} if FAILURE in info else info
-
-
-def make_vector(
-    env: Any, env_config: Mapping[str, Any] | None, num_workers: int, num_envs_per_worker: int
-) -> VectorEnv | SingleVector:
-    """Gymnasium's vector environment with `max(num_workers, 1) * num_envs_per_worker` rows that never reset themselves.
-
-    Without workers the rows run in this process one after another, else each in a process of its own, which sends
-    its observations over shared memory. Both return buffers that the next call overwrites.
-
-    Raises:
-        ValueError: as `make_gymnasium`; an instance for more than one row; something that cannot be sent to processes.
-        EnvError: a worker process died while it made its environment.
-    """
-    rows = max(num_workers, 1) * num_envs_per_worker
-    env = resolve(env)
-    if isinstance(env, str):
-        env = find_spec(env)
-    if hasattr(env, "step") and not isinstance(env, type) and (rows > 1 or num_workers):
-        raise ValueError(
-            f"{env!r} is one instance, but {rows} rows in {num_workers} worker processes were asked for; "
-            "pass its class, its id or a factory"
-        )
-    spaces: list[gymnasium.Space] = []
-    makers = [
-        RowMaker(env, dict(env_config or {}), row, num_workers, num_envs_per_worker, spaces, os.getpid())
-        for row in range(rows)
-    ]
-    if not num_workers and rows == 1:
-        row = makers[0]()
-        if not _holds_one_of(row.observation_space):
-            return SingleVector(row)
-        row.close()
-    if not num_workers:
-        return SyncVectorEnv(makers, copy=False, autoreset_mode=AutoresetMode.DISABLED)
-    _require_picklable(makers[0])
-    # A fork of this process could hang once JAX runs threads; a fork of a clean server cannot. It has Gymnasium
-    # loaded, so that a worker starts in milliseconds. Only Linux forks safely after system libraries are loaded.
-    method = "forkserver" if sys.platform == "linux" else "spawn"
-    if method == "forkserver":
-        multiprocessing.get_context(method).set_forkserver_preload([__name__])
-    try:
-        with _main_left_out():
-            return AsyncVectorEnv(
-                makers, shared_memory=True, copy=False, context=method, autoreset_mode=AutoresetMode.DISABLED
-            )
-    except (EOFError, ConnectionError) as error:
-        raise EnvError(
-            f"a worker process of {env!r} died while it made its environment; what it printed is above"
-        ) from error
-
-
 def require_no_autoreset(vector: VectorEnv) -> None:
     """Raise ValueError if a ready-made vector environment resets rows by itself."""
     mode = vector.metadata.get("autoreset_mode")
@@ -552,35 +324,6 @@ def require_no_autoreset(vector: VectorEnv) -> None:
             "observation of an episode. Make it with autoreset_mode=gymnasium.vector.AutoresetMode.DISABLED, or pass "
             "the id, the class or a factory of one row"
         )
-
-
-def _require_picklable(maker: RowMaker) -> None:
-    import cloudpickle  # a dependency of Gymnasium, for this
-
-    try:
-        cloudpickle.dumps(maker)
-    except Exception as error:
-        raise ValueError(
-            f"{maker.env!r} with env_config={maker.env_config!r} cannot be sent to worker processes ({error}); "
-            "make what cannot be pickled inside the environment, or train without workers (num_rollout_workers=0)"
-        ) from error
-
-
-@contextlib.contextmanager
-def _main_left_out() -> Iterator[None]:
-    """Let processes start without running the user's script again, which multiprocessing would do in each of them.
-
-    Nothing of it is missed: cloudpickle sends what is defined there by value. So no `if __name__ == "__main__"` is
-    needed, and workers do not import what the script imports (JAX, half a second and 100 MB each).
-    """
-    main = sys.modules["__main__"]
-    hidden: dict[str, Any] = {name: vars(main)[name] for name in ("__spec__", "__file__") if name in vars(main)}
-    try:
-        main.__spec__ = None
-        vars(main).pop("__file__", None)
-        yield
-    finally:
-        vars(main).update(hidden)
 
 
 def draw_cartpole(physics: np.ndarray) -> np.ndarray:

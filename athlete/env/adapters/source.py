@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
-import multiprocessing.connection
 import traceback
-import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from athlete import spaces
 from athlete.core import Array, Key, Source, Spec, Step, Tree
-from athlete.env.adapters.gymnasium import (
-    FAILURE,
-    SingleVector,
-    VectorEnv,
-    describe_row,
-    make_vector,
-    require_no_autoreset,
-    to_space,
-)
+from athlete.env.adapters.buffers import Buffers, MisfitError
+from athlete.env.adapters.gymnasium import VectorEnv, require_no_autoreset, to_space
+from athlete.env.adapters.lives import Lives
+from athlete.env.adapters.making import make_rows
+from athlete.env.adapters.processes import LostProcessError
+from athlete.env.adapters.rows import Answer, Rows, VectorRows
 from athlete.env.errors import EnvError
 from athlete.log import logger
 from athlete.ops.masks import check_mask, without_action
@@ -34,17 +28,18 @@ class GymnasiumSource(Source):
     Args:
         env: whatever `make_gymnasium` takes, or a ready-made vector environment with autoreset disabled.
         env_config: what the environment is made with.
-        num_workers: 0 steps all rows in this process; else every row has a process of its own.
+        num_workers: how many processes the rows live in; 0 steps all in this one.
         num_envs_per_worker: there are `max(num_workers, 1) * num_envs_per_worker` rows.
         seeded_resets: seed every reset from its key and row, so that a run can be repeated exactly (evaluation). Else
             only `reset` seeds and `reset_where` goes on with the environment's own random numbers (training).
 
-    Observations have the dtypes of `spec.obs` (never 64 bits), rewards are float32, flags bool; `info` is the
-    dictionary of Gymnasium's vector environments.
+    Observations have the dtypes of `spec.obs` (never 64 bits), rewards are float32, flags bool, whatever numbers the
+    environment returns. `info` is a sequence of the rows' own dictionaries.
 
     Raises:
-        ValueError: as `make_gymnasium` and `make_vector`; a ready-made vector that resets its rows by itself.
-        EnvError: from any method, if an environment raises or a worker process dies. `close` still works then.
+        ValueError: as `make_gymnasium` and `make_rows`; a ready-made vector that resets its rows by itself.
+        EnvError: from `reset`, `step` and `reset_where`, with row, seed, step and action: an environment raises,
+            returns what does not fit its spaces, NaN or infinity, or its worker process dies. `close` still works then.
     """
 
     def __init__(
@@ -56,157 +51,94 @@ class GymnasiumSource(Source):
         num_envs_per_worker: int = 1,
         seeded_resets: bool = False,
     ):
+        self.vector: Rows
         if isinstance(env, VectorEnv):
             require_no_autoreset(env)
-        self._is_foreign = isinstance(env, VectorEnv)
-        self.vector: Any = env if self._is_foreign else make_vector(env, env_config, num_workers, num_envs_per_worker)
-        self.rows: int = self.vector.num_envs
-        self._processes = getattr(self.vector, "processes", [])
-        self.any_thread = bool(self._processes) or (not self._is_foreign and all(map(_any_thread, self._own_rows())))
-        self._lost_process = False
-        try:
-            self.spec = Spec(
-                to_space(self.vector.single_observation_space, "observation_space"),
-                to_space(self.vector.single_action_space, "action_space"),
-            )
-        except ValueError:
-            self.close()
-            raise
+            self.vector = VectorRows(env, to_space(env.single_observation_space, "observation_space"))
+        else:
+            self.vector = make_rows(env, env_config, num_workers, num_envs_per_worker)
+        self.rows, self.any_thread = self.vector.buffers.rows, self.vector.any_thread
+        self.spec = Spec(self.vector.buffers.space, to_space(self.vector.action_space, "action_space"))
         self._seeded_resets = seeded_resets
         self._masked = has_mask(self.spec.obs)
         if self._masked:
             check_mask(self.spec)
-        self._own_obs = copier(self.spec.obs)
-        self._fit_action = action_fitter(self.vector.single_action_space)
-        # For the message if a worker dies, which cannot tell any more where it was.
-        self._seeds: list[int | None] = [None] * self.rows
-        self._resets = np.zeros(self.rows, int)
-        self._steps = 0  # vector steps taken, and how many when each row's episode began
-        self._started = np.zeros(self.rows, int)
-        self._call = "reset"
+        self._fit_action = action_fitter(self.vector.action_space)
+        self._lives = Lives(self.rows)
+        self._everywhere = np.ones(self.rows, bool)
 
     def reset(self, key: Key) -> Tree:
         seed = seed_of(key)
-        self._call = "reset"
-        self._seeds = [seed + row for row in range(self.rows)]
-        self._resets[:] = 0
-        self._started[:] = self._steps
-        obs, info = self._run(lambda: self.vector.reset(seed=seed))
-        if ACTION_MASK in info and not self._masked:
+        self._lives.reset(self._everywhere, seed)
+        infos = self._run(self.vector.reset, seed, self._everywhere)
+        if not self._masked and any(ACTION_MASK in info for info in infos):
             logger.warning(
                 "%r tells legal actions in info['action_mask'], which nobody reads: wrap the environment in "
                 "athlete.env.adapters.gymnasium.ActionMaskObservation to have it honoured",
                 self.vector,
             )
-        return self._checked(self._own_obs(obs), np.ones(self.rows, bool))
+        return self._checked_obs(self._everywhere)
 
     def step(self, action: Tree, key: Key) -> Step:
-        taken = self._fit_action(spaces.to_environment(self.spec.action, _to_numpy(action)))
-        self._call = taken
-        self._steps += 1
-        obs, reward, terminated, truncated, info = self._run(lambda: self.vector.step(taken))
-        obs = self._checked(self._own_obs(obs), ~terminated)
-        return Step(obs, reward.astype(np.float32), terminated, truncated, info)
+        taken = self._fit_action(spaces.to_environment(self.spec.action, map_arrays(np.asarray, action)))
+        self._lives.step(taken)
+        infos = self._run(self.vector.step, taken)
+        came = self.vector.buffers
+        terminated = came.terminated.copy()
+        return Step(self._checked_obs(~terminated), came.reward.copy(), terminated, came.truncated.copy(), infos)
 
     def reset_where(self, done: Array, obs: Tree, key: Key) -> Tree:
         done = np.array(done, bool)
         if not done.any():
             return obs
         seed = seed_of(key) if self._seeded_resets else None
-        self._call = "reset"
-        self._started[done] = self._steps
-        self._resets[done] += 1
-        if seed is not None:
-            self._resets[done] = 0
-            self._seeds = [seed + row if done[row] else old for row, old in enumerate(self._seeds)]
-        fresh, _ = self._run(lambda: self.vector.reset(seed=seed, options={"reset_mask": done.copy()}))
-        fresh = self._own_obs(fresh)
-        if self._is_foreign:
-            self._require_untouched(fresh, obs, ~done)
-        return self._checked(fresh, done)
+        self._lives.reset(done, seed)
+        self._run(self.vector.reset, seed, done)
+        return self._checked_obs(done)
 
-    def _checked(self, obs: Tree, goes_on: np.ndarray) -> Tree:
-        """`obs`, unless a mask leaves no action in a row `[B]` whose episode goes on: that is an EnvError."""
-        if self._masked and (stuck := without_action(self.spec, obs) & goes_on).any():
+    def _checked_obs(self, goes_on: np.ndarray) -> Tree:
+        """The observations in arrays of their own.
+
+        EnvError where a number is none, or where a mask leaves no action in a row `[B]` whose episode goes on.
+        """
+        buffers = self.vector.buffers
+        if self._masked and (stuck := without_action(self.spec, buffers.obs) & goes_on).any():
             row = int(stuck.argmax())
             raise EnvError(
-                f"the observation's {ACTION_MASK!r} leaves no legal action: {obs[ACTION_MASK][row].tolist()}. End the "
-                "episode where nothing can be done (terminated=True). " + self._life_of(row, self._told_call(row))
+                f"the observation's {ACTION_MASK!r} leaves no legal action: {buffers.obs[ACTION_MASK][row].tolist()}. "
+                f"End the episode where nothing can be done (terminated=True). {self._lives.tell(row)}"
             )
-        return obs
+        return checked_obs(buffers, self._lives)
 
-    def _own_rows(self) -> list[Any]:
-        return [self.vector.row] if isinstance(self.vector, SingleVector) else self.vector.envs
+    def _run(self, call: Callable[..., Answer], *arguments: Any) -> Sequence[Mapping[str, Any]]:
+        """The rows' infos; EnvError with the whole story if something failed in a call of the rows."""
+        try:
+            answer = call(*arguments)
+        except LostProcessError as error:
+            raise EnvError(f"{error}. {self._lives.tell(error.row)}") from error
+        except MisfitError as error:
+            raise EnvError(
+                f"{self.vector!r} returned what does not fit: {error}, in {self._lives.told_call()}"
+            ) from error
+        except Exception as error:
+            failed = f"{self.vector!r} failed in {self._lives.told_call()}"
+            raise EnvError(f"{traceback.format_exc()}{failed}") from error
+        if answer.failures:
+            raise EnvError(
+                "\n\n".join(f"{text}\n{self._lives.tell(row)}" for row, text in sorted(answer.failures.items()))
+            )
+        return answer.infos
 
     def close(self) -> None:
-        if self.vector.closed:
-            return
-        if not self._lost_process:
-            with warnings.catch_warnings(), contextlib.suppress(Exception):
-                warnings.simplefilter("ignore")  # that a step is pending: so it is after Ctrl-C
-                self.vector.close(**({"timeout": 2.0} if self._processes else {}))
-                return
-        # Gymnasium's way of closing talks to every process and does not survive the loss of one.
-        for process in self._processes:
-            process.terminate()
-        for process in self._processes:
-            process.join(2.0)
-            if process.is_alive():
-                process.kill()
-        self.vector.closed = True
-
-    def _run(self, call: Callable[[], tuple]) -> tuple:
-        """What a call of the vector returns; EnvError with the whole story if something failed in it."""
-        try:
-            result = call()
-        except (EOFError, ConnectionError) as error:
-            self._lost_process = True
-            raise EnvError(self._obituary()) from error
-        except Exception as error:
-            raise EnvError(f"{traceback.format_exc()}{self.vector!r} failed in {self._told_call()}") from error
-        if FAILURE in result[-1]:
-            raise EnvError("\n\n".join(failure for failure in result[-1][FAILURE] if failure))
-        return result
-
-    def _obituary(self) -> str:
-        """Which worker processes died and what each was doing."""
-        multiprocessing.connection.wait([process.sentinel for process in self._processes], timeout=2.0)
-        lines = []
-        for row, process in enumerate(self._processes):
-            if process.exitcode is not None:
-                killed = " (killed; is the memory full?)" if process.exitcode == -9 else ""
-                lines.append(
-                    f"worker process {row} died with exit code {process.exitcode}{killed}. "
-                    + self._life_of(row, self._told_call(row))
-                )
-        return "\n".join(lines) or f"the connection to a worker process broke in {self._told_call()}"
-
-    def _life_of(self, row: int, call: str) -> str:
-        steps = int(self._steps - self._started[row])
-        return describe_row(row, self._seeds[row], int(self._resets[row]), steps, call)
-
-    def _told_call(self, row: int | None = None) -> str:
-        if isinstance(self._call, str):
-            return self._call
-        return f"step({self._call if row is None else map_arrays(lambda leaf: leaf[row], self._call)!r})"
-
-    def _require_untouched(self, fresh: Tree, obs: Tree, kept: np.ndarray) -> None:
-        """Catch a vector environment that resets more rows than `reset_mask` names, whatever its metadata say."""
-        same = map_arrays(
-            lambda new, old: np.array_equal(new[kept], np.asarray(old)[kept], equal_nan=new.dtype.kind == "f"),
-            fresh,
-            obs,
-        )
-        if not all(_leaves(same)):
-            raise EnvError(
-                f"{self.vector!r} ignores options['reset_mask']: rows that it was not asked to reset have changed. "
-                "Pass the id, the class or a factory of one row, so that Athlete makes the vector"
-            )
+        self.vector.close()
 
 
-def _any_thread(row: Any) -> bool:
-    """Whether a row may be stepped from any thread: what draws may hold a context of the thread that first drew."""
-    return row.render_mode is None and bool(row.metadata.get("any_thread", True))
+def checked_obs(buffers: Buffers, lives: Lives) -> Tree:
+    """The observations in arrays of their own; EnvError where one of them, or a reward, is NaN or infinite."""
+    if not buffers.all_finite():
+        row, sentence = buffers.first_nonfinite()
+        raise EnvError(f"{sentence}. {lives.tell(row)}")
+    return buffers.copied_obs()
 
 
 def seed_of(key: Key) -> int:
@@ -223,32 +155,6 @@ def map_arrays(function: Callable[..., Any], tree: Tree, *others: Tree) -> Tree:
     return function(tree, *others)
 
 
-def _leaves(tree: Tree) -> list:
-    if isinstance(tree, tuple | dict):
-        return [leaf for part in (tree.values() if isinstance(tree, dict) else tree) for leaf in _leaves(part)]
-    return [tree]
-
-
-def _to_numpy(tree: Tree) -> Tree:
-    return map_arrays(np.asarray, tree)
-
-
-def copier(space: spaces.Space) -> Callable[[Tree], Tree]:
-    """A function that copies a vector's buffers into fresh arrays of the space's dtypes."""
-    if isinstance(space, spaces.Tuple):
-        copiers = [copier(part) for part in space.spaces]
-        return lambda obs: tuple(copy(part) for copy, part in zip(copiers, obs, strict=True))
-    if isinstance(space, spaces.Dict):
-        named = {name: copier(part) for name, part in space.items}
-        return lambda obs: {name: copy(obs[name]) for name, copy in named.items()}
-    if isinstance(space, spaces.OneOf):  # of which vectors give a tuple with an element for each row
-        return lambda rows: map_arrays(
-            lambda *leaves: np.stack(leaves), *(spaces.fixed_form(space, row) for row in rows)
-        )
-    dtype = space.dtype
-    return lambda obs: np.array(obs, dtype)
-
-
 def action_fitter(space: Any) -> Callable[[Tree], Tree]:
     """A function that gives actions the exact dtypes and bounds of a Gymnasium space.
 
@@ -262,7 +168,7 @@ def action_fitter(space: Any) -> Callable[[Tree], Tree]:
         return lambda action: tuple(fit(part) for fit, part in zip(fitters, action, strict=True))
     dtype = space.dtype
     if not hasattr(space, "low"):
-        return lambda action: action.astype(dtype, copy=False)
+        return lambda action: action.astype(dtype)  # a copy: environments may write into their action
     low, high = space.low, space.high
     if dtype.kind == "f":
         return lambda action: np.minimum(np.maximum(action.astype(dtype, copy=False), low), high)

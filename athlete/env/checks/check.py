@@ -45,7 +45,7 @@ def check_env(env: Any, env_config: Mapping[str, Any] | None = None, *, adapt: b
         return
     try:
         checked = _adapted(made) if adapt else made
-        _check_gymnasium(checked)
+        _check_gymnasium(checked, adapt)
         if is_instance:
             checked.reset()
     finally:
@@ -74,18 +74,19 @@ def _make(env: Any, env_config: Mapping[str, Any] | None) -> Any:
 
 
 def _adapted(env: Any) -> Any:
-    """The environment as training sees it: behind an adapter if it follows the old Gym API."""
-    from athlete.env.adapters.gymnasium import OldGymAdapter, is_reset_result, make_gymnasium
+    """The environment as training sees it: what is of the old Gym API behind an adapter."""
+    from athlete.env.adapters.gymnasium import OldGymAdapter, make_gymnasium
 
     env = make_gymnasium(env)
-    result = _call(f"{_name(env)}.reset(seed=0)", env.reset, seed=0)
-    return env if is_reset_result(result) else OldGymAdapter(env)
+    return env if isinstance(env, OldGymAdapter) else OldGymAdapter(env)
 
 
-def _check_gymnasium(env: Any) -> None:
+def _check_gymnasium(env: Any, adapt: bool) -> None:
     for method in ("reset", "step"):
         if not callable(getattr(env, method, None)):
             raise ValueError(f"{_name(env)} has no {method}; expected the methods reset and step of gymnasium.Env")
+    if not adapt:
+        _check_takes_seed(env)
     obs_space = _space(env, "observation_space")
     action_space = _space(env, "action_space")
     generator = np.random.default_rng(0)
@@ -106,24 +107,26 @@ def _space(env: Any, attribute: str) -> Space:
     return to_space(getattr(env, attribute), name, exact=True)
 
 
-def _check_reset(env: Any, space: Space, arguments: dict[str, Any]) -> Any:
-    """The first observation."""
-    method = f"{_name(env)}.reset({', '.join(f'{name}={value}' for name, value in arguments.items())})"
-    today = "(observation, info)"
+def _check_takes_seed(env: Any) -> None:
     own_reset = getattr(env, "unwrapped", env).reset
     parameters = inspect.signature(own_reset).parameters.values()
     if not any(parameter.name == "seed" or parameter.kind == parameter.VAR_KEYWORD for parameter in parameters):
         raise ValueError(
             f"{_name(env)}.reset{inspect.signature(own_reset)} takes no seed; expected "
-            f"reset(self, *, seed=None, options=None), which returns {today}. {_OLD_API}"
+            f"reset(self, *, seed=None, options=None), which returns {_TODAYS_RESET}. {_OLD_API}"
         )
+
+
+def _check_reset(env: Any, space: Space, arguments: dict[str, Any]) -> Any:
+    """The first observation."""
+    method = f"{_name(env)}.reset({', '.join(f'{name}={value}' for name, value in arguments.items())})"
     result = _call(method, env.reset, **arguments)
     if isinstance(result, tuple) and len(result) == 2 and not isinstance(result[1], Mapping):
         if violation(space, result, "observation"):
             raise ValueError(f"{method} returned an info of type {type(result[1]).__name__}; expected a dict")
         result = None
     if not isinstance(result, tuple) or len(result) != 2:
-        raise ValueError(f"{method} returned only an observation, without info; expected {today}. {_OLD_API}")
+        raise ValueError(f"{method} returned only an observation, without info; expected {_TODAYS_RESET}. {_OLD_API}")
     _refuse(method, violation(space, result[0], "observation"))
     return result[0]
 
@@ -149,6 +152,7 @@ def _check_step(env: Any, space: Space, action: Any, when: str) -> tuple[Any, bo
     return obs, bool(terminated or truncated)
 
 
+_TODAYS_RESET = "(observation, info)"
 _OLD_API = (
     "This is the old Gym API: return today's form, or wrap the environment in "
     "athlete.env.adapters.gymnasium.OldGymAdapter (training does so by itself)"

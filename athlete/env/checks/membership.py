@@ -43,12 +43,12 @@ def violation(space: Space, value: Any, name: str) -> str:
     if isinstance(space, Box):
         if not is_number and not np.can_cast(array.dtype, space.dtype):
             return f"{name} has dtype {array.dtype}; expected {_expected(space)}"
-        return _range_violation(array, space.low, space.high, name)
+        return range_violation(array, space.low, space.high, name)
     if array.dtype.kind not in ("iub" if isinstance(space, MultiBinary) else "iu"):
         came = f"is {_told(value)}" if is_number else f"has dtype {array.dtype}"
         return f"{name} {came}; expected {_expected(space)}"
     low, high = _integer_range(space)
-    return _range_violation(array, low, high, name)
+    return range_violation(array, low, high, name)
 
 
 def sample(space: Space, generator: np.random.Generator) -> Any:
@@ -121,7 +121,8 @@ def _one_of_violation(space: OneOf, value: Any, name: str) -> str:
     return violation(space.spaces[choice], value[place], f"{name}[{place}]")
 
 
-def _range_violation(array: np.ndarray, low: Any, high: Any, name: str) -> str:
+def range_violation(array: np.ndarray, low: Any, high: Any, name: str) -> str:
+    """What is wrong with numbers that must be finite and within `low` and `high`, as `violation` says it."""
     finite = np.isfinite(array) if array.dtype.kind == "f" else np.ones(array.shape, bool)
     wrong = ~finite | (array < low) | (array > high)
     if not wrong.any():

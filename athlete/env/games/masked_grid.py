@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -65,3 +66,8 @@ class MaskedGrid(Env):
     def _observe(self, state: MaskedGridState) -> Tree:
         seen = jnp.concatenate([state.position, state.goal])
         return {"observations": seen, ACTION_MASK: self._legal(state).astype(jnp.int8)}
+
+
+def make_masked_grid(env_id: str, env_config: Mapping[str, Any]) -> MaskedGrid:
+    """`"MaskedGrid-v0"`; `env_config` holds its fields."""
+    return MaskedGrid(**env_config)

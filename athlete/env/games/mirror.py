@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -59,8 +60,12 @@ class Mirror(Env):
         return MirrorState(obs["repeat"], steps), Step(obs, reward, done, jnp.zeros((), bool), {})
 
 
-def mirror_choice(env_config: dict[str, Any]) -> Mirror:
-    """The same observations where only one number of four is to be repeated: for agents with Discrete actions."""
+def make_mirror(env_id: str, env_config: Mapping[str, Any]) -> Mirror:
+    """`"Mirror-v0"`, or `"MirrorChoice-v0"`: the same observations where only one number of four is to be repeated,
+    for agents with Discrete actions.
+    """
+    if env_id == "Mirror-v0":
+        return Mirror(**env_config)
     return Mirror(Discrete(4, start=1), Tuple((NESTED, DISTRACTION)), **env_config)
 
 

@@ -1,0 +1,103 @@
+"""Rows made from whatever names an environment. No JAX here: worker processes import it, and Gymnasium with it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from athlete.env.adapters.buffers import Buffers
+from athlete.env.adapters.conversion import to_space
+from athlete.env.adapters.gymnasium import make_gymnasium, named_spec
+from athlete.env.adapters.processes import Group, ProcessRows
+from athlete.env.adapters.rows import LocalRows, Row, Rows
+from athlete.env.registry import resolve
+
+
+@dataclass
+class RowMaker:
+    """Makes one row, here or in a worker process, where it is sent to by cloudpickle."""
+
+    env: Any  # resolved: a specification of Gymnasium's, a class, a factory or an instance
+    env_config: dict[str, Any]
+    index: int
+    num_workers: int
+    num_envs_per_worker: int
+
+    def make(self) -> Any:
+        """The environment of the row."""
+        worker, vector_index = divmod(self.index, self.num_envs_per_worker)
+        return make_gymnasium(
+            self.env,
+            self.env_config,
+            worker_index=worker + 1 if self.num_workers else 0,
+            vector_index=vector_index,
+            num_workers=self.num_workers,
+        )
+
+    def __call__(self, buffers: Buffers) -> Row:
+        env = self.make()
+        seen = to_space(env.observation_space, "observation_space")
+        if seen != buffers.space:
+            raise ValueError(
+                f"row {self.index} has the observation_space {seen}, and the first row {buffers.space}; rows learn "
+                "side by side and must show the same"
+            )
+        return Row(env, self.index, buffers)
+
+
+def make_rows(env: Any, env_config: Mapping[str, Any] | None, num_workers: int, num_envs_per_worker: int) -> Rows:
+    """`max(num_workers, 1) * num_envs_per_worker` rows of an environment: in this process, or in `num_workers` others.
+
+    Raises:
+        ValueError: as `make_gymnasium`; an instance for more than one row; something that cannot be sent to processes;
+            spaces that agents cannot serve, or that differ from row to row.
+        EnvError: a worker process failed to make its environments.
+    """
+    count = max(num_workers, 1) * num_envs_per_worker
+    env = named_spec(resolve(env))
+    if hasattr(env, "step") and not isinstance(env, type) and (count > 1 or num_workers):
+        raise ValueError(
+            f"{env!r} is one instance, but {count} rows in {num_workers} worker processes were asked for; "
+            "pass its class, its id or a factory"
+        )
+    makers = [RowMaker(env, dict(env_config or {}), row, num_workers, num_envs_per_worker) for row in range(count)]
+    if num_workers:
+        _require_picklable(makers[0])
+    first = makers[0].make()
+    try:
+        space, action_space = to_space(first.observation_space, "observation_space"), first.action_space
+        to_space(action_space, "action_space")
+        if not num_workers:
+            return _local_rows(first, makers, Buffers(space, count), action_space)
+    except BaseException:
+        first.close()
+        raise
+    first.close()
+    size = num_envs_per_worker
+    groups = [Group(makers[i : i + size], i, count, space, action_space) for i in range(0, count, size)]
+    return ProcessRows(groups)
+
+
+def _local_rows(first: Any, makers: list[RowMaker], buffers: Buffers, action_space: Any) -> LocalRows:
+    rows = [Row(first, 0, buffers)]
+    try:
+        for maker in makers[1:]:
+            rows.append(maker(buffers))
+    except BaseException:
+        for row in rows[1:]:
+            row.close()
+        raise
+    return LocalRows(rows, buffers, action_space)
+
+
+def _require_picklable(maker: RowMaker) -> None:
+    import cloudpickle  # a dependency of Gymnasium, for this
+
+    try:
+        cloudpickle.dumps(maker)
+    except Exception as error:
+        raise ValueError(
+            f"{maker.env!r} with env_config={maker.env_config!r} cannot be sent to worker processes ({error}); "
+            "make what cannot be pickled inside the environment, or train without workers (num_rollout_workers=0)"
+        ) from error

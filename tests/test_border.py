@@ -1,0 +1,252 @@
+"""What environments return is converted and checked in every step; errors name row, seed, step and entry."""
+
+import gymnasium
+import numpy as np
+import pytest
+from gymnasium import spaces as gs
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from toy_gymnasium import Fickle, Pid
+
+from athlete.env.adapters.source import GymnasiumSource
+from athlete.env.errors import EnvError
+
+KEY = np.array([0, 7], np.uint32)
+OBS = np.array([0.25, -0.5], np.float32)
+NESTED = gs.Dict(
+    {"arm": gs.Tuple([gs.Discrete(3, start=1), gs.Box(-1, 1, (2, 2), np.float64)]), "board": gs.Discrete(9)}
+)
+
+
+def answering(obs=OBS, reward=1.0, terminated=False, truncated=False, info=None, *, after=0):
+    """Steps of Fickle: these values in all steps after `after`, and sound ones before."""
+
+    def answer(step):
+        return (obs, reward, terminated, truncated, {} if info is None else info) if step > after else SOUND
+
+    return answer
+
+
+SOUND = (OBS, 1.0, False, False, {})
+
+
+def stepped(answer, rows=1, steps=1, num_workers=0, **config):
+    """The last of `steps` steps of a source."""
+    source = GymnasiumSource(
+        Fickle, {"answer": answer, **config}, num_workers=num_workers, num_envs_per_worker=rows // max(num_workers, 1)
+    )
+    try:
+        source.reset(KEY)
+        for _ in range(steps):
+            step = source.step(np.zeros(rows, int), KEY)
+        return step
+    finally:
+        source.close()
+
+
+def ready_made(answer, rows=2):
+    makers = [lambda: Fickle({"answer": answer})] * rows
+    return SyncVectorEnv(makers, autoreset_mode=AutoresetMode.DISABLED)
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+@pytest.mark.parametrize("flag", [1, np.int64(1), np.True_, np.array(True), np.array([1]), 1.0])
+def test_an_end_is_a_bool_whatever_number_says_it(flag, rows):
+    step = stepped(answering(terminated=flag, truncated=0), rows)
+    assert step.terminated.dtype == step.truncated.dtype == bool
+    assert step.terminated.all() and not step.truncated.any()
+    assert not (~step.terminated).any()
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+@pytest.mark.parametrize("reward", [2, 2.0, np.float64(2), np.int8(2), np.array(2.0), np.array([2.0]), [2.0]])
+def test_a_reward_is_a_float32_whatever_number_it_is(reward, rows):
+    step = stepped(answering(reward=reward), rows)
+    assert step.reward.dtype == np.float32 and step.reward.tolist() == [2.0] * rows
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+@pytest.mark.parametrize("obs", [OBS.astype(np.float64), OBS.astype(np.float16), OBS.tolist(), tuple(OBS.tolist())])
+def test_an_observation_has_the_dtype_of_its_space(obs, rows):
+    step = stepped(answering(obs=obs), rows)
+    assert step.obs.dtype == np.float32 and step.obs.tolist() == [OBS.tolist()] * rows
+
+
+def test_whole_numbers_come_in_any_type_that_keeps_them():
+    space = gs.Dict({"cell": gs.Discrete(4), "board": gs.Box(0, 255, (2,), np.uint8)})
+    obs = {"cell": np.float64(3.0), "board": np.array([0, 255], np.int64), "more": "is passed over"}
+    step = stepped(lambda _: (obs, 0.0, False, False, {}), space=space)
+    assert step.obs["cell"].tolist() == [3] and step.obs["cell"].dtype == np.int32
+    assert step.obs["board"].tolist() == [[0, 255]] and step.obs["board"].dtype == np.uint8
+
+
+WRONG = [
+    ({"obs": np.zeros(3, np.float32)}, "observation has shape (3,); expected (2,)"),
+    ({"obs": np.zeros((1, 2), np.float32)}, "observation has shape (1, 2); expected (2,)"),
+    ({"obs": 0.0}, "observation has shape (); expected (2,)"),
+    ({"obs": None}, "observation is None (NoneType); expected"),
+    ({"obs": [[1.0], [1.0, 2.0]]}, "observation is [[1.0], [1.0, 2.0]] (list); expected"),
+    ({"obs": np.array(["a", "b"])}, "observation is array(['a', 'b']"),
+    ({"obs": np.array([0, np.nan], np.float32)}, "observation[1] is nan; expected a finite number"),
+    ({"obs": np.array([-np.inf, 0])}, "observation[0] is -inf; expected a finite number"),
+    ({"reward": None}, "the reward is None (NoneType); expected a number"),
+    ({"reward": "1"}, "the reward is '1' (str); expected a number"),
+    ({"reward": np.ones(2)}, "the reward is array([1., 1.]) (ndarray); expected a number"),
+    ({"reward": float("nan")}, "the reward is nan; expected a finite number"),
+    ({"reward": 1e300}, "the reward is inf; expected a finite number"),
+    ({"terminated": None}, "terminated is None (NoneType); expected a bool"),
+    ({"truncated": 2}, "truncated is 2 (int); expected a bool"),
+    ({"terminated": np.zeros(2, bool)}, "terminated is array([False, False]) (ndarray); expected a bool"),
+    ({"info": [1]}, "info is of type list; expected a dict"),
+]
+
+
+@pytest.mark.filterwarnings("ignore:overflow")
+@pytest.mark.parametrize("rows", [1, 3])
+@pytest.mark.parametrize(("wrong", "sentence"), WRONG)
+def test_what_changes_later_is_an_error_that_names_row_seed_step_and_action(wrong, sentence, rows):
+    with pytest.raises(EnvError) as caught:
+        stepped(answering(**wrong, after=1), rows, steps=2)
+    assert sentence in str(caught.value)
+    assert "This was row 0, seeded with " in str(caught.value)
+    assert str(caught.value).endswith("in step 2 of its episode, in step(np.int64(0))")
+
+
+def test_the_row_at_fault_is_named_in_workers_too():
+    def third(env_config):
+        good = answering()
+        return Fickle({"answer": answering(reward=np.nan, after=1) if env_config.vector_index == 1 else good})
+
+    for num_workers, rows in ((0, 2), (1, 2)):
+        source = GymnasiumSource(third, num_workers=num_workers, num_envs_per_worker=rows)
+        source.reset(KEY)
+        source.step(np.zeros(2, int), KEY)
+        with pytest.raises(EnvError, match=r"^the reward is nan; .* This was row 1, seeded with \d+, in step 2"):
+            source.step(np.zeros(2, int), KEY)
+        source.close()
+
+
+@pytest.mark.parametrize(
+    ("obs", "sentence"),
+    [
+        ({"arm": (4, np.zeros((2, 2))), "board": 0}, "observation['arm'][0] is 4, above its highest value 3"),
+        ({"arm": (1, np.full((2, 2), np.nan)), "board": 0}, "observation['arm'][1][0][0] is nan"),
+        (
+            {"arm": (1.5, np.zeros((2, 2))), "board": 0},
+            "['arm'][0] is 1.5 (float64), which int32 does not hold",
+        ),
+        ({"arm": (1,), "board": 0}, "observation['arm'] is (1,) (tuple); expected a tuple of 2 entries"),
+        ({"board": 0}, "observation has the keys ['board']; expected a dict with the keys ['arm', 'board']"),
+        (OBS, "expected a dict with the keys ['arm', 'board']"),
+    ],
+)
+def test_the_entry_of_a_nested_observation_is_named(obs, sentence):
+    sound = {"arm": (1, np.zeros((2, 2))), "board": 8}
+    with pytest.raises(EnvError) as caught:
+        stepped(lambda step: (obs if step else sound, 0.0, False, False, {}), space=NESTED)
+    assert sentence in str(caught.value)
+
+
+def test_a_reset_is_looked_at_as_well():
+    with pytest.raises(EnvError, match=r"observation\[0\] is nan.* row 0, seeded with \d+, in step 0.* in reset"):
+        stepped(lambda _: (np.full(2, np.nan, np.float32), 0.0, False, False, {}))
+
+
+@pytest.mark.filterwarnings("ignore:overflow")
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        ({"reward": np.nan}, "the reward is nan; expected a finite number. This was row 0, seeded with"),
+        ({"obs": np.array([0, np.inf], np.float32)}, "observation[1] is inf; expected a finite number. This was row 0"),
+    ],
+)
+def test_a_ready_made_vector_is_looked_at_too(wrong, sentence):
+    source = GymnasiumSource(ready_made(answering(**wrong)))
+    source.reset(KEY)
+    with pytest.raises(EnvError) as caught:
+        source.step(np.zeros(2, int), KEY)
+    assert sentence in str(caught.value) and "in step 1 of its episode" in str(caught.value)
+    source.close()
+
+
+class Numbers(SyncVectorEnv):
+    """A vector that gives its flags as whole numbers and its rewards in a column."""
+
+    column = False
+
+    def step(self, actions):
+        obs, reward, terminated, truncated, info = super().step(actions)
+        return obs, reward[:, None] if self.column else reward, ~terminated * 1, truncated * 1, info
+
+
+def test_flags_of_a_ready_made_vector_become_bools_and_shapes_are_looked_at():
+    source = GymnasiumSource(
+        Numbers([lambda: Fickle({"answer": answering()})] * 2, autoreset_mode=AutoresetMode.DISABLED)
+    )
+    source.reset(KEY)
+    step = source.step(np.zeros(2, int), KEY)
+    assert step.terminated.dtype == bool and step.terminated.all() and step.reward.dtype == np.float32
+    source.vector.vector.column = True
+    with pytest.raises(EnvError, match=r"the rewards have shape \(2, 1\); expected \(2,\)"):
+        source.step(np.zeros(2, int), KEY)
+    source.close()
+
+
+def test_infos_of_unlike_types_stay_the_rows_own():
+    def unlike(env_config):
+        value = [3, "three", {"a": [1]}, np.zeros(2), np.zeros(3)][env_config.vector_index]
+        return Fickle({"answer": answering(info={"what": value})})
+
+    source = GymnasiumSource(unlike, num_envs_per_worker=5)
+    source.reset(KEY)
+    infos = source.step(np.zeros(5, int), KEY).info
+    assert [type(info["what"]) for info in infos] == [int, str, dict, np.ndarray, np.ndarray]
+    source.close()
+
+
+def test_infos_of_a_ready_made_vector_are_told_apart_by_row():
+    told = answering(info={"lives": 3, "deep": {"x": 1.5}})
+    makers = [lambda: Fickle({"answer": told}), lambda: Fickle({"answer": answering()})]
+    vector = SyncVectorEnv(makers, autoreset_mode=AutoresetMode.DISABLED)
+    source = GymnasiumSource(vector)
+    source.reset(KEY)
+    infos = source.step(np.zeros(2, int), KEY).info
+    assert [dict(info) for info in infos] == [{"lives": 3, "deep": {"x": 1.5}}, {}]
+    source.close()
+
+
+def test_rows_that_show_different_things_are_refused():
+    def unequal(env_config):
+        return Fickle({"answer": answering(), "space": gs.Box(-1, 1, (2 + env_config.vector_index,), np.float32)})
+
+    with pytest.raises(ValueError, match=r"row 1 has the observation_space Box.*\(3,\).*first row.*\(2,\)"):
+        GymnasiumSource(unequal, num_envs_per_worker=2)
+
+
+def test_an_environment_may_write_into_its_action_and_its_observation():
+    class Writes(gymnasium.Env):
+        observation_space, action_space = gs.Box(-9, 9, (2,), np.float32), gs.MultiBinary(2)
+
+        def reset(self, *, seed=None, options=None):
+            self.obs = np.zeros(2, np.float32)
+            return self.obs, {}
+
+        def step(self, action):
+            action += 1
+            self.obs += 1
+            return self.obs, 0.0, False, False, {}
+
+    source = GymnasiumSource(Writes)
+    source.reset(KEY)
+    action = np.zeros((1, 2), np.int8)
+    seen = [source.step(action, KEY).obs for _ in range(2)]
+    assert action.tolist() == [[0, 0]] and [obs.tolist() for obs in seen] == [[[1, 1]], [[2, 2]]]
+    source.close()
+
+
+@pytest.mark.parametrize(("num_workers", "size"), [(2, 3), (1, 4), (3, 1)])
+def test_each_worker_process_has_rows_of_its_own(num_workers, size):
+    source = GymnasiumSource(Pid, num_workers=num_workers, num_envs_per_worker=size)
+    pids = source.reset(KEY)[:, 0].tolist()
+    assert len(pids) == num_workers * size
+    assert [pids.count(pid) for pid in dict.fromkeys(pids)] == [size] * num_workers
+    source.close()
