@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from athlete.acting import Actor
+from athlete.callbacks import BATCH_HOOKS, HOSTED_HOOKS, Created, Policies, overridden
 from athlete.checkpointing import (
     check_meaning,
     counts_timesteps,
@@ -21,15 +22,19 @@ from athlete.checkpointing import (
     refuse_code,
 )
 from athlete.core import Agent, Run, Source, Spec, Tree
+from athlete.env.supervision import Supervision
 from athlete.env.world import World, env_name, find_world
 from athlete.env.wrappers.frame_stack import require_stack
+from athlete.env.wrappers.info_metrics import with_info_metrics
 from athlete.env.wrappers.previous import Previous
 from athlete.log import logger, set_level
+from athlete.loops.batch_hooks import BatchHooks
 from athlete.loops.collect import spec_of
 from athlete.loops.compiling import compilations, set_up
+from athlete.loops.episodes import WatchedSource
 from athlete.loops.evaluate import Evaluation, evaluate_compiled, evaluate_hosted
 from athlete.loops.learn import MOST_TIMESTEPS, transition_shapes
-from athlete.loops.progress import joined
+from athlete.loops.progress import Progress, joined
 from athlete.loops.train import CompiledTraining, HostedTraining, Training
 from athlete.memory.room import require_room
 from athlete.models.catalog import MODEL_DEFAULTS
@@ -37,7 +42,7 @@ from athlete.ops.finite import NonFiniteError
 from athlete.policy import Policy
 from athlete.settings.config import AlgorithmConfig
 from athlete.spaces import Box, Space
-from athlete.totals import Totals, episode_statistics
+from athlete.totals import Totals, episode_statistics, told_statistics
 
 EVALUATION_SALT = 0x45564131  # keeps the keys of evaluations apart from those of training
 
@@ -58,10 +63,13 @@ class Algorithm:
             self._previous()
         )
         self._evaluation_world = self._find_evaluation_world()
+        self._callbacks = self._make_callbacks()
+        self._hooks = overridden(self._callbacks) & HOSTED_HOOKS
+        self._refuse_compiled_hooks()
         self._check_environment()
+        self._watched: WatchedSource | None = None
         self._training = self._start_training()
         self._evaluation_source: Source | None = None
-        self._callbacks = self._make_callbacks()
         self._totals = Totals(config.metrics_num_episodes_for_smoothing)
         self._policy: Policy | None = None
         self._stopped = False
@@ -96,12 +104,14 @@ class Algorithm:
         compiled_before, _ = compilations()
         batch = self._training.rows * self._training.length
         iterations = max(1, -(-self.config.min_sample_timesteps_per_iteration // batch))
-        parts = [self._training.advance(iterations)]
-        while time.perf_counter() - start < (self.config.min_time_s_per_iteration or 0.0):
+        parts: list[Progress] = []
+        while not parts or time.perf_counter() - start < (self.config.min_time_s_per_iteration or 0.0):
+            self._policy = None
             parts.append(self._training.advance(iterations))
+            self._totals.take_in(parts[-1], self._watched.take() if self._watched is not None else ())
         self._policy = None
+        self._totals.iteration += 1
         progress = joined(parts)
-        self._totals.take_in(progress)
         if progress.fault is not None:
             self._tell_fault(progress.fault)
         result = self._totals.result(progress, time.perf_counter() - start)
@@ -150,10 +160,14 @@ class Algorithm:
             found = self._play(key, duration, explore)
         else:
             found = self._play_timesteps(key, duration, explore)
+        watched = self._evaluation_source
+        told = told_statistics(watched.take() if isinstance(watched, WatchedSource) else ())
+        hist = {"episode_reward": found.returns.tolist(), "episode_lengths": found.lengths.tolist()}
         measured = episode_statistics(found.returns, found.lengths) | {
             "episodes_this_iter": len(found.returns),
             "timesteps_this_iter": int(found.lengths.sum()),
-            "hist_stats": {"episode_reward": found.returns.tolist(), "episode_lengths": found.lengths.tolist()},
+            "custom_metrics": told["custom_metrics"],
+            "hist_stats": told.get("hist_stats", {}) | hist,
             "seed": seed,
             "explore": explore,
             "time_s": time.perf_counter() - start,
@@ -181,9 +195,13 @@ class Algorithm:
         if self._evaluation_source is None:
             workers = self.config.evaluation_num_workers
             side_by_side = max(1, min(8, self.config.evaluation_duration) // max(1, workers))
-            self._evaluation_source = world.source(
-                num_workers=workers, num_envs_per_worker=side_by_side, seeded_resets=True
+            source = world.source(
+                num_workers=workers,
+                num_envs_per_worker=side_by_side,
+                seeded_resets=True,
+                supervision=self._supervision(),
             )
+            self._evaluation_source = self._watching(source, first_only=True)
         self._check_evaluation_spaces(self._evaluation_source.spec)
         return evaluate_hosted(self.agent, self._evaluation_source, view, key, episodes, explore)
 
@@ -415,16 +433,23 @@ class Algorithm:
                 require_stack(world.env, axis)
             if config.get("sample_async"):
                 logger.info("sample_async=True: environment and updates are one program here; nothing waits")
-            return CompiledTraining(agent, world.env, config.rows(), config.fragment_length(), config.horizon(), key)
+            env = with_info_metrics(world.env, config.info_metrics)
+            return CompiledTraining(agent, env, config.rows(), config.fragment_length(), config.horizon(), key)
         if config.num_rollout_workers:
             processes, each = config.num_rollout_workers, config.num_envs_per_worker
             logger.info("%d worker processes with %d environments each", processes, each)
-        source = world.source(num_workers=config.num_rollout_workers, num_envs_per_worker=config.num_envs_per_worker)
+        source = world.source(
+            num_workers=config.num_rollout_workers,
+            num_envs_per_worker=config.num_envs_per_worker,
+            supervision=self._supervision(),
+        )
         try:
             agent = self._make_agent(source.spec)
-            return HostedTraining(
-                agent, source, config.fragment_length(), config.horizon(), key, bool(config.get("sample_async"))
-            )
+            length, asynchronous = config.fragment_length(), bool(config.get("sample_async"))
+            source = self._watching(source, length)
+            self._watched = source if isinstance(source, WatchedSource) else None
+            batch_hooks = self._batch_hooks(agent)
+            return HostedTraining(agent, source, length, config.horizon(), key, asynchronous, batch_hooks)
         except BaseException:
             source.close()
             raise
@@ -466,6 +491,46 @@ class Algorithm:
 
         callbacks = self.config.get("callbacks") or DefaultCallbacks
         return callbacks() if isinstance(callbacks, type) else callbacks
+
+    def _refuse_compiled_hooks(self) -> None:
+        """Raise ValueError for hooks of steps and episodes where these are inside a compiled program."""
+        if not self._hooks or self._world.env is None:
+            return
+        way_out = "environment(..., backend='gymnasium') steps it from Python"
+        if not self._world.is_twin:
+            way_out = "only an environment of Gymnasium is stepped from Python"
+        raise ValueError(
+            f"callbacks({type(self._callbacks).__name__}): {self._world.name} runs compiled, where "
+            f"{', '.join(sorted(self._hooks))} cannot be called; {way_out}. Entries of info are reported compiled too: "
+            "reporting(info_metrics=[...])"
+        )
+
+    def _batch_hooks(self, agent: Agent) -> BatchHooks | None:
+        hooks = self._hooks & BATCH_HOOKS
+        if hooks and agent.memory.keeps:
+            raise ValueError(
+                f"callbacks({type(self._callbacks).__name__}): {self.config.algorithm_name} draws its batches from a "
+                f"memory inside a compiled program, where {', '.join(sorted(hooks))} cannot be called; on_episode_step "
+                "and on_sample_end see what is collected, and a wrapper around the environment can change it"
+            )
+        return BatchHooks(self._callbacks, hooks, self._policies()) if hooks else None
+
+    def _policies(self) -> Policies:
+        return Policies(self.get_policy)
+
+    def _watching(self, source: Source, length: int = 0, first_only: bool = False) -> Source:
+        """`source`, told to hooks and results where there is anything to tell."""
+        hooks = self._hooks - {"on_sub_environment_created"}
+        if first_only:
+            hooks -= BATCH_HOOKS | {"on_sample_end"}
+        if not hooks and not self.config.info_metrics:
+            return source
+        told = self.config.info_metrics
+        return WatchedSource(source, self._callbacks, hooks, self._policies(), told, length, first_only)
+
+    def _supervision(self) -> Supervision:
+        created = Created(self._callbacks) if "on_sub_environment_created" in self._hooks else None
+        return Supervision(created=created)
 
     def _metadata(self) -> dict[str, Any]:
         spec = self._training.agent.spec

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from athlete.core import Env, Source, Spec
 from athlete.env.registry import EnvContext, create, is_jax_env, resolve
+from athlete.env.supervision import UNSUPERVISED, Supervision
 from athlete.env.wrappers.previous import FilmedPreviousStep, Previous, PreviousStep, PreviousStepSource
 from athlete.log import logger
 
@@ -31,7 +32,14 @@ class World(NamedTuple):
         env = None if self.env is None else PreviousStep(self.env, previous)
         return self._replace(env=env, previous=previous)
 
-    def source(self, *, num_workers: int = 0, num_envs_per_worker: int = 1, seeded_resets: bool = False) -> Source:
+    def source(
+        self,
+        *,
+        num_workers: int = 0,
+        num_envs_per_worker: int = 1,
+        seeded_resets: bool = False,
+        supervision: Supervision = UNSUPERVISED,
+    ) -> Source:
         """Rows of it on Gymnasium or EnvPool."""
         from athlete.env.adapters.source import GymnasiumSource
 
@@ -47,6 +55,7 @@ class World(NamedTuple):
                 num_workers=num_workers,
                 num_envs_per_worker=num_envs_per_worker,
                 seeded_resets=seeded_resets,
+                supervision=supervision,
             )
         return PreviousStepSource(source, self.previous) if any(self.previous) else source
 

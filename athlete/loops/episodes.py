@@ -5,13 +5,13 @@ from __future__ import annotations
 import itertools
 import numbers
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from athlete.core import Array, Key, Source, Space, Step, Tree
+from athlete.core import Array, Key, Source, Step, Tree
 from athlete.log import logger
-from athlete.spaces import to_environment
+from athlete.spaces import Space, to_environment
 
 _numbers = itertools.count(1)
 
@@ -31,7 +31,8 @@ class Episode:
         self.custom_metrics: dict[str, float] = {}
         self.hist_data: dict[str, list[float]] = {}
         self._action_space = action_space
-        self._obs, self._action, self._reward, self._info = obs, None, 0.0, {}
+        self._obs, self._action, self._reward = obs, None, 0.0
+        self._info: Mapping[str, Any] = {}
 
     def add_step(self, action: Tree, reward: float, obs: Tree, info: Mapping[str, Any]) -> None:
         """One step more, with its canonical action."""
@@ -71,7 +72,7 @@ class Place(NamedTuple):
     @property
     def env(self) -> Any:
         """The first row's environment, where it lives in this process; else None."""
-        found = self.base_env.get_sub_environments()  # type: ignore[attr-defined]
+        found = self.base_env.environments()
         return found[0] if found else None
 
 
@@ -92,7 +93,7 @@ class WatchedSource(Source):
         callbacks: Any,
         hooks: frozenset[str],
         policies: Any,
-        info_metrics: Sequence[str] | bool = (),
+        info_metrics: Sequence[str] | Literal[True] = (),
         length: int = 0,
         first_only: bool = False,
     ):
@@ -101,12 +102,12 @@ class WatchedSource(Source):
         self.any_thread = source.any_thread and not hooks
         self._callbacks, self._hooks, self._policies = callbacks, hooks, policies
         self._info_metrics, self._length, self._first_only = info_metrics, length, first_only
-        self._place = Place(self)
+        self.place = Place(self)
         self._episodes: list[Episode | None] = [None] * self.rows
         self._lasting: list[list[Episode]] = [[] for _ in range(self.rows)]
         self._sample: list[dict[str, Tree]] = []
         self._told: list[Told] = []
-        self._missed = False
+        self._missed = self._unstarted = False
         self._obs: Tree = ()
 
     def get_sub_environments(self) -> list[Any]:
@@ -128,11 +129,14 @@ class WatchedSource(Source):
         self._obs = self.source.reset(key)
         self._sample.clear()
         self.take_episodes()
-        for row in range(self.rows):
-            self._start(row)
+        self._unstarted = True  # until the first step: hooks may ask for what is not built yet
         return self._obs
 
     def step(self, action: Tree, key: Key) -> Step:
+        if self._unstarted:
+            self._unstarted = False
+            for row in range(self.rows):
+                self._start(row)
         step = self.source.step(action, key)
         before, self._obs = self._obs, step.obs
         done = step.terminated | step.truncated
@@ -180,17 +184,18 @@ class WatchedSource(Source):
     def _keep_info(self, episode: Episode) -> None:
         """The scalars of the last `info` that were asked for, as custom metrics."""
         info = episode.last_info_for()
-        if self._info_metrics is True:
+        wanted = self._info_metrics
+        if isinstance(wanted, bool):
             episode.custom_metrics |= {name: float(value) for name, value in info.items() if is_scalar(value)}
             return
-        for name in self._info_metrics or ():
+        for name in wanted:
             if is_scalar(info.get(name)):
                 episode.custom_metrics[name] = float(info[name])
             elif not self._missed:
                 self._missed = True
                 logger.warning(
                     "reporting(info_metrics=%r): the info at the end of an episode has no number %r; there is %s",
-                    list(self._info_metrics),
+                    list(wanted),
                     name,
                     ", ".join(sorted(map(str, info))) or "nothing",
                 )
@@ -198,7 +203,7 @@ class WatchedSource(Source):
     def _call(self, hook: str, episode: Episode) -> None:
         if hook in self._hooks:
             getattr(self._callbacks, hook)(
-                worker=self._place,
+                worker=self.place,
                 base_env=self,
                 policies=self._policies,
                 episode=episode,
@@ -219,7 +224,7 @@ class WatchedSource(Source):
         if len(self._sample) == self._length:
             samples = {name: _stacked([part[name] for part in self._sample]) for name in self._sample[0]}
             self._sample.clear()
-            self._callbacks.on_sample_end(worker=self._place, samples=samples)
+            self._callbacks.on_sample_end(worker=self.place, samples=samples)
 
 
 def is_scalar(value: Any) -> bool:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -22,6 +23,9 @@ class Progress(NamedTuple):
     returns: np.ndarray
     lengths: np.ndarray
     seconds: dict[str, float]
+    info: Mapping[str, np.ndarray] = MappingProxyType(
+        {}
+    )  # of what `Env.info_metrics` names, at the end of each episode: `[n]` each
     fault: str | None = None  # the first metric or leaf of the learner's state that holds NaN or infinity
 
 
@@ -36,7 +40,8 @@ def joined(parts: list[Progress]) -> Progress:
     )
     sampled, learned = sum(part.timesteps for part in parts), sum(part.learned for part in parts)
     fault = next((part.fault for part in parts if part.fault), None)
-    return Progress(sampled, learned, metrics, returns, lengths, seconds, fault)
+    info = {name: np.concatenate([part.info[name] for part in parts]) for name in parts[0].info}
+    return Progress(sampled, learned, metrics, returns, lengths, seconds, info, fault)
 
 
 def finished(episodes: Episodes) -> tuple[np.ndarray, np.ndarray]:
@@ -73,6 +78,7 @@ class Taken:
         self.iterations = 0
         self.episodes: list[Episodes] = []  # [B] or [T, B] each
         self.seconds = dict.fromkeys(seconds, 0.0)
+        self.reported: dict[str, list[float]] = {}  # metrics that come not every time
         self.finite = True  # all of the learner's state, whenever that was looked at
         self._names: tuple[str, ...] = ()
         self._values: list[Array] = []
@@ -87,7 +93,8 @@ class Taken:
         timesteps = self.iterations * batch
         values = np.array(self._values, np.float64).reshape(len(self._values), len(self._names))
         metrics = dict(zip(self._names, values.mean(axis=0).tolist(), strict=True)) if self._values else {}
+        metrics |= {name: float(np.mean(numbers)) for name, numbers in self.reported.items()}
         returns, lengths = map(np.concatenate, zip(*map(finished, self.episodes), strict=True))
         learned = learned_from(agent, timesteps, len(self._values))
         fault = find_fault(self._names, values, None if self.finite else state)
-        return Progress(timesteps, learned, metrics, returns, lengths, self.seconds, fault)
+        return Progress(timesteps, learned, metrics, returns, lengths, self.seconds, fault=fault)

@@ -10,7 +10,9 @@ import jax
 import numpy as np
 
 from athlete.core import Agent, Array, Env, Rows, Run, Source
+from athlete.loops.batch_hooks import BatchHooks
 from athlete.loops.compiling import COMPILER_OPTIONS, RUN_ONCE_OPTIONS
+from athlete.loops.episodes import WatchedSource
 from athlete.loops.host import collect_for, init_hosted_run, learn_of
 from athlete.loops.interrupts import Interrupts
 from athlete.loops.learn import Report, advance_many, fresh_store, init_run, phases
@@ -117,8 +119,12 @@ class CompiledTraining:
         metrics = dict(zip(names, values.mean(axis=0, dtype=np.float64).tolist(), strict=True))
         sampled = sum(part.done.size for part in episodes)
         batches = learned_from(self.agent, sampled, len(values) if names else 0)
+        info = {
+            name: np.concatenate([part.info[name].reshape(-1)[part.done.reshape(-1)] for part in episodes])
+            for name in self.env.info_metrics
+        }
         fault = find_fault(names, values, None if all(report.finite for report in reports) else self.run.state)
-        return Progress(sampled, batches, metrics, returns, lengths, {"sample_and_learn": seconds}, fault)
+        return Progress(sampled, batches, metrics, returns, lengths, {"sample_and_learn": seconds}, info, fault)
 
     def _iterate(self, iterations: int, random: bool, learning: bool) -> Report:
         arguments = {
@@ -147,11 +153,19 @@ class CompiledTraining:
 class HostedTraining:
     """Environments stepped from the host, in this process or in workers; acting and learning compiled.
 
-    With `sample_async` an agent with a memory updates while its environments step: see `loops/stepwise.py`.
+    With `sample_async` an agent with a memory updates while its environments step: see `loops/stepper.py`.
+    `batch_hooks` see what an agent without one learns from; they need a `WatchedSource`.
     """
 
     def __init__(
-        self, agent: Agent, source: Source, length: int, horizon: float, key: Array, sample_async: bool = False
+        self,
+        agent: Agent,
+        source: Source,
+        length: int,
+        horizon: float,
+        key: Array,
+        sample_async: bool = False,
+        batch_hooks: BatchHooks | None = None,
     ):
         self.agent: Agent = jax.tree.map(_on_device, agent)
         self.source = source
@@ -161,6 +175,7 @@ class HostedTraining:
         if self.agent.memory.keeps:
             self._stepper = Stepper(self.agent, source, length, self._horizon, sample_async)
         self._run: Run = init_hosted_run(self.agent, source, key, length)
+        self._batch_hooks = batch_hooks
         self._broken_off = False  # the environments have begun a trajectory that was not learned from
         self._taken = _nothing()
         self.memory_since = 0
@@ -195,6 +210,10 @@ class HostedTraining:
             self._run = self._run._replace(rows=self._new_episodes(self._run))
         self._broken_off = True
         collected = collect_for(self.agent, self.source, self.length, self._horizon, self._run)
+        if self._batch_hooks is not None:
+            assert isinstance(self.source, WatchedSource)
+            for name, value in self._batch_hooks.see(collected.trajectory, self.source).items():
+                self._taken.reported.setdefault(name, []).append(value)
         interrupts.at_once = False
         self._run, report = learn_of(self.agent, self._run, collected)
         self._broken_off = False

@@ -56,6 +56,7 @@ SETTINGS: dict[str, Setting] = {
     "log_level": Setting("debugging", "INFO", "DEBUG|INFO|WARN|WARNING|ERROR"),
     "on_nonfinite": Setting("debugging", "error", "error|warn"),
     "metrics_num_episodes_for_smoothing": Setting("reporting", 100, "positive count"),
+    "info_metrics": Setting("reporting", [], "names or bool"),
     "min_time_s_per_iteration": Setting("reporting", None, "number or None"),
     "min_sample_timesteps_per_iteration": Setting("reporting", 0, "count"),
     "callbacks": Setting("callbacks", None, "callbacks or None"),
@@ -135,6 +136,13 @@ _VALUE_CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
         "a function from an observation to what the agent sees, or a pair of it and its athlete.spaces.Space",
     ),
     "bool": (lambda value: isinstance(value, bool), "True or False"),
+    "names or bool": (
+        lambda value: (
+            isinstance(value, bool)
+            or (isinstance(value, list | tuple) and all(isinstance(name, str) for name in value))
+        ),
+        "a list of names, True for all or False for none",
+    ),
     "clip": (lambda value: isinstance(value, bool) or _is_positive(value), "True, False or a number above 0"),
     "positive number": (_is_positive, "a finite number above 0"),
     "number": (lambda value: is_number(value) and value >= 0, "a number of at least 0"),
@@ -269,11 +277,21 @@ class AlgorithmConfig:
         return self._set("debugging", settings)
 
     def reporting(self, **settings: Any) -> typing.Self:
-        """`metrics_num_episodes_for_smoothing`, `min_time_s_per_iteration`, `min_sample_timesteps_per_iteration`."""
+        """`metrics_num_episodes_for_smoothing`, `min_time_s_per_iteration`, `min_sample_timesteps_per_iteration`,
+        `info_metrics` (entries of `info` that become custom metrics at the end of an episode; True: all its numbers).
+        """
         return self._set("reporting", settings)
 
     def callbacks(self, callbacks: Any = None) -> typing.Self:
-        """A subclass of `athlete.callbacks.DefaultCallbacks`, or an instance of one."""
+        """A subclass of `athlete.callbacks.DefaultCallbacks`, or an instance of one.
+
+        Raises ValueError for a method `on_...` that is no callback and would never be called.
+        """
+        if callbacks is not None:
+            from athlete.callbacks import unknown_hook
+
+            if (sentence := unknown_hook(callbacks)) is not None:
+                raise ValueError(f"callbacks(...): {sentence}")
         return self._set("callbacks", {"callbacks": callbacks})
 
     def fault_tolerance(self, **settings: Any) -> typing.Self:
