@@ -31,7 +31,7 @@ MOVED: dict[str, str] = {
     "athlete.env.check": "athlete.env.checks.check",
     "athlete.env.membership": "athlete.env.checks.membership",
     "athlete.config": "athlete.settings.config",
-    "athlete.replay_config": "athlete.settings.replay",
+    "athlete.replay_config": "athlete.settings.families",
     "athlete.exploration_config": "athlete.settings.exploration",
     "athlete.setting_checks": "athlete.settings.checks",
     "athlete.rllib_names": "athlete.settings.rllib_names",

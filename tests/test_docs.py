@@ -174,7 +174,7 @@ def as_cells(values: dict[str, Any]) -> dict[str, str]:
 
 def test_the_configuration_page_has_every_common_setting_with_its_default() -> None:
     from athlete.models.catalog import MODEL_DEFAULTS
-    from athlete.settings.config import SETTINGS
+    from athlete.settings.table import SETTINGS
 
     common = {name: setting.default for name, setting in SETTINGS.items()}
     assert defaults("configuration.md", "Settings that every algorithm has") == as_cells(common)
@@ -183,7 +183,7 @@ def test_the_configuration_page_has_every_common_setting_with_its_default() -> N
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_the_configuration_page_has_every_algorithms_settings_and_where_its_defaults_differ(algorithm: str) -> None:
-    from athlete.settings.config import SETTINGS
+    from athlete.settings.table import SETTINGS
 
     config = get_config_class(algorithm)
     common = {name: setting.default for name, setting in (SETTINGS | config.more_settings).items()}
@@ -195,7 +195,7 @@ def test_the_configuration_page_has_every_algorithms_settings_and_where_its_defa
 
 
 def test_the_configuration_page_has_the_settings_of_learning_from_replay() -> None:
-    from athlete.settings.config import SETTINGS
+    from athlete.settings.table import SETTINGS
 
     shared: dict[str, Any] = {}
     for algorithm in ALGORITHMS:
@@ -207,7 +207,7 @@ def test_the_configuration_page_has_the_settings_of_learning_from_replay() -> No
 
 def test_the_replay_page_has_every_key_of_the_memory_and_of_exploration() -> None:
     from athlete.settings.exploration import EXPLORATIONS
-    from athlete.settings.replay import MEMORY_SETTINGS
+    from athlete.settings.memory import MEMORY_SETTINGS
 
     assert defaults("replay.md", "The memory") == as_cells(MEMORY_SETTINGS)
     assert keys_of_types(section("replay.md", "Exploration")) == as_keys(EXPLORATIONS)
@@ -219,7 +219,8 @@ def test_the_page_of_exploration_bonuses_has_every_key_and_metric() -> None:
 
     from athlete.core import Spec, Transition
     from athlete.ops.random import wrap
-    from athlete.settings.exploration import BONUSES, make_bonus
+    from athlete.settings.assemble import make_bonus
+    from athlete.settings.exploration import BONUSES
     from athlete.spaces import Discrete
 
     number, flag = np.zeros((1, 1), np.float32), np.zeros((1, 1), bool)
@@ -255,11 +256,18 @@ def test_the_replay_page_has_every_algorithms_exploration_types() -> None:
     assert types == {name: found for name, found in expected.items() if found}
 
 
-def test_the_pages_of_algorithms_name_all_of_them() -> None:
-    from athlete.settings.replay import ReplayConfig
+def test_computed_tables_are_as_they_are_computed() -> None:
+    tables = load(ROOT / "docs" / "make_tables.py")
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        assert tables.with_tables(text) == text, f"run `python docs/make_tables.py`: {page.name} is out of date"
+    index = (ROOT / "docs" / "algorithms" / "index.md").read_text(encoding="utf-8")
+    assert all(f"[`{name}`](" in index for name in ALGORITHMS)
 
-    listed = [names[0] for names, cells in rows("algorithms/index.md") if len(cells) == 4]
-    assert sorted(listed) == sorted(ALGORITHMS)
+
+def test_the_replay_page_chooses_among_all_that_learn_from_replay() -> None:
+    from athlete.settings.families import ReplayConfig
+
     chosen = {
         name
         for _, cells in rows_of(section("replay.md", "Which algorithm"))
@@ -278,7 +286,7 @@ def test_what_the_ppo_page_calls_off_by_default_is_off() -> None:
 
 
 def test_the_configuration_page_puts_settings_under_their_sections() -> None:
-    from athlete.settings.config import SETTINGS
+    from athlete.settings.table import SETTINGS
 
     text = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
     for part in re.split(r"^### ", text, flags=re.M)[1:]:
@@ -452,6 +460,35 @@ def test_notebooks_are_kept_without_outputs_and_their_contents_lead_somewhere(no
         ast.parse("".join(cell["source"]))
     prose = "".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
     assert re.findall(r"\]\(#(\w+)\)", prose) == re.findall(r'<a id="(\w+)">', prose)
+
+
+# What is said of algorithms and of packages
+
+
+def test_the_home_page_and_the_readme_name_every_algorithm() -> None:
+    hook = load(ROOT / "docs" / "site_hooks.py")
+
+    class Page:
+        class file:
+            src_uri = "index.md"
+
+    home = hook.on_page_markdown((ROOT / "docs" / "index.md").read_text(encoding="utf-8"), Page)
+    assert f"{len(ALGORITHMS)} [algorithms](algorithms/index.md): {', '.join(ALGORITHMS)}." in home
+    readme = (ROOT / "README.md").read_text(encoding="utf-8").replace("-", "")
+    assert [name for name in ALGORITHMS if not re.search(rf"\b{name}\b", readme)] == []
+
+
+def test_the_notebook_counts_algorithms_by_asking() -> None:
+    text = (ROOT / "examples" / "notebooks" / "01_introduction.ipynb").read_text(encoding="utf-8")
+    assert "ALGORITHMS" in text
+    assert not re.search(r"(that is one|there is PPO alone|only algorithm)", text)
+
+
+def test_nobody_is_told_to_install_this_package_from_an_index() -> None:
+    """It is on none. Its dependencies are, and a clone installs extras as `'.[atari]'`."""
+    told = [*PAGES, *(ROOT / "athlete").rglob("*.py"), *(ROOT / "examples").rglob("*.*")]
+    pattern = re.compile(r"athlete\[\w+\]|pip install athlete\b")
+    assert [name_of(file) for file in told if pattern.search(file.read_text(encoding="utf-8", errors="ignore"))] == []
 
 
 # What draws and shows the learning curves

@@ -36,6 +36,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     | {"log", "callbacks", "distributions", "models", "memory", "exploration", "bonuses", "combine"},
     "algorithms": BELOW_AGENTS | {"settings", "distributions", "models", "memory", "combine", "exploration"},
     "policy": BELOW_AGENTS | {"loops"},
+    "acting": BELOW_AGENTS | {"env", "policy"},
+    "totals": BELOW_AGENTS | {"loops"},
+    "checkpointing": BELOW_AGENTS | {"env", "models", "record", "settings", "version"},
 }
 # What `Algorithm` is made of.
 MAY_IMPORT["acting"] = BELOW_AGENTS | {"env", "policy"}

@@ -18,7 +18,7 @@ from athlete.memory.prioritized import Prioritized
 from athlete.memory.replay import Replay
 from athlete.models.attention import GTrXL
 from athlete.models.recurrent import GRU, LSTM
-from athlete.ops.values import unscale
+from athlete.ops.values import signed_parabolic
 from athlete.spaces import ACTION_MASK, Box, Dict, Discrete, MultiBinary
 
 ONLINE = [[1.0, 2.0], [4.0, 3.0], [7.0, 6.0]]  # the best actions are 1, 0, 0
@@ -79,9 +79,11 @@ def test_the_target_is_made_of_plain_values_and_rescaled():
     batch = transitions([0], [0], [1.0], [1])
     found = target_of(agent, state, batch)
     np.testing.assert_allclose(found, [np.sqrt(3.5) - 1 + 0.0025], rtol=1e-5)
-    assert unscale(found[0], epsilon) == pytest.approx(2.5, rel=1e-4)
+    assert signed_parabolic(found[0], epsilon) == pytest.approx(2.5, rel=1e-4)
     measured = update(agent, state, batch)[1]
-    assert measured["mean_q"] == pytest.approx(float(jnp.mean(unscale(jnp.array(ONLINE[0]), epsilon))), rel=1e-5)
+    assert measured["mean_q"] == pytest.approx(
+        float(jnp.mean(signed_parabolic(jnp.array(ONLINE[0]), epsilon))), rel=1e-5
+    )
 
 
 def test_the_best_action_of_a_target_is_a_legal_one():

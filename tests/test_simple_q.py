@@ -106,7 +106,7 @@ def test_a_training_resumes_to_the_last_bit_memory_included(tmp_path):
 
 
 def test_what_it_cannot_serve_is_refused():
-    with pytest.raises(ValueError, match=r"^SimpleQ serves Discrete action spaces, and this one is Box.*TD3.* serve"):
+    with pytest.raises(ValueError, match=r"^SimpleQ serves Discrete action spaces, and this one is Box"):
         SimpleQ().bind(Spec(SPEC.obs, Box(-1, 1, (1,))))
     with pytest.raises(ValueError, match=r"'PrioritizedReplayBuffer'}: SimpleQ learns from ReplayBuffer"):
         SimpleQConfig().training(replay_buffer_config={"type": "PrioritizedReplayBuffer"})

@@ -63,7 +63,7 @@ def test_a_checkpoint_that_counts_iterations_alone_is_read_as_what_it_meant(back
             algorithm.train()
         run = jax.device_get(algorithm.run)
         metadata = algorithm._metadata()
-    agent = {"state": run.state, "key": run.key, "iteration": run.iteration, "store": run.store}
+    agent = {"state": run.state, "key": run.key, "iteration": run.iteration}
     metadata["counters"]["memory_since"] = metadata["counters"].pop("memory_since_timesteps")
     trees = {"agent": agent, "rows": run.rows} if backend == "jax" else {"agent": agent}
     old = save_checkpoint(tmp_path / "checkpoint_000004", trees, metadata)

@@ -115,6 +115,32 @@ OPS = [
         ("where(due, moved, target)", "where(due, online, target)"),
     ),
     *_in(
+        "athlete/ops/td.py",
+        "tests/test_ops_td.py",
+        ("at_step(batch.next_obs, steps.last)", "jax.tree.map(lambda leaf: leaf[-1], batch.next_obs)"),
+        ('batch.extras["weight"][0] if', 'jnp.ones_like(batch.extras["weight"][0]) if'),
+        ("jax.lax.stop_gradient(reward + discount * next_value)", "reward + discount * next_value"),
+        ("reward + discount * next_value", "reward + next_value"),
+        (
+            "double_q_learning(values, step, next_values, next_values)",
+            "double_q_learning(values, step, next_values, values)",
+        ),
+        ("greedy(selector, step.next_mask)", "greedy(selector)"),
+        ("greedy(selector, step.next_mask)", "greedy(next_values, step.next_mask)"),
+        (
+            "project(probabilities, returns, support)",
+            "project(probabilities, jnp.broadcast_to(support, returns.shape), support)",
+        ),
+        ("pooled.shape[-1] - dropped", "pooled.shape[-1]"),
+        ("pooled + entropy_bonus[:, None]", "pooled"),
+        ("steps.return_ + steps.discount * reached", "steps.return_ + gamma * reached"),
+        ("at_step(windows(next_value, n), steps.last)", "windows(next_value, n)[-1]"),
+        (
+            "features(spec.obs, obs),\n        action_mask(spec, obs)",
+            "features(spec.obs, obs),\n        action_mask(spec, next_obs)",
+        ),
+    ),
+    *_in(
         "athlete/ops/quantile.py",
         "tests/test_ops_quantile.py",
         ("(jnp.arange(number) + 0.5) / number", "jnp.arange(number) / number"),

@@ -41,9 +41,10 @@ from athlete.ops.returns import at_step, n_step_return
 from athlete.ops.schedule import Schedule, value_at
 from athlete.ops.sequences import windows
 from athlete.ops.tree import fold
-from athlete.ops.values import dueling, of_action, rescale, sync_target, unscale
-from athlete.settings.replay import ReplayConfig, require_discrete
-from athlete.spaces import Discrete
+from athlete.ops.values import batched_index, dueling, periodic_update, signed_hyperbolic, signed_parabolic
+from athlete.settings.families import REPLAY_SETTINGS, STREAM_SETTINGS, ReplayConfig
+from athlete.settings.table import Setting
+from athlete.spaces import Discrete, require_kind
 
 
 class R2D2State(NamedTuple):
@@ -59,6 +60,8 @@ class R2D2(Agent):
 
     The memory's windows are `burn_in` steps, `max_seq_len` to learn from and `n_step - 1` for the targets of the last.
     """
+
+    serves = ("discrete",)
 
     lr: float | Schedule = 1e-4
     gamma: float = 0.997
@@ -85,7 +88,7 @@ class R2D2(Agent):
     spec: Spec = None  # type: ignore[assignment]  # known once bound
 
     def bind(self, spec: Spec) -> R2D2:
-        require_discrete("R2D2", spec.action)
+        require_kind(type(self).__name__, self.serves, spec.action)
         return dataclasses.replace(self, spec=spec)
 
     def init(self, key: Key) -> R2D2State:
@@ -116,7 +119,7 @@ class R2D2(Agent):
             carries, heads = self._unroll(params, batch)
             target = jax.lax.stop_gradient(self._target(state.target, params, carries, batch))
             values = self._values(heads)[: target.size]
-            error = (of_action(values, fold(action)) - target).reshape(action.shape)
+            error = (batched_index(values, fold(action)) - target).reshape(action.shape)
             return 0.5 * jnp.mean(weight * jnp.square(error)), (error, jnp.mean(self._unscaled(values)))
 
         (loss, (error, mean_q)), gradients = jax.value_and_grad(loss_of, has_aux=True)(state.params)
@@ -125,7 +128,7 @@ class R2D2(Agent):
             state.params, gradients, state.optimizer, lr, self.grad_clip, epsilon=self.adam_epsilon
         )
         since = state.since_sync + self.timesteps_per_update
-        moved, since = sync_target(state.target, params, self.tau, since, self.target_network_update_freq)
+        moved, since = periodic_update(state.target, params, self.tau, since, self.target_network_update_freq)
         metrics = {
             "loss": loss,
             "mean_q": mean_q,
@@ -144,7 +147,7 @@ class R2D2(Agent):
         return dueling(fold(heads["value"]), fold(heads["advantage"]))
 
     def _unscaled(self, values: Array) -> Array:
-        return unscale(values, self.h_function_epsilon) if self.use_h_function else values
+        return signed_parabolic(values, self.h_function_epsilon) if self.use_h_function else values
 
     def _unroll(self, params: Tree, batch: Transition) -> tuple[Tree, dict[str, Array]]:
         """`unroll` from the stored states, or from empty ones."""
@@ -163,12 +166,12 @@ class R2D2(Agent):
         values = self._next_values(target, target_carries, next_obs)
         chooser = self._next_values(params, carries, next_obs) if self.double_q else values
         mask = action_mask(self.spec, batch.next_obs)
-        best = of_action(values, greedy(chooser, None if mask is None else fold(mask)))
+        best = batched_index(values, greedy(chooser, None if mask is None else fold(mask)))
         best = self._unscaled(best)
         steps = n_step_return(windows(batch, self.n_step), self.gamma)
         reached = at_step(windows(best.reshape(batch.reward.shape), self.n_step), steps.last)
         return_ = steps.return_ + steps.discount * reached
-        return rescale(return_, self.h_function_epsilon) if self.use_h_function else return_
+        return signed_hyperbolic(return_, self.h_function_epsilon) if self.use_h_function else return_
 
     def _next_values(self, params: Tree, carries: Tree, next_obs: Array) -> Array:
         """Rescaled values `[T * B, actions]` of where steps led, from the states after them."""
@@ -180,8 +183,11 @@ class R2D2Config(ReplayConfig):
     """Configuration of R2D2: `R2D2Config().environment("StatelessCartPole-v1").training(n_step=3).build()`."""
 
     algorithm_name = "R2D2"
+    summary = "DQN with memory: sequences, burn-in, rescaled values"
+    paper = "Kapturowski et al. 2019, ICLR"
     agent_class = R2D2
     learns_sequences = True
+    more_settings: ClassVar[dict[str, Setting]] = {**REPLAY_SETTINGS, **STREAM_SETTINGS}
     exploration_types = ("EpsilonGreedy", "SoftQ")
     defaults: ClassVar[dict[str, Any]] = {
         "num_envs_per_worker": 1,

@@ -25,9 +25,10 @@ from athlete.ops.features import features
 from athlete.ops.gradient import AdamState, adam, adam_init
 from athlete.ops.masks import action_mask, masked
 from athlete.ops.schedule import Schedule, value_at
-from athlete.ops.values import huber, of_action, sync_target
-from athlete.settings.replay import UNIFORM_MEMORIES, ReplayConfig, require_discrete
-from athlete.spaces import Discrete
+from athlete.ops.values import batched_index, huber, periodic_update
+from athlete.settings.families import ReplayConfig
+from athlete.settings.memory import UNIFORM_MEMORIES
+from athlete.spaces import Discrete, require_kind
 
 
 class SimpleQState(NamedTuple):
@@ -40,6 +41,8 @@ class SimpleQState(NamedTuple):
 @hyper
 class SimpleQ(Agent):
     """Hyperparameters of SimpleQ under RLlib's names. Floats and schedules are traced, the rest shapes the program."""
+
+    serves = ("discrete",)
 
     lr: float | Schedule = 5e-4
     gamma: float = 0.99
@@ -57,7 +60,7 @@ class SimpleQ(Agent):
     spec: Spec = None  # type: ignore[assignment]  # known once bound
 
     def bind(self, spec: Spec) -> SimpleQ:
-        require_discrete("SimpleQ", spec.action)
+        require_kind(type(self).__name__, self.serves, spec.action)
         return dataclasses.replace(self, spec=spec)
 
     def init(self, key: Key) -> SimpleQState:
@@ -79,7 +82,7 @@ class SimpleQ(Agent):
 
         def loss_of(params: Tree) -> tuple[Array, tuple[Array, Array]]:
             values = self._values(params, step.obs)
-            error = of_action(values, step.action) - target
+            error = batched_index(values, step.action) - target
             loss = huber(error) if self.td_error_loss_fn == "huber" else 0.5 * error * error
             return jnp.mean(loss), (jnp.mean(error), jnp.mean(values))
 
@@ -89,7 +92,7 @@ class SimpleQ(Agent):
             state.params, gradients, state.optimizer, lr, self.grad_clip, epsilon=self.adam_epsilon
         )
         since = state.since_sync + self.timesteps_per_update
-        new_target, since = sync_target(state.target, params, 1.0, since, self.target_network_update_freq)
+        new_target, since = periodic_update(state.target, params, 1.0, since, self.target_network_update_freq)
         metrics = {
             "loss": loss,
             "mean_q": mean_q,
@@ -115,6 +118,8 @@ class SimpleQConfig(ReplayConfig):
     """Configuration of SimpleQ: `SimpleQConfig().environment("CartPole-v1").training(lr=1e-3).build()`."""
 
     algorithm_name = "SimpleQ"
+    summary = "Q-learning with a target network and nothing else: the one to read first"
+    paper = "Mnih et al. 2015, Nature 518"
     agent_class = SimpleQ
     exploration_types = ("EpsilonGreedy", "SoftQ")
     memory_types = UNIFORM_MEMORIES

@@ -184,7 +184,7 @@ def iterate(
     progress = progress_of(run.timesteps, horizon)
     view = agent.view(run.state, progress)
     new_rows, trajectory, episodes = collect(agent, env, view, run.rows, collect_key, length, random)
-    held = run.state, run.store, new_rows.accumulators
+    held: tuple[Tree, Tree, Tree] = (run.state, run.store, new_rows.accumulators)
     if learning:
         state, store, accumulators, metrics = learn(agent, *held, trajectory, learn_key, progress, sample_async)
     else:
