@@ -14,6 +14,7 @@ import numpy as np
 from athlete.acting import Actor
 from athlete.checkpointing import check_meaning, learner_part, metadata_of, refuse_code
 from athlete.core import Agent, Run, Source, Spec, Tree
+from athlete.env.randomness import global_generators_kept
 from athlete.env.world import World, env_name, find_world
 from athlete.env.wrappers.frame_stack import require_stack
 from athlete.env.wrappers.previous import Previous
@@ -158,7 +159,8 @@ class Algorithm:
                 num_workers=workers, num_envs_per_worker=side_by_side, seeded_resets=True
             )
         self._check_evaluation_spaces(self._evaluation_source.spec)
-        return evaluate_hosted(self.agent, self._evaluation_source, view, key, episodes, explore)
+        with global_generators_kept():  # an evaluation seeds them, and training goes on with its own numbers
+            return evaluate_hosted(self.agent, self._evaluation_source, view, key, episodes, explore)
 
     def _find_evaluation_world(self) -> World:
         """The environment that evaluations run on: that of training unless `evaluation_config` says otherwise."""

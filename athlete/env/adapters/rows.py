@@ -17,6 +17,7 @@ import numpy as np
 from athlete import spaces
 from athlete.env.adapters.buffers import Buffers, MisfitError
 from athlete.env.adapters.old_gym import todays_reset, todays_step
+from athlete.env.randomness import seed_global_generators, seed_spaces
 from athlete.log import logger
 
 Info = Mapping[str, Any]
@@ -56,6 +57,8 @@ class Row:
 
     def reset(self, seed: int | None) -> Info:
         self._buffers.under_way[self.index] = True
+        if seed is not None:
+            seed_spaces(self.env, seed)
         result = self.env.reset(seed=seed)
         self._buffers.under_way[self.index] = False
         obs, info = todays_reset(self.env, result)
@@ -97,6 +100,8 @@ class LocalRows:
     def reset(self, seed: int | None, where: np.ndarray) -> Answer:
         infos: list[Info] = [{} for _ in self.rows]
         failures: dict[int, str] = {}
+        if seed is not None and where.all():
+            seed_global_generators(seed)
         for i in np.flatnonzero(where).tolist():
             try:
                 infos[i] = self.rows[i].reset(None if seed is None else seed + i)

@@ -91,6 +91,21 @@ def sample_legal(obs_space: Space, action_space: Space, obs: Any, generator: np.
     return drawn[()] + _integer_range(action_space)[0]
 
 
+def first_difference(one: Any, other: Any, name: str) -> tuple[str, Any, Any] | None:
+    """The path of the first entry at which two elements differ, and both values; None where they are equal."""
+    if isinstance(one, Mapping | tuple | list):
+        keys = list(one) if isinstance(one, Mapping) else range(len(one))
+        found = (first_difference(one[key], other[key], f"{name}[{key!r}]") for key in keys)
+        return next(filter(None, found), None)
+    before, after = np.asarray(one), np.asarray(other)
+    if before.shape != after.shape:
+        return name, before.shape, after.shape
+    if not (unlike := before != after).any():
+        return None
+    where = tuple(np.argwhere(unlike)[0].tolist())
+    return name + "".join(f"[{i}]" for i in where), before[where].item(), after[where].item()
+
+
 def _tuple_violation(space: Tuple, value: Any, name: str) -> str:
     if not isinstance(value, tuple | list):
         return f"{name} is {_told(value)}; expected a tuple of {len(space.spaces)} entries"
