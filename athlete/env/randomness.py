@@ -33,6 +33,7 @@ def global_generators_kept() -> Iterator[None]:
 def seed_spaces(env: Any, seed: int) -> None:
     """Seed the spaces of an environment and of what it wraps: many draw from `observation_space.sample()`."""
     for level in (env, getattr(env, "unwrapped", env)):
-        for space in (getattr(level, "observation_space", None), getattr(level, "action_space", None)):
-            if hasattr(space, "seed"):
-                space.seed(seed)
+        for name in ("observation_space", "action_space"):
+            seed_space = getattr(getattr(level, name, None), "seed", None)
+            if callable(seed_space):
+                seed_space(seed)

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from athlete.core import Env, Source, Spec
+from athlete.env.masks import mask_path, say_masks_are_read, told_path
 from athlete.env.registry import EnvContext, create, is_jax_env, resolve
 from athlete.env.wrappers.previous import FilmedPreviousStep, Previous, PreviousStep, PreviousStepSource
 from athlete.log import logger
@@ -30,6 +31,51 @@ class World(NamedTuple):
             return self
         env = None if self.env is None else PreviousStep(self.env, previous)
         return self._replace(env=env, previous=previous)
+
+    def checked(self) -> World:
+        """The same after `check_env`; masks of `info["action_mask"]` are then in its observations.
+
+        Raises ValueError with what is wrong with it.
+        """
+        if self.is_twin or self.pooled:
+            return self
+        from athlete.env.checks.check import check_env
+
+        if self.env is not None:
+            check_env(self.env)
+            return self
+        from athlete.env.adapters.gymnasium import make_gymnasium
+
+        env = make_gymnasium(self.maker, self.env_config)
+        try:
+            world, shown = self._with_mask_of_info(env)
+            check_env(shown, adapt=True)
+        finally:
+            if not self._is_instance():
+                env.close()
+        return world
+
+    def _is_instance(self) -> bool:
+        return hasattr(self.maker, "step") and not isinstance(self.maker, type)
+
+    def _with_mask_of_info(self, env: Any) -> tuple[World, Any]:
+        """The same, and `env`, which it made, with a mask that is told in `info` in their observations."""
+        from athlete.env.adapters.gymnasium import (
+            ActionMaskObservation,
+            make_with_mask_of_info,
+            tells_mask_in_info,
+        )
+
+        try:
+            told = tells_mask_in_info(env)
+        except Exception:  # which `check_env` comes across and says in full
+            told = False
+        if not told:
+            return self, env
+        say_masks_are_read(env_name(env.unwrapped), "info['action_mask']")
+        shown = ActionMaskObservation(env)
+        maker = shown if self._is_instance() else functools.partial(make_with_mask_of_info, self.maker)
+        return self._replace(maker=maker), shown
 
     def source(self, *, num_workers: int = 0, num_envs_per_worker: int = 1, seeded_resets: bool = False) -> Source:
         """Rows of it on Gymnasium or EnvPool."""
@@ -100,11 +146,11 @@ def find_world(
         return _find_by_id(resolved, config, backend)
     if is_jax_env(resolved):
         jax_env = create(resolved, EnvContext(config)) if isinstance(resolved, type) else resolved
-        return World(name, _checked_backend(jax_env, name, backend), resolved, config, False)
+        return World(name, _compiled(jax_env, name, backend), resolved, config, False)
     if callable(resolved) and not isinstance(resolved, type) and not hasattr(resolved, "step"):
         made = create(resolved, EnvContext(config))  # a factory: only its product tells which kind it makes
         if is_jax_env(made):
-            return World(name, _checked_backend(made, name, backend), resolved, config, False)
+            return World(name, _compiled(made, name, backend), resolved, config, False)
         if hasattr(made, "close"):
             made.close()
     if backend == "jax":
@@ -165,10 +211,17 @@ def _atari_or(env_id: str) -> Any:
     return functools.partial(make_atari, env_id) if _is_atari(env_id) else env_id
 
 
-def _checked_backend(env: Env, name: str, backend: str) -> Env:
+def _compiled(env: Env, name: str, backend: str) -> Env:
+    """A JAX environment as agents see it."""
     if backend == "gymnasium":
         raise ValueError(f"environment({name}, backend='gymnasium'): it is a JAX environment; leave backend out")
-    return env
+    path = mask_path(getattr(env, "observation_space", None), getattr(env, "action_space", None))
+    if path is None:
+        return env
+    from athlete.env.wrappers.lifted_mask import LiftedMask
+
+    say_masks_are_read(name, told_path(path))
+    return LiftedMask(env, path)
 
 
 def env_name(env: Any) -> str:
@@ -187,11 +240,12 @@ class FilmedEnv:
         import jax
 
         from athlete.env.wrappers.frame_stack import FrameStack
+        from athlete.env.wrappers.lifted_mask import LiftedMask
         from athlete.env.wrappers.time_limit import TimeLimit
         from athlete.ops.random import unwrap, wrap
 
         inner = env
-        while isinstance(inner, FrameStack | PreviousStep | TimeLimit):
+        while isinstance(inner, FrameStack | LiftedMask | PreviousStep | TimeLimit):
             inner = inner.env
         if not hasattr(inner, "render"):
             raise ValueError(

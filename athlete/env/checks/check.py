@@ -11,6 +11,7 @@ import numpy as np
 
 from athlete.env.adapters.conversion import to_space
 from athlete.env.checks.membership import first_difference, sample_legal, violation
+from athlete.env.masks import told_mask
 from athlete.env.randomness import global_generators_kept, seed_global_generators, seed_spaces
 from athlete.env.registry import EnvContext, create, is_jax_env, resolve
 from athlete.log import logger
@@ -100,15 +101,15 @@ def _check_gymnasium(env: Any, adapt: bool) -> None:
     played: list[_Step] = []  # the first of the first episode
     _seed(env)
     for episode in range(EPISODES):
-        obs = _check_reset(env, obs_space, {"seed": 0} if episode == 0 else {})
+        obs, info = _check_reset(env, obs_space, {"seed": 0} if episode == 0 else {})
         if episode == 0:
             played.append(_Step(None, {"observation": copy.deepcopy(obs)}))
         is_over, step = False, 0
         while not is_over and steps < MAX_STEPS:
             steps, step = steps + 1, step + 1
-            action = sample_legal(obs_space, action_space, obs, generator)
+            action = sample_legal(action_space, told_mask(env, obs_space, action_space, obs, info), generator)
             taken = copy.deepcopy(action)
-            result = _check_step(env, obs_space, action, f"in step {step} of episode {episode + 1}")
+            result, info = _check_step(env, obs_space, action, f"in step {step} of episode {episode + 1}")
             obs, is_over = result["observation"], bool(result["terminated"] or result["truncated"])
             if episode == 0 and step <= REPEATED:
                 played.append(_Step(taken, copy.deepcopy(result)))
@@ -164,8 +165,8 @@ def _check_takes_seed(env: Any) -> None:
         )
 
 
-def _check_reset(env: Any, space: Space, arguments: dict[str, Any]) -> Any:
-    """The first observation."""
+def _check_reset(env: Any, space: Space, arguments: dict[str, Any]) -> tuple[Any, Any]:
+    """The first observation and its info."""
     method = f"{_name(env)}.reset({', '.join(f'{name}={value}' for name, value in arguments.items())})"
     result = _call(method, env.reset, **arguments)
     if isinstance(result, tuple) and len(result) == 2 and not isinstance(result[1], Mapping):
@@ -175,11 +176,11 @@ def _check_reset(env: Any, space: Space, arguments: dict[str, Any]) -> Any:
     if not isinstance(result, tuple) or len(result) != 2:
         raise ValueError(f"{method} returned only an observation, without info; expected {_TODAYS_RESET}. {_OLD_API}")
     _refuse(method, violation(space, result[0], "observation"))
-    return result[0]
+    return result
 
 
-def _check_step(env: Any, space: Space, action: Any, when: str) -> dict[str, Any]:
-    """One step: what came of it, by name."""
+def _check_step(env: Any, space: Space, action: Any, when: str) -> tuple[dict[str, Any], Any]:
+    """One step: what came of it, by name, and its info."""
     method = f"{_name(env)}.step({action!r}), {when},"
     result = _call(method, env.step, action)
     if not isinstance(result, tuple) or len(result) != 5:
@@ -196,7 +197,7 @@ def _check_step(env: Any, space: Space, action: Any, when: str) -> dict[str, Any
             raise ValueError(f"{method} returned {name}={flag!r} of type {type(flag).__name__}; expected a bool")
     if not isinstance(info, Mapping):
         raise ValueError(f"{method} returned an info of type {type(info).__name__}; expected a dict")
-    return {"observation": obs, "reward": reward, "terminated": terminated, "truncated": truncated}
+    return {"observation": obs, "reward": reward, "terminated": terminated, "truncated": truncated}, info
 
 
 _TODAYS_RESET = "(observation, info)"
