@@ -12,7 +12,20 @@ import jax
 import numpy as np
 
 from athlete.acting import Actor
-from athlete.checkpointing import check_meaning, learner_part, metadata_of, refuse_code
+from athlete.algorithms import get_config_class
+from athlete.algorithms.catalog import require_served
+from athlete.callbacks import DefaultCallbacks
+from athlete.checkpointing import (
+    check_compatible,
+    check_limits,
+    check_meaning,
+    check_memory_since,
+    check_metadata,
+    learner_part,
+    metadata_of,
+    refuse_code,
+    require_finite,
+)
 from athlete.core import Agent, Run, Source, Spec, Tree
 from athlete.env.randomness import global_generators_kept
 from athlete.env.world import World, env_name, find_world
@@ -25,8 +38,10 @@ from athlete.loops.evaluate import Evaluation, evaluate_compiled, evaluate_hoste
 from athlete.loops.learn import transition_shapes
 from athlete.loops.train import CompiledTraining, HostedTraining, Training, joined
 from athlete.memory.room import require_room
-from athlete.models.catalog import MODEL_DEFAULTS
 from athlete.policy import Policy
+from athlete.record.checkpoint import CheckpointError, drop_tree, open_checkpoint, read_metadata, save_checkpoint
+from athlete.record.portable import from_portable
+from athlete.record.video import record_episodes
 from athlete.settings.config import AlgorithmConfig
 from athlete.spaces import Box, Space
 from athlete.totals import Totals, episode_statistics
@@ -54,6 +69,8 @@ class Algorithm:
         self._totals = Totals(config.metrics_num_episodes_for_smoothing)
         self._policy: Policy | None = None
         self._stopped = False
+        self._logdir = self._own_folder()
+        self._last_checkpoint: Path | None = None  # written here or restored from
         self._callbacks.on_algorithm_init(algorithm=self)
 
     # Training -----------------------------------------------------------------------------------------------------
@@ -174,9 +191,10 @@ class Algorithm:
         return world if config.disable_env_checking else world.checked()
 
     def _previous(self) -> Previous:
-        """What the network sees besides the observation."""
-        model = {**MODEL_DEFAULTS, **self.config.model}
-        return Previous(model["lstm_use_prev_action"], model["lstm_use_prev_reward"])
+        """What the networks see besides the observation: actor and critics see the same."""
+        models = [self.config.get(name) or {} for name in ("model", "policy_model_config", "q_model_config")]
+        action, reward = (any(model.get(f"lstm_use_prev_{part}") for model in models) for part in ("action", "reward"))
+        return Previous(action, reward)
 
     def _check_evaluation_spaces(self, spec: Spec) -> None:
         """Raise ValueError where the policy does not fit the environment of `evaluation_config`."""
@@ -260,6 +278,7 @@ class Algorithm:
             )
         own = self._training.run.state
         new = weights["default_policy"]
+        require_finite(new, "set_weights: nothing was taken over")
         if str(jax.tree.structure(own)) != str(jax.tree.structure(new)):
             raise ValueError("set_weights: these weights are of another network or algorithm")
         for (path, a), b in zip(jax.tree_util.tree_leaves_with_path(own), jax.tree.leaves(new), strict=True):
@@ -272,55 +291,86 @@ class Algorithm:
 
     # Keeping ------------------------------------------------------------------------------------------------------
 
+    @property
+    def logdir(self) -> str:
+        """This training's own folder, where `save()` goes without another: algorithm, environment, date and a number.
+
+        It is in `$ATHLETE_RESULTS_DIR`, else `~/athlete_results`, and made when something is put there.
+        """
+        return str(self._logdir)
+
     def save(self, checkpoint_dir: str | Path | None = None) -> str:
         """Write a checkpoint and return its folder.
 
-        A folder that is not itself called `checkpoint_...` gets the checkpoint inside, as `checkpoint_000012`.
-        Without a folder: `$ATHLETE_RESULTS_DIR`, else `~/athlete_results`, under algorithm's and environment's names.
-        """
-        from athlete.record.checkpoint import save_checkpoint
+        A folder that is not itself called `checkpoint_...` gets the checkpoint inside, as `checkpoint_000012`. Without
+        a folder it is `logdir`. By default the replay memory is in the newest checkpoint of a folder only: it is taken
+        out of the one that this training wrote there before (`store_buffer_in_checkpoints`).
 
+        Raises CheckpointError where the policy's parameters are not finite, and where the disk refuses.
+        """
         self._refuse_if_stopped("save")
-        folder = Path(checkpoint_dir) if checkpoint_dir is not None else self._default_folder()
+        folder = Path(checkpoint_dir) if checkpoint_dir is not None else self._logdir
         if not folder.name.startswith("checkpoint"):
             folder = folder / f"checkpoint_{self.iteration:06d}"
         run = self._training.run
-        trees: dict[str, Tree] = {"agent": learner_part(run, self._stores_memory())}
+        trees: dict[str, Tree] = {"agent": learner_part(run)}
+        if self._stores_memory():
+            trees["memory"] = run.store
         if self._world.env is not None:
             trees["rows"] = run.rows
-        return str(save_checkpoint(folder, jax.device_get(trees), self._metadata()))
+        trees = jax.device_get(trees)
+        require_finite(trees["agent"]["state"], f"nothing was saved into {folder}")
+        path = save_checkpoint(folder, trees, self._metadata())
+        self._drop_memory_before(path)
+        return str(path)
+
+    def _drop_memory_before(self, path: Path) -> None:
+        """Take the memory out of the checkpoint before `path`, where only the newest keeps it."""
+        before, self._last_checkpoint = self._last_checkpoint, path
+        if before is None or before == path or before.parent != path.parent or not before.exists():
+            return
+        if self._stores_memory() and self.config.get("store_buffer_in_checkpoints") == "last":
+            try:
+                drop_tree(before, "memory")
+            except CheckpointError as error:
+                logger.warning("the replay memory stays in an older checkpoint: %s", error)
 
     def restore(self, checkpoint_path: str | Path) -> None:
         """Go on from a checkpoint of the same algorithm, settings and spaces.
 
         Exact to the last bit where the environment is compiled; on Gymnasium training goes on with new episodes.
-        Raises `CheckpointError` with a sentence that says what does not fit.
+        Raises `CheckpointError` with a sentence that says what does not fit, or which entry cannot be.
         """
-        from athlete.record.checkpoint import CheckpointError, check_compatible, load_checkpoint, read_metadata
-
         self._refuse_if_stopped("restore")
-        metadata = read_metadata(checkpoint_path)
-        spec = self._training.agent.spec
+        stored = open_checkpoint(checkpoint_path)
+        metadata, spec = stored.metadata, self._training.agent.spec
         assert spec is not None
+        check_metadata(metadata, checkpoint_path)
+        counters = metadata["counters"]
         check_compatible(
             metadata, algorithm=self.config.algorithm_name, observation_space=spec.obs, action_space=spec.action
         )
         check_meaning(metadata["config"], self.config, checkpoint_path)
         run = self._training.run
-        counters = {"stores_memory": True, "memory_since": 0, **metadata["counters"]}  # version 0.1 had no memories
-        part = learner_part(run, counters["stores_memory"])
-        learner = {"store": None, **load_checkpoint(checkpoint_path, {"agent": part})["agent"]}
-        rows = run.rows
+        learner = stored.load("agent", learner_part(run))
+        require_finite(learner["state"], f"{checkpoint_path} is not restored")
+        rows, store, since = run.rows, None, counters["memory_since"]
+        if "memory" in stored.files:
+            store = stored.load("memory", run.store)
+        elif self._training.agent.memory.keeps:
+            logger.info("%s holds no replay memory: training fills a new one before it learns", checkpoint_path)
+            since = int(learner["iteration"])
+        check_memory_since(since, int(learner["iteration"]), checkpoint_path)
         if self._world.env is not None:
             try:  # every sum is right by now: what can fail is that another environment has another state
-                rows = load_checkpoint(checkpoint_path, {"rows": rows})["rows"]
+                rows = stored.load("rows", rows)
             except CheckpointError:
                 logger.warning("restored onto other environments than it was saved with: training starts new episodes")
-        since = counters["memory_since"] if counters["stores_memory"] else int(learner["iteration"])
-        self._training.restore(Run(rows=rows, **learner), since)
+        self._training.restore(Run(rows=rows, store=store, **learner), since)
         self._totals.restore(counters)
         self.seed = metadata["seed"]
         self._policy = None
+        self._last_checkpoint = Path(checkpoint_path).resolve()
         self._callbacks.on_checkpoint_loaded(algorithm=self)
 
     @classmethod
@@ -328,18 +378,18 @@ class Algorithm:
         """The algorithm that a checkpoint was saved from, ready to go on; no configuration needed.
 
         `env` is needed only where the environment was a function, or a class that is not imported here; `settings`
-        go over the saved ones. Nothing is executed on reading: code is never imported because a file says so.
+        go over the saved ones. Nothing is executed on reading: code is never imported because a file says so. Nor does
+        a file take what it likes: a saved setting that asks for too many processes, rows or layers is refused, and
+        the caller can ask for it in `settings`.
         """
-        from athlete.algorithms import get_config_class
-        from athlete.record.checkpoint import CheckpointError, read_metadata
-        from athlete.record.portable import from_portable
-
         metadata = read_metadata(path)
+        check_metadata(metadata, path)
         saved = dict(metadata["config"])
         if env is not None:
             saved["env"] = None
         for name in ("callbacks", *settings):
             saved.pop(name, None)
+        check_limits(saved, path)
         try:
             values = from_portable(saved)
         except LookupError as error:
@@ -358,8 +408,6 @@ class Algorithm:
         self, folder: str | Path, episodes: int = 1, *, explore: bool = False, seed: int | None = None
     ) -> list[str]:
         """Film `episodes` episodes as mp4 files into `folder`; their paths. Works without a screen."""
-        from athlete.record.video import record_episodes
-
         policy = self.get_policy()
 
         def choose(observation: Any, state: Any, first: bool) -> tuple[Any, Any]:
@@ -411,6 +459,7 @@ class Algorithm:
 
     def _make_agent(self, spec: Spec) -> Agent:
         """The agent; says how much memory its replay takes, and refuses where there is not so much."""
+        require_served(self.config.algorithm_name, spec.action)
         agent = self.config.make_agent(spec)
         if agent.memory.keeps:
             logger.info(require_room(agent.memory, transition_shapes(agent), self.config.rows()))
@@ -425,31 +474,26 @@ class Algorithm:
             )
 
     def _make_callbacks(self) -> Any:
-        from athlete.callbacks import DefaultCallbacks
-
         callbacks = self.config.get("callbacks") or DefaultCallbacks
         return callbacks() if isinstance(callbacks, type) else callbacks
 
     def _metadata(self) -> dict[str, Any]:
         spec = self._training.agent.spec
         assert spec is not None
-        counters = {
-            **self._totals.counters(),
-            "memory_since": self._training.memory_since,
-            "stores_memory": self._stores_memory(),
-        }
+        counters = {**self._totals.counters(), "memory_since": self._training.memory_since}
         how = {"rows": self._training.rows, "compiled": self._world.env is not None}
         return metadata_of(self.config, spec, counters, self.seed) | how
 
     def _stores_memory(self) -> bool:
         """Whether checkpoints hold the replay memory; without it a restored training fills a new one first."""
-        return bool(self.config.get("store_buffer_in_checkpoints", True))
+        return self._training.agent.memory.keeps and bool(self.config.get("store_buffer_in_checkpoints"))
 
-    def _default_folder(self) -> Path:
+    def _own_folder(self) -> Path:
         root = os.environ.get("ATHLETE_RESULTS_DIR")
         base = Path(root) if root else Path.home() / "athlete_results"
-        name = "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in env_name(self.config.env))
-        return base / f"{self.config.algorithm_name}_{name}"
+        name = f"{self.config.algorithm_name}_{env_name(self.config.env)}"
+        name = "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in name)
+        return (base / f"{name}_{time.strftime('%Y-%m-%d_%H-%M-%S')}_{os.urandom(3).hex()}").absolute()
 
     def _refuse_if_stopped(self, method: str) -> None:
         if self._stopped:

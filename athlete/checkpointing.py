@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import platform
-from collections.abc import Mapping
+import reprlib
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -13,9 +15,12 @@ from athlete.core import Run, Spec, Tree
 from athlete.env.registry import foreign_code
 from athlete.env.world import env_name
 from athlete.models.catalog import MODEL_DEFAULTS
-from athlete.record.checkpoint import CheckpointError, space_to_json
+from athlete.ops.finite import first_nonfinite
+from athlete.record.errors import CheckpointError, DamagedError
 from athlete.record.portable import to_portable
+from athlete.record.space_json import space_from_json, space_to_json
 from athlete.settings.config import AlgorithmConfig
+from athlete.spaces import Space
 from athlete.version import __version__
 
 
@@ -38,10 +43,24 @@ def metadata_of(config: AlgorithmConfig, spec: Spec, counters: Mapping[str, Any]
     }
 
 
-def learner_part(run: Run, with_memory: bool) -> dict[str, Tree]:
-    """What a checkpoint keeps wherever the environments live."""
-    part = {"state": run.state, "key": run.key, "iteration": run.iteration}
-    return {**part, "store": run.store} if with_memory else part
+def learner_part(run: Run) -> dict[str, Tree]:
+    """What a checkpoint keeps wherever the environments live, but for the replay memory, which may be left out."""
+    return {name: part for name, part in run._asdict().items() if name not in ("store", "rows")}
+
+
+def require_finite(state: Tree, what: str) -> None:
+    """Raise DamagedError where a learner's state holds NaN or an infinity: nothing can be learned from it."""
+    if (path := first_nonfinite(state)) is not None:
+        raise DamagedError(
+            f"{what}: {path!r} is not finite, so that this policy can neither act nor learn any more; go on from an "
+            "older checkpoint, with a smaller learning rate or gradients clipped (grad_clip)"
+        )
+
+
+def check_memory_since(since: int, iteration: int, path: Any) -> None:
+    """Raise DamagedError unless the iteration at which the memory was empty lies between 0 and `iteration`."""
+    if not 0 <= since <= iteration:
+        raise DamagedError(f"{path} is damaged: its memory_since is {since}, and {iteration} iterations were done")
 
 
 def check_meaning(saved: Mapping[str, Any], config: AlgorithmConfig, path: Any) -> None:
@@ -65,3 +84,137 @@ def refuse_code(config: Mapping[str, Any], path: Any) -> None:
             f"{path}: {name!r} is no environment class of a module that is imported here; import "
             f"{name.rpartition(':' if ':' in name else '.')[0]!r} first if you trust it, or pass env="
         )
+
+
+def check_compatible(
+    metadata: Mapping[str, Any], *, algorithm: str, observation_space: Space, action_space: Space
+) -> None:
+    """Raise CheckpointError unless `metadata` names this algorithm and these spaces.
+
+    It reads the entries "algorithm" (a name), "observation_space" and "action_space" (`space_to_json`).
+    """
+    if metadata.get("algorithm") != algorithm:
+        raise CheckpointError(
+            f"the checkpoint was written by {metadata.get('algorithm')}, and this is {algorithm}: "
+            f"restore it with {metadata.get('algorithm')}, or with Algorithm.from_checkpoint, which needs no config"
+        )
+    for entry, here in (("observation_space", observation_space), ("action_space", action_space)):
+        there = space_from_json(metadata.get(entry))
+        if there != here:
+            raise CheckpointError(
+                f"the checkpoint was trained with the {entry.replace('_', ' ')} {there}, and this environment has "
+                f"{here}: restore it on the environment that it was trained on"
+            )
+
+
+# What metadata must hold. A checkpoint with right sums may still come from anywhere: each entry is looked at before
+# anything is made from it.
+
+_Check = tuple[Callable[[Any], bool], str]
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**53
+
+
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_dictionary(value: Any) -> bool:
+    return isinstance(value, Mapping)
+
+
+def _are(check: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, list | tuple) and all(check(part) for part in value)
+
+
+_COUNT: _Check = (_is_count, "a whole number of at least 0")
+_DICTIONARY: _Check = (_is_dictionary, "a dictionary")
+_METADATA: dict[str, _Check] = {
+    **dict.fromkeys(("algorithm", "environment"), (_is_text, "a text")),
+    **dict.fromkeys(("observation_space", "action_space", "config", "counters", "versions"), _DICTIONARY),
+    "seed": _COUNT,
+    "rows": (lambda value: _is_count(value) and value > 0, "a whole number of at least 1"),
+    "compiled": (lambda value: isinstance(value, bool), "true or false"),
+}
+_COUNTERS: dict[str, _Check] = {
+    **dict.fromkeys(("iteration", "timesteps_total", "learned_total", "episodes_total", "memory_since"), _COUNT),
+    "time_total_s": (lambda value: _is_finite(value) and value >= 0, "a finite number of at least 0"),
+    "window_returns": (_are(_is_finite), "a list of finite numbers"),
+    "window_lengths": (_are(_is_count), "a list of whole numbers"),
+}
+
+
+def check_metadata(metadata: Mapping[str, Any], path: Any) -> None:
+    """Raise DamagedError, naming the entry, unless the metadata are such as `metadata_of` gives."""
+    for entries, value, where in ((_METADATA, metadata, ""), (_COUNTERS, metadata.get("counters"), "counters")):
+        for name, (is_right, expected) in entries.items():
+            full = f"{where}[{name!r}]" if where else repr(name)
+            if not isinstance(value, Mapping) or name not in value:
+                raise DamagedError(f"{path} is damaged: its metadata lack {full}")
+            if not is_right(value[name]):
+                raise DamagedError(
+                    f"{path} is damaged: {full} is {reprlib.repr(value[name])}, and {expected} is expected"
+                )
+    counters = metadata["counters"]
+    if len(counters["window_returns"]) != len(counters["window_lengths"]):
+        raise DamagedError(f"{path} is damaged: its window_returns and window_lengths are not of one length")
+    space_from_json(metadata["observation_space"])
+    space_from_json(metadata["action_space"])
+
+
+# What a file may ask for. Whoever reads it may ask for more, by giving the setting to `from_checkpoint`.
+LARGEST: dict[str, float] = {
+    **dict.fromkeys(("num_rollout_workers", "evaluation_num_workers"), 32),  # processes
+    "num_envs_per_worker": 4096,
+    "rollout_fragment_length": 100_000,
+    **dict.fromkeys(("train_batch_size", "minibatch_size", "min_sample_timesteps_per_iteration"), 10_000_000),
+    "num_steps_sampled_before_learning_starts": 10_000_000,
+    "min_time_s_per_iteration": 3600,
+    "evaluation_duration": 100_000,
+    "metrics_num_episodes_for_smoothing": 1_000_000,
+    **dict.fromkeys(("num_epochs", "training_intensity", "num_atoms", "num_quantiles", "n_step"), 10_000),
+    **dict.fromkeys(("conjugate_gradient_steps", "line_search_steps", "policy_delay", "num_critics"), 1000),
+    "capacity": 10_000_000,  # timesteps of a replay memory
+    "max_seq_len": 10_000,
+    "replay_burn_in": 10_000,
+    "random_timesteps": 10_000_000,
+}
+MOST_LAYERS = 100  # entries of one list within `model`
+WIDEST_LAYER = 65_536
+
+
+def check_limits(config: Mapping[str, Any], path: Any) -> None:
+    """Raise CheckpointError where a file's configuration asks for more processes, rows, memory or time than LARGEST.
+
+    `config` is the saved one, as JSON, without what the caller says instead.
+    """
+    for name, value in config.items():
+        for place, limit in _limits(name, value):
+            raise CheckpointError(
+                f"{path}: config[{name!r}] asks for {place}, more than the {limit:,} that a file may ask for; if you "
+                f"want it, say so yourself: from_checkpoint(path, {name}=...)"
+            )
+
+
+def _limits(name: str, value: Any, depth: int = 8) -> Iterator[tuple[str, float]]:
+    """What in a setting is larger than allowed, each with the limit."""
+    if depth == 0:
+        yield "dictionaries within one another", 8
+    elif isinstance(value, Mapping):
+        for key, part in value.items():
+            yield from _limits(f"{key}" if name != "model" else f"model.{key}", part, depth - 1)
+    elif name.startswith("model") and isinstance(value, list):
+        if len(value) > MOST_LAYERS:
+            yield f"{len(value):,} entries of {name}", MOST_LAYERS
+        for part in value:
+            yield from _limits(name, part, depth - 1)
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        limit = LARGEST.get(name, LARGEST.get(name.rpartition(".")[2], WIDEST_LAYER if "model" in name else math.inf))
+        if not abs(value) <= limit:
+            yield f"{name}={value}", limit

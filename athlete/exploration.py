@@ -18,6 +18,8 @@ from athlete.ops.masks import masked
 from athlete.ops.random import wrap
 from athlete.ops.schedule import Schedule, value_at
 from athlete.ops.tree import flatten, unflatten, where
+from athlete.ops.values import greedy
+from athlete.spaces import Discrete, Space
 
 __all__ = [
     "ActingCarry",
@@ -34,6 +36,7 @@ __all__ = [
     "disturbed",
     "explored_action",
     "greedy",
+    "require_fitting_noise",
     "softmax_distance",
 ]
 
@@ -208,6 +211,15 @@ class ParameterNoise(Exploration):
         return jnp.where(found <= value_at(self.target, progress), stddev * self.factor, stddev / self.factor)
 
 
+def require_fitting_noise(exploration: Exploration, space: Space) -> None:
+    """Raise ValueError where `exploration` is noise on continuous actions and the agent's actions are Discrete."""
+    if isinstance(space, Discrete) and not isinstance(exploration, StochasticSampling):
+        raise ValueError(
+            f"{type(exploration).__name__} is noise on continuous actions, and these are {space}; "
+            "take exploration_config={'type': 'StochasticSampling'}"
+        )
+
+
 def softmax_distance(plain: Array, noisy: Array) -> Array:
     """Mean KL divergence of the softmax of action values `[B, n]` (Plappert et al. 2018, appendix C.1)."""
     difference = jax.nn.log_softmax(plain) - jax.nn.log_softmax(noisy)
@@ -217,11 +229,6 @@ def softmax_distance(plain: Array, noisy: Array) -> Array:
 def action_distance(plain: Array, noisy: Array) -> Array:
     """Root of the mean squared difference of continuous actions `[B, n]` (Plappert et al. 2018, equation 8)."""
     return jnp.sqrt(jnp.mean(jnp.square(plain - noisy)))
-
-
-def greedy(values: Array, mask: Array | None = None) -> Array:
-    """The best action `[B]` of values `[B, n]` that `mask` allows, int32; the first of several."""
-    return jnp.argmax(masked(values, mask), axis=-1).astype(jnp.int32)
 
 
 def nth_legal(mask: Array, number: Array) -> Array:

@@ -188,6 +188,30 @@ class OneOf(Space):
     spaces: tuple[Space, ...]
 
 
+# Kinds of action spaces -> how a sentence calls them. What an algorithm serves is a tuple of these.
+ACTION_KINDS: dict[str, str] = {
+    "discrete": "Discrete action spaces",
+    "continuous": "Box action spaces of floats with finite bounds",
+    "other": "other action spaces",
+}
+
+
+def action_kind(space: Space) -> str:
+    """Which of ACTION_KINDS an action space is: "discrete", "continuous" (a Box of floats, all bounded) or "other"."""
+    if isinstance(space, Discrete):
+        return "discrete"
+    if isinstance(space, Box) and space.dtype.kind == "f" and space.bounded.all():
+        return "continuous"
+    return "other"
+
+
+def require_kind(algorithm: str, kinds: tuple[str, ...], space: Space) -> None:
+    """Raise ValueError, naming `algorithm`, unless the kind of the action space is one of `kinds`."""
+    if action_kind(space) not in kinds:
+        served = " and ".join(ACTION_KINDS[kind] for kind in kinds)
+        raise ValueError(f"{algorithm} serves {served}, and this one is {space}")
+
+
 def has_mask(space: Space) -> TypeGuard[Dict]:
     """Whether observations of the space carry a mask of actions."""
     return isinstance(space, Dict) and any(name == ACTION_MASK for name, _ in space.items)

@@ -111,7 +111,7 @@ class Totals:
         """Go on from the counters of a checkpoint."""
         self.iteration = counters["iteration"]
         self.timesteps = counters["timesteps_total"]
-        self.learned = counters.get("learned_total", counters["timesteps_total"])
+        self.learned = counters["learned_total"]
         self.episodes = counters["episodes_total"]
         self.seconds = counters["time_total_s"]
         self.restored_at = Start(self.iteration, self.timesteps, self.seconds)

@@ -1,6 +1,6 @@
 """Frames a second on Atari: EnvPool by itself with random actions, and Athlete's training on it.
 
-    pip install 'athlete[envpool]'
+    pip install envpool
     python benchmarks/atari_speed.py [--game ALE/Pong-v5] [--rows 8] [--rounds 3] [--json FILE]
 
 A step is 4 frames. "raw" is EnvPool's own `step` with actions drawn beforehand; "source" is the same through
@@ -20,7 +20,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from manifest import warn_if_busy, write_manifest
+from manifest import add_speed_options, require_idle, write_manifest
 
 FRAME_SKIP = 4
 STEPS = 100  # of all rows, in a round of "raw" and "source"
@@ -68,13 +68,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--game", default="ALE/Pong-v5")
     parser.add_argument("--rows", type=int, default=8)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--json")
+    add_speed_options(parser, rounds=3)
     arguments = parser.parse_args()
     from athlete import tuned_examples
     from athlete.algorithms import get_config_class
 
-    warn_if_busy()
+    require_idle(arguments)
     example = tuned_examples.load("pong-ppo")
     settings = {**example.config, "env": arguments.game, "num_envs_per_worker": arguments.rows, "seed": 0}
     pictures = settings["env_config"]

@@ -20,7 +20,7 @@ import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from manifest import rival_python, warn_if_busy, write_manifest
+from manifest import add_speed_options, require_idle, rival_python, write_manifest
 
 TO_REACH = 1.2  # our time in PyTorch's
 STEPS = {32: 16, 256: 4}  # minibatches of a round
@@ -117,15 +117,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batches", type=int, nargs="+", default=list(STEPS))
     parser.add_argument("--cores", type=int, nargs="+", default=[1, os.cpu_count() or 1])
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--json")
+    add_speed_options(parser)
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--batch", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--steps", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.serve:
         return serve(arguments.batch, arguments.steps, arguments.cores[0])
-    warn_if_busy()
+    require_idle(arguments)
     figures = [
         row for batch in arguments.batches for n in arguments.cores for row in compare(batch, n, arguments.rounds)
     ]

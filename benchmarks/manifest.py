@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import functools
 import json
 import os
@@ -16,7 +17,19 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 RIVALS = ROOT / ".rivals"
-PACKAGES = ["athlete", "jax", "jaxlib", "numpy", "gymnasium", "torch", "stable-baselines3", "sbx-rl", "ray"]
+PACKAGES = [
+    "athlete",
+    "jax",
+    "jaxlib",
+    "numpy",
+    "gymnasium",
+    "torch",
+    "stable-baselines3",
+    "sbx-rl",
+    "ray",
+    "gymnax",
+    "flax",
+]
 
 _LIST_VERSIONS = """
 import importlib.metadata, json, platform, sys
@@ -31,14 +44,31 @@ print(json.dumps(versions))
 
 
 LOAD_AT_START = os.getloadavg()[0] if hasattr(os, "getloadavg") else None  # mean of the last minute
+LARGEST_LOAD = 0.5  # of other work, beside which speeds are still worth something
+FEWEST_ROUNDS = 3
 
 
-def warn_if_busy() -> None:
-    """Say so if other work would share the figures' time: rivals that spin on two threads suffer most from it."""
-    if LOAD_AT_START is not None and LOAD_AT_START > 0.5:
-        print(
-            f"WARNING: the load average is {LOAD_AT_START:.1f}; on a busy machine these figures mean little", flush=True
+def add_speed_options(parser: argparse.ArgumentParser, rounds: int = 5) -> None:
+    """The options that every measurement of speed has: `--rounds`, `--json` and `--busy`."""
+    parser.add_argument("--rounds", type=int, default=rounds, help="how often each contestant has its turn")
+    parser.add_argument("--json", help="write figures and circumstances to this file")
+    parser.add_argument("--busy", action="store_true", help="measure beside other work, for a look; writes no file")
+
+
+def require_idle(arguments: argparse.Namespace) -> None:
+    """Exit where a speed would mean little: beside other work without `--busy`, or written from too few rounds.
+
+    Rivals that spin on two threads suffer most from other work, so that a busy machine flatters us.
+    """
+    if LOAD_AT_START is not None and LOAD_AT_START > LARGEST_LOAD and not arguments.busy:
+        sys.exit(
+            f"the load average is {LOAD_AT_START:.1f}, and speeds are measured at {LARGEST_LOAD} at most: wait, or "
+            f"look with --busy"
         )
+    if arguments.json and arguments.busy:
+        sys.exit("--busy is for a look: what it measures is written to no file; leave out --json")
+    if arguments.json and arguments.rounds < FEWEST_ROUNDS:
+        sys.exit(f"--rounds {arguments.rounds}: a manifest of speeds has {FEWEST_ROUNDS} rounds at least")
 
 
 def rival_python(name: str) -> str:

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from manifest import warn_if_busy, write_manifest
+from manifest import add_speed_options, require_idle, write_manifest
 
 from athlete.core import Array, Memory, Transition, Tree
 from athlete.loops.compiling import COMPILER_OPTIONS
@@ -28,7 +28,6 @@ from athlete.memory.room import in_words, require_room, store_bytes
 from athlete.ops.random import wrap
 
 FILLS = (0.01, 0.03, 0.1, 0.3, 1.0)
-REPEATS = 20
 
 
 class Case(NamedTuple):
@@ -70,7 +69,7 @@ def step_many(memory: Memory, store: Tree, batch: Transition, trajectory: Transi
     return jax.lax.scan(step, (store, batch), keys)[0]
 
 
-def measure(case: Case) -> dict[str, Any]:
+def measure(case: Case, rounds: int) -> dict[str, Any]:
     """Microseconds a step at each fill; prints a line of the table."""
     memory = case.memory
     example = transition_of(case)
@@ -87,7 +86,7 @@ def measure(case: Case) -> dict[str, Any]:
         missing = round(fill * memory.capacity) - added
         store, added = add(store, trajectory, steps=missing), added + missing
         spent = []
-        for repeat in range(REPEATS + 1):  # the first compiles
+        for repeat in range(rounds + 1):  # the first compiles
             keys = np.random.default_rng((seed, repeat)).integers(0, 2**32, (case.steps, 2), np.uint32)
             start = time.process_time()
             store, batch = jax.block_until_ready(step(store, batch, trajectory, keys))
@@ -103,13 +102,13 @@ def measure(case: Case) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--json", help="write the figures and what they came from to this file")
+    add_speed_options(parser, rounds=20)
     arguments = parser.parse_args()
-    warn_if_busy()
+    require_idle(arguments)
     print(
         f"{'CPU microseconds a step, batch 32':34}{'timesteps':>10}{'size':>11}" + "".join(f"{f:>10.0%}" for f in FILLS)
     )
-    figures = [measure(case) for case in CASES]
+    figures = [measure(case, arguments.rounds) for case in CASES]
     if arguments.json:
         write_manifest(arguments.json, figures, {"athlete": sys.executable})
 

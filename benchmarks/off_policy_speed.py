@@ -20,7 +20,7 @@ import sys
 from typing import Any, NamedTuple
 
 import flops
-from manifest import rival_python, warn_if_busy, write_manifest
+from manifest import add_speed_options, require_idle, rival_python, write_manifest
 from processes import run_cold
 
 NAMES = ["hosted-dqn", "hosted-sac", "compiled-dqn", "utd"]
@@ -152,14 +152,13 @@ def tell_floor(floor: dict[str, Any], figures: dict[str, Any]) -> dict[str, dict
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", nargs="+", choices=NAMES, default=NAMES, help="all by default")
     parser.add_argument(
         "--sac-threads", type=int, nargs="+", default=SAC_THREADS, help="PyTorch's threads in Stable-Baselines3's SAC"
     )
-    parser.add_argument("--json", help="write figures and circumstances to this file")
+    add_speed_options(parser)
     arguments = parser.parse_args()
-    warn_if_busy()
+    require_idle(arguments)
 
     matches = chosen(arguments.only, arguments.sac_threads)
     floor = sac_floor() if any(match.of_sac for match in matches) else None

@@ -11,7 +11,7 @@ import argparse
 import statistics
 import sys
 
-from manifest import warn_if_busy, write_manifest
+from manifest import add_speed_options, require_idle, write_manifest
 from processes import run_cold
 
 OURS = """
@@ -40,14 +40,13 @@ print(json.dumps({{"mean": total / {episodes}}}), flush=True)
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--episodes", type=int, default=60_000)
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--json", help="write figures and circumstances to this file")
+    add_speed_options(parser, rounds=3)
     arguments = parser.parse_args()
-    warn_if_busy()
+    require_idle(arguments)
 
     seconds: dict[str, list[float]] = {"athlete": [], "gymnasium loop": []}
     means: dict[str, list[float]] = {"athlete": [], "gymnasium loop": []}
-    for seed in range(arguments.repeats):
+    for seed in range(arguments.rounds):
         for name, program in (("athlete", OURS), ("gymnasium loop", GYMNASIUM)):
             code = program.format(episodes=arguments.episodes, seed=seed)
             figures = run_cold([sys.executable, "-c", code])
@@ -62,7 +61,7 @@ def main() -> None:
     )
     if arguments.json:
         figures = {"seconds": seconds, "mean_return": means, "median_seconds": medians, "ratio": ratio}
-        write_manifest(arguments.json, figures, {"athlete": sys.executable}, range(arguments.repeats))
+        write_manifest(arguments.json, figures, {"athlete": sys.executable}, range(arguments.rounds))
 
 
 if __name__ == "__main__":

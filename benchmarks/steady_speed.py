@@ -3,9 +3,10 @@
     benchmarks/setup_rivals.sh sb3
     python benchmarks/steady_speed.py [--json FILE]
 
-Compiled against a one-file scan program in PureJaxRL's method (`rivals/scan_ppo.py`), at three settings; hosted, on
-Gymnasium's own CartPole, against Stable-Baselines3. Importing, compiling and a warm-up are left out; each process gives
-the median of its repeats, and the figure is the median over the processes.
+Compiled against a one-file scan program in PureJaxRL's method (`rivals/scan_ppo.py`), at three settings, and against
+PureJaxRL's own code where `setup_rivals.sh purejaxrl` got it; hosted, on Gymnasium's own CartPole, against
+Stable-Baselines3, neither with a Monitor or an environment checker. Importing, compiling and a warm-up are left out;
+each process gives the median of its repeats, and the figure is the median over the processes.
 """
 
 from __future__ import annotations
@@ -15,11 +16,13 @@ import statistics
 import sys
 from typing import Any, NamedTuple
 
-from manifest import rival_python, warn_if_busy, write_manifest
+from manifest import RIVALS, add_speed_options, require_idle, rival_python, write_manifest
 from processes import RIVAL_ENVIRONMENT, run_cold
 
 OURS = "benchmarks/ours_cartpole.py"
 SCAN = "benchmarks/rivals/scan_ppo.py"
+PUREJAXRL = "benchmarks/rivals/purejaxrl_cartpole.py"
+SHAPES = [(8, 32, 256, 20), (4, 128, 128, 4), (64, 128, 2048, 4)]  # environments, steps, minibatch, epochs
 
 
 class Match(NamedTuple):
@@ -31,13 +34,13 @@ class Match(NamedTuple):
     to_reach: float
 
 
-def compiled_match(envs: int, steps: int, minibatch: int, epochs: int) -> Match:
+def compiled_match(rival: list[str], against: str, envs: int, steps: int, minibatch: int, epochs: int) -> Match:
     shape = f"--envs {envs} --steps {steps} --minibatch {minibatch} --epochs {epochs}".split()
     timesteps = str(max(20_480, 8 * envs * steps))
     return Match(
-        f"compiled ({envs} envs, {steps} steps, minibatch {minibatch}, {epochs} epochs)",
+        f"compiled ({envs} envs, {steps} steps, minibatch {minibatch}, {epochs} epochs){against}",
         [sys.executable, OURS, "--steady", *shape, "--timesteps", timesteps],
-        [sys.executable, SCAN, *shape, "--timesteps", timesteps],
+        [*rival, *shape, "--timesteps", timesteps],
         1.0,
     )
 
@@ -77,22 +80,24 @@ def play(match: Match, rounds: int) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--only", choices=["compiled", "hosted"])
-    parser.add_argument("--json", help="write figures and circumstances to this file")
+    parser.add_argument("--only", choices=["compiled", "purejaxrl", "hosted"])
+    add_speed_options(parser)
     arguments = parser.parse_args()
-    warn_if_busy()
+    require_idle(arguments)
 
+    interpreters = {"athlete": sys.executable}
     matches = []
-    if arguments.only != "hosted":
-        matches += [compiled_match(*shape) for shape in [(8, 32, 256, 20), (4, 128, 128, 4), (64, 128, 2048, 4)]]
-    if arguments.only != "compiled":
+    if arguments.only in (None, "compiled"):
+        matches += [compiled_match([sys.executable, SCAN], "", *shape) for shape in SHAPES]
+    if arguments.only == "purejaxrl" or (arguments.only is None and (RIVALS / "purejaxrl").exists()):
+        interpreters["purejaxrl"] = rival_python("purejaxrl")
+        own = [interpreters["purejaxrl"], PUREJAXRL]
+        matches += [compiled_match(own, " against PureJaxRL's own code", *shape) for shape in SHAPES]
+    if arguments.only in (None, "hosted"):
+        interpreters["sb3"] = rival_python("sb3")
         matches.append(hosted_match())
     figures = [play(match, arguments.rounds) for match in matches]
     if arguments.json:
-        interpreters = {"athlete": sys.executable}
-        if arguments.only != "compiled":
-            interpreters["sb3"] = rival_python("sb3")
         write_manifest(arguments.json, figures, interpreters, rounds=arguments.rounds)
 
 

@@ -1,7 +1,13 @@
-"""Process start to a mean reward of 400 on CartPole-v1: Athlete, Stable-Baselines3 and RLlib, seed by seed.
+"""Process start to a mean reward of 400 on CartPole-v1: Athlete and its rivals, seed by seed.
 
     benchmarks/setup_rivals.sh
     python benchmarks/time_to_400.py [--json FILE]
+
+athlete    the tuned example cartpole-ppo
+sb3        Stable-Baselines3 with RL-Zoo's settings
+sb3-ours   Stable-Baselines3 with the settings of cartpole-ppo
+sbx        sbx with RL-Zoo's settings
+rllib      RLlib with its defaults
 
 The criterion is the same for all: the mean reward of the last 100 training episodes is 400 or more. Each run is a whole
 process with fresh cache folders; the clock ends when it prints that it is there. One run of each before the clock
@@ -15,17 +21,20 @@ import statistics
 import sys
 from typing import Any
 
-from manifest import rival_python, warn_if_busy, write_manifest
+from manifest import add_speed_options, require_idle, rival_python, write_manifest
 from processes import RIVAL_ENVIRONMENT, run_cold
 
-TO_REACH = {"sb3": 3.0, "rllib": 20.0}
+TO_REACH = {"sb3": 3.0, "sb3-ours": 3.0, "sbx": 3.0, "rllib": 20.0}
 
 
 def commands(names: list[str]) -> dict[str, list[str]]:
     """What starts each contestant."""
+    sb3 = "benchmarks/rivals/sb3_cartpole.py"
     known = {
         "athlete": lambda: [sys.executable, "benchmarks/ours_cartpole.py"],
-        "sb3": lambda: [rival_python("sb3"), "benchmarks/rivals/sb3_cartpole.py"],
+        "sb3": lambda: [rival_python("sb3"), sb3],
+        "sb3-ours": lambda: [rival_python("sb3"), sb3, "--settings", "ours"],
+        "sbx": lambda: [rival_python("sbx"), sb3, "--library", "sbx"],
         "rllib": lambda: [rival_python("rllib"), "benchmarks/rivals/rllib_cartpole.py"],
     }
     unknown = [name for name in names if name not in known]
@@ -66,18 +75,17 @@ def print_tables(runs: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--contestants", nargs="+", default=["athlete", "sb3", "rllib"])
-    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--contestants", nargs="+", default=["athlete", "sb3", "sb3-ours", "sbx", "rllib"])
     parser.add_argument("--first-seed", type=int, default=0)
-    parser.add_argument("--json", help="write figures and circumstances to this file")
+    add_speed_options(parser)
     arguments = parser.parse_args()
-    warn_if_busy()
+    require_idle(arguments)
 
     contestants = commands(arguments.contestants)
     for command in contestants.values():
         run_cold([*command, "--target", "0"], RIVAL_ENVIRONMENT)
     runs: dict[str, list[dict[str, Any]]] = {name: [] for name in contestants}
-    seeds = range(arguments.first_seed, arguments.first_seed + arguments.seeds)
+    seeds = range(arguments.first_seed, arguments.first_seed + arguments.rounds)
     for seed in seeds:
         for name, command in contestants.items():
             run = run_cold([*command, "--seed", str(seed)], None if name == "athlete" else RIVAL_ENVIRONMENT)

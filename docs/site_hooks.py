@@ -1,6 +1,7 @@
 """For mkdocs: learning curves appear once they are drawn, equations become MathML, which browsers show by themselves.
 
-`<!-- figure: NAME -->` in a page becomes `assets/NAME.svg` with its caption `assets/NAME.txt`.
+`<!-- figure: NAME -->` in a page becomes `assets/NAME.svg` with its caption `assets/NAME.txt`; `<!-- algorithms -->`
+becomes the list of algorithms that the package has.
 """
 
 from __future__ import annotations
@@ -24,7 +25,15 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
             return ""
         return f"![Learning curve]({up}assets/{name}.svg)\n\n{caption.read_text(encoding='utf-8')}"
 
+    markdown = markdown.replace("<!-- algorithms -->", algorithms(up))
     return re.sub(r"<!-- figure: ([\w-]+) -->", figure, markdown)
+
+
+def algorithms(up: str) -> str:
+    """How many algorithms there are and which, as a sentence that leads to their page."""
+    from athlete.algorithms import ALGORITHMS
+
+    return f"{len(ALGORITHMS)} [algorithms]({up}algorithms/index.md): {', '.join(ALGORITHMS)}."
 
 
 def on_page_content(content: str, **_: Any) -> str:

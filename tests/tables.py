@@ -12,6 +12,7 @@ import numpy as np
 from athlete.core import Model, Spec, Transition, hyper
 from athlete.ops.features import feature_size
 from athlete.ops.random import wrap
+from athlete.ops.values import batched_index
 from athlete.spaces import Box, Discrete
 
 QUICK = {"xla_backend_optimization_level": 0}  # tiny programs: compiling is all they cost
@@ -72,8 +73,10 @@ def tables(**heads: Any) -> dict[str, Any]:
 
 
 @functools.partial(jax.jit, compiler_options=QUICK)
-def target(agent, state, batch, *keys):
-    return agent._target(state, batch, *keys)
+def target(agent, state, batch):
+    """What the values of the actions taken should have been, `[B]`: they less the TD errors of an update."""
+    values = batched_index(agent._values(state.params, batch.obs[0]), batch.action[0])
+    return values - agent.update(state, batch, KEY, 0.0)[1]["td_error"]
 
 
 @functools.partial(jax.jit, compiler_options=QUICK)

@@ -426,7 +426,7 @@ def test_restoring_over_a_running_training_replaces_all_of_it(tmp_path):
 
 def test_without_a_folder_it_is_saved_among_the_results(tmp_path):
     with config().build() as algorithm:
-        assert algorithm.save() == str(tmp_path / "PPO_CartPole-v1" / "checkpoint_000000")
+        assert algorithm.save() == f"{algorithm.logdir}/checkpoint_000000"
 
 
 def test_a_checkpoint_of_a_class_needs_no_env_and_one_of_a_function_does(tmp_path):

@@ -13,9 +13,9 @@ from athlete.env.world import find_world
 from athlete.spaces import Box, Discrete
 
 needs_atari = pytest.mark.skipif(
-    not (importlib.util.find_spec("ale_py") and importlib.util.find_spec("cv2")), reason="needs athlete[atari]"
+    not (importlib.util.find_spec("ale_py") and importlib.util.find_spec("cv2")), reason="needs ale-py and OpenCV"
 )
-needs_envpool = pytest.mark.skipif(not importlib.util.find_spec("envpool"), reason="needs athlete[envpool]")
+needs_envpool = pytest.mark.skipif(not importlib.util.find_spec("envpool"), reason="needs EnvPool")
 BACKENDS = [pytest.param("auto", marks=needs_atari), pytest.param("envpool", marks=needs_envpool)]
 SCREEN = Box(0, 255, (84, 84, 4), np.uint8)
 NOTHING = np.zeros(2, np.int32)

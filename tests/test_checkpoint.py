@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
+import os
 import re
+import stat
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,16 +24,18 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays_of
 
 import athlete
+from athlete.checkpointing import check_compatible
 from athlete.record import checkpoint
 from athlete.record.checkpoint import (
     CheckpointError,
-    check_compatible,
+    drop_tree,
     load_checkpoint,
+    open_checkpoint,
     read_metadata,
     save_checkpoint,
-    space_from_json,
-    space_to_json,
 )
+from athlete.record.files import locked
+from athlete.record.space_json import space_from_json, space_to_json
 from athlete.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, OneOf, Space, Tuple
 
 METADATA = {"algorithm": "PPO", "config": {"lr": 0.1, "grad_clip": float("inf"), "env": None}, "timesteps_total": 2**40}
@@ -87,7 +93,7 @@ def test_a_checkpoint_is_a_folder_of_three_files_with_readable_names(saved: Path
     assert json.loads((saved / "checkpoint.json").read_text())["config"]["lr"] == 0.1
     manifest = json.loads((saved / "manifest.json").read_text())
     content = (saved / "run.safetensors").read_bytes()
-    assert manifest["version"] == 1
+    assert manifest["version"] == 2
     assert manifest["files"]["run.safetensors"] == {
         "size": len(content),
         "sha256": hashlib.sha256(content).hexdigest(),
@@ -163,8 +169,8 @@ def test_any_metadata_come_back(metadata: dict, tmp_path: Path) -> None:
 
 bounds = st.floats(width=32, allow_nan=False)
 boxes = arrays_of.array_shapes(min_dims=0, max_dims=2, max_side=3).flatmap(
-    lambda shape: st.builds(
-        Box, arrays_of.arrays(np.float32, shape, elements=bounds), arrays_of.arrays(np.float32, shape, elements=bounds)
+    lambda shape: arrays_of.arrays(np.float32, (2, *shape), elements=bounds).map(
+        lambda pair: Box(np.minimum(*pair), np.maximum(*pair))
     )
 )
 sizes = st.lists(st.integers(1, 100), min_size=1, max_size=3).map(tuple)
@@ -217,7 +223,19 @@ def test_a_box_with_a_negative_zero_is_not_taken_for_uniform() -> None:
         {"type": "Box", "low": [0, 0], "high": 1, "shape": [3], "dtype": "float32"},
         {"type": "Discrete", "n": "many", "start": 0},
         {"type": "Tuple", "spaces": [None]},
+        {"type": "Box", "low": 0, "high": 1, "shape": [2_000_000_000], "dtype": "float32"},
+        {"type": "Box", "low": 0, "high": 1, "shape": [-1], "dtype": "float32"},
+        {"type": "Box", "low": 1, "high": 0, "shape": [1], "dtype": "float32"},
+        {"type": "Box", "low": "nan", "high": 1, "shape": [1], "dtype": "float32"},
+        {"type": "Discrete", "n": 0, "start": 0},
+        {"type": "Discrete", "n": 2.5, "start": 0},
+        {"type": "Discrete", "n": 10**30, "start": 0},
+        {"type": "MultiDiscrete", "nvec": [2, 0], "start": None},
+        {"type": "MultiDiscrete", "nvec": [2, [3]], "start": None},
+        {"type": "MultiBinary", "size": [10**6, 10**6]},
+        functools.reduce(lambda inner, _: {"type": "Tuple", "spaces": [inner]}, range(400), {"type": "Discrete"}),
     ],
+    ids=lambda form: repr(form)[:60],
 )
 def test_what_describes_no_space_is_refused(form: Any) -> None:
     with pytest.raises(CheckpointError, match="describes no space"):
@@ -238,7 +256,7 @@ def test_a_new_checkpoint_replaces_the_old_one_and_leaves_nothing_beside_it(save
     assert [path.name for path in saved.parent.iterdir()] == [saved.name]
 
 
-@pytest.mark.parametrize("step", ["save_file", "_manifest_bytes", "_flush_folder", "_put_in_place"])
+@pytest.mark.parametrize("step", ["save_file", "_manifest_bytes", "flush", "flush_folder", "_put_in_place"])
 def test_the_old_checkpoint_stays_whole_when_writing_fails(
     saved: Path, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
@@ -246,7 +264,7 @@ def test_the_old_checkpoint_stays_whole_when_writing_fails(
         raise OSError("the disk is gone")
 
     monkeypatch.setattr(safetensors.numpy if step == "save_file" else checkpoint, step, fail)
-    with pytest.raises(OSError, match="the disk is gone"):
+    with pytest.raises(CheckpointError, match=f"the checkpoint {saved} could not be written: the disk is gone"):
         save_checkpoint(saved, {"run": {"a": np.ones(1)}}, {})
     assert read_metadata(saved) == METADATA
     assert_same(load_checkpoint(saved, {"run": example_tree()})["run"], example_tree())
@@ -267,6 +285,119 @@ def test_what_a_killed_process_left_is_cleared_by_the_next_save(saved: Path) -> 
     (leftover / "run.safetensors").write_bytes(b"half")
     save_checkpoint(saved, {}, {})
     assert not leftover.exists()
+
+
+def test_what_a_killed_process_left_of_other_checkpoints_is_cleared_too(saved: Path) -> None:
+    for name in (".tmp-checkpoint_000009", ".replaced-" + saved.name):
+        (saved.parent / name).mkdir()
+    (saved.parent / ".lock-checkpoint_000009").write_text("process 1")
+    save_checkpoint(saved.with_name("checkpoint_000002"), {}, {})
+    assert sorted(path.name for path in saved.parent.iterdir()) == ["checkpoint_000001", "checkpoint_000002"]
+
+
+def test_two_writers_of_one_checkpoint_are_told(saved: Path) -> None:
+    with locked(saved), pytest.raises(CheckpointError, match=rf"process {os.getpid()} is writing the checkpoint"):
+        save_checkpoint(saved, {}, {"algorithm": "DQN"})
+    assert read_metadata(saved) == METADATA
+    half = saved.with_name(".tmp-" + saved.name)
+    half.mkdir()
+    with locked(saved):
+        save_checkpoint(saved.with_name("checkpoint_000002"), {}, {})  # another one may be written at the same time
+        assert half.exists(), "what somebody is writing is left alone"
+    assert sorted(path.name for path in saved.parent.iterdir() if "lock" in path.name) == []
+
+
+def test_a_checkpoint_is_read_of_one_save_while_it_is_replaced_all_the_time(saved: Path) -> None:
+    """Metadata and trees come from the same one."""
+    stop = threading.Event()
+
+    def replace() -> None:
+        number = 0
+        while not stop.is_set():
+            number += 1
+            array = np.full(50_000, number, np.int32)
+            save_checkpoint(saved, {"a": array, "b": array}, {"number": number})
+
+    save_checkpoint(saved, {"a": np.zeros(50_000, np.int32), "b": np.zeros(50_000, np.int32)}, {"number": 0})
+    writer = threading.Thread(target=replace)
+    writer.start()
+    try:
+        like = jax.ShapeDtypeStruct((50_000,), np.int32)
+        for _ in range(20):
+            opened = open_checkpoint(saved)
+            number = opened.metadata["number"]
+            assert {number} == set(opened.load("a", like).tolist()) == set(opened.load("b", like).tolist())
+    finally:
+        stop.set()
+        writer.join()
+
+
+def test_what_was_opened_stays_what_it_was(saved: Path) -> None:
+    opened = open_checkpoint(saved)
+    save_checkpoint(saved, {}, {"algorithm": "DQN"})
+    assert_same(opened.load("run", example_tree()), example_tree())
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such modes")
+@pytest.mark.parametrize("mask", [0o022, 0o077, 0o002])
+def test_files_have_the_mode_that_the_umask_gives(tmp_path: Path, mask: int) -> None:
+    before = os.umask(mask)
+    try:
+        folder = save_checkpoint(tmp_path / "checkpoint", {"run": np.ones(3)}, {})
+    finally:
+        os.umask(before)
+    assert {stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()} == {0o666 & ~mask}
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o777 & ~mask
+
+
+# What takes room
+
+
+def test_zeros_at_the_end_of_a_large_array_take_no_room_and_come_back(tmp_path: Path) -> None:
+    memory = {"table": np.zeros((100_000, 4), np.float32), "full": np.ones(30_000), "empty": np.zeros((50_000, 2))}
+    memory["table"][:10] = np.arange(40).reshape(10, 4)
+    memory["negative"] = np.zeros(20_000)
+    memory["negative"][15_000] = -0.0  # its bits are not all zero
+    folder = save_checkpoint(tmp_path / "checkpoint", {"memory": memory}, {})
+    assert (folder / "memory.safetensors").stat().st_size < 30_000 * 8 + 15_001 * 8 + 2_000
+    assert_same(load_checkpoint(folder, {"memory": memory})["memory"], memory)
+    longer = {**memory, "table": np.zeros((100_001, 4), np.float32)}
+    with pytest.raises(CheckpointError, match=r"float32\[100000, 4\] there and float32\[100001, 4\] here"):
+        load_checkpoint(folder, {"memory": longer})
+
+
+@pytest.mark.parametrize("lengths", ["7", "[]", '{"a": "x"}', '{"a": 1}', "{", '{"a": -1}', '{"a": true}'])
+def test_lengths_that_cannot_be_are_refused(saved: Path, lengths: str) -> None:
+    safetensors.numpy.save_file({"a": np.ones(3)}, saved / "run.safetensors", {"lengths": lengths})
+    content = (saved / "run.safetensors").read_bytes()
+    entry = {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    rewrite_manifest(
+        saved, files=json.loads((saved / "manifest.json").read_bytes())["files"] | {"run.safetensors": entry}
+    )
+    with pytest.raises(CheckpointError, match=r"run\.safetensors is damaged"):
+        load_checkpoint(saved, {"run": {"a": np.ones(3)}})
+
+
+def test_a_tree_can_be_taken_out_of_a_checkpoint(tmp_path: Path) -> None:
+    folder = save_checkpoint(tmp_path / "checkpoint", {"agent": np.ones(3), "memory": np.ones(9)}, METADATA)
+    for _ in range(2):  # the second time there is nothing to do
+        drop_tree(folder, "memory")
+        assert sorted(path.name for path in folder.iterdir()) == [
+            "agent.safetensors",
+            "checkpoint.json",
+            "manifest.json",
+        ]
+        assert set(open_checkpoint(folder).files) == {"agent"}
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint"]
+
+
+def test_a_kill_while_a_tree_is_taken_out_leaves_a_whole_checkpoint(tmp_path: Path) -> None:
+    folder = save_checkpoint(tmp_path / "checkpoint", {"agent": np.ones(3), "memory": np.ones(9)}, METADATA)
+    content = (folder / "memory.safetensors").read_bytes()
+    drop_tree(folder, "memory")
+    (folder / "memory.safetensors").write_bytes(content)  # the manifest was new, and the file not removed yet
+    assert set(open_checkpoint(folder).files) == {"agent"}
+    save_checkpoint(folder, {}, {})
 
 
 def test_a_folder_with_other_files_is_never_replaced(tmp_path: Path, saved: Path) -> None:
@@ -292,7 +423,25 @@ def test_a_full_disk_is_refused_before_anything_is_written(tmp_path: Path, monke
 
     monkeypatch.setattr(checkpoint.shutil, "disk_usage", lambda path: Usage())
     with pytest.raises(CheckpointError, match=r"has 1\.0 MB free, but this checkpoint needs 8\.1 MB: make room"):
-        save_checkpoint(tmp_path / "big", {"run": np.zeros(1_000_000)}, {})
+        save_checkpoint(tmp_path / "big", {"run": np.ones(1_000_000)}, {})
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs limits on the size of files")
+def test_a_disk_that_is_full_in_the_middle_is_told_by_file_and_folder(tmp_path: Path) -> None:
+    """A limit on the size of files is the nearest to a full disk that a process can make."""
+    program = (
+        "import resource, sys, numpy as np\n"
+        "from athlete.record.checkpoint import save_checkpoint, CheckpointError\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
+        "try: save_checkpoint(sys.argv[1], {'run': np.ones(100_000)}, {})\n"
+        "except CheckpointError as error: print(error)"
+    )
+    folder = tmp_path / "checkpoint_000001"
+    done = subprocess.run([sys.executable, "-c", program, str(folder)], capture_output=True, text=True, check=True)
+    assert re.search(
+        rf"run\.safetensors of the checkpoint {folder} could not be written: .*too large", done.stdout, re.I
+    )
     assert list(tmp_path.iterdir()) == []
 
 
@@ -392,10 +541,16 @@ def test_a_damaged_file_is_named(saved: Path) -> None:
         load_checkpoint(saved, {"run": example_tree()})
 
 
-def test_a_newer_format_is_refused(saved: Path) -> None:
-    rewrite_manifest(saved, version=2)
-    with pytest.raises(CheckpointError, match="has format version 2, and this Athlete reads 1: install a newer"):
-        read_metadata(saved)
+@pytest.mark.parametrize(
+    ("version", "advice"), [(3, "install a newer"), ("x", "install a newer"), (1, r"that wrote it \(0\.1\)")]
+)
+def test_another_format_is_refused_with_what_to_do(saved: Path, version: Any, advice: str) -> None:
+    rewrite_manifest(saved, version=version)
+    for read in (read_metadata, open_checkpoint):
+        with pytest.raises(
+            CheckpointError, match=f"has format version {version}, and this Athlete reads 2: .*{advice}"
+        ):
+            read(saved)
 
 
 def test_a_tree_that_was_not_saved_is_refused(saved: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import os
 import shlex
@@ -16,7 +17,8 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from athlete.cli import experiments
+from athlete.algorithms import ALGORITHMS
+from athlete.cli import doctor, experiments
 from athlete.cli.common import aligned
 from athlete.cli.curve import learning_curve
 from athlete.cli.main import app
@@ -469,12 +471,39 @@ def test_check_says_ok_or_what_is_wrong(here: Path) -> None:
 
 
 def test_lists() -> None:
-    assert "PPO" in athlete("list algorithms").stdout.splitlines()
-    environments = dict(line.split(maxsplit=1) for line in athlete("list environments").stdout.splitlines())
-    assert environments["CartPole-v1"] == "compiled" and environments["Blackjack-v1"] == "on Gymnasium"
+    listed = {line.split()[0]: line for line in athlete("list algorithms").stdout.splitlines()}
+    assert set(listed) == set(ALGORITHMS)
+    assert "discrete" in listed["DQN"] and "replay" in listed["DQN"] and "arXiv" in listed["DQN"]
     assert athlete("list examples").stdout == athlete("example list").stdout
     listed = [line.split()[:3] for line in athlete("example list --filter CARTPOLE").stdout.splitlines()]
     assert ["cartpole-ppo", "PPO", "CartPole-v1"] in listed and all("CartPole-v1" in line[2] for line in listed)
+
+
+def listed_environments() -> tuple[dict[str, str], str]:
+    """Where each environment runs that is listed as there, and what is said of the others."""
+    there, _, missing = athlete("list environments").stdout.partition("\nNot here: ")
+    return dict(line.split(maxsplit=1) for line in there.splitlines()), missing
+
+
+def test_listed_environments_are_those_that_work_here() -> None:
+    from gymnasium.envs.registration import registry
+
+    there, missing = listed_environments()
+    assert there["CartPole-v1"] == "compiled" and there["Blackjack-v1"] == "on Gymnasium"
+    assert there["MirrorChoice-v0"] == "compiled"
+    assert "Ant-v2" not in there and "Ant-v2" in missing and "gymnasium-robotics" in missing
+    for env_id, where in there.items():
+        if where == "on Gymnasium":
+            assert registry[env_id].make() is not None
+
+
+def test_an_environment_whose_package_is_missing_is_listed_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "Box2D", None)
+    monkeypatch.delitem(sys.modules, "gymnasium.envs.box2d.lunar_lander", raising=False)
+    monkeypatch.delitem(sys.modules, "gymnasium.envs.box2d", raising=False)
+    there, missing = listed_environments()
+    assert "LunarLander-v3" not in there
+    assert "LunarLander-v3" in missing and "Box2D is not installed" in missing
 
 
 def test_an_examples_file_is_printed_as_it_is() -> None:
@@ -492,6 +521,24 @@ def test_doctor_finds_this_installation_well() -> None:
     )
     assert "writable" in told["results"] and "pygame" in told["rendering"] and "writes mp4" in told["films"]
     assert {"extra dev", "extra docs", "extra notebook"} <= set(told)
+
+
+def test_doctor_looks_for_what_stands_behind_another_packages_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`gymnasium[mujoco]` is there when MuJoCo is, not when Gymnasium is."""
+    requirements = {"athlete": ['gymnasium[mujoco]>=1.2; extra == "mujoco"', "numpy>=1.26"]}
+    requirements["gymnasium"] = ['mujoco>=2.1.5; extra == "mujoco"', 'pygame>=2; extra == "box2d"']
+    installed = {"athlete", "gymnasium", "numpy"}
+
+    def version(package: str) -> str:
+        if package not in installed:
+            raise importlib.metadata.PackageNotFoundError(package)
+        return "1.0"
+
+    monkeypatch.setattr("importlib.metadata.requires", requirements.get)
+    monkeypatch.setattr("importlib.metadata.version", version)
+    assert doctor._extras() == [("extra mujoco", "missing; mend: pip install 'gymnasium[mujoco]'")]
+    installed.add("mujoco")
+    assert doctor._extras() == [("extra mujoco", "there")]
 
 
 def test_doctor_names_what_is_broken_and_its_mend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -174,7 +174,7 @@ def as_cells(values: dict[str, Any]) -> dict[str, str]:
 
 def test_the_configuration_page_has_every_common_setting_with_its_default() -> None:
     from athlete.models.catalog import MODEL_DEFAULTS
-    from athlete.settings.config import SETTINGS
+    from athlete.settings.table import SETTINGS
 
     common = {name: setting.default for name, setting in SETTINGS.items()}
     assert defaults("configuration.md", "Settings that every algorithm has") == as_cells(common)
@@ -183,7 +183,7 @@ def test_the_configuration_page_has_every_common_setting_with_its_default() -> N
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_the_configuration_page_has_every_algorithms_settings_and_where_its_defaults_differ(algorithm: str) -> None:
-    from athlete.settings.config import SETTINGS
+    from athlete.settings.table import SETTINGS
 
     config = get_config_class(algorithm)
     common = {name: setting.default for name, setting in (SETTINGS | config.more_settings).items()}
@@ -195,7 +195,7 @@ def test_the_configuration_page_has_every_algorithms_settings_and_where_its_defa
 
 
 def test_the_configuration_page_has_the_settings_of_learning_from_replay() -> None:
-    from athlete.settings.config import SETTINGS
+    from athlete.settings.table import SETTINGS
 
     shared: dict[str, Any] = {}
     for algorithm in ALGORITHMS:
@@ -207,7 +207,7 @@ def test_the_configuration_page_has_the_settings_of_learning_from_replay() -> No
 
 def test_the_replay_page_has_every_key_of_the_memory_and_of_exploration() -> None:
     from athlete.settings.exploration import EXPLORATIONS
-    from athlete.settings.replay import MEMORY_SETTINGS
+    from athlete.settings.memory import MEMORY_SETTINGS
 
     assert defaults("replay.md", "The memory") == as_cells(MEMORY_SETTINGS)
     assert keys_of_types(section("replay.md", "Exploration")) == as_keys(EXPLORATIONS)
@@ -219,7 +219,8 @@ def test_the_page_of_exploration_bonuses_has_every_key_and_metric() -> None:
 
     from athlete.core import Spec, Transition
     from athlete.ops.random import wrap
-    from athlete.settings.exploration import BONUSES, make_bonus
+    from athlete.settings.assemble import make_bonus
+    from athlete.settings.exploration import BONUSES
     from athlete.spaces import Discrete
 
     number, flag = np.zeros((1, 1), np.float32), np.zeros((1, 1), bool)
@@ -255,11 +256,18 @@ def test_the_replay_page_has_every_algorithms_exploration_types() -> None:
     assert types == {name: found for name, found in expected.items() if found}
 
 
-def test_the_pages_of_algorithms_name_all_of_them() -> None:
-    from athlete.settings.replay import ReplayConfig
+def test_computed_tables_are_as_they_are_computed() -> None:
+    tables = load(ROOT / "docs" / "make_tables.py")
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        assert tables.with_tables(text) == text, f"run `python docs/make_tables.py`: {page.name} is out of date"
+    index = (ROOT / "docs" / "algorithms" / "index.md").read_text(encoding="utf-8")
+    assert all(f"[`{name}`](" in index for name in ALGORITHMS)
 
-    listed = [names[0] for names, cells in rows("algorithms/index.md") if len(cells) == 4]
-    assert sorted(listed) == sorted(ALGORITHMS)
+
+def test_the_replay_page_chooses_among_all_that_learn_from_replay() -> None:
+    from athlete.settings.families import ReplayConfig
+
     chosen = {
         name
         for _, cells in rows_of(section("replay.md", "Which algorithm"))
@@ -278,7 +286,7 @@ def test_what_the_ppo_page_calls_off_by_default_is_off() -> None:
 
 
 def test_the_configuration_page_puts_settings_under_their_sections() -> None:
-    from athlete.settings.config import SETTINGS
+    from athlete.settings.table import SETTINGS
 
     text = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
     for part in re.split(r"^### ", text, flags=re.M)[1:]:
@@ -454,6 +462,35 @@ def test_notebooks_are_kept_without_outputs_and_their_contents_lead_somewhere(no
     assert re.findall(r"\]\(#(\w+)\)", prose) == re.findall(r'<a id="(\w+)">', prose)
 
 
+# What is said of algorithms and of packages
+
+
+def test_the_home_page_and_the_readme_name_every_algorithm() -> None:
+    hook = load(ROOT / "docs" / "site_hooks.py")
+
+    class Page:
+        class file:
+            src_uri = "index.md"
+
+    home = hook.on_page_markdown((ROOT / "docs" / "index.md").read_text(encoding="utf-8"), Page)
+    assert f"{len(ALGORITHMS)} [algorithms](algorithms/index.md): {', '.join(ALGORITHMS)}." in home
+    readme = (ROOT / "README.md").read_text(encoding="utf-8").replace("-", "")
+    assert [name for name in ALGORITHMS if not re.search(rf"\b{name}\b", readme)] == []
+
+
+def test_the_notebook_counts_algorithms_by_asking() -> None:
+    text = (ROOT / "examples" / "notebooks" / "01_introduction.ipynb").read_text(encoding="utf-8")
+    assert "ALGORITHMS" in text
+    assert not re.search(r"(that is one|there is PPO alone|only algorithm)", text)
+
+
+def test_nobody_is_told_to_install_this_package_from_an_index() -> None:
+    """It is on none. Its dependencies are, and a clone installs extras as `'.[atari]'`."""
+    told = [*PAGES, *(ROOT / "athlete").rglob("*.py"), *(ROOT / "examples").rglob("*.*")]
+    pattern = re.compile(r"athlete\[\w+\]|pip install athlete\b")
+    assert [name_of(file) for file in told if pattern.search(file.read_text(encoding="utf-8", errors="ignore"))] == []
+
+
 # What draws and shows the learning curves
 
 
@@ -489,22 +526,39 @@ def test_curves_are_read_where_every_seed_has_them() -> None:
 def test_a_figure_appears_on_its_page_once_it_has_been_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     figures, hook = load(ROOT / "docs" / "make_figures.py"), load(ROOT / "docs" / "site_hooks.py")
     for module, name, value in [
+        (figures, "DOCS", tmp_path),
         (figures, "RESULTS", tmp_path),
         (figures, "ASSETS", tmp_path / "assets"),
         (hook, "ASSETS", tmp_path / "assets"),
     ]:
         monkeypatch.setattr(module, name, value)
+    monkeypatch.setattr("sys.argv", ["make_figures.py"])
 
     class Page:
         class file:
             src_uri = "algorithms/ppo.md"
 
-    marked = "before\n\n<!-- figure: ppo-cartpole -->\n\nafter"
+    marked = "before\n\n<!-- figure: cartpole-ppo -->\n\nafter"
+    (tmp_path / "page.md").write_text(marked)
     assert hook.on_page_markdown(marked, Page) == "before\n\n\n\nafter"
     (tmp_path / "learning-cartpole-ppo.json").write_text(json.dumps(MANIFEST))
     figures.main()
     shown = hook.on_page_markdown(marked, Page)
-    assert "](../assets/ppo-cartpole.svg)" in shown
+    assert "](../assets/cartpole-ppo.svg)" in shown
     assert "mean 40 (95%: 30 to 50), worst seed 30" in shown
     assert "interquartile" not in shown and "Commit 0123456789;" in shown
-    assert (tmp_path / "assets" / "ppo-cartpole.svg").read_text().startswith("<?xml")
+    picture = tmp_path / "assets" / "cartpole-ppo.svg"
+    assert picture.read_text().startswith("<?xml")
+    picture.write_text("drawn")
+    figures.main()
+    assert picture.read_text() == "drawn"  # nothing has changed
+
+
+def test_captions_are_those_of_the_manifests() -> None:
+    figures = load(ROOT / "docs" / "make_figures.py")
+    for name, manifest in figures.manifests().items():
+        caption = figures.ASSETS / f"{name}.txt"
+        if caption.exists():
+            assert caption.read_text(encoding="utf-8") == figures.caption_of(manifest), (
+                "run python docs/make_figures.py"
+            )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib.util
 import json
 import re
@@ -17,7 +18,7 @@ RESULTS = ROOT / "benchmarks" / "results"
 LEARNING = sorted(RESULTS.glob("learning-*.json"))
 
 
-def load(name: str) -> ModuleType:
+def load_script(name: str) -> ModuleType:
     """A script of `benchmarks/`, as a module."""
     if str(ROOT / "benchmarks") not in sys.path:
         sys.path.insert(0, str(ROOT / "benchmarks"))
@@ -66,6 +67,16 @@ def test_figures_are_those_of_the_curves(path: Path) -> None:
     assert all(curve["timesteps"][-1] >= found["timesteps"] for curve in found["curves"])
 
 
+@pytest.mark.parametrize("path", LEARNING, ids=lambda path: path.stem)
+def test_what_is_published_was_trained_as_the_example_says_today(path: Path) -> None:
+    learning, found = load_script("learning"), manifest(path)
+    words = found["command"].removeprefix("python benchmarks/learning.py ").split()
+    training = learning.training_of(learning.parser().parse_args(words))
+    assert path.stem == f"learning-{training.label}"
+    today = json.loads(json.dumps([training.algorithm, training.environment, training.config, training.timesteps]))
+    assert [found[name] for name in ("algorithm", "environment", "config", "timesteps")] == today
+
+
 def test_manifests_of_tuning_seeds_say_so() -> None:
     for path in (RESULTS / "tuning-seeds").glob("*.json"):
         assert "tuned on" in manifest(path)["note"]
@@ -78,11 +89,11 @@ def test_manifests_of_tuning_seeds_say_so() -> None:
 def test_a_pages_tables_are_the_manifests(page: str) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")
     assert "<!-- table: " in text
-    assert load("table").filled(text) == text, "run python benchmarks/table.py"
+    assert load_script("table").filled(text) == text, "run python benchmarks/table.py"
 
 
 def test_every_manifest_of_learning_is_on_the_page() -> None:
-    table = load("table")
+    table = load_script("table")
     shown = table.tuned_table() + table.defaults_table() + table.mujoco_table()
     for path in LEARNING:
         found, label = manifest(path), path.stem.removeprefix("learning-")
@@ -92,16 +103,22 @@ def test_every_manifest_of_learning_is_on_the_page() -> None:
         assert name in shown, label
 
 
+def test_the_readmes_picture_is_small() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    (picture,) = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", readme)
+    assert (ROOT / picture).stat().st_size < 300_000
+
+
 @pytest.mark.parametrize(
     ("value", "text"),
     [(2608.6, "2,609"), (-142.51, "-142.5"), (500.0, "500"), (93.144, "93.14"), (0.9066, "0.907"), (0.0, "0.000")],
 )
 def test_numbers_have_the_digits_that_are_worth_reading(value: float, text: str) -> None:
-    assert load("table").number(value) == text
+    assert load_script("table").number(value) == text
 
 
 def test_fewer_than_four_seeds_have_a_mean_and_one_no_interval() -> None:
-    table = load("table")
+    table = load_script("table")
     three = {"seeds": [1, 2, 3], "figures": {"mean": 2.0, "interval_95": [1.0, 3.0], "worst": 1.0}}
     assert table.reached(three) == ["3", "2 (mean)", "1 to 3", "1"]
     one = {"seeds": [1], "figures": {"mean": 2.0, "interval_95": None, "worst": 2.0}}
@@ -122,7 +139,7 @@ def test_what_a_memory_costs_by_its_fill() -> None:
 def test_a_training_is_added_to_a_manifest_seed_by_seed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    learning = load("learning")
+    learning = load_script("learning")
     output = tmp_path / "learning-x.json"
     words = ["learning.py", "cartpole-ppo", "--timesteps", "2048", "--output", str(output)]
     for seeds in ("1", "2"):
@@ -137,7 +154,7 @@ def test_a_training_is_added_to_a_manifest_seed_by_seed(
 
 
 def test_a_manifest_of_other_settings_is_not_added_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    learning = load("learning")
+    learning = load_script("learning")
     output = tmp_path / "learning-x.json"
     output.write_text(
         json.dumps(
@@ -165,13 +182,13 @@ def test_a_manifest_of_other_settings_is_not_added_to(tmp_path: Path, monkeypatc
     ],
 )
 def test_a_manifests_name_and_command_say_what_was_trained(words: str, label: str, command: str) -> None:
-    learning = load("learning")
+    learning = load_script("learning")
     training = learning.training_of(learning.parser().parse_args(words.split()))
     assert (training.label, training.command) == (label, command)
 
 
 def test_seeds_below_a_thousand_are_kept_apart() -> None:
-    learning = load("learning")
+    learning = load_script("learning")
     look = learning.parser().parse_args(["cartpole-ppo", "--first-seed", "3"])
     assert learning.path_of(look, "cartpole-ppo").parent.name == ".tuning"
     published = learning.parser().parse_args(["cartpole-ppo"])
@@ -179,6 +196,39 @@ def test_seeds_below_a_thousand_are_kept_apart() -> None:
 
 
 def test_every_training_of_the_queue_is_one_that_exists() -> None:
-    learning = load("learning")
-    for words in (words for group in load("learning_all").GROUPS.values() for words in group):
+    learning = load_script("learning")
+    for words in (words for group in load_script("learning_all").GROUPS.values() for words in group):
         learning.training_of(learning.parser().parse_args(words.split()))
+
+
+@pytest.mark.parametrize(
+    ("words", "load", "sentence"),
+    [
+        ("", 0.6, "load average is 0.6, and speeds are measured at 0.5 at most"),
+        ("--busy --json x.json", 0.6, "--busy is for a look"),
+        ("--rounds 2 --json x.json", 0.1, "a manifest of speeds has 3 rounds at least"),
+        ("--busy", 9.0, None),
+        ("--json x.json", 0.4, None),
+    ],
+)
+def test_speeds_are_measured_on_an_idle_machine_in_three_rounds_at_least(
+    words: str, load: float, sentence: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = load_script("manifest")
+    monkeypatch.setattr(made, "LOAD_AT_START", load)
+    parser = argparse.ArgumentParser()
+    made.add_speed_options(parser)
+    arguments = parser.parse_args(words.split())
+    if sentence is None:
+        made.require_idle(arguments)
+    else:
+        with pytest.raises(SystemExit, match=sentence):
+            made.require_idle(arguments)
+
+
+def test_every_measurement_of_speed_asks_for_an_idle_machine() -> None:
+    scripts = {path.stem: path.read_text(encoding="utf-8") for path in (ROOT / "benchmarks").glob("*.py")}
+    of_speed = [name for name, text in scripts.items() if "write_manifest(" in text and name != "manifest"]
+    assert of_speed
+    for name in of_speed:
+        assert "add_speed_options(parser" in scripts[name] and "require_idle(arguments)" in scripts[name], name

@@ -21,8 +21,8 @@ from athlete.env.adapters import old_gym
 from athlete.env.adapters.gymnasium import OldGymAdapter, make_gymnasium, to_gymnasium_space, to_space
 from athlete.env.adapters.processes import ProcessRows
 from athlete.env.adapters.source import GymnasiumSource
-from athlete.env.checks.membership import sample, violation
 from athlete.env.errors import EnvError
+from athlete.env.membership import sample, violation
 from athlete.env.registry import register_env
 
 KEY = np.array([0, 7], np.uint32)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tables import target, update
 
 from athlete.algorithms.iqn import COSINES, IQN, IQNConfig
 from athlete.core import Spec, Transition
@@ -70,17 +72,48 @@ def test_targets_know_both_endings():
     agent = agent_of(num_target_fractions=3)
     state = agent.init(KEY)._replace(params=params_of(), target=params_of(action_values=(1.0, 2.0)))
     batch = batch_of([1.0, 1.0, 1.0], [3.0, 3.0, 3.0], [False, True, False], [False, False, True], [0, 0, 0])
-    found = agent._target(state, batch, KEY)
     # The embedding is 1 for every fraction: all samples of the better action are (3 + 1) * 2 = 8.
-    np.testing.assert_allclose(found, [[1 + 0.5 * 8] * 3, [1.0] * 3, [1 + 0.5 * 8] * 3], rtol=1e-6)
+    np.testing.assert_allclose(target(agent, state, batch), [1 + 0.5 * 8, 1.0, 1 + 0.5 * 8], rtol=1e-6)
+
+
+def test_two_steps_stop_with_the_episode_and_go_on_from_where_the_last_one_led():
+    agent = agent_of(n_step=2)
+    state = agent.init(KEY)._replace(params=params_of(), target=params_of(action_values=(1.0, 2.0)))
+    first = batch_of([1.0, 1.0, 1.0], [1.0, 1.0, 1.0], [False, True, False], [False, False, True], [0, 0, 0])
+    second = batch_of([2.0, 2.0, 2.0], [3.0, 3.0, 3.0], [False] * 3, [False] * 3, [1, 1, 1])
+    batch = jax.tree.map(lambda *parts: np.concatenate(parts), first, second)
+    # On to 3, whose better action is worth (3 + 1) * 2; the truncated one is cut at 1, worth (1 + 1) * 2.
+    np.testing.assert_allclose(target(agent, state, batch), [1 + 1 + 8 / 4, 1, 1 + 4 / 2], rtol=1e-6)
+
+
+def test_weights_of_prioritised_replay_weigh_the_loss():
+    agent, batch = agent_of(lr=0.0), batch_of([3.0, 5.0], [0.0, 0.0], [True, True], [False, False], [1, 0])
+    state = agent.init(KEY)._replace(params=params_of(), target=params_of())
+    alone = [
+        update(agent, state, batch._replace(extras={"weight": np.float32([weight])}))[1]["loss"]
+        for weight in ([1.0, 0.0], [0.0, 1.0], [0.5, 0.25])
+    ]
+    assert alone[2] == pytest.approx(float(0.5 * alone[0] + 0.25 * alone[1]), rel=1e-6)
+    assert alone[0] != pytest.approx(float(alone[1]))
+
+
+def test_the_target_network_follows_at_its_time():
+    agent = agent_of(lr=0.5, target_network_update_freq=2.0)
+    state = agent.init(KEY)._replace(params=params_of(), target=params_of())
+    batch = batch_of([3.0], [0.0], [True], [False], [1])
+    once, _ = update(agent, state, batch)
+    twice, _ = update(agent, once, batch)
+    np.testing.assert_array_equal(once.target["values"]["kernel"], state.target["values"]["kernel"])
+    np.testing.assert_allclose(twice.target["values"]["kernel"], twice.params["values"]["kernel"], rtol=1e-6)
+    assert not np.allclose(twice.target["values"]["kernel"], state.target["values"]["kernel"])
 
 
 def test_with_double_q_the_online_network_chooses():
     agent = agent_of(double_q=True, num_target_fractions=1)
     online, other = params_of(action_values=(2.0, 1.0)), params_of(action_values=(1.0, 5.0))
     state = agent.init(KEY)._replace(params=online, target=other)
-    found = agent._target(state, batch_of([0.0], [1.0], [False], [False], [0]), KEY)
-    np.testing.assert_allclose(found, [[0.5 * 2 * 1]], rtol=1e-6)
+    found = target(agent, state, batch_of([0.0], [1.0], [False], [False], [0]))
+    np.testing.assert_allclose(found, [0.5 * 2 * 1], rtol=1e-6)
 
 
 def test_the_loss_is_the_quantile_hubers_and_an_update_lowers_the_error():

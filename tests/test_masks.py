@@ -22,7 +22,6 @@ from athlete.algorithms.ppo import PPO, PPOConfig
 from athlete.algorithms.pqn import PQN
 from athlete.algorithms.qrdqn import QRDQN
 from athlete.algorithms.sac import SAC
-from athlete.algorithms.simple_q import SimpleQ
 from athlete.algorithms.trpo import TRPO
 from athlete.combine.normalize import Normalize
 from athlete.core import Env, Spec, Transition, hyper
@@ -149,7 +148,7 @@ AGENTS = {
     "TRPO": TRPO(model=MLP((8,))),
     "PQN": PQN(model=MLP((8,)), minibatch_size=32, num_epochs=2, exploration=EpsilonGreedy(0.5)),
     "DQN": DQN(random_timesteps=96, dueling=False, exploration=EpsilonGreedy(0.5), lr=1e-2, **SMALL),
-    "SimpleQ": SimpleQ(exploration=SoftQ(1.0), **SMALL),
+    "SimpleQ": DQN(exploration=SoftQ(1.0), double_q=False, dueling=False, **SMALL),
     "QRDQN": QRDQN(num_quantiles=5, **SMALL),
     "IQN": IQN(num_acting_fractions=4, num_fractions=4, num_target_fractions=4, **SMALL),
     "SAC": SAC(

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from athlete.ops.gradient import LARGE, adam, adam_init, from_parts, l2_penalized, to_parts
+from athlete.ops.gradient import LARGE, Adam, adam, adam_init, from_parts, l2_penalized, to_parts
 
 PARAMS = {"w": np.array([[1.0, -2.0], [0.5, 3.0]], np.float32), "b": np.array([0.1], np.float32)}
 one_step = jax.jit(functools.partial(adam, epsilon=1e-5))
@@ -128,3 +128,39 @@ def test_the_penalty_is_the_gradient_of_half_the_squares_of_matrices():
     np.testing.assert_allclose(found["w"], gradients["w"] + 3 * PARAMS["w"], rtol=1e-6)
     np.testing.assert_array_equal(found["b"], gradients["b"])
     assert l2_penalized(gradients, PARAMS, None) is gradients
+
+
+def losses_of(params):
+    """Three samples whose gradients are b, 2 b and 3 b."""
+    return np.float32([0.5, 1.0, 1.5]) * params["b"] ** 2, {"seen": params["b"]}
+
+
+B = {"b": np.array([2.0], np.float32)}
+
+
+@pytest.mark.parametrize(("weight", "mean"), [(None, 2.0), ([1.0, 1.0, 1.0], 2.0), ([1.0, 0.5, 0.0], 2 / 3)])
+def test_minimize_goes_down_the_weighted_mean_of_the_losses(weight, mean):
+    weight = None if weight is None else np.array(weight, np.float32)
+    found = jax.jit(lambda: Adam(None).minimize(losses_of, B, adam_init(B), 0.25, weight))()
+    assert found.loss == pytest.approx(0.5 * mean * 4)
+    assert found.norm == pytest.approx(mean * 2)
+    assert found.params["b"] == pytest.approx(2.0 - 0.25), "Adam's first step"
+    assert found.aux["seen"] == 2.0, "what the losses were computed with"
+    assert int(found.state.count) == 1
+
+
+def test_minimize_clips_penalises_and_keeps_its_other_settings():
+    params = {"w": np.array([[3.0]], np.float32)}
+    optimizer = Adam(grad_clip=1.0, epsilon=0.5, beta1=0.5, l2=2.0)
+    found = jax.jit(
+        lambda: optimizer.minimize(lambda params: (params["w"][0], None), params, adam_init(params), 0.1, None)
+    )()
+    assert found.norm == pytest.approx(1 + 2 * 3), "before clipping, with the penalty"
+    expected = adam(params, {"w": np.array([[7.0]])}, adam_init(params), 0.1, 1.0, epsilon=0.5, beta1=0.5)
+    np.testing.assert_allclose(found.params["w"], expected[0]["w"], rtol=1e-6)
+    np.testing.assert_allclose(found.params["w"], [[3.0 - 0.1 / 1.5]], rtol=1e-5)
+
+
+def test_an_optimiser_says_whether_it_clips():
+    with pytest.raises(TypeError, match="grad_clip"):
+        Adam()

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from athlete.ops.quantile import midpoints, quantile_huber, smallest
+from athlete.ops.quantile import lowest_weights, midpoints, quantile_huber
 
 QUANTILES = np.array([[0.0, 1.0]], np.float32)
 TARGET = np.array([[0.5, 3.0, -1.0]], np.float32)
@@ -70,9 +70,9 @@ def test_weights_make_the_mean_over_targets():
 
 def test_the_smallest_share_the_weight_and_of_equals_the_first_ones():
     values = np.array([[3.0, 1.0, 2.0, 5.0], [1.0, 1.0, 1.0, 0.0], [np.inf, -1.0, np.inf, np.inf]], np.float32)
-    found = jax.jit(smallest, static_argnums=1)(values, 2)
+    found = jax.jit(lowest_weights, static_argnums=1)(values, 2)
     np.testing.assert_array_equal(found, [[0, 0.5, 0.5, 0], [0.5, 0, 0, 0.5], [0.5, 0.5, 0, 0]])
-    np.testing.assert_array_equal(smallest(values, 4), np.full((3, 4), 0.25))
+    np.testing.assert_array_equal(lowest_weights(values, 4), np.full((3, 4), 0.25))
 
 
 def test_its_minimum_is_at_the_quantiles():

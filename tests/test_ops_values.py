@@ -7,23 +7,31 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from athlete.ops.values import dueling, huber, of_action, rescale, sync_target, track, unscale
+from athlete.ops.values import (
+    batched_index,
+    dueling,
+    huber,
+    periodic_update,
+    polyak_update,
+    signed_hyperbolic,
+    signed_parabolic,
+)
 
 VALUES = np.array([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]], np.float32)
 
 
 def test_the_value_of_each_rows_action():
-    np.testing.assert_array_equal(jax.jit(of_action)(VALUES, np.array([2, 0])), [3, 4])
+    np.testing.assert_array_equal(jax.jit(batched_index)(VALUES, np.array([2, 0])), [3, 4])
 
 
 def test_the_value_of_an_action_may_be_a_distribution():
     atoms = np.arange(12, dtype=np.float32).reshape(2, 3, 2)
-    np.testing.assert_array_equal(jax.jit(of_action)(atoms, np.array([1, 2])), [[2, 3], [10, 11]])
+    np.testing.assert_array_equal(jax.jit(batched_index)(atoms, np.array([1, 2])), [[2, 3], [10, 11]])
 
 
 def test_only_the_action_taken_has_a_gradient_and_no_scatter_is_needed_for_it():
     def total(values):
-        return jnp.sum(jnp.array([1.0, 10.0]) * of_action(values, np.array([2, 0])))
+        return jnp.sum(jnp.array([1.0, 10.0]) * batched_index(values, np.array([2, 0])))
 
     np.testing.assert_array_equal(jax.jit(jax.grad(total))(VALUES), [[0, 0, 1], [10, 0, 0]])
     assert "scatter" not in str(jax.make_jaxpr(jax.grad(total))(VALUES))
@@ -31,7 +39,7 @@ def test_only_the_action_taken_has_a_gradient_and_no_scatter_is_needed_for_it():
 
 def test_a_value_that_is_not_finite_does_not_spoil_another_action():
     values = np.array([[np.inf, 2.0, np.nan]], np.float32)
-    assert of_action(values, np.array([1]))[0] == 2
+    assert batched_index(values, np.array([1]))[0] == 2
 
 
 def test_dueling_streams_keep_the_value_as_the_mean():
@@ -64,14 +72,14 @@ TARGET, ONLINE = {"w": np.array([0.0, 8.0])}, {"w": np.array([4.0, 0.0])}
 
 @pytest.mark.parametrize(("tau", "expected"), [(0.0, [0, 8]), (0.25, [1, 6]), (1.0, [4, 0])])
 def test_tracking_moves_by_tau(tau, expected):
-    np.testing.assert_allclose(jax.jit(track)(TARGET, ONLINE, tau)["w"], expected)
+    np.testing.assert_allclose(jax.jit(polyak_update)(TARGET, ONLINE, tau)["w"], expected)
 
 
 def synced(frequency, taken, steps):
     """Timesteps since the last sync, and whether the target moved, after each of so many updates."""
     since, found = 0.0, []
     for _ in range(steps):
-        target, since = jax.jit(sync_target)(TARGET, ONLINE, 0.5, since + taken, frequency)
+        target, since = jax.jit(periodic_update)(TARGET, ONLINE, 0.5, since + taken, frequency)
         found.append((float(since), bool(target["w"][0] != 0)))
         np.testing.assert_allclose(target["w"], [2, 4] if found[-1][1] else [0, 8])
     return found
@@ -90,7 +98,7 @@ def test_a_frequency_of_0_is_at_every_update():
 
 
 def test_mapped_over_seeds_each_has_its_own_time():
-    target, since = jax.jit(jax.vmap(sync_target, in_axes=(None, None, None, 0, None)))(
+    target, since = jax.jit(jax.vmap(periodic_update, in_axes=(None, None, None, 0, None)))(
         TARGET, ONLINE, 0.5, np.array([3.0, 9.0], np.float32), 8.0
     )
     np.testing.assert_allclose(target["w"], [[0, 8], [2, 4]])
@@ -108,13 +116,13 @@ def test_mapped_over_seeds_each_has_its_own_time():
     ],
 )
 def test_rescaled_values_grow_as_the_root(value, epsilon, rescaled):
-    assert jax.jit(rescale)(jnp.float32(value), epsilon) == pytest.approx(rescaled, rel=1e-6)
-    assert jax.jit(unscale)(jnp.float32(rescaled), epsilon) == pytest.approx(value, rel=1e-5, abs=1e-6)
+    assert jax.jit(signed_hyperbolic)(jnp.float32(value), epsilon) == pytest.approx(rescaled, rel=1e-6)
+    assert jax.jit(signed_parabolic)(jnp.float32(rescaled), epsilon) == pytest.approx(value, rel=1e-5, abs=1e-6)
 
 
 def test_rescaling_is_undone_over_the_whole_range_of_returns():
     positive = np.logspace(-4, 5, 40)
     values = np.concatenate([-positive[::-1], [0.0], positive]).astype(np.float32)
-    there = jax.vmap(lambda value: rescale(value, 1e-3))(values)
+    there = jax.vmap(lambda value: signed_hyperbolic(value, 1e-3))(values)
     assert (np.diff(there) > 0).all() and (np.abs(there) <= np.abs(values)).all()
-    np.testing.assert_allclose(jax.jit(unscale)(there, 1e-3), values, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(jax.jit(signed_parabolic)(there, 1e-3), values, rtol=1e-4, atol=1e-6)

@@ -233,9 +233,9 @@ def test_another_memory_of_one_network_takes_the_place_of_the_defaults():
 def test_networks_and_noise_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match=r"RNNSAC: q_model has no memory \(MLP\).*'use_lstm': True"):
         RNNSACConfig().environment("Pendulum-v1").training(q_model_config={"use_lstm": False}).build()
-    with pytest.raises(ValueError, match=r"GaussianNoise is noise on continuous actions, and RNNSAC's are Discrete"):
+    with pytest.raises(ValueError, match=r"GaussianNoise is noise on continuous actions, and these are Discrete"):
         RNNSAC(exploration=GaussianNoise()).bind(DISCRETE)
-    with pytest.raises(ValueError, match=r"RNNSAC serves Box .* PPO, A2C, TRPO and PG serve it"):
+    with pytest.raises(ValueError, match=r"RNNSAC serves Box .* and Discrete action spaces, and this one is Box"):
         RNNSAC().bind(Spec(STATES, Box(-np.inf, np.inf, (1,))))
 
 

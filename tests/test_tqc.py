@@ -122,7 +122,7 @@ def test_the_policy_climbs_the_mean_of_all_quantiles():
 
 
 def test_what_it_refuses():
-    with pytest.raises(ValueError, match=r"TQC serves Box .* SAC and RNNSAC serve it"):
+    with pytest.raises(ValueError, match=r"TQC serves Box .* this one is Discrete"):
         TQC().bind(Spec(SPEC.obs, Discrete(2)))
     with pytest.raises(ValueError, match="top_quantiles_to_drop_per_net=25 leaves nothing of num_quantiles=25"):
         TQC(top_quantiles_to_drop_per_net=25).bind(SPEC)

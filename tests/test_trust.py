@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import shutil
 import stat
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from test_checkpointing import change_metadata
 from tune_fakes import Counter
 from typer.testing import CliRunner, Result
 
@@ -112,17 +114,8 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def renamed_environment(checkpoint: Path, folder: Path, **entries: Any) -> Path:
     """The checkpoint with other entries in its configuration, and sums that are right."""
-    from athlete.record import checkpoint as record
-
-    copy = folder / "checkpoint_changed"
-    copy.mkdir()
-    for path in checkpoint.iterdir():
-        if path.name != record.MANIFEST_FILE:
-            (copy / path.name).write_bytes(path.read_bytes())
-    metadata = json.loads((copy / record.METADATA_FILE).read_text())
-    metadata["config"] |= entries
-    (copy / record.METADATA_FILE).write_bytes(record._json_bytes(metadata))
-    (copy / record.MANIFEST_FILE).write_bytes(record._manifest_bytes(copy))
+    copy = Path(shutil.copytree(checkpoint, folder / "checkpoint_changed"))
+    change_metadata(copy, lambda metadata: metadata["config"].update(entries))
     return copy
 
 

@@ -33,8 +33,8 @@ def test_nested_keys_are_written_with_slashes_and_nan_reaches_nothing() -> None:
 
 def test_a_key_that_is_not_there_is_an_error_with_the_nearest() -> None:
     row = {"episode_reward_mean": 1.0, "info": {"learner": {"default_policy": {"kl": 0.1}}}}
-    with pytest.raises(tune.TuneError, match=r"no 'episode_return_mean'; did you mean 'episode_reward_mean'"):
-        stops({"episode_return_mean": 5}, [row])
+    with pytest.raises(tune.TuneError, match=r"no 'episode_reward_means'; did you mean 'episode_reward_mean'"):
+        stops({"episode_reward_means": 5}, [row])
     with pytest.raises(tune.TuneError, match=r"did you mean 'info/learner/default_policy/kl'"):
         stops({"kl": 5}, [row])
     with pytest.raises(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import importlib.util
 from pathlib import Path
 
 import pytest
@@ -33,6 +35,26 @@ def test_an_example_is_complete_and_its_settings_exist(name: str) -> None:
     assert example.name == name
     assert "timesteps_total" in example.stop  # it ends, whether it learns or not
     assert example.pass_criteria and {*example.pass_criteria, *example.floor, *example.stop} <= RESULTS
+
+
+EXTRAS = {"HalfCheetah": "mujoco", "LunarLander": "Box2D", "ALE/": "ale_py"}
+
+
+QUICK = ("masked-grid-ppo", "mirror-dqn", "mirror-ppo", "pendulum-td3")  # the others take minutes together
+
+
+@pytest.mark.parametrize("name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.learning) for n in names()])
+def test_an_example_trains_and_is_evaluated_from_its_checkpoint(name: str, tmp_path: Path) -> None:
+    """One iteration, the shortest there is, and one episode: what `athlete example run` does, small."""
+    example = load(name)
+    for start, module in EXTRAS.items():
+        if str(example.config["env"]).startswith(start) and importlib.util.find_spec(module) is None:
+            pytest.skip(f"{example.config['env']} needs {module}, which is not installed")
+    config = {**example.config, "min_sample_timesteps_per_iteration": 0, "evaluation_duration": 1}
+    short = dataclasses.replace(example, config=config, stop={"training_iteration": 1})
+    (outcome,) = tuned_examples.train(short, [0], verbose=0, local_dir=tmp_path)
+    assert outcome.results["training_iteration"] == 1
+    assert outcome.results["evaluation/episodes_this_iter"] == 1
 
 
 def test_an_unknown_example_is_an_error_with_the_nearest_name() -> None:

@@ -43,7 +43,7 @@ from athlete.ops.returns import generalized_advantages
 from athlete.ops.schedule import Schedule, value_at
 from athlete.ops.sequences import cut_with_carry
 from athlete.ops.statistics import explained_variance
-from athlete.settings.config import AlgorithmConfig
+from athlete.settings.families import OnPolicyConfig
 
 
 class A2CState(NamedTuple):
@@ -70,6 +70,8 @@ METRICS = ("policy_loss", "vf_loss", "entropy", "total_loss")  # in the order of
 @hyper
 class A2C(Agent):
     """Hyperparameters of A2C under RLlib's names. Floats and schedules are traced, the rest shapes the program."""
+
+    serves = ("discrete", "continuous", "other")
 
     lr: float | Schedule = 1e-3
     gamma: float = 0.99
@@ -135,10 +137,15 @@ class A2C(Agent):
         return total, jnp.append(means, total)
 
 
-class A2CConfig(AlgorithmConfig):
+class A2CConfig(OnPolicyConfig):
     """Configuration of A2C: `A2CConfig().environment("CartPole-v1").training(lr=1e-3).build()`."""
 
     algorithm_name = "A2C"
+    summary = (
+        "one step of the policy gradient and of the values, in many environments at once; A3C's settings are "
+        "taken for it"
+    )
+    paper = "Mnih et al. 2016, arXiv:1602.01783"
     agent_class = A2C
     defaults: ClassVar[dict[str, Any]] = {
         "num_envs_per_worker": 16,

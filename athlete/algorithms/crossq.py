@@ -36,7 +36,8 @@ from athlete.ops.gradient import AdamState, adam, adam_init
 from athlete.ops.schedule import Schedule, value_at
 from athlete.ops.soft import SoftSamples, soft_samples
 from athlete.ops.temperature import Temperature, default_target_entropy, temperature_init, temperature_update
-from athlete.settings.replay import DelayedPolicyConfig, require_continuous
+from athlete.settings.families import DelayedPolicyConfig
+from athlete.spaces import require_kind
 
 
 class CrossQState(NamedTuple):
@@ -50,6 +51,8 @@ class CrossQState(NamedTuple):
 @hyper
 class CrossQ(Agent):
     """Hyperparameters of CrossQ. Floats and schedules are traced, the rest shapes the program."""
+
+    serves = ("continuous",)
 
     actor_lr: float | Schedule = 1e-3
     critic_lr: float | Schedule = 1e-3
@@ -72,7 +75,7 @@ class CrossQ(Agent):
     spec: Spec = None  # type: ignore[assignment]  # known once bound
 
     def bind(self, spec: Spec) -> CrossQ:
-        require_continuous("CrossQ", spec.action)
+        require_kind(type(self).__name__, self.serves, spec.action)
         for name, model in {"policy_model": self.policy_model, "q_model": self.q_model}.items():
             if not isinstance(model, BatchNormMLP):
                 raise ValueError(
@@ -204,6 +207,8 @@ class CrossQConfig(DelayedPolicyConfig):
     """
 
     algorithm_name = "CrossQ"
+    summary = "SAC without target networks, its critics held steady by batch normalisation"
+    paper = "Bhatt et al. 2024, arXiv:1902.05605"
     agent_class = CrossQ
     exploration_types = ("StochasticSampling",)
     defaults: ClassVar[dict[str, Any]] = {

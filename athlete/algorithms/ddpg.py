@@ -32,9 +32,9 @@ from athlete.ops.features import features
 from athlete.ops.gradient import AdamState, adam, adam_init, l2_penalized
 from athlete.ops.returns import at_step, n_step_return
 from athlete.ops.schedule import Schedule, value_at
-from athlete.ops.values import huber, sync_target
-from athlete.settings.replay import ActorCriticConfig, require_continuous
-from athlete.spaces import Box
+from athlete.ops.values import huber, periodic_update
+from athlete.settings.families import ActorCriticConfig
+from athlete.spaces import Box, require_kind
 
 
 class Networks(NamedTuple):
@@ -54,6 +54,8 @@ class DDPGState(NamedTuple):
 @hyper
 class DDPG(Agent):
     """Hyperparameters of DDPG under RLlib's names. Floats and schedules are traced, the rest shapes the program."""
+
+    serves = ("continuous",)
 
     actor_lr: float | Schedule = 1e-3
     critic_lr: float | Schedule = 1e-3
@@ -76,7 +78,7 @@ class DDPG(Agent):
     spec: Spec = None  # type: ignore[assignment]  # known once bound
 
     def bind(self, spec: Spec) -> DDPG:
-        require_continuous("DDPG", spec.action)
+        require_kind(type(self).__name__, self.serves, spec.action)
         return dataclasses.replace(self, spec=spec)
 
     def init(self, key: Key) -> DDPGState:
@@ -111,7 +113,7 @@ class DDPG(Agent):
         actor, actor_optimizer, more = self._learn_actions(state, critic, obs, progress)
         online = Networks(actor, critic)
         since = state.since_sync + self.timesteps_per_update
-        target, since = sync_target(state.target, online, self.tau, since, self.target_network_update_freq)
+        target, since = periodic_update(state.target, online, self.tau, since, self.target_network_update_freq)
         stddev = self.exploration.adapt(self._policy, actor, state.stddev, obs, progress, key, action_distance)
         metrics = {**measured, **more, "cur_exploration": self.exploration.level(progress)}
         return DDPGState(online, target, actor_optimizer, critic_optimizer, since, stddev), metrics
@@ -179,6 +181,8 @@ class DDPGConfig(ActorCriticConfig):
     """Configuration of DDPG: `DDPGConfig().environment("Pendulum-v1").training(actor_lr=3e-4).build()`."""
 
     algorithm_name = "DDPG"
+    summary = "a deterministic actor that climbs its critic"
+    paper = "Lillicrap et al. 2016, arXiv:1509.02971"
     agent_class = DDPG
     exploration_types = ("OrnsteinUhlenbeckNoise", "GaussianNoise", "ParameterNoise")
     defaults: ClassVar[dict[str, Any]] = {

@@ -33,6 +33,7 @@ from athlete.models.actor_critic import (
     policy_of,
     values_of_steps,
 )
+from athlete.models.catalog import make_model
 from athlete.models.mlp import MLP
 from athlete.ops.features import features
 from athlete.ops.gradient import AdamState, adam, adam_init
@@ -40,7 +41,7 @@ from athlete.ops.masks import action_mask
 from athlete.ops.returns import generalized_advantages
 from athlete.ops.schedule import Schedule, value_at
 from athlete.ops.sequences import cut_with_carry
-from athlete.settings.config import AlgorithmConfig
+from athlete.settings.families import OnPolicyConfig
 
 
 class PGState(NamedTuple):
@@ -66,6 +67,8 @@ METRICS = ("policy_loss", "vf_loss", "entropy", "total_loss")  # in the order of
 @hyper
 class PG(Agent):
     """Hyperparameters of PG under RLlib's names. Floats and schedules are traced, the rest shapes the program."""
+
+    serves = ("discrete", "continuous", "other")
 
     lr: float | Schedule = 1e-3
     gamma: float = 0.99
@@ -127,15 +130,16 @@ class PG(Agent):
         return total, jnp.stack([policy_loss, vf_loss, jnp.mean(policy.entropy()), total])
 
 
-class PGConfig(AlgorithmConfig):
+class PGConfig(OnPolicyConfig):
     """Configuration of PG: `PGConfig().environment("CartPole-v1").training(use_critic=False).build()`."""
 
     algorithm_name = "PG"
+    summary = "REINFORCE, the policy gradient and nothing else, with a baseline or without"
+    paper = "Williams 1992, Machine Learning 8"
     agent_class = PG
     defaults: ClassVar[dict[str, Any]] = {"normalize_rewards": True}  # returns of unlike size need rates of their own
 
     def agent_parts(self) -> dict[str, Any]:
         """The network; where there is no critic, without one for its values."""
-        from athlete.models.catalog import make_model
-
-        return {"model": make_model(self.model if self.use_critic else {**self.model, "vf_share_layers": True})}
+        model = self.model if self.use_critic else {**self.model, "vf_share_layers": True}
+        return {**super().agent_parts(), "model": make_model(model)}

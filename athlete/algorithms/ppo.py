@@ -42,7 +42,7 @@ from athlete.ops.sequences import cut_with_carry, minibatch_orders, take
 from athlete.ops.statistics import explained_variance
 from athlete.ops.surrogate import discovered_surrogate
 from athlete.ops.tree import pack, where
-from athlete.settings.config import AlgorithmConfig
+from athlete.settings.families import OnPolicyConfig
 from athlete.spaces import Box
 
 
@@ -73,6 +73,8 @@ METRICS = ("policy_loss", "vf_loss", "entropy", "kl", "total_loss", "grad_gnorm"
 @hyper
 class PPO(Agent):
     """Hyperparameters of PPO under RLlib's names. Floats and schedules are traced, the rest shapes the program."""
+
+    serves = ("discrete", "continuous", "other")
 
     lr: float | Schedule = 3e-4
     gamma: float = 0.99
@@ -226,10 +228,12 @@ def smaller(a: Array, b: Array) -> Array:
     return jnp.where(a < b, a, b)
 
 
-class PPOConfig(AlgorithmConfig):
+class PPOConfig(OnPolicyConfig):
     """Configuration of PPO: `PPOConfig().environment("CartPole-v1").training(lr=1e-3).build()`."""
 
     algorithm_name = "PPO"
+    summary = "a policy that is held close to the one that collected the data"
+    paper = "Schulman et al. 2017, arXiv:1707.06347"
     agent_class = PPO
     # Values of unlike size are what makes PPO fail untuned: rewards are scaled by default.
     defaults: ClassVar[dict[str, Any]] = {"normalize_rewards": True}

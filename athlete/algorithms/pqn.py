@@ -33,9 +33,9 @@ from athlete.ops.returns import lambda_returns
 from athlete.ops.schedule import Schedule, value_at
 from athlete.ops.sequences import cut_with_carry, minibatch_orders, take
 from athlete.ops.tree import fold, pack
-from athlete.ops.values import of_action
-from athlete.settings.replay import ExplorationConfig, require_discrete
-from athlete.spaces import Discrete
+from athlete.ops.values import batched_index
+from athlete.settings.families import ExplorationConfig, trajectory_parts
+from athlete.spaces import Discrete, require_kind
 
 
 class PQNState(NamedTuple):
@@ -65,6 +65,8 @@ METRICS = ("loss", "mean_q", "mean_td_error", "grad_gnorm")  # of each minibatch
 class PQN(Agent):
     """Hyperparameters of PQN under RLlib's names. Floats and schedules are traced, the rest shapes the program."""
 
+    serves = ("discrete",)
+
     lr: float | Schedule = 5e-4
     gamma: float = 0.99
     lambda_: float = 0.95  # how far targets reach along the trajectory: 0 one step, 1 to its end
@@ -80,7 +82,7 @@ class PQN(Agent):
     spec: Spec = None  # type: ignore[assignment]  # known once bound
 
     def bind(self, spec: Spec) -> PQN:
-        require_discrete("PQN", spec.action)
+        require_kind(type(self).__name__, self.serves, spec.action)
         return dataclasses.replace(self, spec=spec)
 
     def init(self, key: Key) -> PQNState:
@@ -140,7 +142,7 @@ class PQN(Agent):
     def _loss(self, params: Tree, batch: Batch) -> tuple[Array, Array]:
         """Half the squared error of the values of the actions taken; mean over the minibatch."""
         _, heads = self.model.apply(params, batch.carry, batch.obs, batch.first)
-        value = of_action(fold(heads["q"]), batch.action.reshape(-1))
+        value = batched_index(fold(heads["q"]), batch.action.reshape(-1))
         error = value - batch.target.reshape(-1)
         means = jnp.mean(jnp.stack([0.5 * error * error, value, error]), axis=1)
         return means[0], means
@@ -150,8 +152,14 @@ class PQNConfig(ExplorationConfig):
     """Configuration of PQN: `PQNConfig().environment("CartPole-v1").training(lambda_=0.9).build()`."""
 
     algorithm_name = "PQN"
+    summary = (
+        "Q-learning in many environments at once, without replay and target network: layer normalisation "
+        "holds it steady"
+    )
+    paper = "Gallici et al. 2024, arXiv:2407.04811"
     agent_class = PQN
     exploration_types = ("EpsilonGreedy", "SoftQ")
+    fields_set_elsewhere = (*ExplorationConfig.fields_set_elsewhere, "max_seq_len")
     defaults: ClassVar[dict[str, Any]] = {
         "num_envs_per_worker": 32,
         "train_batch_size": 1024,
@@ -164,3 +172,6 @@ class PQNConfig(ExplorationConfig):
             "epsilon_timesteps": 50_000,
         },
     }
+
+    def agent_parts(self) -> dict[str, Any]:
+        return {**super().agent_parts(), **trajectory_parts(self)}

@@ -37,8 +37,9 @@ from athlete.ops.gradient import AdamState, adam, adam_init
 from athlete.ops.schedule import Schedule, value_at
 from athlete.ops.soft import SoftSamples, soft_samples
 from athlete.ops.temperature import Temperature, default_target_entropy, temperature_init, temperature_update
-from athlete.ops.values import track
-from athlete.settings.replay import DelayedPolicyConfig, require_continuous
+from athlete.ops.values import polyak_update
+from athlete.settings.families import DelayedPolicyConfig
+from athlete.spaces import require_kind
 
 
 class Ensemble(NamedTuple):
@@ -59,6 +60,8 @@ class REDQState(NamedTuple):
 @hyper
 class REDQ(Agent):
     """Hyperparameters of REDQ and DroQ. Floats and schedules are traced, the rest shapes the program."""
+
+    serves = ("continuous",)
 
     actor_lr: float | Schedule = 3e-4
     critic_lr: float | Schedule = 3e-4
@@ -82,7 +85,7 @@ class REDQ(Agent):
     spec: Spec = None  # type: ignore[assignment]  # known once bound
 
     def bind(self, spec: Spec) -> REDQ:
-        require_continuous("REDQ" if self.dropout is None else "DroQ", spec.action)
+        require_kind(type(self).__name__, self.serves, spec.action)
         if self.num_critics_in_target > self.num_critics:
             raise ValueError(
                 f"num_critics_in_target={self.num_critics_in_target}: targets take the smallest value of as many "
@@ -191,7 +194,7 @@ class REDQ(Agent):
             "grad_gnorm": norm,
             "td_error": jnp.mean(jnp.abs(error), axis=0),
         }
-        return Ensemble(critics, track(ensemble.targets, critics, self.tau), optimizer), metrics
+        return Ensemble(critics, polyak_update(ensemble.targets, critics, self.tau), optimizer), metrics
 
     def _chosen(self, targets: Tree, key: Key) -> Tree:
         """The target critics that are asked this time."""
@@ -224,6 +227,8 @@ class REDQConfig(DelayedPolicyConfig):
     """Configuration of REDQ: `REDQConfig().environment("Pendulum-v1").training(num_critics=5).build()`."""
 
     algorithm_name = "REDQ"
+    summary = "SAC with an ensemble of critics, which learns many times from each step"
+    paper = "Chen et al. 2021, arXiv:2101.05982"
     agent_class = REDQ
     exploration_types = ("StochasticSampling",)
     defaults: ClassVar[dict[str, Any]] = SHARED_DEFAULTS
@@ -233,6 +238,8 @@ class DroQConfig(DelayedPolicyConfig):
     """Configuration of DroQ: `DroQConfig().environment("Pendulum-v1").training(dropout=0.005).build()`."""
 
     algorithm_name = "DroQ"
+    summary = "REDQ with two critics, dropout and layer normalisation in place of the ensemble"
+    paper = "Hiraoka et al. 2022, arXiv:2110.02034"
     agent_class = REDQ
     exploration_types = ("StochasticSampling",)
     defaults: ClassVar[dict[str, Any]] = {

@@ -29,7 +29,7 @@ import jax.numpy as jnp
 
 from athlete.core import ActingCarry, Agent, Array, Key, Memory, Model, Spec, Transition, Tree, hyper
 from athlete.distributions import Categorical, SquashedGaussian, distribution, flat_action, output_size, shape_action
-from athlete.exploration import ActingView, Exploration, StochasticSampling
+from athlete.exploration import ActingView, Exploration, StochasticSampling, require_fitting_noise
 from athlete.memory.replay import Replay
 from athlete.models.critics import init_critics
 from athlete.models.recurrent import LSTM
@@ -43,9 +43,9 @@ from athlete.ops.schedule import Schedule, value_at
 from athlete.ops.sequences import windows
 from athlete.ops.temperature import Temperature, default_target_entropy, temperature_init, temperature_update
 from athlete.ops.tree import fold
-from athlete.ops.values import of_action, sync_target
-from athlete.settings.replay import ActorCriticConfig, require_policy_space
-from athlete.spaces import Discrete
+from athlete.ops.values import batched_index, periodic_update
+from athlete.settings.families import ActorCriticConfig
+from athlete.spaces import Discrete, require_kind
 
 
 class RNNSACState(NamedTuple):
@@ -64,6 +64,8 @@ class RNNSAC(Agent):
 
     The memory's windows are `burn_in` steps, `max_seq_len` to learn from and `n_step - 1` for the targets of the last.
     """
+
+    serves = ("continuous", "discrete")
 
     actor_lr: float | Schedule = 3e-4
     critic_lr: float | Schedule = 3e-4
@@ -91,7 +93,8 @@ class RNNSAC(Agent):
     spec: Spec = None  # type: ignore[assignment]  # known once bound
 
     def bind(self, spec: Spec) -> RNNSAC:
-        require_policy_space("RNNSAC", spec.action, self.exploration)
+        require_kind(type(self).__name__, self.serves, spec.action)
+        require_fitting_noise(self.exploration, spec.action)
         return dataclasses.replace(self, spec=spec)
 
     def init(self, key: Key) -> RNNSACState:
@@ -146,7 +149,7 @@ class RNNSAC(Agent):
         alpha_lr = value_at(self.alpha_lr, progress)
         temperature = temperature_update(state.temperature, found["entropy"], found["target_entropy"], alpha_lr)
         since = state.since_sync + self.timesteps_per_update
-        targets, since = sync_target(state.targets, critics, self.tau, since, self.target_network_update_freq)
+        targets, since = periodic_update(state.targets, critics, self.tau, since, self.target_network_update_freq)
         error = found.pop("error")
         metrics = found | {
             "alpha_value": alpha,
@@ -208,7 +211,7 @@ class RNNSAC(Agent):
         values = [heads["q"] for _, heads in found]
         if isinstance(self.spec.action, Discrete):
             taken = action[self.burn_in :]
-            chosen = [of_action(fold(value), fold(taken)).reshape(taken.shape) for value in values]
+            chosen = [batched_index(fold(value), fold(taken)).reshape(taken.shape) for value in values]
         else:
             chosen = [value[..., 0] for value in values]
         return [states for states, _ in found], jnp.stack(chosen)
@@ -274,6 +277,8 @@ class RNNSACConfig(ActorCriticConfig):
     """Configuration of RNNSAC: `RNNSACConfig().environment("Pendulum-v1").training(tau=0.01, n_step=3).build()`."""
 
     algorithm_name = "RNNSAC"
+    summary = "SAC whose actor and critics have memory"
+    paper = "Ni et al. 2022, arXiv:2110.05038"
     agent_class = RNNSAC
     learns_sequences = True
     exploration_types = ("StochasticSampling", "OrnsteinUhlenbeckNoise", "GaussianNoise")

@@ -25,7 +25,7 @@ import jax.numpy as jnp
 
 from athlete.core import ActingCarry, Agent, Array, Key, Memory, Model, Spec, Transition, Tree, hyper
 from athlete.distributions import Categorical, SquashedGaussian, distribution, flat_action, output_size, shape_action
-from athlete.exploration import ActingView, Exploration, StochasticSampling
+from athlete.exploration import ActingView, Exploration, StochasticSampling, require_fitting_noise
 from athlete.memory.replay import Replay
 from athlete.models.critics import critic_values, init_critics
 from athlete.models.forward import forward
@@ -36,9 +36,9 @@ from athlete.ops.masks import action_mask, masked
 from athlete.ops.returns import at_step, n_step_return
 from athlete.ops.schedule import Schedule, value_at
 from athlete.ops.temperature import Temperature, default_target_entropy, temperature_init, temperature_update
-from athlete.ops.values import of_action, sync_target
-from athlete.settings.replay import ActorCriticConfig, require_policy_space
-from athlete.spaces import Discrete
+from athlete.ops.values import batched_index, periodic_update
+from athlete.settings.families import ActorCriticConfig
+from athlete.spaces import Discrete, require_kind
 
 
 class SACState(NamedTuple):
@@ -54,6 +54,8 @@ class SACState(NamedTuple):
 @hyper
 class SAC(Agent):
     """Hyperparameters of SAC under RLlib's names. Floats and schedules are traced, the rest shapes the program."""
+
+    serves = ("continuous", "discrete")
 
     actor_lr: float | Schedule = 3e-4
     critic_lr: float | Schedule = 3e-4
@@ -77,7 +79,8 @@ class SAC(Agent):
     spec: Spec = None  # type: ignore[assignment]  # known once bound
 
     def bind(self, spec: Spec) -> SAC:
-        require_policy_space("SAC", spec.action, self.exploration)
+        require_kind(type(self).__name__, self.serves, spec.action)
+        require_fitting_noise(self.exploration, spec.action)
         return dataclasses.replace(self, spec=spec)
 
     def init(self, key: Key) -> SACState:
@@ -141,7 +144,7 @@ class SAC(Agent):
         target_entropy = self._target_entropy(obs)
         temperature = temperature_update(state.temperature, entropy, target_entropy, alpha_lr)
         since = state.since_sync + self.timesteps_per_update
-        targets, since = sync_target(state.targets, critics, self.tau, since, self.target_network_update_freq)
+        targets, since = periodic_update(state.targets, critics, self.tau, since, self.target_network_update_freq)
         metrics = {
             "critic_loss": loss,
             "actor_loss": policy_loss,
@@ -168,7 +171,7 @@ class SAC(Agent):
         if not isinstance(self.spec.action, Discrete):
             return critic_values(self.q_model, critics, obs, action)[..., 0]
         values = [forward(self.q_model, critic, obs)["q"] for critic in critics]
-        return jnp.stack(values if action is None else [of_action(value, action) for value in values])
+        return jnp.stack(values if action is None else [batched_index(value, action) for value in values])
 
     def _soft_value(self, actor: Tree, critics: list[Tree], obs: Tree, alpha: Array, key: Key) -> tuple[Array, Array]:
         """The soft value of states and the policy's entropy there, `[B]` each: estimated from one action or exact."""
@@ -197,6 +200,8 @@ class SACConfig(ActorCriticConfig):
     """Configuration of SAC: `SACConfig().environment("Pendulum-v1").training(tau=0.01, n_step=3).build()`."""
 
     algorithm_name = "SAC"
+    summary = "a random policy that is paid for its entropy, with two critics and a temperature that is learned"
+    paper = "Haarnoja et al. 2018, arXiv:1812.05905"
     agent_class = SAC
     exploration_types = ("StochasticSampling", "OrnsteinUhlenbeckNoise", "GaussianNoise")
     defaults: ClassVar[dict[str, Any]] = {

@@ -32,9 +32,9 @@ from athlete.ops.features import features
 from athlete.ops.gradient import AdamState, adam, adam_init, l2_penalized
 from athlete.ops.returns import at_step, n_step_return
 from athlete.ops.schedule import Schedule, value_at
-from athlete.ops.values import huber, sync_target
-from athlete.settings.replay import ActorCriticConfig, require_continuous
-from athlete.spaces import Box
+from athlete.ops.values import huber, periodic_update
+from athlete.settings.families import ActorCriticConfig
+from athlete.spaces import Box, require_kind
 
 
 class Networks(NamedTuple):
@@ -55,6 +55,8 @@ class TD3State(NamedTuple):
 @hyper
 class TD3(Agent):
     """Hyperparameters of TD3 under RLlib's names. Floats and schedules are traced, the rest shapes the program."""
+
+    serves = ("continuous",)
 
     actor_lr: float | Schedule = 1e-3
     critic_lr: float | Schedule = 1e-3
@@ -82,7 +84,7 @@ class TD3(Agent):
     spec: Spec = None  # type: ignore[assignment]  # known once bound
 
     def bind(self, spec: Spec) -> TD3:
-        require_continuous("TD3", spec.action)
+        require_kind(type(self).__name__, self.serves, spec.action)
         return dataclasses.replace(self, spec=spec)
 
     def init(self, key: Key) -> TD3State:
@@ -202,7 +204,9 @@ class TD3(Agent):
         lr = value_at(self.actor_lr, progress)
         actor, optimizer, norm = adam(actor, gradients, state.actor_optimizer, lr, self.grad_clip)
         online = Networks(actor, critics)
-        target, since = sync_target(state.target, online, self.tau, state.since_sync, self.target_network_update_freq)
+        target, since = periodic_update(
+            state.target, online, self.tau, state.since_sync, self.target_network_update_freq
+        )
         measured = jnp.stack([loss, norm])
         return TD3State(online, target, optimizer, state.critic_optimizer, measured, since, state.stddev)
 
@@ -211,6 +215,8 @@ class TD3Config(ActorCriticConfig):
     """Configuration of TD3: `TD3Config().environment("Pendulum-v1").training(actor_lr=3e-4).build()`."""
 
     algorithm_name = "TD3"
+    summary = "DDPG with two critics, smoothed targets and a delayed actor"
+    paper = "Fujimoto et al. 2018, arXiv:1802.09477"
     agent_class = TD3
     exploration_types = ("GaussianNoise", "OrnsteinUhlenbeckNoise", "ParameterNoise")
     defaults: ClassVar[dict[str, Any]] = {

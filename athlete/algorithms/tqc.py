@@ -29,12 +29,13 @@ from athlete.models.forward import forward
 from athlete.models.mlp import MLP
 from athlete.ops.features import features
 from athlete.ops.gradient import AdamState, adam, adam_init
-from athlete.ops.quantile import midpoints, quantile_huber, smallest
+from athlete.ops.quantile import lowest_weights, midpoints, quantile_huber
 from athlete.ops.returns import at_step, n_step_return
 from athlete.ops.schedule import Schedule, value_at
 from athlete.ops.temperature import Temperature, default_target_entropy, temperature_init, temperature_update
-from athlete.ops.values import sync_target
-from athlete.settings.replay import ActorCriticConfig, require_continuous
+from athlete.ops.values import periodic_update
+from athlete.settings.families import ActorCriticConfig
+from athlete.spaces import require_kind
 
 
 class TQCState(NamedTuple):
@@ -50,6 +51,8 @@ class TQCState(NamedTuple):
 @hyper
 class TQC(Agent):
     """Hyperparameters of TQC; those that SAC has mean the same. Floats and schedules are traced."""
+
+    serves = ("continuous",)
 
     actor_lr: float | Schedule = 3e-4
     critic_lr: float | Schedule = 3e-4
@@ -74,7 +77,7 @@ class TQC(Agent):
     spec: Spec = None  # type: ignore[assignment]  # known once bound
 
     def bind(self, spec: Spec) -> TQC:
-        require_continuous("TQC", spec.action)
+        require_kind(type(self).__name__, self.serves, spec.action)
         if self.top_quantiles_to_drop_per_net >= self.num_quantiles:
             raise ValueError(
                 f"top_quantiles_to_drop_per_net={self.top_quantiles_to_drop_per_net} leaves nothing of "
@@ -121,7 +124,7 @@ class TQC(Agent):
         actor, actor_optimizer, _ = adam(state.actor, gradients, state.actor_optimizer, actor_lr, self.grad_clip)
         temperature = temperature_update(state.temperature, entropy, self._target_entropy(), alpha_lr)
         since = state.since_sync + self.timesteps_per_update
-        targets, since = sync_target(state.targets, critics, self.tau, since, self.target_network_update_freq)
+        targets, since = periodic_update(state.targets, critics, self.tau, since, self.target_network_update_freq)
         metrics = {
             **measured,
             "actor_loss": loss,
@@ -149,7 +152,7 @@ class TQC(Agent):
         pooled = jnp.concatenate(list(quantiles), axis=-1)
         kept = self.num_critics * (self.num_quantiles - self.top_quantiles_to_drop_per_net)
         returns = steps.return_[:, None] + steps.discount[:, None] * (pooled - alpha * log_prob[:, None])
-        return returns, smallest(pooled, kept)
+        return returns, lowest_weights(pooled, kept)
 
     def _learn_values(
         self, state: TQCState, batch: Transition, obs: Array, alpha: Array, key: Key, progress: Array
@@ -184,6 +187,8 @@ class TQCConfig(ActorCriticConfig):
     """Configuration of TQC: `TQCConfig().environment("Pendulum-v1").training(num_critics=5).build()`."""
 
     algorithm_name = "TQC"
+    summary = "SAC whose critics learn quantiles of returns, the largest of which targets leave out"
+    paper = "Kuznetsov et al. 2020, arXiv:2005.04269"
     agent_class = TQC
     exploration_types = ("StochasticSampling",)
     defaults: ClassVar[dict[str, Any]] = {

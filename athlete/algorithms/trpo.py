@@ -35,6 +35,7 @@ from athlete.models.actor_critic import (
     policy_of,
     values_of_steps,
 )
+from athlete.models.catalog import make_model
 from athlete.models.mlp import MLP
 from athlete.models.separate import Separate
 from athlete.ops.features import features
@@ -46,7 +47,7 @@ from athlete.ops.sequences import cut_with_carry, minibatch_orders, take
 from athlete.ops.statistics import explained_variance
 from athlete.ops.tree import flatten, pack, unflatten
 from athlete.ops.trust_region import line_search, natural_step
-from athlete.settings.config import AlgorithmConfig
+from athlete.settings.families import OnPolicyConfig
 
 
 class TRPOState(NamedTuple):
@@ -71,6 +72,8 @@ class Batch(NamedTuple):
 @hyper
 class TRPO(Agent):
     """Hyperparameters of TRPO under RLlib's names. Floats and schedules are traced, the rest shapes the program."""
+
+    serves = ("discrete", "continuous", "other")
 
     kl_target: float = 0.01  # delta of equation 14: the largest mean KL of an update
     gamma: float = 0.99
@@ -200,10 +203,12 @@ def joined(policy: Tree, value: Tree) -> Tree:
     return {**policy, "network": {**policy["network"], "value": value}}
 
 
-class TRPOConfig(AlgorithmConfig):
+class TRPOConfig(OnPolicyConfig):
     """Configuration of TRPO: `TRPOConfig().environment("CartPole-v1").training(kl_target=0.02).build()`."""
 
     algorithm_name = "TRPO"
+    summary = "the largest step along the natural gradient within a bound on the policy's change"
+    paper = "Schulman et al. 2015, arXiv:1502.05477"
     agent_class = TRPO
     defaults: ClassVar[dict[str, Any]] = {"normalize_rewards": True}  # values of unlike size need rates of their own
 
@@ -212,11 +217,9 @@ class TRPOConfig(AlgorithmConfig):
 
         Raises ValueError where they were to share layers: a step of one would move the other.
         """
-        from athlete.models.catalog import make_model
-
         if self.model.get("vf_share_layers"):
             raise ValueError(
                 "TRPO: model={'vf_share_layers': True} does not fit: the value function is fitted apart from the "
                 "policy, whose step is bounded; leave vf_share_layers out"
             )
-        return {"model": make_model({**self.model, "vf_share_layers": True})}
+        return {**super().agent_parts(), "model": make_model({**self.model, "vf_share_layers": True})}

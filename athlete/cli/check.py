@@ -42,26 +42,34 @@ def list_names(
 ) -> None:
     """List the algorithms, the environments, or the tuned examples."""
     if what is Listed.algorithms:
-        from athlete.algorithms import ALGORITHMS
+        from athlete.algorithms.catalog import entries
 
-        typer.echo("\n".join(sorted(ALGORITHMS)))
+        rows = [(entry.name, ", ".join(entry.actions), entry.learns_from, entry.paper) for entry in entries()]
+        typer.echo(aligned(rows))
     elif what is Listed.environments:
-        typer.echo(aligned(_environments()))
+        typer.echo(_environments())
     else:
         from athlete.cli.example import overview
 
         typer.echo(overview(""))
 
 
-def _environments() -> list[tuple[str, str]]:
-    """Every id that Gymnasium knows here and those of our own, with where it runs; the compiled ones first."""
-    from athlete.env.adapters.gymnasium import registry
+def _environments() -> str:
+    """Every id that works here, with where it runs, the compiled ones first; then why the others do not."""
+    from athlete.env.adapters.gymnasium import registry, why_missing
     from athlete.env.registry import BUILT_IN
     from athlete.env.twins import twin_ids
 
     compiled = sorted([*BUILT_IN, *(env_id for env_id in twin_ids() if env_id in registry)])
-    others = sorted(env_id for env_id in registry if env_id not in compiled)
-    return [(env_id, "compiled") for env_id in compiled] + [(env_id, "on Gymnasium") for env_id in others]
+    there, missing = [(env_id, "compiled") for env_id in compiled], dict[str, list[str]]()
+    for env_id in sorted(set(registry) - set(compiled)):
+        reason = why_missing(env_id)
+        if reason is None:
+            there.append((env_id, "on Gymnasium"))
+        else:
+            missing.setdefault(reason, []).append(env_id)
+    reasons = [f"\nNot here: {', '.join(ids)}\n  {reason}" for reason, ids in missing.items()]
+    return "\n".join([aligned(there), *reasons])
 
 
 def doctor() -> None:

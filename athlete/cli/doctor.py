@@ -127,17 +127,37 @@ _CHECKS: dict[str, Callable[[], str]] = {
 
 def _extras() -> list[tuple[str, str]]:
     """Each extra of the package: there, or what is missing of it and the command that installs it."""
-    wanted: dict[str, list[str]] = {}
-    for requirement in importlib.metadata.requires("athlete") or []:  # `tensorboard>=2.16; extra == "notebook"`
-        parts = re.fullmatch(r"([\w.-]+).*extra\s*==\s*['\"]([\w-]+)['\"].*", requirement)
-        if parts:
-            wanted.setdefault(parts[2], []).append(parts[1])
     rows = []
-    for extra, packages in sorted(wanted.items()):
-        missing = [package for package in packages if _version(package).startswith("missing")]
-        mend = f"missing {', '.join(missing)}; mend: pip install {' '.join(missing)}"
-        rows.append((f"extra {extra}", mend if missing else "there"))
+    for extra, requirements in sorted(_requirements("athlete").items()):
+        if extra:
+            missing = [_quoted(wanted) for wanted in requirements if not _is_there(wanted)]
+            rows.append((f"extra {extra}", f"missing; mend: pip install {' '.join(missing)}" if missing else "there"))
     return rows
+
+
+def _requirements(package: str) -> dict[str, list[str]]:
+    """What an installed package requires by extra, `""` for what it always does: `gymnasium[mujoco]`, `numpy`, ..."""
+    wanted: dict[str, list[str]] = {}
+    for requirement in importlib.metadata.requires(package) or []:  # `gymnasium[mujoco]>=1.2; extra == "mujoco"`
+        name = re.match(r"[\w.-]+(\[[\w, -]+\])?", requirement)
+        extra = re.search(r"extra\s*==\s*['\"]([\w.-]+)['\"]", requirement)
+        if name is not None:
+            wanted.setdefault(extra[1] if extra else "", []).append(name[0])
+    return wanted
+
+
+def _is_there(requirement: str) -> bool:
+    """Whether a package is installed, and with it what the extras in its brackets require."""
+    package, _, listed = requirement.rstrip("]").partition("[")
+    if _version(package).startswith("missing"):
+        return False
+    of_extras = _requirements(package) if listed else {}
+    return all(_is_there(wanted) for extra in listed.split(",") if extra for wanted in of_extras.get(extra.strip(), []))
+
+
+def _quoted(requirement: str) -> str:
+    """As a shell takes it: brackets mean something else to it."""
+    return f"'{requirement}'" if "[" in requirement else requirement
 
 
 def _size(count: float) -> str:

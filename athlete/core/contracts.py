@@ -8,7 +8,7 @@ from __future__ import annotations
 import typing
 from typing import Any, NamedTuple
 
-from athlete.spaces import Space
+from athlete.spaces import ACTION_KINDS, Space
 
 Tree = Any  # a pytree of arrays
 Array = Any  # a JAX or NumPy array
@@ -161,6 +161,7 @@ class Agent:
     """
 
     __hyper__ = True
+    serves: typing.ClassVar[tuple[str, ...]] = tuple(ACTION_KINDS)  # kinds of action spaces
     memory: Memory
     updates: int
     num_steps_sampled_before_learning_starts: int = 0

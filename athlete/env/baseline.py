@@ -13,8 +13,8 @@ import numpy as np
 
 from athlete.core import Array, Env, Spec, Tree
 from athlete.env.adapters.conversion import to_space
-from athlete.env.checks.membership import sample_legal
 from athlete.env.masks import told_mask
+from athlete.env.membership import sample_legal
 from athlete.env.world import find_world
 from athlete.ops.masks import action_mask, random_legal
 from athlete.ops.random import wrap

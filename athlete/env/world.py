@@ -7,11 +7,20 @@ import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import jax
+import numpy as np
+
 from athlete.core import Env, Source, Spec
+from athlete.env.checks.check import check_env
 from athlete.env.masks import mask_path, say_masks_are_read, told_path
 from athlete.env.registry import EnvContext, create, is_jax_env, resolve
+from athlete.env.twins import find_twin
+from athlete.env.wrappers.frame_stack import FrameStack
+from athlete.env.wrappers.lifted_mask import LiftedMask
 from athlete.env.wrappers.previous import FilmedPreviousStep, Previous, PreviousStep, PreviousStepSource
+from athlete.env.wrappers.time_limit import TimeLimit
 from athlete.log import logger
+from athlete.ops.random import unwrap, wrap
 
 
 class World(NamedTuple):
@@ -39,8 +48,6 @@ class World(NamedTuple):
         """
         if self.is_twin or self.pooled:
             return self
-        from athlete.env.checks.check import check_env
-
         if self.env is not None:
             check_env(self.env)
             return self
@@ -161,8 +168,6 @@ def find_world(
 def _find_by_id(env_id: str, config: dict[str, Any], backend: str) -> World:
     if backend == "gymnasium":
         return World(env_id, None, env_id, config, False)
-    from athlete.env.twins import find_twin
-
     twin, why = find_twin(env_id, config)
     if twin is None and backend == "jax":
         raise ValueError(f"environment({env_id!r}, backend='jax'): {why}")
@@ -218,8 +223,6 @@ def _compiled(env: Env, name: str, backend: str) -> Env:
     path = mask_path(getattr(env, "observation_space", None), getattr(env, "action_space", None))
     if path is None:
         return env
-    from athlete.env.wrappers.lifted_mask import LiftedMask
-
     say_masks_are_read(name, told_path(path))
     return LiftedMask(env, path)
 
@@ -237,13 +240,6 @@ class FilmedEnv:
     """A JAX environment in Gymnasium's form, one row, for films: needs `render(state)` giving uint8 [H, W, 3]."""
 
     def __init__(self, env: Env):
-        import jax
-
-        from athlete.env.wrappers.frame_stack import FrameStack
-        from athlete.env.wrappers.lifted_mask import LiftedMask
-        from athlete.env.wrappers.time_limit import TimeLimit
-        from athlete.ops.random import unwrap, wrap
-
         inner = env
         while isinstance(inner, FrameStack | LiftedMask | PreviousStep | TimeLimit):
             inner = inner.env
@@ -262,8 +258,6 @@ class FilmedEnv:
         self._state: Any = None
 
     def reset(self, *, seed: int = 0) -> tuple[Any, dict]:
-        import numpy as np
-
         self._key, key = self._next_key(np.array([0, seed], np.uint32))
         self._state, obs = self._reset(key)
         return obs, {}
@@ -274,8 +268,6 @@ class FilmedEnv:
         return step.obs, float(step.reward), bool(step.terminated), bool(step.truncated), {}
 
     def render(self) -> Any:
-        import numpy as np
-
         return np.asarray(self.env.render(self._state))  # type: ignore[attr-defined]
 
     def close(self) -> None:

@@ -175,12 +175,11 @@ def iterate(
     progress = progress_of(run.iteration, length * rows, horizon)
     view = agent.view(run.state, progress)
     new_rows, trajectory, episodes = collect(agent, env, view, run.rows, collect_key, length, random)
-    held, metrics = (run.state, run.store, new_rows.accumulators), {}
+    held: tuple[Tree, Tree, Tree] = (run.state, run.store, new_rows.accumulators)
     if learning:
-        *held, metrics = learn(agent, *held, trajectory, learn_key, progress, sample_async)
+        state, store, accumulators, metrics = learn(agent, *held, trajectory, learn_key, progress, sample_async)
     else:
-        held = take_in(agent, *held, trajectory)
-    state, store, accumulators = held
+        (state, store, accumulators), metrics = take_in(agent, *held, trajectory), {}
     new_rows = new_rows._replace(accumulators=accumulators)
     return Run(state, store, new_rows, unwrap(key), run.iteration + 1), Report(metrics, episodes)
 

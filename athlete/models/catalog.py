@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 
 from athlete.core import Array, Key, Model, Spec
@@ -17,6 +18,7 @@ from athlete.models.mlp import MLP
 from athlete.models.recurrent import GRU, LSTM
 from athlete.models.resnet import ResNet
 from athlete.models.separate import Separate
+from athlete.models.streams import Streams, without_streams
 from athlete.ops.features import are_channels_first, feature_size, images_in, pictures_of_other_axes
 from athlete.ops.random import wrap
 from athlete.spaces import Space
@@ -26,6 +28,8 @@ NATURE: Filters = ((32, 8, 4), (64, 4, 2), (64, 3, 1))
 MODEL_DEFAULTS: dict[str, Any] = {
     "fcnet_hiddens": [64, 64],  # units of each layer
     "fcnet_activation": "tanh",
+    "post_fcnet_hiddens": [],  # units of more layers behind these
+    "post_fcnet_activation": "relu",  # of those, where fcnet_hiddens is empty; else all have fcnet_activation
     # [filters, kernel, stride] of each convolution, or "impala"; None: by the image's size; []: none
     "conv_filters": None,
     "conv_activation": "relu",
@@ -100,10 +104,10 @@ def _check_memory(settings: Mapping[str, Any]) -> None:
 
 
 def _check_value(name: str, value: Any) -> None:
-    if name == "fcnet_hiddens" and not (
+    if name in ("fcnet_hiddens", "post_fcnet_hiddens") and not (
         isinstance(value, list | tuple) and all(isinstance(size, int) and size > 0 for size in value)
     ):
-        raise ValueError(f"model={{'fcnet_hiddens': {value!r}}}: expected a list of layer sizes such as [64, 64]")
+        raise ValueError(f"model={{{name!r}: {value!r}}}: expected a list of layer sizes such as [64, 64]")
     if isinstance(MODEL_DEFAULTS[name], bool) and not isinstance(value, bool):
         raise ValueError(f"model={{{name!r}: {value!r}}}: expected True or False")
     if name == "conv_filters" and value is not None and not _are_filters(value):
@@ -111,7 +115,7 @@ def _check_value(name: str, value: Any) -> None:
             f"model={{'conv_filters': {value!r}}}: expected [filters, kernel size, stride] for each convolution, "
             "such as [[16, 3, 1]], or 'impala' for its residual network"
         )
-    if name in ("fcnet_activation", "conv_activation") and not (isinstance(value, str) and value in ACTIVATIONS):
+    if name.endswith("_activation") and not (isinstance(value, str) and value in ACTIVATIONS):
         raise ValueError(f"model={{{name!r}: {value!r}}}: there are {', '.join(ACTIVATIONS)}")
     if _is_size(name) and (not isinstance(value, int) or value is True or value < 1):
         raise ValueError(f"model={{{name!r}: {value!r}}}: expected a whole number of at least 1")
@@ -132,7 +136,9 @@ def make_model(settings: Mapping[str, Any]) -> Model:
     """The network that `settings` (over MODEL_DEFAULTS) describe."""
     check_model(settings)
     chosen = {**MODEL_DEFAULTS, **settings}
-    layers = (tuple(chosen["fcnet_hiddens"]), chosen["fcnet_activation"], chosen["use_layer_norm"])
+    first, more = chosen["fcnet_hiddens"], chosen["post_fcnet_hiddens"]
+    activation = chosen["post_fcnet_activation" if more and not first else "fcnet_activation"]
+    layers = ((*first, *more), activation, chosen["use_layer_norm"])
     if chosen["custom_model"] is not None:
         model = chosen["custom_model"]
     elif chosen["use_gru"]:
@@ -144,6 +150,11 @@ def make_model(settings: Mapping[str, Any]) -> Model:
     else:
         model = MLP(*layers)
     return model if chosen["vf_share_layers"] else Separate(model)
+
+
+def with_streams(model: Model, hiddens: Sequence[int]) -> Model:
+    """`model` with layers of `hiddens` rectified units of its own for each head, where there are any."""
+    return Streams(model, tuple(hiddens)) if hiddens else model
 
 
 def _attention(chosen: Mapping[str, Any], layers: tuple[tuple[int, ...], str, bool]) -> GTrXL:
@@ -242,8 +253,7 @@ def _default_filters(shape: Shape) -> Filters:
 
 def check_custom_model(model: Model, spec: Spec) -> None:
     """Raise ValueError where a network does not give each head that it is asked for with its number of outputs."""
-    import jax
-
+    model = without_streams(model)
     heads = {"policy": (output_size(spec.action), 0.01), "value": (1, 1.0)}
     obs = jax.ShapeDtypeStruct((1, 2, feature_size(spec.obs)), np.float32)
 
@@ -264,6 +274,4 @@ def check_custom_model(model: Model, spec: Spec) -> None:
 
 def is_recurrent(model: Model) -> bool:
     """Whether the model has a carry."""
-    import jax
-
     return bool(jax.tree.leaves(jax.eval_shape(lambda: model.start(1))))

@@ -43,3 +43,8 @@ class Streams(Model):
         for name, (*hidden, last) in params["streams"].items():
             outputs[name] = dense(last, hidden_layers(hidden, squash(heads[name]), squash))
         return carries, outputs
+
+
+def without_streams(model: Model) -> Model:
+    """The network in front of the streams, if it has any."""
+    return model.model if isinstance(model, Streams) else model

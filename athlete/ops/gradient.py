@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -88,3 +90,52 @@ def l2_penalized(gradients: Tree, params: Tree, coefficient: Array | None) -> Tr
     if coefficient is None:
         return gradients
     return jax.tree.map(lambda g, w: g + coefficient * w if w.ndim > 1 else g, gradients, params)
+
+
+class Minimized(NamedTuple):
+    """What one step of `Adam.minimize` gives."""
+
+    params: Tree
+    state: AdamState
+    loss: Array  # scalar, weighted, before the step
+    norm: Array  # scalar, the gradient's global norm before clipping
+    aux: Any  # what the loss function gave beside its losses
+
+
+@dataclasses.dataclass(frozen=True)
+class Adam:
+    """How an agent optimises a network: settings that hold for every step. `grad_clip` has no default on purpose."""
+
+    grad_clip: Array | None  # of the global norm; None: gradients are not clipped
+    epsilon: Array = 1e-8
+    beta1: Array = 0.9  # momentum
+    l2: Array | None = None  # penalty on half the squared weights of all matrices; None: no penalty
+
+    def minimize(
+        self,
+        losses_of: Callable[[Tree], tuple[Array, Any]],
+        params: Tree,
+        state: AdamState,
+        learning_rate: Array,
+        weight: Array | None,
+    ) -> Minimized:
+        """One step down the mean of the losses of all samples, weighted.
+
+        `losses_of(params)` gives the losses `[..., B]` and anything else. `weight` `[B]` is what samples count for, as
+        a prioritised memory says (`ops.td.importance_weight`); None: all the same.
+        """
+
+        def mean_loss(params: Tree) -> tuple[Array, Any]:
+            losses, aux = losses_of(params)
+            return jnp.mean(losses if weight is None else weight * losses), aux
+
+        (loss, aux), gradients = jax.value_and_grad(mean_loss, has_aux=True)(params)
+        params, state, norm = self.step(params, gradients, state, learning_rate)
+        return Minimized(params, state, loss, norm, aux)
+
+    def step(
+        self, params: Tree, gradients: Tree, state: AdamState, learning_rate: Array
+    ) -> tuple[Tree, AdamState, Array]:
+        """One step along `gradients` that were computed already: new parameters, state and the gradient's norm."""
+        gradients = l2_penalized(gradients, params, self.l2)
+        return adam(params, gradients, state, learning_rate, self.grad_clip, epsilon=self.epsilon, beta1=self.beta1)

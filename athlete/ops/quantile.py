@@ -34,7 +34,7 @@ def quantile_huber(
     return loss + jnp.sum(slope * (quantiles - fixed), axis=1)
 
 
-def smallest(values: Array, number: int) -> Array:
+def lowest_weights(values: Array, number: int) -> Array:
     """Equal weights of sum 1 on the `number` smallest of `values` `[B, M]`, 0 on the others; of equals the first.
 
     By counting how many are smaller: no sort, and no copy of the chosen.

@@ -6,10 +6,16 @@ import jax
 import jax.numpy as jnp
 
 from athlete.core import Array, Tree
+from athlete.ops.masks import masked
 from athlete.ops.tree import where
 
 
-def of_action(values: Array, action: Array) -> Array:
+def greedy(values: Array, mask: Array | None = None) -> Array:
+    """The best action `[B]` of values `[B, n]` that `mask` allows, int32; the first of several."""
+    return jnp.argmax(masked(values, mask), axis=-1).astype(jnp.int32)
+
+
+def batched_index(values: Array, action: Array) -> Array:
     """The values `[B, ...]` of actions `[B]` among `[B, actions, ...]`. A product: its gradient needs no scatter."""
     chosen = action[:, None] == jnp.arange(values.shape[1])
     return jnp.sum(jnp.where(chosen.reshape(chosen.shape + (1,) * (values.ndim - 2)), values, 0.0), axis=1)
@@ -29,28 +35,34 @@ def huber(error: Array, delta: float = 1.0) -> Array:
     return small * (jnp.abs(error) - 0.5 * small)
 
 
-def track(target: Tree, online: Tree, tau: Array) -> Tree:
+def half_square(error: Array) -> Array:
+    """Half the square of each error."""
+    return 0.5 * error * error
+
+
+def polyak_update(target: Tree, online: Tree, tau: Array) -> Tree:
     """Polyak averaging: (1 - tau) target + tau online, leaf by leaf."""
     return jax.tree.map(lambda old, new: old + tau * (new - old), target, online)
 
 
-def sync_target(target: Tree, online: Tree, tau: Array, since: Array, frequency: Array) -> tuple[Tree, Array]:
+def periodic_update(target: Tree, online: Tree, tau: Array, since: Array, frequency: Array) -> tuple[Tree, Array]:
     """The target network, moved by `tau` once `since` reaches `frequency`, and the timesteps since it last moved."""
     due = since >= frequency
-    moved = track(target, online, tau)
+    moved = polyak_update(target, online, tau)
     return where(due, moved, target), jnp.where(due, jnp.maximum(since - frequency, 0.0), since)
 
 
-def rescale(value: Array, epsilon: Array) -> Array:
+def signed_hyperbolic(value: Array, epsilon: Array) -> Array:
     """h(x) = sign(x) (sqrt(|x| + 1) - 1) + epsilon x: large values brought near (Pohlen et al. 2018, arXiv:1805.11593,
     proposition A.2).
     """
     return jnp.sign(value) * (jnp.sqrt(jnp.abs(value) + 1.0) - 1.0) + epsilon * value
 
 
-def unscale(value: Array, epsilon: Array) -> Array:
-    """The inverse of `rescale`: sign(x) (((sqrt(1 + 4 epsilon (|x| + 1 + epsilon)) - 1) / (2 epsilon))^2 - 1).
+def signed_parabolic(value: Array, epsilon: Array) -> Array:
+    """The inverse of `signed_hyperbolic`.
 
+    sign(x) (((sqrt(1 + 4 epsilon (|x| + 1 + epsilon)) - 1) / (2 epsilon))^2 - 1), by the same proposition.
     Multiplied out so that nothing cancels in float32; an `epsilon` of 0 is right too.
     """
     size = jnp.abs(value) + 1.0 + epsilon

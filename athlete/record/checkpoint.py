@@ -8,38 +8,41 @@ A checkpoint is a folder:
 
 It is written beside its place and renamed, so a folder of that name is always a whole checkpoint. Files that the
 manifest does not list are ignored. `read_metadata` needs neither JAX nor the user's code.
+
+Of a large array, entries of zeros at the end of its first axis are left out: a replay memory takes the room of what is
+in it. The file's own metadata say how long such arrays are.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
-import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from athlete.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, OneOf, Space, Tuple, nested_tuples
+from athlete.record.errors import CheckpointError, DamagedError, LockedError
+from athlete.record.files import flush, flush_folder, locked, write_beside
 
 Tree = Any  # a pytree of arrays; `athlete.core` has the same word, but importing it would import JAX
 
 FORMAT = "athlete checkpoint"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 METADATA_FILE = "checkpoint.json"
 MANIFEST_FILE = "manifest.json"
+LARGE = 65_536  # bytes of an array, from which on zeros at its end are left out
 
 _TREE_NAME = re.compile(r"[A-Za-z0-9_-]+")
 _LISTED_FILE = re.compile(r"checkpoint\.json|[A-Za-z0-9_-]+\.safetensors")
 _NUMBERS = ("uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64", "float16", "float32", "float64")
 _ARRAY_TYPES = frozenset(("bool", "bfloat16", "complex64", *_NUMBERS))
-
-
-class CheckpointError(ValueError):
-    """A checkpoint that cannot be written or read; the message is one sentence that says which and why."""
+_LENGTHS = "lengths"  # in a file's own metadata: the lengths of the arrays whose zeros were left out
+_TRIES = 5  # at reading a checkpoint that is being replaced
 
 
 # Writing
@@ -53,35 +56,85 @@ def save_checkpoint(folder: str | Path, trees: Mapping[str, Tree], metadata: Map
     `metadata` is JSON: dictionaries with string keys, lists or tuples (read back as lists), strings, numbers, None.
     A checkpoint that is already in `folder` stays until the new one is complete.
 
-    Raises CheckpointError if a value cannot be kept exactly, if the disk lacks the space, or if `folder` holds
-    anything that is not a checkpoint (it would be lost).
+    Raises CheckpointError if a value cannot be kept exactly, if the disk lacks the space, if somebody else is writing
+    this checkpoint, or if `folder` holds anything that is not a checkpoint (it would be lost).
     """
     folder = Path(folder).resolve()
     _check_json(metadata, "metadata")
     document = _json_bytes(metadata)
-    files = {_tree_file(name): _host_arrays(tree) for name, tree in trees.items()}
+    files = {_tree_file(name): _without_trailing_zeros(_host_arrays(tree)) for name, tree in trees.items()}
     _check_replaceable(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    _check_free_space(folder.parent, files, len(document))
+    with _explained(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        _check_free_space(folder.parent, files, len(document))
+        _sweep(folder.parent)
+        with locked(folder):
+            _write(folder, files, document)
+    return folder
 
-    temporary = folder.with_name(f".tmp-{folder.name}")
-    shutil.rmtree(temporary, ignore_errors=True)  # what a killed process left
+
+def drop_tree(folder: str | Path, name: str) -> None:
+    """Take a tree out of a checkpoint, which stays whole at every moment; nothing where it has none of that name."""
+    folder = _located(folder)
+    with _explained(folder), locked(folder):
+        files = _listed(folder, _read_manifest(folder))
+        if files.pop(_tree_file(name), None) is not None:
+            write_beside(folder / MANIFEST_FILE, _manifest_bytes(files))
+            (folder / _tree_file(name)).unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _explained(folder: Path) -> Iterator[None]:
+    """What the disk and the lock say about `folder`, as CheckpointError."""
+    try:
+        yield
+    except LockedError as holder:
+        raise CheckpointError(
+            f"{holder} is writing the checkpoint {folder} at this moment: give each training a folder of its own"
+        ) from holder
+    except OSError as error:
+        file = f"{Path(error.filename).name} of " if error.filename else ""
+        raise CheckpointError(
+            f"{file}the checkpoint {folder} could not be written: {error.strerror or error}"
+        ) from error
+
+
+def _write(folder: Path, files: Mapping[str, _Arrays], document: bytes) -> None:
+    temporary = _beside(folder, "tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
     try:
-        import safetensors.numpy  # here, so that a training that saves nothing does not import it
-
-        for file_name, arrays in files.items():
-            safetensors.numpy.save_file(arrays, temporary / file_name)
         (temporary / METADATA_FILE).write_bytes(document)
-        (temporary / MANIFEST_FILE).write_bytes(_manifest_bytes(temporary))
+        for file_name, arrays in files.items():
+            _write_arrays(temporary / file_name, arrays)
+        listed = {path.name: {"size": path.stat().st_size, "sha256": _sum_of(path)} for path in temporary.iterdir()}
+        (temporary / MANIFEST_FILE).write_bytes(_manifest_bytes(listed))
         for path in temporary.iterdir():
-            _flush_file(path)
-        _flush_folder(temporary)
+            with path.open("r+b") as file:
+                flush(file)
+        flush_folder(temporary)
         _put_in_place(temporary, folder)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
-    return folder
+
+
+class _Arrays(NamedTuple):
+    """What a file holds: arrays by name, and the lengths of those whose trailing zeros were left out."""
+
+    arrays: dict[str, np.ndarray]
+    lengths: dict[str, int]
+
+
+def _write_arrays(path: Path, kept: _Arrays) -> None:
+    import safetensors.numpy  # here, so that a training that saves nothing does not import it
+
+    about = {_LENGTHS: json.dumps(kept.lengths)} if kept.lengths else None
+    try:
+        safetensors.numpy.save_file(kept.arrays, path, about)
+    except safetensors.SafetensorError as error:
+        raise OSError(None, str(error), str(path)) from error
+    path.chmod((path.parent / METADATA_FILE).stat().st_mode & 0o777)  # it gives 0600, whatever the umask says
 
 
 def _tree_file(name: str) -> str:
@@ -118,6 +171,28 @@ def _host_arrays(tree: Tree) -> dict[str, np.ndarray]:
                 f"use one of {', '.join(sorted(_ARRAY_TYPES))}"
             )
     return arrays
+
+
+def _without_trailing_zeros(arrays: dict[str, np.ndarray]) -> _Arrays:
+    filled = {name: _filled(array) if array.nbytes >= LARGE else None for name, array in arrays.items()}
+    cut = {name: length for name, length in filled.items() if length is not None and length < len(arrays[name])}
+    kept = {name: array[: cut[name]] if name in cut else array for name, array in arrays.items()}
+    return _Arrays(kept, {name: len(arrays[name]) for name in cut})
+
+
+def _filled(array: np.ndarray) -> int | None:
+    """The length of the first axis without the entries at its end whose bits are all zero; None where it has none."""
+    if array.ndim == 0:
+        return None
+    entries = array.reshape(len(array), -1).view(np.uint8)
+    step, end = max(1, 2**22 // entries.shape[1]), len(entries)
+    while end > 0:
+        start = max(0, end - step)
+        used = np.flatnonzero(entries[start:end].any(axis=1))
+        if used.size:
+            return start + int(used[-1]) + 1
+        end = start
+    return 0
 
 
 def _check_json(value: Any, where: str) -> None:
@@ -158,10 +233,10 @@ def _check_replaceable(folder: Path) -> None:
         )
 
 
-def _check_free_space(parent: Path, files: Mapping[str, Mapping[str, np.ndarray]], document_size: int) -> None:
+def _check_free_space(parent: Path, files: Mapping[str, _Arrays], document_size: int) -> None:
     """Raise CheckpointError unless the disk of `parent` has room for the new checkpoint beside the old one."""
-    array_bytes = sum(array.nbytes for arrays in files.values() for array in arrays.values())
-    header_bytes = sum(len(name) + 200 for arrays in files.values() for name in arrays)
+    array_bytes = sum(array.nbytes for kept in files.values() for array in kept.arrays.values())
+    header_bytes = sum(len(name) + 200 for kept in files.values() for name in kept.arrays)
     needed = array_bytes + header_bytes + document_size + 65_536
     free = shutil.disk_usage(parent).free
     if needed > free:
@@ -171,10 +246,9 @@ def _check_free_space(parent: Path, files: Mapping[str, Mapping[str, np.ndarray]
         )
 
 
-def _manifest_bytes(folder: Path) -> bytes:
-    """The manifest of the files that lie in `folder`."""
-    files = {path.name: {"size": path.stat().st_size, "sha256": _sum_of(path)} for path in sorted(folder.iterdir())}
-    return _json_bytes(_sealed({"format": FORMAT, "version": FORMAT_VERSION, "files": files}))
+def _manifest_bytes(files: Mapping[str, Mapping[str, Any]]) -> bytes:
+    """The manifest of files with their sizes and sums."""
+    return _json_bytes(_sealed({"format": FORMAT, "version": FORMAT_VERSION, "files": dict(sorted(files.items()))}))
 
 
 def _sealed(manifest: dict[str, Any]) -> dict[str, Any]:
@@ -188,51 +262,97 @@ def _sum_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _flush_file(path: Path) -> None:
-    with path.open("r+b") as file:
-        os.fsync(file.fileno())
-
-
-def _flush_folder(folder: Path) -> None:
-    if os.name == "nt":  # Windows opens no folders
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _replaced(folder: Path) -> Path:
-    """Where the old checkpoint waits while the new one takes its place."""
-    return folder.with_name(f".replaced-{folder.name}")
+def _beside(folder: Path, word: str) -> Path:
+    """Where a checkpoint is on its way: `.tmp-NAME` while it is written, `.replaced-NAME` while a new one comes."""
+    return folder.with_name(f".{word}-{folder.name}")
 
 
 def _put_in_place(temporary: Path, folder: Path) -> None:
     """Rename the complete `temporary` to `folder`; after a kill between the renames, `_located` finds the old one."""
+    replaced = _beside(folder, "replaced")
     if folder.exists():
-        shutil.rmtree(_replaced(folder), ignore_errors=True)
-        folder.rename(_replaced(folder))
+        shutil.rmtree(replaced, ignore_errors=True)
+        folder.rename(replaced)
     temporary.rename(folder)
-    _flush_folder(folder.parent)
-    shutil.rmtree(_replaced(folder), ignore_errors=True)
+    flush_folder(folder.parent)
+    shutil.rmtree(replaced, ignore_errors=True)
+
+
+def _sweep(parent: Path) -> None:
+    """Clear away what killed processes left beside the checkpoints of `parent`; who is still writing holds a lock."""
+    for word, pattern in (("tmp", "*"), ("replaced", "*"), ("lock", "checkpoint*")):
+        for left in parent.glob(f".{word}-{pattern}"):
+            folder = parent / left.name.removeprefix(f".{word}-")
+            with contextlib.suppress(LockedError), locked(folder):
+                shutil.rmtree(_beside(folder, "tmp"), ignore_errors=True)
+                if folder.exists():
+                    shutil.rmtree(_beside(folder, "replaced"), ignore_errors=True)
 
 
 # Reading
 
 
+class OpenCheckpoint(NamedTuple):
+    """A checkpoint whose every sum was right when it was opened, all of its parts of one save.
+
+    It stays what it was, whatever happens to its folder: arrays are read from the files that were open then.
+    """
+
+    folder: Path
+    metadata: dict[str, Any]
+    files: dict[str, Any]  # the name of a tree -> its open file of safetensors
+
+    def load(self, name: str, like: Tree) -> Tree:
+        """The tree `name` as NumPy arrays in the structure of `like`, of arrays or `jax.ShapeDtypeStruct`.
+
+        Raises CheckpointError where it is not there, or has other arrays than `like`.
+        """
+        leaves, structure = _named_leaves(like)
+        file = self._fitting(name, leaves)
+        return structure.unflatten([_array_of(file, array_name, leaf) for array_name, leaf in leaves.items()])
+
+    def require_fit(self, name: str, like: Tree) -> None:
+        """Raise what `load` does for a tree that does not fit, reading no array."""
+        self._fitting(name, _named_leaves(like)[0])
+
+    def _fitting(self, name: str, leaves: Mapping[str, Any]) -> Any:
+        if name not in self.files:
+            held = ", ".join(sorted(self.files)) or "none"
+            raise CheckpointError(f"the checkpoint {self.folder} holds no tree {name!r} (it holds: {held})")
+        file, path = self.files[name], self.folder / _tree_file(name)
+        there = _forms_in(path, file)
+        _refuse_any(path, "lacks", "that are needed here", [array for array in leaves if array not in there])
+        _refuse_any(path, "has", "that are unknown here", [array for array in there if array not in leaves])
+        misfits = [
+            f"{array!r} is {there[array]} there and {_form(leaf)} here"
+            for array, leaf in leaves.items()
+            if _form(leaf) != there[array]
+        ]
+        if misfits:
+            others = f" (and {len(misfits) - 1} more)" if len(misfits) > 1 else ""
+            raise CheckpointError(
+                f"{path} has arrays of other shapes: {misfits[0]}{others}; restore with the configuration and spaces "
+                "that it was trained with"
+            )
+        return file
+
+
+def open_checkpoint(folder: str | Path) -> OpenCheckpoint:
+    """The checkpoint in `folder`, after verifying every file's sum by one manifest.
+
+    Where another process replaces the checkpoint meanwhile, the new one is opened. Raises CheckpointError if it is
+    incomplete, cut, damaged or of another format.
+    """
+    return _read_undisturbed(folder, _open)
+
+
 def read_metadata(folder: str | Path) -> dict[str, Any]:
     """The metadata of a checkpoint, its sum verified. Imports no user code and no JAX.
 
-    Raises CheckpointError if `folder` is not a checkpoint, or one of a newer format, or if its manifest or metadata
+    Raises CheckpointError if `folder` is not a checkpoint, or one of another format, or if its manifest or metadata
     are missing, cut or damaged.
     """
-    folder = _located(folder)
-    _verify_file(folder, METADATA_FILE, _read_manifest(folder).get(METADATA_FILE, {}))
-    metadata = _parse_json(folder, METADATA_FILE)
-    if not isinstance(metadata, dict):
-        raise CheckpointError(f"{METADATA_FILE} of the checkpoint {folder} is damaged: it holds no JSON object")
-    return metadata
+    return _read_undisturbed(folder, _read_metadata)
 
 
 def load_checkpoint(folder: str | Path, likes: Mapping[str, Tree]) -> dict[str, Tree]:
@@ -242,43 +362,97 @@ def load_checkpoint(folder: str | Path, likes: Mapping[str, Tree]) -> dict[str, 
     checkpoint must have the same array names, shapes and data types. Trees of the checkpoint that `likes` does not
     name are verified and left out.
 
-    Raises CheckpointError if the checkpoint is incomplete, cut, damaged, of a newer format, or does not fit `likes`.
+    Raises CheckpointError if the checkpoint is incomplete, cut, damaged, of another format, or does not fit `likes`.
     """
-    folder = _located(folder)
-    manifest = _read_manifest(folder)
-    for file_name, entry in manifest.items():
-        _verify_file(folder, file_name, entry)
-    trees = {}
-    for name, like in likes.items():
-        if _tree_file(name) not in manifest:
-            held = ", ".join(sorted(file.removesuffix(".safetensors") for file in manifest if file != METADATA_FILE))
-            raise CheckpointError(f"the checkpoint {folder} holds no tree {name!r} (it holds: {held or 'none'})")
-        trees[name] = _load_tree(folder / _tree_file(name), like)
-    return trees
+    opened = open_checkpoint(folder)
+    return {name: opened.load(name, like) for name, like in likes.items()}
 
 
-def _load_tree(path: Path, like: Tree) -> Tree:
-    import safetensors.numpy
+def _read_undisturbed(folder: str | Path, read: Callable[[Path, dict[str, Any]], Any]) -> Any:
+    """What `read(folder, manifest)` gives where the manifest is the same before and after it; else once more."""
+    for attempt in range(_TRIES):
+        before = _manifest_now(folder)
+        located = _located(folder)
+        try:
+            found = read(located, _read_manifest(located))
+            error = None
+        except CheckpointError as failure:
+            error = failure
+        except OSError as failure:
+            error = CheckpointError(f"the checkpoint {located} could not be read: {failure.strerror or failure}")
+        if before == _manifest_now(folder) or attempt == _TRIES - 1:
+            break
+    if error is not None:
+        raise error
+    return found
 
-    leaves, structure = _named_leaves(like)
+
+def _manifest_now(folder: str | Path) -> bytes | None:
     try:
-        arrays = safetensors.numpy.load_file(path)
-    except Exception as error:  # the sum is right, so whoever wrote the file wrote it wrong
-        raise CheckpointError(f"{path} is damaged: it is not a safetensors file ({error})") from error
-    _refuse_any(path, "lacks", "that are needed here", [name for name in leaves if name not in arrays])
-    _refuse_any(path, "has", "that are unknown here", [name for name in arrays if name not in leaves])
-    misfits = [
-        f"{name!r} is {_form(arrays[name])} there and {_form(leaf)} here"
-        for name, leaf in leaves.items()
-        if _form(arrays[name]) != _form(leaf)
-    ]
-    if misfits:
-        others = f" (and {len(misfits) - 1} more)" if len(misfits) > 1 else ""
-        raise CheckpointError(
-            f"{path} has arrays of other shapes: {misfits[0]}{others}; restore with the configuration and spaces "
-            "that it was trained with"
-        )
-    return structure.unflatten([arrays[name] for name in leaves])
+        return (_located(folder) / MANIFEST_FILE).read_bytes()
+    except OSError:
+        return None
+
+
+def _open(folder: Path, manifest: dict[str, Any]) -> OpenCheckpoint:
+    import safetensors
+
+    files = {}
+    for file_name, entry in _listed(folder, manifest).items():
+        _verify_file(folder, file_name, entry)
+        if file_name == METADATA_FILE:
+            continue
+        try:
+            files[file_name.removesuffix(".safetensors")] = safetensors.safe_open(folder / file_name, framework="np")
+        except Exception as error:  # the sum is right, so whoever wrote the file wrote it wrong
+            raise DamagedError(f"{folder / file_name} is damaged: it is not a safetensors file ({error})") from error
+    return OpenCheckpoint(folder, _read_metadata(folder, manifest), files)
+
+
+def _read_metadata(folder: Path, manifest: dict[str, Any]) -> dict[str, Any]:
+    _verify_file(folder, METADATA_FILE, _listed(folder, manifest).get(METADATA_FILE, {}))
+    metadata = _parse_json(folder, METADATA_FILE)
+    if not isinstance(metadata, dict):
+        raise DamagedError(f"{METADATA_FILE} of the checkpoint {folder} is damaged: it holds no JSON object")
+    return metadata
+
+
+def _forms_in(path: Path, file: Any) -> dict[str, str]:
+    """The shape and type of every array of an open file, with the zeros that were left out."""
+    forms, lengths = {}, _lengths_of(path, file)
+    for name in file.keys():  # noqa: SIM118 (it is no dictionary)
+        part = file.get_slice(name)
+        shape = list(part.get_shape())
+        if name in lengths:
+            if not shape or lengths[name] < shape[0]:
+                raise DamagedError(f"{path} is damaged: {name!r} is longer than it says")
+            shape[0] = lengths[name]
+        forms[name] = f"{_NAMES_OF_TYPES.get(part.get_dtype(), part.get_dtype())}{shape}"
+    return forms
+
+
+def _lengths_of(path: Path, file: Any) -> dict[str, int]:
+    try:
+        lengths = json.loads((file.metadata() or {}).get(_LENGTHS, "{}"))
+        if all(isinstance(length, int) for length in lengths.values()):
+            return lengths
+    except (ValueError, AttributeError, RecursionError):
+        pass
+    raise DamagedError(f"{path} is damaged: its metadata hold no lengths of arrays")
+
+
+_NAMES_OF_TYPES = {"BOOL": "bool", "BF16": "bfloat16", "C64": "complex64"}
+_NAMES_OF_TYPES |= {kind[0].upper() + re.sub(r"\D", "", kind): kind for kind in _NUMBERS}  # "F32": "float32"
+
+
+def _array_of(file: Any, name: str, like: Any) -> np.ndarray:
+    part = file.get_tensor(name)
+    shape = np.shape(like)
+    if part.shape == shape:
+        return part
+    whole = np.zeros(shape, part.dtype)
+    whole[: len(part)] = part
+    return whole
 
 
 def _refuse_any(path: Path, verb: str, why: str, names: list[str]) -> None:
@@ -299,35 +473,41 @@ def _form(array: Any) -> str:
 def _located(folder: str | Path) -> Path:
     """The folder to read: `folder`, or the old checkpoint if a process was killed while replacing it."""
     folder = Path(folder).resolve()
-    if not folder.exists() and _replaced(folder).is_dir():
-        return _replaced(folder)
-    return folder
+    replaced = _beside(folder, "replaced")
+    return replaced if not folder.exists() and replaced.is_dir() else folder
 
 
-def _read_manifest(folder: Path) -> dict[str, dict[str, Any]]:
-    """The entries of the manifest, file name -> {"size", "sha256"}, after checking the manifest itself."""
+def _read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest, after checking it against its own sum."""
     if not folder.is_dir():
         what = "it is a file, and a checkpoint is a folder" if folder.exists() else "there is no such folder"
         raise CheckpointError(f"{folder} is not a checkpoint: {what}")
     if not (folder / MANIFEST_FILE).is_file():
         if (folder / METADATA_FILE).exists():
-            raise CheckpointError(f"the checkpoint {folder} is incomplete: {MANIFEST_FILE} is missing")
+            raise DamagedError(f"the checkpoint {folder} is incomplete: {MANIFEST_FILE} is missing")
         inside = sorted(path.parent.name for path in folder.glob(f"*/{MANIFEST_FILE}"))
         hint = f"; did you mean {folder / inside[-1]}?" if inside else ""
-        raise CheckpointError(f"{folder} is not a checkpoint of Athlete: it has no {MANIFEST_FILE}{hint}")
+        raise DamagedError(f"{folder} is not a checkpoint of Athlete: it has no {MANIFEST_FILE}{hint}")
     manifest = _parse_json(folder, MANIFEST_FILE)
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        raise CheckpointError(f"{folder} is not a checkpoint of Athlete: its {MANIFEST_FILE} is of another kind")
+        raise DamagedError(f"{folder} is not a checkpoint of Athlete: its {MANIFEST_FILE} is of another kind")
     if (folder / MANIFEST_FILE).read_bytes() != _json_bytes(_sealed(manifest)):
-        raise CheckpointError(f"{MANIFEST_FILE} of the checkpoint {folder} is damaged: its sum differs")
-    if manifest.get("version") != FORMAT_VERSION:
+        raise DamagedError(f"{MANIFEST_FILE} of the checkpoint {folder} is damaged: its sum differs")
+    return manifest
+
+
+def _listed(folder: Path, manifest: dict[str, Any]) -> dict[str, Any]:
+    """The entries of a manifest, file name -> {"size", "sha256"}, of the format that is read here."""
+    version = manifest.get("version")
+    if version != FORMAT_VERSION:
+        is_older = isinstance(version, int) and version < FORMAT_VERSION
         raise CheckpointError(
-            f"the checkpoint {folder} has format version {manifest.get('version')}, and this Athlete reads "
-            f"{FORMAT_VERSION}: install a newer Athlete"
+            f"the checkpoint {folder} has format version {version}, and this Athlete reads {FORMAT_VERSION}: "
+            + ("go on with the Athlete that wrote it (0.1), or train anew" if is_older else "install a newer Athlete")
         )
     files = manifest.get("files")
     if not isinstance(files, dict) or not all(_LISTED_FILE.fullmatch(name) for name in files):
-        raise CheckpointError(f"{MANIFEST_FILE} of the checkpoint {folder} lists files that no checkpoint has")
+        raise DamagedError(f"{MANIFEST_FILE} of the checkpoint {folder} lists files that no checkpoint has")
     return files
 
 
@@ -335,115 +515,19 @@ def _parse_json(folder: Path, file_name: str) -> Any:
     try:
         return json.loads((folder / file_name).read_bytes())
     except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{file_name} of the checkpoint {folder} is damaged: it is not JSON") from error
+        raise DamagedError(f"{file_name} of the checkpoint {folder} is damaged: it is not JSON") from error
 
 
 def _verify_file(folder: Path, file_name: str, entry: Any) -> None:
     path = folder / file_name
     if not path.is_file():
-        raise CheckpointError(f"the checkpoint {folder} is incomplete: {file_name} is missing")
+        raise DamagedError(f"the checkpoint {folder} is incomplete: {file_name} is missing")
     if not isinstance(entry, dict) or not {"size", "sha256"} <= entry.keys():
-        raise CheckpointError(f"{MANIFEST_FILE} of the checkpoint {folder} is damaged: it has no sum of {file_name}")
+        raise DamagedError(f"{MANIFEST_FILE} of the checkpoint {folder} is damaged: it has no sum of {file_name}")
     size = path.stat().st_size
     if size != entry["size"]:
-        raise CheckpointError(
+        raise DamagedError(
             f"{file_name} of the checkpoint {folder} is cut: it has {size} bytes, and {entry['size']} were written"
         )
     if _sum_of(path) != entry["sha256"]:
-        raise CheckpointError(f"{file_name} of the checkpoint {folder} is damaged: its SHA-256 sum differs")
-
-
-# Spaces and compatibility
-
-
-def check_compatible(
-    metadata: Mapping[str, Any], *, algorithm: str, observation_space: Space, action_space: Space
-) -> None:
-    """Raise CheckpointError unless `metadata` names this algorithm and these spaces.
-
-    It reads the entries "algorithm" (a name), "observation_space" and "action_space" (`space_to_json`).
-    """
-    if metadata.get("algorithm") != algorithm:
-        raise CheckpointError(
-            f"the checkpoint was written by {metadata.get('algorithm')}, and this is {algorithm}: "
-            f"restore it with {metadata.get('algorithm')}, or with Algorithm.from_checkpoint, which needs no config"
-        )
-    for entry, here in (("observation_space", observation_space), ("action_space", action_space)):
-        there = space_from_json(metadata.get(entry))
-        if there != here:
-            raise CheckpointError(
-                f"the checkpoint was trained with the {entry.replace('_', ' ')} {there}, and this environment has "
-                f"{here}: restore it on the environment that it was trained on"
-            )
-
-
-def space_to_json(space: Space) -> dict[str, Any]:
-    """A space of `athlete.spaces` as JSON, exactly: bounds in full precision, infinities as "inf" and "-inf".
-
-    Raises TypeError for any other object.
-    """
-    kind = {"type": type(space).__name__}
-    if isinstance(space, Box):
-        bounds = {"low": _bounds_to_json(space.low), "high": _bounds_to_json(space.high)}
-        return kind | {"shape": list(space.shape), "dtype": space.dtype.name} | bounds
-    if isinstance(space, Discrete):
-        return kind | {"n": int(space.n), "start": int(space.start)}
-    if isinstance(space, MultiDiscrete):
-        start = None if space.start is None else space.lowest.tolist()
-        return kind | {"nvec": np.asarray(space.nvec).tolist(), "start": start}
-    if isinstance(space, MultiBinary):
-        return kind | {"size": [int(value) for value in space.size]}
-    if isinstance(space, Tuple | OneOf):
-        return kind | {"spaces": [space_to_json(part) for part in space.spaces]}
-    if isinstance(space, Dict):
-        return kind | {"items": {name: space_to_json(part) for name, part in space.items}}
-    raise TypeError(f"{type(space).__name__} is not a space of athlete.spaces")
-
-
-def space_from_json(form: Any) -> Space:
-    """The space that `space_to_json` described. Raises CheckpointError if `form` describes none."""
-    try:
-        return _space_from_json(form)
-    except (AttributeError, KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
-        raise CheckpointError(f"this describes no space: {str(form)[:200]}") from error
-
-
-def _space_from_json(form: Any) -> Space:
-    kind = form["type"]
-    if kind == "Box":
-        if form["dtype"] not in _ARRAY_TYPES:
-            raise ValueError(form["dtype"])
-        shape, dtype = _integers(form["shape"]), np.dtype(form["dtype"])
-        low, high = (_bounds_from_json(form[bound], shape, dtype) for bound in ("low", "high"))
-        return Box(low, high, shape, dtype)
-    if kind == "Discrete":
-        return Discrete(int(form["n"]), int(form["start"]))
-    if kind == "MultiDiscrete":
-        start = None if form["start"] is None else nested_tuples(form["start"])
-        return MultiDiscrete(nested_tuples(form["nvec"]), start)
-    if kind == "MultiBinary":
-        return MultiBinary(_integers(form["size"]))
-    if kind == "Tuple":
-        return Tuple(tuple(_space_from_json(part) for part in form["spaces"]))
-    if kind == "OneOf":
-        return OneOf(tuple(_space_from_json(part) for part in form["spaces"]))
-    if kind == "Dict":
-        return Dict({name: _space_from_json(part) for name, part in form["items"].items()})
-    raise ValueError(kind)
-
-
-def _integers(values: Any) -> tuple[int, ...]:
-    return tuple(int(value) for value in values)
-
-
-def _bounds_to_json(bounds: np.ndarray) -> Any:
-    """One number where all bounds are the same, else the list of all in C order."""
-    values = [value if np.isfinite(value) else str(value) for value in bounds.ravel().tolist()]
-    uniform = bool(values) and bounds.tobytes() == bounds.ravel()[:1].tobytes() * bounds.size
-    return values[0] if uniform else values
-
-
-def _bounds_from_json(form: Any, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    values = form if isinstance(form, list) else [form]
-    array = np.array([float(value) if isinstance(value, str) else value for value in values], dtype)
-    return array.reshape(shape) if isinstance(form, list) else array[0]
+        raise DamagedError(f"{file_name} of the checkpoint {folder} is damaged: its SHA-256 sum differs")

@@ -121,6 +121,8 @@ def record_episodes(
 ) -> list[Film]:
     """Play `episodes` episodes and film each into `folder` as `episode_000.mp4`, `episode_001.mp4`, ...
 
+    Films that are there already stay: numbers go on after theirs.
+
     `make_env()` gives an environment with `render_mode="rgb_array"`; episode i starts with `reset(seed=seed + i)`.
     `act(observation, state, first)` gives `(action, state)`: `state` is None at an episode's first step and after
     that whatever `act` gave. `fps` is by default the environment's `metadata["render_fps"]`, or 30. An episode still
@@ -137,14 +139,21 @@ def record_episodes(
                 "make it with render_mode='rgb_array'"
             )
         fps = fps or (getattr(env, "metadata", None) or {}).get("render_fps") or 30
+        first = _next_number(Path(folder))
         return [
             _record_episode(
-                env, act, VideoWriter(Path(folder) / f"episode_{index:03d}.mp4", fps), seed + index, max_steps
+                env, act, VideoWriter(Path(folder) / f"episode_{first + index:03d}.mp4", fps), seed + index, max_steps
             )
             for index in range(episodes)
         ]
     finally:
         env.close()
+
+
+def _next_number(folder: Path) -> int:
+    """One more than the largest number of the films in a folder."""
+    numbers = [path.stem.removeprefix("episode_") for path in folder.glob("episode_*.*")]
+    return max((int(number) + 1 for number in numbers if number.isdigit()), default=0)
 
 
 def _record_episode(env: Any, act: Act, writer: VideoWriter, seed: int, max_steps: int) -> Film:

@@ -6,193 +6,31 @@ import dataclasses
 import difflib
 import math
 import typing
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any
 
 from athlete.log import logger
-from athlete.settings.checks import SCHEDULE_FORM, is_count, is_number, is_schedule
-from athlete.settings.exploration import ExplorationSettings, checked_exploration, make_bonus
-from athlete.settings.rllib_names import IGNORED, SECTIONS, SPELLINGS
+from athlete.models.catalog import MEMORIES, MODEL_DEFAULTS, check_model, is_recurrent, make_model
+from athlete.ops.schedule import from_timesteps
+from athlete.settings.assemble import make_agent
+from athlete.settings.checks import is_schedule
+from athlete.settings.exploration import ExplorationSettings, checked_exploration
+from athlete.settings.rllib_names import IGNORED, NOT_YET, SECTIONS, SPELLINGS
+from athlete.settings.rllib_places import translated
+from athlete.settings.table import (
+    EVALUATION_CHANGES,
+    SETTINGS,
+    Setting,
+    check_field,
+    check_setting,
+    is_search,
+    section_names,
+    type_names,
+)
 
 if typing.TYPE_CHECKING:
     from athlete.algorithm import Algorithm
     from athlete.core import Agent, Spec
-
-
-class Setting(NamedTuple):
-    """A setting that every algorithm has: its section, its default, and which values may be."""
-
-    section: str
-    default: Any
-    kind: str  # read by _VALUE_CHECKS
-
-
-SETTINGS: dict[str, Setting] = {
-    "env": Setting("environment", None, "any"),
-    "env_config": Setting("environment", {}, "dict"),
-    "backend": Setting("environment", "auto", "auto|jax|gymnasium|envpool"),
-    "disable_env_checking": Setting("environment", False, "bool"),
-    "normalize_rewards": Setting("environment", False, "bool"),
-    "clip_rewards": Setting("environment", None, "clip or None"),
-    "reward_scale": Setting("environment", 1.0, "positive number"),
-    "num_rollout_workers": Setting("rollouts", 0, "count"),
-    "num_envs_per_worker": Setting("rollouts", 8, "positive count"),
-    "rollout_fragment_length": Setting("rollouts", "auto", "positive count or auto"),
-    "preprocessor_pref": Setting("rollouts", "deepmind", "deepmind|rllib or None"),
-    "observation_filter": Setting("rollouts", "NoFilter", "NoFilter|MeanStdFilter"),
-    "observation_fn": Setting("rollouts", None, "observation function or None"),
-    "train_batch_size": Setting("training", 2048, "positive count"),
-    "model": Setting("training", {}, "dict"),
-    "lr_schedule": Setting("training", None, "schedule or None"),
-    "entropy_coeff_schedule": Setting("training", None, "schedule or None"),
-    "exploration_config": Setting("exploration", {}, "dict"),
-    "num_gpus": Setting("resources", 0, "number"),
-    "evaluation_interval": Setting("evaluation", None, "count or None"),
-    "evaluation_duration": Setting("evaluation", 10, "positive count"),
-    "evaluation_duration_unit": Setting("evaluation", "episodes", "episodes|timesteps"),
-    "evaluation_num_workers": Setting("evaluation", 0, "count"),
-    "evaluation_config": Setting("evaluation", {}, "dict"),
-    "seed": Setting("debugging", None, "count or None"),
-    "log_level": Setting("debugging", "INFO", "DEBUG|INFO|WARN|WARNING|ERROR"),
-    "metrics_num_episodes_for_smoothing": Setting("reporting", 100, "positive count"),
-    "min_time_s_per_iteration": Setting("reporting", None, "number or None"),
-    "min_sample_timesteps_per_iteration": Setting("reporting", 0, "count"),
-    "callbacks": Setting("callbacks", None, "callbacks or None"),
-}
-
-# Inclusive ranges of numbers that every algorithm reads in the same way.
-RANGES: dict[str, tuple[float, float]] = {
-    "lr": (0.0, math.inf),
-    "gamma": (0.0, 1.0),
-    "lambda_": (0.0, 1.0),
-    "clip_param": (0.0, math.inf),
-    "vf_clip_param": (0.0, math.inf),
-    "vf_loss_coeff": (0.0, math.inf),
-    "entropy_coeff": (-math.inf, math.inf),
-    "kl_coeff": (0.0, math.inf),
-    "kl_target": (0.0, math.inf),
-    "kl_stop": (0.0, math.inf),
-    "rpo_alpha": (0.0, math.inf),
-    "grad_clip": (0.0, math.inf),
-    "minibatch_size": (1, math.inf),
-    "num_epochs": (1, math.inf),
-    "adam_epsilon": (0.0, math.inf),
-    **dict.fromkeys(("conjugate_gradient_steps", "line_search_steps"), (1, math.inf)),
-    "damping": (0.0, math.inf),
-    "line_search_decay": (0.0, 1.0),
-    "n_step": (1, math.inf),
-    "num_atoms": (1, math.inf),
-    "num_quantiles": (1, math.inf),
-    "top_quantiles_to_drop_per_net": (0, math.inf),
-    "kappa": (1e-6, math.inf),
-    "tau": (0.0, 1.0),
-    "sigma0": (0.0, math.inf),
-    "h_function_epsilon": (0.0, math.inf),
-    "priority_eta": (0.0, 1.0),
-    **dict.fromkeys(("actor_lr", "critic_lr", "l2_reg", "target_noise", "target_noise_clip"), (0.0, math.inf)),
-    "alpha_lr": (0.0, math.inf),
-    "initial_alpha": (1e-6, math.inf),
-    **dict.fromkeys(("policy_delay", "num_critics", "num_critics_in_target"), (1, math.inf)),
-    "dropout": (0.0, 0.9),
-    "adam_beta1": (0.0, 0.999),
-    "huber_threshold": (0.0, math.inf),
-    "target_network_update_freq": (0.0, math.inf),
-    "num_steps_sampled_before_learning_starts": (0, math.inf),
-}
-
-
-EVALUATION_CHANGES = ("explore", "env", "env_config")  # what evaluation_config may change
-
-# Where infinity is a way to say "no limit".
-UNLIMITED = ("grad_clip", "clip_param", "vf_clip_param", "kl_stop")
-
-
-def _is_callbacks(value: Any) -> bool:
-    from athlete.callbacks import DefaultCallbacks
-
-    return issubclass(value if isinstance(value, type) else type(value), DefaultCallbacks)
-
-
-def _is_positive(value: Any) -> bool:
-    return is_number(value) and 0 < value < math.inf
-
-
-def _is_observation_function(value: Any) -> bool:
-    if isinstance(value, list | tuple):
-        from athlete.spaces import Space
-
-        return len(value) == 2 and callable(value[0]) and isinstance(value[1], Space)
-    return callable(value)
-
-
-_VALUE_CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "any": (lambda value: True, "anything"),
-    "dict": (lambda value: isinstance(value, Mapping), "a dictionary"),
-    "callbacks": (_is_callbacks, "a subclass of athlete.callbacks.DefaultCallbacks or an instance of one"),
-    "observation function": (
-        _is_observation_function,
-        "a function from an observation to what the agent sees, or a pair of it and its athlete.spaces.Space",
-    ),
-    "bool": (lambda value: isinstance(value, bool), "True or False"),
-    "clip": (lambda value: isinstance(value, bool) or _is_positive(value), "True, False or a number above 0"),
-    "positive number": (_is_positive, "a finite number above 0"),
-    "number": (lambda value: is_number(value) and value >= 0, "a number of at least 0"),
-    "count": (is_count, "a whole number of at least 0"),
-    "positive count": (lambda value: is_count(value) and value > 0, "a whole number of at least 1"),
-    "positive count or auto": (
-        lambda value: value == "auto" or (is_count(value) and value > 0),
-        "a whole number of at least 1, or 'auto'",
-    ),
-    "schedule": (is_schedule, SCHEDULE_FORM),
-}
-
-
-def check_setting(kind: str, value: Any) -> str | None:
-    """None if `value` is of `kind`, else what was expected."""
-    if kind.endswith(" or None"):
-        if value is None:
-            return None
-        expected = check_setting(kind.removesuffix(" or None"), value)
-        return None if expected is None else f"{expected}, or None"
-    if kind in _VALUE_CHECKS:
-        test, expected = _VALUE_CHECKS[kind]
-        return None if test(value) else expected
-    choices = kind.split("|")
-    return None if value in choices else f"one of {', '.join(map(repr, choices))}"
-
-
-def _check_field(name: str, hint: Any, value: Any) -> str | None:
-    """None if `value` fits an agent's field of annotation `hint`, else what was expected."""
-    parts, names = typing.get_args(hint), _type_names(hint)
-    if value is None:
-        return None if "NoneType" in names else "a value, not None"
-    low, high = RANGES.get(name, (-math.inf, math.inf))
-    bounds = _describe_range(low, high)
-    if "Schedule" in names and is_schedule(value):
-        return None if all(low <= number <= high for _, number in value) else f"values {bounds}"
-    if "float" in names:
-        scheduled = f" or a schedule {SCHEDULE_FORM}" if "Schedule" in names else ""
-        fits = is_number(value) and low <= value <= high and (math.isfinite(value) or name in UNLIMITED)
-        return None if fits else f"a number {bounds}{scheduled}"
-    if "bool" in names:
-        return None if isinstance(value, bool) else "True or False"
-    if choices := [part for part in parts if isinstance(part, str)]:  # of a Literal
-        return None if value in choices else f"one of {', '.join(map(repr, choices))}"
-    if "int" in names:
-        whole = isinstance(value, int) and not isinstance(value, bool)
-        return None if whole and low <= value <= high else f"a whole number {bounds}"
-    return None
-
-
-def _type_names(hint: Any) -> set[str]:
-    """What an annotation names: `float | None` is float and NoneType."""
-    return {getattr(part, "__name__", str(part)) for part in typing.get_args(hint) or (hint,)}
-
-
-def _describe_range(low: float, high: float) -> str:
-    if math.isinf(low) and math.isinf(high):
-        return "that is finite"
-    return f"of at least {low:g}" if math.isinf(high) else f"between {low:g} and {high:g}"
 
 
 class AlgorithmConfig:
@@ -203,10 +41,13 @@ class AlgorithmConfig:
     """
 
     algorithm_name: str = ""
+    summary: str = ""  # what it is, as the rest of a sentence that begins with its name
+    paper: str = ""  # authors, year and where to find it
     agent_class: type[Agent] | None = None
     defaults: typing.ClassVar[dict[str, Any]] = {}  # where they differ from those of SETTINGS and of the agent
     more_settings: typing.ClassVar[dict[str, Setting]] = {}  # that not every algorithm has
     exploration_types: typing.ClassVar[tuple[str, ...]] = ("StochasticSampling",)  # that fit, the default first
+    takes_random_timesteps: typing.ClassVar[bool] = False  # it can begin with uniformly random actions
     fields_set_elsewhere: tuple[str, ...] = ("model", "memory", "updates", "spec")
 
     def __init__(self, algo_class: Any = None):
@@ -294,7 +135,7 @@ class AlgorithmConfig:
         name = SPELLINGS.get(name, name)
         if name in values:
             return values[name]
-        near = difflib.get_close_matches(name, [*values, *_section_names()], n=1)
+        near = difflib.get_close_matches(name, [*values, *section_names()], n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise AttributeError(f"{self._title()} has no {name!r}{hint}")
 
@@ -407,8 +248,6 @@ class AlgorithmConfig:
 
     def sequence_length(self) -> int:
         """Over how many steps gradients flow: 1 for a network without memory."""
-        from athlete.models.catalog import MEMORIES, MODEL_DEFAULTS, is_recurrent, make_model
-
         if self.model.get("custom_model") is None and not any(self.model.get(name) for name in MEMORIES):
             return 1  # known without a model, which takes time to ask
         model = {**MODEL_DEFAULTS, **self.model}
@@ -422,93 +261,21 @@ class AlgorithmConfig:
         """`[[timestep, value], ...]` of everything that changes with the training's timesteps."""
         return list(self._schedules().values())
 
-    def agent_parts(self) -> dict[str, Any]:
-        """The agent's fields that are made of several settings: its network."""
-        from athlete.models.catalog import make_model
-
-        return {"model": make_model(self.model)}
-
     def make_agent(self, spec: Spec) -> Agent:
         """The algorithm's agent with these settings, bound to the spaces of an environment."""
-        from athlete.core import Model
-        from athlete.models.catalog import check_custom_model, with_convolutions, with_layer_of_pictures
-        from athlete.ops.masks import check_mask
-        from athlete.ops.schedule import from_timesteps
+        return make_agent(self, spec)
 
-        assert self.agent_class is not None
-        seen = self._seen(spec)
-        model = with_layer_of_pictures(self.model, seen.obs)
-        if model != self.model:
-            return self.copy().training(model=model).make_agent(spec)
-        names = self._agent_defaults()
-        fields = {name: self._values[name] for name in names}
-        for name, points in self._schedules().items():
-            fields[name] = from_timesteps(points, self.horizon())
-        fields |= self.agent_parts()
-        for name, part in fields.items():
-            if isinstance(part, Model):
-                fields[name] = with_convolutions(part, self.model, seen.obs)
-        for name in ("model", "policy_model"):
-            if name in fields and self.model.get("custom_model") is not None:
-                check_custom_model(fields[name], seen)
-        if "minibatch_size" in fields:
-            fields["minibatch_size"] = min(fields["minibatch_size"], self.rows() * self.fragment_length())
-        of_agent = {field.name for field in dataclasses.fields(self.agent_class)}  # type: ignore[arg-type]
-        if "max_seq_len" in of_agent:
-            fields["max_seq_len"] = self.sequence_length()
-        if "free_log_std" in of_agent:
-            fields["free_log_std"] = self.model.get("free_log_std", True)
-        check_mask(seen)
-        _refuse_empty_spaces(seen)
-        agent = self.agent_class(**fields)
-        exploration = self._exploration().exploration
-        if exploration["random_timesteps"] and "random_timesteps" not in of_agent:
-            raise ValueError(
-                f"{self._title()}: exploration_config has random_timesteps={exploration['random_timesteps']}, and it "
-                "learns from its first step on; leave it out"
-            )
-        return self._combined(agent, seen).bind(spec)
+    def hyperparameters(self) -> dict[str, Any]:
+        """The agent's fields that are settings of the same name, schedules as shares of the horizon."""
+        fields = {name: self._values[name] for name in self._agent_defaults()}
+        horizon = self.horizon()
+        return fields | {name: from_timesteps(points, horizon) for name, points in self._schedules().items()}
 
-    def _seen(self, spec: Spec) -> Spec:
-        """The spaces as the agent sees them: of what `observation_fn` makes of observations."""
-        if self.observation_fn is None:
-            return spec
-        from athlete.combine.observations import require_space, space_of
+    def agent_parts(self) -> dict[str, Any]:
+        """The agent's fields that are made of several settings. The first network among them is the one that acts."""
+        return {"model": make_model(self.model)}
 
-        if callable(self.observation_fn):
-            return spec._replace(obs=space_of(self.observation_fn, spec.obs))
-        function, space = self.observation_fn
-        require_space(function, spec.obs, space)
-        return spec._replace(obs=space)
-
-    def _combined(self, agent: Agent, seen: Spec) -> Agent:
-        """The agent inside all that the settings put around it, of which the last is the first to see a batch."""
-        standardize = self.observation_filter == "MeanStdFilter"
-        if standardize or self.normalize_rewards:
-            from athlete.combine.normalize import Normalize
-
-            gamma = float(getattr(agent, "gamma", 0.99))
-            agent = Normalize(agent, gamma, observations=standardize, rewards=self.normalize_rewards)
-        bonus = self._exploration().bonus
-        if bonus is not None:
-            from athlete.combine.curious import Curious
-
-            # Around the normalisation: it sees the observations themselves, and its reward is scaled with the others.
-            agent = Curious(agent, make_bonus(bonus, seen.obs))
-        if self.clip_rewards or self.reward_scale != 1.0:
-            from athlete.combine.rewards import Rewards
-
-            sign = self.clip_rewards is True
-            clip = None if sign or not self.clip_rewards else float(self.clip_rewards)
-            agent = Rewards(agent, float(self.reward_scale), clip, sign)
-        if self.observation_fn is not None:
-            from athlete.combine.observations import Observations
-
-            function = self.observation_fn if callable(self.observation_fn) else self.observation_fn[0]
-            agent = Observations(agent, function, seen.obs)
-        return agent
-
-    def _exploration(self) -> ExplorationSettings:
+    def exploration_settings(self) -> ExplorationSettings:
         """`exploration_config` with all defaults. Raises ValueError for names and values that cannot be."""
         return self._checked_exploration(self.exploration_config)
 
@@ -529,8 +296,7 @@ class AlgorithmConfig:
         if cls.agent_class is None:
             return {}
         fields = dataclasses.fields(cls.agent_class)  # type: ignore[arg-type]
-        special = (*cls.fields_set_elsewhere, "max_seq_len", "free_log_std")
-        return {field.name: field.default for field in fields if field.name not in special}
+        return {field.name: field.default for field in fields if field.name not in cls.fields_set_elsewhere}
 
     @classmethod
     def _setting(cls, name: str) -> Setting | None:
@@ -559,7 +325,7 @@ class AlgorithmConfig:
             )
         hints = self._agent_hints()
         values, chosen = dict(self._values), set(self._chosen)
-        for given, value in settings.items():
+        for given, value in translated(settings, self._values).items():
             name, value = SPELLINGS.get(given, given), _plain(value)
             where = f"{section}({given}={value!r})" if section else f"{given}={value!r}"
             if name in IGNORED and name not in self._values:
@@ -576,6 +342,8 @@ class AlgorithmConfig:
 
     def _check(self, name: str, given: str, value: Any, section: str | None, where: str, hints: dict) -> None:
         """Raise ValueError, naming the call, for an unknown name, a wrong type or an impossible value."""
+        if name in NOT_YET:
+            raise ValueError(f"{where}: {NOT_YET[name]}")
         if name not in self._values:
             near = self._nearest(given, section)
             raise ValueError(f"{where}: {self._title()} has no {given!r}{near}")
@@ -587,21 +355,19 @@ class AlgorithmConfig:
         scheduled = name.removesuffix("_schedule")
         if scheduled != name and hints and scheduled not in hints and value is not None:
             own = ", ".join(
-                field for field in hints if field in self._values and "Schedule" in _type_names(hints[field])
+                field for field in hints if field in self._values and "Schedule" in type_names(hints[field])
             )
             raise ValueError(f"{where}: {self._title()} has no {scheduled!r}; of its own, {own} may be schedules")
         setting = self._setting(name)
         if setting is None:
-            expected = _check_field(name, hints[name], value)
+            expected = check_field(name, hints[name], value)
         elif scheduled != name and scheduled in hints and is_schedule(value):
-            expected = _check_field(scheduled, hints[scheduled], value)
+            expected = check_field(scheduled, hints[scheduled], value)
         else:
             expected = check_setting(setting.kind, value)
         if expected is not None:
             raise ValueError(f"{where}: expected {expected}, got {type(value).__name__} {value!r}")
         if name == "model":
-            from athlete.models.catalog import check_model
-
             check_model(value)
         if name == "evaluation_config":
             self._check_evaluation_config(value, where)
@@ -640,17 +406,6 @@ class AlgorithmConfig:
         return f"; .{section}(...) takes {', '.join(own)}" if own else f"; it has {', '.join(self._values)}"
 
 
-def _refuse_empty_spaces(spec: Spec) -> None:
-    """Raise ValueError where there is nothing to see or nothing to do: a network needs a number on either side."""
-    from athlete.ops.features import feature_size
-    from athlete.spaces import Box
-
-    if feature_size(spec.obs) == 0:
-        raise ValueError(f"observation_space {spec.obs} has no entry; where there is nothing to see, use Discrete(1)")
-    if isinstance(spec.action, Box) and 0 in spec.action.shape:
-        raise ValueError(f"action_space {spec.action} has no entry: there is nothing to learn")
-
-
 def _check_minibatch(values: Mapping[str, Any], section: str | None, settings: Mapping[str, Any]) -> None:
     """The one misfit that shows at the call; whatever needs the environments is seen at `build`."""
     minibatch, batch = values["minibatch_size"], values["train_batch_size"]
@@ -660,15 +415,6 @@ def _check_minibatch(values: Mapping[str, Any], section: str | None, settings: M
     raise ValueError(
         f"{section or 'config'}({given}): minibatch_size={minibatch} does not fit train_batch_size={batch}"
     )
-
-
-def is_search(value: Any) -> bool:
-    """Whether `value` is or holds a place of a search, which `tune.run` fills in: `tune.uniform(0, 1)`, a grid."""
-    if isinstance(value, Mapping):
-        return set(value) == {"grid_search"} or any(is_search(part) for part in value.values())
-    if isinstance(value, list | tuple):
-        return any(is_search(part) for part in value)
-    return type(value).__module__ == "athlete.tune.space"
 
 
 def _plain(value: Any) -> Any:
@@ -681,7 +427,3 @@ def _copied(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {name: _copied(part) for name, part in value.items()}
     return type(value)(map(_copied, value)) if type(value) in (list, tuple) else value
-
-
-def _section_names() -> list[str]:
-    return sorted({setting.section for setting in SETTINGS.values()})

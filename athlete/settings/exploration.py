@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
+from athlete.models.catalog import check_model, is_recurrent, make_model
 from athlete.settings.checks import is_schedule, require_count, require_known, require_number
-
-if TYPE_CHECKING:
-    from athlete.bonuses.bonus import Bonus
-    from athlete.spaces import Space
 
 # Type -> its settings and their defaults, RLlib's.
 EXPLORATIONS: dict[str, dict[str, Any]] = {
@@ -125,14 +122,12 @@ def _check_bonus(settings: Mapping[str, Any]) -> None:
             require_number(settings, name, WHERE)
         if name in MOST and settings[name] > MOST[name]:
             raise ValueError(f"{WHERE}={{{name!r}: {settings[name]!r}}}: expected at most {MOST[name]:g}")
-    for name, network in _networks(settings).items():
+    for name, network in bonus_networks(settings).items():
         _check_network(name, network)
 
 
 def _check_network(name: str, settings: Any) -> None:
     """Raise ValueError for settings that describe no feed-forward network."""
-    from athlete.models.catalog import check_model, is_recurrent, make_model
-
     if not isinstance(settings, Mapping):
         raise ValueError(f"{WHERE}={{{name!r}: {settings!r}}}: expected a dictionary such as {_FEATURE_NET}")
     try:
@@ -143,7 +138,7 @@ def _check_network(name: str, settings: Any) -> None:
         raise ValueError(f"{WHERE}: {name}: a bonus looks at single steps; take a network without memory")
 
 
-def _networks(settings: Mapping[str, Any]) -> dict[str, Any]:
+def bonus_networks(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Name of a bonus's network -> its settings, as those of `model`."""
     networks = {"feature_net_config": settings["feature_net_config"]} if "feature_net_config" in settings else {}
     for part in ("inverse_net", "forward_net"):
@@ -151,23 +146,3 @@ def _networks(settings: Mapping[str, Any]) -> dict[str, Any]:
             hiddens, activation = settings[f"{part}_hiddens"], settings[f"{part}_activation"]
             networks[part] = {"fcnet_hiddens": hiddens, "fcnet_activation": activation}
     return networks
-
-
-def make_bonus(settings: Mapping[str, Any], obs_space: Space) -> Bonus:
-    """The bonus with these settings. Images are looked at by convolutions, as the agent looks at them."""
-    from athlete.bonuses.counts import Counts
-    from athlete.bonuses.curiosity import Curiosity
-    from athlete.bonuses.rnd import RND
-    from athlete.models.catalog import make_model, with_convolutions
-
-    kind = settings["type"]
-    numbers = {name: settings[name] for name, default in BONUSES[kind].items() if isinstance(default, int | float)}
-    if kind == "Counts":
-        return Counts(**numbers)
-    networks = {name: {**network, "vf_share_layers": True} for name, network in _networks(settings).items()}
-    features = networks.pop("feature_net_config")
-    features_model = with_convolutions(make_model(features), features, obs_space)
-    if kind == "RND":
-        return RND(**numbers, model=features_model)
-    inverse, forward = (make_model(networks[name]) for name in ("inverse_net", "forward_net"))
-    return Curiosity(**numbers, features_model=features_model, inverse_model=inverse, forward_model=forward)

@@ -20,6 +20,9 @@ SPELLINGS: dict[str, str] = {
     "timesteps_per_iteration": "min_sample_timesteps_per_iteration",
     "max_grad_norm": "grad_clip",
     "callbacks_class": "callbacks",
+    "learning_starts": "num_steps_sampled_before_learning_starts",
+    "policy_model": "policy_model_config",
+    "Q_model": "q_model_config",
 }
 
 # Section methods that were renamed.
@@ -80,3 +83,7 @@ IGNORED: dict[str, str] = {
     "local_tf_session_args": _FRAMEWORK,
     "tf_session_args": _FRAMEWORK,
 }
+
+# Settings of what RLlib has and Athlete has not yet -> what to say.
+_SEVERAL_AGENTS = "Athlete trains one agent so far; several in one environment are not there yet"
+NOT_YET: dict[str, str] = dict.fromkeys(("multiagent", "policies", "policy_mapping_fn"), _SEVERAL_AGENTS)

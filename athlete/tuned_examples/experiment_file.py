@@ -12,8 +12,10 @@ from typing import Any
 
 import yaml
 
+from athlete.algorithms import get_config_class
 from athlete.env.registry import foreign_code
 from athlete.log import logger
+from athlete.tune.names import result_name
 
 # What an experiment may say beside `run`, `env`, `config`, `stop` and its criteria: settings of `tune.run`.
 _SETTINGS = {
@@ -25,7 +27,7 @@ _CRITERIA = ("pass_criteria", "floor")
 
 # Settings of RLlib that Athlete has no counterpart for. In a file they are passed over, with a line each.
 RLLIB_ONLY = {
-    *("use_pytorch", "torch", "eager", "use_kl_loss", "optimizer", "horizon"),
+    *("use_pytorch", "torch", "eager", "gpu", "use_kl_loss", "optimizer", "horizon"),
     *("soft_horizon", "no_done_at_end", "observation_space", "action_space", "env_task_fn"),
     *("sample_collector", "sample_timeout_s", "remote_worker_envs", "remote_env_batch_wait_ms", "_fake_gpus"),
     *("validate_workers_after_construction", "num_consecutive_worker_failures_tolerance", "worker_cls"),
@@ -38,13 +40,6 @@ RLLIB_ONLY = {
     *("_disable_action_flattening", "_tf_policy_handles_more_than_one_loss", "learner_config_dict"),
 }
 
-# How RLlib's later versions call the results that stops and criteria are about.
-_RESULTS = {
-    "episode_return_mean": "episode_reward_mean",
-    "episode_return_min": "episode_reward_min",
-    "episode_return_max": "episode_reward_max",
-    "num_env_steps_sampled_lifetime": "timesteps_total",
-}
 _CHECKPOINT_CONFIG = {
     "checkpoint_frequency": "checkpoint_freq",
     "num_to_keep": "keep_checkpoints_num",
@@ -71,8 +66,6 @@ class Experiment:
 
     def check(self) -> None:
         """Raise ValueError for an unknown algorithm, and for a setting that its configuration does not take."""
-        from athlete.algorithms import get_config_class
-
         try:
             get_config_class(self.run).from_dict(self.config)
         except ValueError as error:
@@ -216,9 +209,3 @@ def _checkpointing(given: Mapping[str, Any], where: str) -> dict[str, Any]:
 def _results(thresholds: Mapping[str, Any] | None) -> dict[str, Any]:
     """Thresholds under our results' names: `env_runners/episode_return_mean` is `episode_reward_mean`."""
     return {result_name(str(key)): value for key, value in (thresholds or {}).items()}
-
-
-def result_name(key: str) -> str:
-    """What a result of any of RLlib's versions is called here."""
-    parts = [part for part in key.split("/") if part not in ("sampler_results", "env_runners")]
-    return "/".join([*parts[:-1], _RESULTS.get(parts[-1], parts[-1])]) if parts else key

@@ -31,7 +31,7 @@ def require_envpool() -> ModuleType:
     try:
         import envpool
     except ModuleNotFoundError as error:
-        raise ValueError("backend='envpool' needs EnvPool: pip install 'athlete[envpool]'") from error
+        raise ValueError("backend='envpool' needs EnvPool: pip install envpool") from error
     return envpool
 
 

@@ -95,6 +95,19 @@ def find_spec(env_id: str) -> EnvSpec:
     )
 
 
+def why_missing(env_id: str) -> str | None:
+    """Why an id that Gymnasium lists cannot be made here, such as a package that is not installed; None if it can."""
+    spec = registry[env_id]
+    try:
+        if isinstance(spec.entry_point, str):
+            load_env_creator(spec.entry_point)
+        elif inspect.isfunction(spec.entry_point):  # the ids that Gymnasium has given up: functions that raise
+            spec.entry_point(**spec.kwargs)
+    except (ImportError, gymnasium.error.DependencyNotInstalled) as error:
+        return " ".join(str(error).split())
+    return None
+
+
 def named_spec(env: Any) -> Any:
     """The specification of an id, all else as it is; one that other processes can use as well.
 
@@ -185,7 +198,7 @@ def require_atari() -> None:
         import ale_py
         import cv2  # noqa: F401
     except ModuleNotFoundError as error:
-        raise ValueError(f"Atari needs the package {error.name}: pip install 'athlete[atari]'") from error
+        raise ValueError(f"Atari needs the package {error.name}: pip install ale-py opencv-python-headless") from error
     gymnasium.register_envs(ale_py)
 
 

@@ -78,7 +78,7 @@ def _made(name: str, settings: tuple[tuple[str, Any], ...]) -> tuple[Any, Any]:
     try:
         import gymnax
     except ImportError as error:
-        raise ValueError(f"environment({GYMNAX + name!r}): gymnax is missing; pip install 'athlete[gymnax]'") from error
+        raise ValueError(f"environment({GYMNAX + name!r}): gymnax is missing; pip install gymnax six") from error
     if name not in gymnax.registered_envs:
         known = sorted(gymnax.registered_envs)
         near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)

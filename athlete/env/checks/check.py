@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from athlete.env.adapters.conversion import to_space
-from athlete.env.checks.membership import first_difference, sample_legal, violation
 from athlete.env.masks import told_mask
+from athlete.env.membership import first_difference, sample_legal, violation
 from athlete.env.randomness import global_generators_kept, seed_global_generators, seed_spaces
 from athlete.env.registry import EnvContext, create, is_jax_env, resolve
 from athlete.log import logger

@@ -1,0 +1,59 @@
+"""What the algorithms declare of themselves, put side by side: who serves which actions, who learns from what."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from athlete.algorithms import ALGORITHMS, get_config_class
+from athlete.distributions import output_size
+from athlete.settings.families import ReplayConfig
+from athlete.spaces import Space, action_kind, require_kind
+
+
+class Entry(NamedTuple):
+    """One algorithm, as `athlete list algorithms` and the documentation show it."""
+
+    name: str
+    actions: tuple[str, ...]  # kinds of action spaces, of `athlete.spaces.ACTION_KINDS`
+    learns_from: str
+    memory: str  # whether its networks may have one
+    summary: str
+    paper: str
+
+
+def entries() -> list[Entry]:
+    """Every algorithm, in the order of `ALGORITHMS`."""
+    found = []
+    for name in ALGORITHMS:
+        config = get_config_class(name)
+        replays = issubclass(config, ReplayConfig)
+        memory = ("yes" if config.learns_sequences else "no") if issubclass(config, ReplayConfig) else "may have"
+        learns_from = "replay" if replays else "the latest steps"
+        found.append(Entry(name, served_by(name), learns_from, memory, config.summary, config.paper))
+    return found
+
+
+def algorithms_for(space: Space) -> str:
+    """Which algorithms serve an action space, as the end of a sentence: "DQN, ... and SAC serve it"."""
+    try:
+        output_size(space)
+    except ValueError as error:
+        return f"no algorithm serves it: {error}"
+    kind = action_kind(space)
+    names = [name for name in ALGORITHMS if kind in served_by(name)]
+    return f"{', '.join(names[:-1])} and {names[-1]} serve it"
+
+
+def served_by(name: str) -> tuple[str, ...]:
+    """The kinds of action spaces that the algorithm `name` serves, of `athlete.spaces.ACTION_KINDS`."""
+    agent_class = get_config_class(name).agent_class
+    assert agent_class is not None
+    return agent_class.serves
+
+
+def require_served(name: str, space: Space) -> None:
+    """Raise ValueError, naming the algorithms that do, unless the algorithm `name` serves the action space."""
+    try:
+        require_kind(name, served_by(name), space)
+    except ValueError as error:
+        raise ValueError(f"{error}; {algorithms_for(space)}") from None

@@ -1,0 +1,208 @@
+"""The table of settings that every algorithm has, and the checks of their values and of those of agents' fields."""
+
+from __future__ import annotations
+
+import math
+import typing
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from athlete.callbacks import DefaultCallbacks
+from athlete.models.dense import ACTIVATIONS
+from athlete.settings.checks import SCHEDULE_FORM, is_count, is_number, is_schedule
+from athlete.spaces import Space
+
+
+class Setting(NamedTuple):
+    """A setting that every algorithm has: its section, its default, and which values may be."""
+
+    section: str
+    default: Any
+    kind: str  # what `check_setting` knows it by
+
+
+SETTINGS: dict[str, Setting] = {
+    "env": Setting("environment", None, "any"),
+    "env_config": Setting("environment", {}, "dict"),
+    "backend": Setting("environment", "auto", "auto|jax|gymnasium|envpool"),
+    "disable_env_checking": Setting("environment", False, "bool"),
+    "normalize_rewards": Setting("environment", False, "bool"),
+    "clip_rewards": Setting("environment", None, "clip or None"),
+    "reward_scale": Setting("environment", 1.0, "positive number"),
+    "num_rollout_workers": Setting("rollouts", 0, "count"),
+    "num_envs_per_worker": Setting("rollouts", 8, "positive count"),
+    "rollout_fragment_length": Setting("rollouts", "auto", "positive count or auto"),
+    "preprocessor_pref": Setting("rollouts", "deepmind", "deepmind|rllib or None"),
+    "observation_filter": Setting("rollouts", "NoFilter", "NoFilter|MeanStdFilter"),
+    "observation_fn": Setting("rollouts", None, "observation function or None"),
+    "train_batch_size": Setting("training", 2048, "positive count"),
+    "model": Setting("training", {}, "dict"),
+    "lr_schedule": Setting("training", None, "schedule or None"),
+    "entropy_coeff_schedule": Setting("training", None, "schedule or None"),
+    "exploration_config": Setting("exploration", {}, "dict"),
+    "num_gpus": Setting("resources", 0, "number"),
+    "evaluation_interval": Setting("evaluation", None, "count or None"),
+    "evaluation_duration": Setting("evaluation", 10, "positive count"),
+    "evaluation_duration_unit": Setting("evaluation", "episodes", "episodes|timesteps"),
+    "evaluation_num_workers": Setting("evaluation", 0, "count"),
+    "evaluation_config": Setting("evaluation", {}, "dict"),
+    "seed": Setting("debugging", None, "count or None"),
+    "log_level": Setting("debugging", "INFO", "DEBUG|INFO|WARN|WARNING|ERROR"),
+    "metrics_num_episodes_for_smoothing": Setting("reporting", 100, "positive count"),
+    "min_time_s_per_iteration": Setting("reporting", None, "number or None"),
+    "min_sample_timesteps_per_iteration": Setting("reporting", 0, "count"),
+    "callbacks": Setting("callbacks", None, "callbacks or None"),
+}
+
+# Inclusive ranges of numbers that every algorithm reads in the same way.
+RANGES: dict[str, tuple[float, float]] = {
+    "lr": (0.0, math.inf),
+    "gamma": (0.0, 1.0),
+    "lambda_": (0.0, 1.0),
+    "clip_param": (0.0, math.inf),
+    "vf_clip_param": (0.0, math.inf),
+    "vf_loss_coeff": (0.0, math.inf),
+    "entropy_coeff": (-math.inf, math.inf),
+    "kl_coeff": (0.0, math.inf),
+    "kl_target": (0.0, math.inf),
+    "kl_stop": (0.0, math.inf),
+    "rpo_alpha": (0.0, math.inf),
+    "grad_clip": (0.0, math.inf),
+    "minibatch_size": (1, math.inf),
+    "num_epochs": (1, math.inf),
+    "adam_epsilon": (0.0, math.inf),
+    **dict.fromkeys(("conjugate_gradient_steps", "line_search_steps"), (1, math.inf)),
+    "damping": (0.0, math.inf),
+    "line_search_decay": (0.0, 1.0),
+    "n_step": (1, math.inf),
+    "num_atoms": (1, math.inf),
+    "num_quantiles": (1, math.inf),
+    "top_quantiles_to_drop_per_net": (0, math.inf),
+    "kappa": (1e-6, math.inf),
+    "tau": (0.0, 1.0),
+    "sigma0": (0.0, math.inf),
+    "h_function_epsilon": (0.0, math.inf),
+    "priority_eta": (0.0, 1.0),
+    **dict.fromkeys(("actor_lr", "critic_lr", "l2_reg", "target_noise", "target_noise_clip"), (0.0, math.inf)),
+    "alpha_lr": (0.0, math.inf),
+    "initial_alpha": (1e-6, math.inf),
+    **dict.fromkeys(("policy_delay", "num_critics", "num_critics_in_target"), (1, math.inf)),
+    "dropout": (0.0, 0.9),
+    "adam_beta1": (0.0, 0.999),
+    "huber_threshold": (0.0, math.inf),
+    "target_network_update_freq": (0.0, math.inf),
+    "num_steps_sampled_before_learning_starts": (0, math.inf),
+}
+
+
+EVALUATION_CHANGES = ("explore", "env", "env_config")  # what evaluation_config may change
+
+# Where infinity is a way to say "no limit".
+UNLIMITED = ("grad_clip", "clip_param", "vf_clip_param", "kl_stop")
+
+
+def _is_callbacks(value: Any) -> bool:
+    return issubclass(value if isinstance(value, type) else type(value), DefaultCallbacks)
+
+
+def _is_activation(value: Any) -> bool:
+    return isinstance(value, str) and value in ACTIVATIONS
+
+
+def _is_positive(value: Any) -> bool:
+    return is_number(value) and 0 < value < math.inf
+
+
+def _is_observation_function(value: Any) -> bool:
+    if isinstance(value, list | tuple):
+        return len(value) == 2 and callable(value[0]) and isinstance(value[1], Space)
+    return callable(value)
+
+
+_VALUE_CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "any": (lambda value: True, "anything"),
+    "dict": (lambda value: isinstance(value, Mapping), "a dictionary"),
+    "callbacks": (_is_callbacks, "a subclass of athlete.callbacks.DefaultCallbacks or an instance of one"),
+    "observation function": (
+        _is_observation_function,
+        "a function from an observation to what the agent sees, or a pair of it and its athlete.spaces.Space",
+    ),
+    "bool": (lambda value: isinstance(value, bool), "True or False"),
+    "last or bool": (lambda value: isinstance(value, bool) or value == "last", "True, False or 'last'"),
+    "clip": (lambda value: isinstance(value, bool) or _is_positive(value), "True, False or a number above 0"),
+    "positive number": (_is_positive, "a finite number above 0"),
+    "number": (lambda value: is_number(value) and value >= 0, "a number of at least 0"),
+    "count": (is_count, "a whole number of at least 0"),
+    "positive count": (lambda value: is_count(value) and value > 0, "a whole number of at least 1"),
+    "positive count or auto": (
+        lambda value: value == "auto" or (is_count(value) and value > 0),
+        "a whole number of at least 1, or 'auto'",
+    ),
+    "schedule": (is_schedule, SCHEDULE_FORM),
+    "activation": (_is_activation, "the name of an activation such as 'relu'"),
+    "layers": (
+        lambda value: isinstance(value, list | tuple) and all(is_count(size) and size > 0 for size in value),
+        "a list of layer sizes such as [64, 64]",
+    ),
+}
+
+
+def check_setting(kind: str, value: Any) -> str | None:
+    """None if `value` is of `kind`, else what was expected."""
+    if kind.endswith(" or None"):
+        if value is None:
+            return None
+        expected = check_setting(kind.removesuffix(" or None"), value)
+        return None if expected is None else f"{expected}, or None"
+    if kind in _VALUE_CHECKS:
+        test, expected = _VALUE_CHECKS[kind]
+        return None if test(value) else expected
+    choices = kind.split("|")
+    return None if value in choices else f"one of {', '.join(map(repr, choices))}"
+
+
+def check_field(name: str, hint: Any, value: Any) -> str | None:
+    """None if `value` fits an agent's field of annotation `hint`, else what was expected."""
+    parts, names = typing.get_args(hint), type_names(hint)
+    if value is None:
+        return None if "NoneType" in names else "a value, not None"
+    low, high = RANGES.get(name, (-math.inf, math.inf))
+    bounds = _describe_range(low, high)
+    if "Schedule" in names and is_schedule(value):
+        return None if all(low <= number <= high for _, number in value) else f"values {bounds}"
+    if "float" in names:
+        scheduled = f" or a schedule {SCHEDULE_FORM}" if "Schedule" in names else ""
+        fits = is_number(value) and low <= value <= high and (math.isfinite(value) or name in UNLIMITED)
+        return None if fits else f"a number {bounds}{scheduled}"
+    if "bool" in names:
+        return None if isinstance(value, bool) else "True or False"
+    if choices := [part for part in parts if isinstance(part, str)]:  # of a Literal
+        return None if value in choices else f"one of {', '.join(map(repr, choices))}"
+    if "int" in names:
+        whole = isinstance(value, int) and not isinstance(value, bool)
+        return None if whole and low <= value <= high else f"a whole number {bounds}"
+    return None
+
+
+def type_names(hint: Any) -> set[str]:
+    """What an annotation names: `float | None` is float and NoneType."""
+    return {getattr(part, "__name__", str(part)) for part in typing.get_args(hint) or (hint,)}
+
+
+def _describe_range(low: float, high: float) -> str:
+    if math.isinf(low) and math.isinf(high):
+        return "that is finite"
+    return f"of at least {low:g}" if math.isinf(high) else f"between {low:g} and {high:g}"
+
+
+def is_search(value: Any) -> bool:
+    """Whether `value` is or holds a place of a search, which `tune.run` fills in: `tune.uniform(0, 1)`, a grid."""
+    if isinstance(value, Mapping):
+        return set(value) == {"grid_search"} or any(is_search(part) for part in value.values())
+    if isinstance(value, list | tuple):
+        return any(is_search(part) for part in value)
+    return type(value).__module__ == "athlete.tune.space"
+
+
+def section_names() -> list[str]:
+    return sorted({setting.section for setting in SETTINGS.values()})

@@ -1,0 +1,66 @@
+"""What the algorithms declare of themselves: who serves which actions, as errors, lists and pages say it."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pytest
+
+from athlete.algorithms import ALGORITHMS, get_config_class
+from athlete.algorithms.catalog import algorithms_for, entries, require_served
+from athlete.core import Spec
+from athlete.spaces import Box, Discrete, MultiDiscrete, Tuple, action_kind
+
+EVERYTHING = "PPO, A2C, PG and TRPO serve it"
+SPACES = {
+    "discrete": Discrete(3),
+    "continuous": Box(-2.0, 2.0, (2,)),
+    "other": MultiDiscrete((2, 2)),
+}
+
+
+@pytest.mark.parametrize(
+    ("space", "kind"),
+    [
+        (Discrete(1), "discrete"),
+        (Box(-1.0, 1.0, ()), "continuous"),
+        (Box(-np.inf, 1.0, (1,)), "other"),
+        (Box(0, 9, (2,), np.int32), "other"),
+        (Tuple((Discrete(2),)), "other"),
+    ],
+    ids=str,
+)
+def test_the_kind_of_an_action_space(space, kind):
+    assert action_kind(space) == kind
+
+
+@pytest.mark.parametrize("entry", entries(), ids=lambda entry: entry.name)
+@pytest.mark.parametrize("kind", SPACES)
+def test_what_is_declared_is_what_binding_takes(entry, kind):
+    """An agent with its defaults binds to the kinds that it serves, and refuses the others with both in the message."""
+    config, space = get_config_class(entry.name)(), SPACES[kind]
+    if kind in entry.actions:
+        config.make_agent(Spec(Box(-1.0, 1.0, (3,)), space))
+        require_served(entry.name, space)
+        return
+    with pytest.raises(ValueError, match=rf"serves .*, and this one is {re.escape(str(space))}"):
+        config.make_agent(Spec(Box(-1.0, 1.0, (3,)), space))
+    with pytest.raises(ValueError, match=rf"^{entry.name} serves .* and this one is .*; .* serve it$"):
+        require_served(entry.name, space)
+
+
+def test_who_serves_a_space():
+    assert algorithms_for(SPACES["other"]) == EVERYTHING
+    assert algorithms_for(Box(-np.inf, np.inf, (2,))) == EVERYTHING
+    discrete = algorithms_for(SPACES["discrete"])
+    assert "DQN" in discrete and "SAC" in discrete and "TD3" not in discrete
+    continuous = algorithms_for(SPACES["continuous"])
+    assert "TD3" in continuous and "DroQ" in continuous and "DQN" not in continuous
+    assert algorithms_for(Box(0, 10**6, (2,), np.int32)).startswith("no algorithm serves it: actions of Box")
+
+
+def test_every_algorithm_says_what_it_is_and_where_it_comes_from():
+    for entry in entries():
+        assert entry.summary and re.search(r"\b(19|20)\d\d\b", entry.paper), entry
+    assert [entry.name for entry in entries()] == list(ALGORITHMS)
