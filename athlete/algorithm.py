@@ -393,10 +393,8 @@ class Algorithm:
         try:
             values = from_portable(saved)
         except LookupError as error:
-            raise CheckpointError(
-                f"{path}: {error}: from_checkpoint(path, env=...) takes the environment's class or factory, and "
-                "observation_fn=... that function"
-            ) from error
+            setting = str(error).removeprefix("config.").partition(":")[0].partition(".")[0]
+            raise CheckpointError(f"{path}: {error}; give it again: from_checkpoint(path, {setting}=...)") from error
         refuse_code(values, path)
         values = {name: value for name, value in values.items() if name != "env" or value is not None}
         config = get_config_class(metadata["algorithm"]).from_dict(values)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
+import sys
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -190,11 +191,31 @@ def _find_in_pool(env: Any, config: dict[str, Any]) -> World:
 
 
 _ATARI = re.compile(r"ALE/.*|\w+(NoFrameskip|Deterministic)-v\d+")
+# The games of the ids from before v5, which have no prefix: `"Pong-v4"`.
+_OLD_ATARI = re.compile(
+    "(Adventure|AirRaid|Alien|Amidar|Assault|Asterix|Asteroids|Atlantis|BankHeist|BattleZone|BeamRider|Berzerk|Bowling"
+    "|Boxing|Breakout|Carnival|Centipede|ChopperCommand|CrazyClimber|Defender|DemonAttack|DoubleDunk|ElevatorAction"
+    "|Enduro|FishingDerby|Freeway|Frostbite|Gopher|Gravitar|Hero|IceHockey|Jamesbond|JourneyEscape|Kangaroo|Krull"
+    "|KungFuMaster|MontezumaRevenge|MsPacman|NameThisGame|Phoenix|Pitfall|Pong|Pooyan|PrivateEye|Qbert|Riverraid"
+    "|RoadRunner|Robotank|Seaquest|Skiing|Solaris|SpaceInvaders|StarGunner|Tennis|TimePilot|Tutankham|UpNDown|Venture"
+    "|VideoPinball|WizardOfWor|YarsRevenge|Zaxxon)-v[04]"
+)
 
 
 def _is_atari(env_id: str) -> bool:
-    """Whether it is an id of ale-py's, old or new, with or without the package in front: `"ale_py:ALE/Pong-v5"`."""
-    return _ATARI.fullmatch(env_id.rpartition(":")[2]) is not None
+    """Whether it is an id of ale-py's, old or new, with or without the package in front: `"ale_py:ALE/Pong-v5"`.
+
+    One that shows the machine's memory is not: there is no picture to preprocess.
+    """
+    name = env_id.rpartition(":")[2]
+    if "-ram" in name:
+        return False
+    if _OLD_ATARI.fullmatch(name) is None:
+        return _ATARI.fullmatch(name) is not None
+    # Somebody may have registered a game of that name. Only a process that has imported Gymnasium can have.
+    registration = sys.modules.get("gymnasium.envs.registration")
+    spec = None if registration is None else registration.registry.get(name)
+    return spec is None or str(spec.entry_point).startswith("ale_py")
 
 
 def _find_atari(env_id: str, config: dict[str, Any], backend: str, preprocessor_pref: str | None) -> World:

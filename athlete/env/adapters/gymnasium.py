@@ -86,6 +86,8 @@ def find_spec(env_id: str) -> EnvSpec:
                 f"environment {env_id!r}: there is no module {error.name!r}; install the package that provides it"
             ) from error
     if name in registry:
+        if inspect.isfunction(registry[name].entry_point) and (reason := why_missing(name)):
+            raise ValueError(f"environment {env_id!r}: {reason}")
         return registry[name]
     near = difflib.get_close_matches(name, [*registered_names(), *BUILT_IN, *registry], n=3)
     hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
