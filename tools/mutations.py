@@ -144,24 +144,14 @@ OPS = [
             "features(spec.obs, obs),\n        action_mask(spec, obs)",
             "features(spec.obs, obs),\n        action_mask(spec, next_obs)",
         ),
-    ),
-    *_in(
-        "athlete/ops/td.py",
-        "tests/test_ops_td.py",
         ("lambda leaf: leaf[0], (batch.obs, batch.action)", "lambda leaf: leaf[-1], (batch.obs, batch.action)"),
         (
             "next_obs = at_step(batch.next_obs, steps.last)",
             "next_obs = jax.tree.map(lambda leaf: leaf[0], batch.next_obs)",
         ),
         ('batch.extras["weight"][0] if "weight" in batch.extras else', ""),
-        ("jax.lax.stop_gradient(reward + discount * next_value)", "reward + discount * next_value"),
-        ("reward + discount * next_value", "reward + next_value"),
         ("reward + discount * next_value", "discount * next_value"),
         ("return value - td_target(step, next_value)", "return td_target(step, next_value) - value"),
-        (
-            "double_q_learning(values, step, next_values, next_values)",
-            "double_q_learning(values, step, next_values, values)",
-        ),
         ("expected_return(next_logits, support)", "expected_return(logits, support)"),
         ("project(probabilities, returns, support)", "probabilities"),
         ("target * jax.nn.log_softmax(", "target * jax.nn.softmax("),
@@ -172,13 +162,9 @@ OPS = [
             "jnp.mean(chosen, axis=-1) - jnp.mean(target, axis=-1)",
             "jnp.mean(target, axis=-1) - jnp.mean(chosen, axis=-1)",
         ),
-        ("pooled.shape[-1] - dropped", "pooled.shape[-1]"),
-        ("pooled + entropy_bonus[:, None]", "pooled"),
         ("midpoints(number), weight=kept) / number", "midpoints(number), weight=kept)"),
         ("windows(next_value, n), steps.last", "windows(next_value, n), 0 * steps.last"),
         ("steps.discount * reached", "gamma * reached"),
-        ("greedy(selector, step.next_mask)", "greedy(selector)"),
-        ("greedy(selector, step.next_mask)", "greedy(next_values, step.next_mask)"),
     ),
     *_in(
         "athlete/ops/quantile.py",
@@ -403,7 +389,11 @@ MEMORY = [
         ("complete = there & (offset <= length - self.window)", "complete = there"),
         ("(offset >= 0) | (store.ring.filled + offset >= 0)", "offset > -99"),
         ("offset = jnp.arange(1 - self.window, length)", "offset = jnp.arange(0, length)"),
-        ("self.batch_size // self.sequence", "self.batch_size"),
+        (
+            "self.batch_size // self.sequence",
+            "self.batch_size",
+            "tests/test_memory_replay.py::test_a_batch_is_as_many_sequences_as_make_up_its_timesteps",
+        ),
     ),
     *_in(
         "athlete/memory/replay.py",
@@ -436,44 +426,12 @@ LOOPS = [
     ),
     *_in(
         "athlete/loops/learn.py",
-        "tests/test_off_policy_modes.py",
-        (
-            "store = agent.memory.feedback(store, batch, metrics)",
-            "pass",
-            "tests/test_memory_prioritized.py tests/test_replay_config.py",
-        ),
-        (
-            "jax.random.split(key, agent.updates)",
-            "jnp.stack([key] * agent.updates)",
-            "tests/test_replay_config.py tests/test_resume.py",
-        ),
-    ),
-    *_in(
-        "athlete/loops/host.py",
-        ENDINGS,
-        (
-            "        running = ~done",
-            "        steps[-1] = (transition._replace(next_obs=obs), episodes)\n        running = ~done",
-        ),
-        ("done = step.terminated | step.truncated", "done = step.terminated"),
-        ("running = ~done", "running = ~step.terminated", "tests/test_mode_equivalence.py"),
-    ),
-    *_in(
-        "athlete/loops/stepwise.py",
-        ENDINGS,
-        ("        outcome.next_obs,\n", "        outcome.obs,\n"),
-        (
-            "first, carry = transition.terminated | transition.truncated, before.chosen.next_carry",
-            "first, carry = transition.terminated, before.chosen.next_carry",
-        ),
-        ("before.chosen.next_carry\n    chosen", "before.chosen.carry\n    chosen"),
-        ("done = step.terminated | step.truncated", "done = step.terminated"),
-        (
-            "episodes.return_ * ~done, episodes.length * ~done",
-            "episodes.return_, episodes.length",
-            "tests/test_stepwise.py tests/test_off_policy_modes.py",
-        ),
-        ("last = step == self.length - 1", "last = step == 0", "tests/test_off_policy_modes.py"),
+        "tests/test_loops_learn.py",
+        ("store = agent.memory.feedback(store, batch, metrics)", "pass"),
+        ("jax.random.split(key, agent.updates)", "jnp.stack([key] * agent.updates)"),
+        ("jnp.mean(value, axis=0) for name", "jnp.sum(value, axis=0) for name"),
+        ("    if sample_async:", "    if not sample_async:"),
+        ("for name, value in metrics.items() if jnp.ndim(value) == 0}", "for name, value in metrics.items()}"),
     ),
     *_in(
         "athlete/loops/evaluate.py",
@@ -723,7 +681,7 @@ MODELS = [
     *_in(
         "athlete/models/actors.py",
         "tests/test_td3.py tests/test_references.py::test_deterministic_policies",
-        ('jnp.tanh(heads["action"][0])', 'heads["action"][0]'),
+        ('jnp.tanh(forward(model, actor, obs)["action"])', 'forward(model, actor, obs)["action"]'),
     ),
 ]
 
@@ -733,20 +691,6 @@ SOFT = "tests/test_references.py::test_soft_actor_critics"
 ENSEMBLES = "tests/test_references.py::test_ensembles"
 
 Q_LEARNING = [
-    *_in(
-        "athlete/algorithms/simple_q.py",
-        f"{Q}[SimpleQ] '{Q}[SimpleQ, squared]'",
-        ("- target\n", "- 0 * target\n"),
-        ('huber(error) if self.td_error_loss_fn == "huber"', 'huber(error) if self.td_error_loss_fn == "mse"'),
-        ("lr = value_at(self.lr, progress)", "lr = value_at(self.lr, 0.0)"),
-        ("lr, self.grad_clip, epsilon", "lr, None, epsilon"),
-        ("self._values(state.target, step.next_obs)", "self._values(state.params, step.next_obs)"),
-        ("jnp.where(step.terminated, 0.0, best)", "best"),
-        ("jnp.where(step.terminated, 0.0, best)", "jnp.where(step.terminated | step.truncated, 0.0, best)"),
-        ("state.since_sync + self.timesteps_per_update", "state.since_sync + 1.0"),
-        ("SimpleQState(params, new_target,", "SimpleQState(params, state.target,"),
-        ("masked(values, action_mask(self.spec, step.next_obs))", "values", "tests/test_masks.py"),
-    ),
     *_in(
         "athlete/algorithms/q_learning.py",
         f"{Q}[DQN]",
@@ -807,15 +751,21 @@ Q_LEARNING = [
         ("n_step_transition(batch, self.spec, self.gamma)", "n_step_transition(batch, self.spec, 0.99)"),
     ),
     *_in(
+        "athlete/algorithms/simple_q.py",
+        "tests/test_simple_q.py",
+        ('"double_q": False, "dueling": False', '"double_q": True, "dueling": False'),
+        ('"double_q": False, "dueling": False', '"double_q": False, "dueling": True'),
+    ),
+    *_in(
         "athlete/algorithms/r2d2.py",
         "tests/test_references.py::test_r2d2",
-        ("weight * jnp.square(error)", "jnp.square(error)"),
-        ("lr, self.grad_clip, epsilon", "lr, None, epsilon"),
+        ("importance_weight(batch), progress", "None, progress"),
         ("jax.lax.stop_gradient(self._target(", "(self._target("),
         ("self._target(state.target, params,", "self._target(params, params,"),
         ("self.model.start(rows) if self.zero_init_states else", "self.model.start(rows) if True else"),
-        ("chooser = self._next_values(params, carries, next_obs) if self.double_q else values", "chooser = values"),
-        ("best = self._unscaled(best)", "pass"),
+        ("self._next_values(params, carries, next_obs) if self.double_q else values", "values"),
+        ("self._next_values(target, target_carries, next_obs)", "self._next_values(target, carries, next_obs)"),
+        ("next_value = self._unscaled(best)", "next_value = best"),
         (
             "signed_hyperbolic(return_, self.h_function_epsilon) if self.use_h_function",
             "return_ if self.use_h_function",
@@ -823,13 +773,9 @@ Q_LEARNING = [
         ("leaf[1:], carries", "leaf[:-1], carries"),
         ("sequence_priority(error, self.priority_eta)", "sequence_priority(error, 0.0)"),
         ("batch.action[self.burn_in :]", "batch.action[:]"),
-        ("R2D2State(params, moved", "R2D2State(params, state.target"),
-        ("steps.discount * reached", "self.gamma * reached"),
-        (
-            "windows(best.reshape(batch.reward.shape), self.n_step)",
-            "windows(best.reshape(batch.reward.shape), 1)",
-            "tests/test_references.py::test_r2d2 tests/test_r2d2.py",
-        ),
+        ("greedy(selector, fold(action_mask(self.spec, batch.next_obs)))", "greedy(selector)", "tests/test_masks.py"),
+        ("next_value, self.n_step, self.gamma)", "next_value, self.n_step, 0.99)"),
+        ("half_square(error), {", "jnp.abs(error), {"),
     ),
     *_in(
         "athlete/algorithms/pqn.py",
