@@ -12,8 +12,9 @@ import jax
 import numpy as np
 
 from athlete.acting import Actor
+from athlete.algorithms import get_config_class
 from athlete.algorithms.catalog import require_served
-from athlete.callbacks import BATCH_HOOKS, HOSTED_HOOKS, Created, Policies, overridden
+from athlete.callbacks import BATCH_HOOKS, HOSTED_HOOKS, Created, DefaultCallbacks, Policies, overridden
 from athlete.checkpointing import (
     check_compatible,
     check_limits,
@@ -27,6 +28,7 @@ from athlete.checkpointing import (
     require_finite,
 )
 from athlete.core import Agent, Run, Source, Spec, Tree
+from athlete.env.randomness import global_generators_kept
 from athlete.env.supervision import Supervision
 from athlete.env.world import World, env_name, find_world
 from athlete.env.wrappers.frame_stack import require_stack
@@ -44,6 +46,9 @@ from athlete.loops.train import CompiledTraining, HostedTraining, Training
 from athlete.memory.room import require_room
 from athlete.ops.finite import NonFiniteError
 from athlete.policy import Policy
+from athlete.record.checkpoint import CheckpointError, drop_tree, open_checkpoint, read_metadata, save_checkpoint
+from athlete.record.portable import from_portable
+from athlete.record.video import record_episodes
 from athlete.settings.config import AlgorithmConfig
 from athlete.spaces import Box, Space
 from athlete.totals import Totals, episode_statistics, told_statistics
@@ -63,14 +68,11 @@ class Algorithm:
         self.config = config
         self.seed: int = config.seed if config.seed is not None else int.from_bytes(os.urandom(4), "little")
         self._check_devices()
-        self._world = find_world(config.env, config.env_config, config.backend, config.preprocessor_pref).showing(
-            self._previous()
-        )
+        self._world = self._find_world(config.env, config.env_config)
         self._evaluation_world = self._find_evaluation_world()
         self._callbacks = self._make_callbacks()
         self._hooks = overridden(self._callbacks) & HOSTED_HOOKS
         self._refuse_compiled_hooks()
-        self._check_environment()
         self._watched: WatchedSource | None = None
         self._training = self._start_training()
         self._evaluation_source: Source | None = None
@@ -209,7 +211,8 @@ class Algorithm:
             )
             self._evaluation_source = self._watching(source, first_only=True)
         self._check_evaluation_spaces(self._evaluation_source.spec)
-        return evaluate_hosted(self.agent, self._evaluation_source, view, key, episodes, explore)
+        with global_generators_kept():  # an evaluation seeds them, and training goes on with its own numbers
+            return evaluate_hosted(self.agent, self._evaluation_source, view, key, episodes, explore)
 
     def _find_evaluation_world(self) -> World:
         """The environment that evaluations run on: that of training unless `evaluation_config` says otherwise."""
@@ -217,10 +220,13 @@ class Algorithm:
         if not ({"env", "env_config"} & set(changes)):
             return self._world
         env_config = {**self.config.env_config, **changes.get("env_config", {})}
-        world = find_world(
-            changes.get("env", self.config.env), env_config, self.config.backend, self.config.preprocessor_pref
-        )
-        return world.showing(self._previous())
+        return self._find_world(changes.get("env", self.config.env), env_config)
+
+    def _find_world(self, env: Any, env_config: Mapping[str, Any]) -> World:
+        """The environment, checked before training comes across what is wrong with it, as the network sees it."""
+        config = self.config
+        world = find_world(env, env_config, config.backend, config.preprocessor_pref).showing(self._previous())
+        return world if config.disable_env_checking else world.checked()
 
     def _previous(self) -> Previous:
         """What the networks see besides the observation: actor and critics see the same."""
@@ -258,6 +264,7 @@ class Algorithm:
         *,
         prev_action: Any = None,
         prev_reward: float | None = None,
+        info: Mapping[str, Any] | None = None,
         explore: bool | None = None,
         full_fetch: bool = False,
         policy_id: str = "default_policy",
@@ -267,14 +274,15 @@ class Algorithm:
         Greedy unless `explore=True`. For a network with memory give `state` (at first
         `algo.get_policy().get_initial_state()`) and get `(action, state, {})`; so too with `full_fetch=True`. For one
         with `lstm_use_prev_action` or `lstm_use_prev_reward` give also the action that this method gave before and the
-        reward that came of it, but for the first step of an episode; other networks do not look at them.
+        reward that came of it, but for the first step of an episode; other networks do not look at them. Where the
+        environment tells its legal actions beside the observation give `info` with the entry `action_mask`.
         Raises ValueError, with the space, for an observation that does not fit, and where a network with memory would
         lose it or does not get what it sees.
         """
         actor = Actor(self.get_policy(policy_id), self._world.previous)
         if state is None and not full_fetch:
             actor.require_state("compute_single_action")
-        action, new_state = actor.single(observation, state, prev_action, prev_reward, bool(explore))
+        action, new_state = actor.single(observation, state, prev_action, prev_reward, bool(explore), info)
         return (action, new_state, {}) if state is not None or full_fetch else action
 
     def compute_actions(
@@ -284,6 +292,7 @@ class Algorithm:
         *,
         prev_action: Any = None,
         prev_reward: Any = None,
+        info: Any = None,
         explore: bool | None = None,
         policy_id: str = "default_policy",
     ) -> Any:
@@ -291,7 +300,7 @@ class Algorithm:
         actor = Actor(self.get_policy(policy_id), self._world.previous)
         if state is None:
             actor.require_state("compute_actions")
-        actions, new_states = actor.many(observations, state, prev_action, prev_reward, bool(explore))
+        actions, new_states = actor.many(observations, state, prev_action, prev_reward, bool(explore), info)
         return (actions, new_states, {}) if state is not None else actions
 
     def get_weights(self) -> dict[str, Tree]:
@@ -335,8 +344,6 @@ class Algorithm:
 
         Raises CheckpointError where the policy's parameters are not finite, and where the disk refuses.
         """
-        from athlete.record.checkpoint import save_checkpoint
-
         self._refuse_if_stopped("save")
         folder = Path(checkpoint_dir) if checkpoint_dir is not None else self._logdir
         if not folder.name.startswith("checkpoint"):
@@ -355,8 +362,6 @@ class Algorithm:
 
     def _drop_memory_before(self, path: Path) -> None:
         """Take the memory out of the checkpoint before `path`, where only the newest keeps it."""
-        from athlete.record.checkpoint import CheckpointError, drop_tree
-
         before, self._last_checkpoint = self._last_checkpoint, path
         if before is None or before == path or before.parent != path.parent or not before.exists():
             return
@@ -372,8 +377,6 @@ class Algorithm:
         Exact to the last bit where the environment is compiled; on Gymnasium training goes on with new episodes.
         Raises `CheckpointError` with a sentence that says what does not fit, or which entry cannot be.
         """
-        from athlete.record.checkpoint import CheckpointError, open_checkpoint
-
         self._refuse_if_stopped("restore")
         stored = open_checkpoint(checkpoint_path)
         metadata, spec = stored.metadata, self._training.agent.spec
@@ -416,10 +419,6 @@ class Algorithm:
         a file take what it likes: a saved setting that asks for too many processes, rows or layers is refused, and
         the caller can ask for it in `settings`.
         """
-        from athlete.algorithms import get_config_class
-        from athlete.record.checkpoint import CheckpointError, read_metadata
-        from athlete.record.portable import from_portable
-
         metadata = read_metadata(path)
         check_metadata(metadata, path)
         saved = dict(metadata["config"])
@@ -431,10 +430,8 @@ class Algorithm:
         try:
             values = from_portable(saved)
         except LookupError as error:
-            raise CheckpointError(
-                f"{path}: {error}: from_checkpoint(path, env=...) takes the environment's class or factory, and "
-                "observation_fn=... that function"
-            ) from error
+            setting = str(error).removeprefix("config.").partition(":")[0].partition(".")[0]
+            raise CheckpointError(f"{path}: {error}; give it again: from_checkpoint(path, {setting}=...)") from error
         refuse_code(values, path)
         values = {name: value for name, value in values.items() if name != "env" or value is not None}
         config = get_config_class(metadata["algorithm"]).from_dict(values)
@@ -446,8 +443,6 @@ class Algorithm:
         self, folder: str | Path, episodes: int = 1, *, explore: bool = False, seed: int | None = None
     ) -> list[str]:
         """Film `episodes` episodes as mp4 files into `folder`; their paths. Works without a screen."""
-        from athlete.record.video import record_episodes
-
         policy = self.get_policy()
 
         def choose(observation: Any, state: Any, first: bool) -> tuple[Any, Any]:
@@ -512,23 +507,6 @@ class Algorithm:
             logger.info(require_room(agent.memory, transition_shapes(agent), self.config.rows()))
         return agent
 
-    def _check_environment(self) -> None:
-        """Find what is wrong with an environment before training does."""
-        if self.config.disable_env_checking or self._world.is_twin or self._world.pooled:
-            return
-        from athlete.env.checks.check import check_env
-
-        if self._world.env is not None:
-            check_env(self._world.env)
-            return
-        from athlete.env.adapters.gymnasium import make_gymnasium
-
-        env = make_gymnasium(self._world.maker, self._world.env_config)
-        try:
-            check_env(env, adapt=True)
-        finally:
-            env.close()
-
     def _check_devices(self) -> None:
         wanted = self.config.num_gpus
         if wanted and wanted > (found := sum(device.platform == "gpu" for device in jax.devices())):
@@ -538,8 +516,6 @@ class Algorithm:
             )
 
     def _make_callbacks(self) -> Any:
-        from athlete.callbacks import DefaultCallbacks
-
         callbacks = self.config.get("callbacks") or DefaultCallbacks
         return callbacks() if isinstance(callbacks, type) else callbacks
 

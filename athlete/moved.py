@@ -29,7 +29,6 @@ MOVED: dict[str, str] = {
     "athlete.env.mirror": "athlete.env.games.mirror",
     "athlete.env.check_jax": "athlete.env.checks.check_jax",
     "athlete.env.check": "athlete.env.checks.check",
-    "athlete.env.membership": "athlete.env.checks.membership",
     "athlete.config": "athlete.settings.config",
     "athlete.replay_config": "athlete.settings.families",
     "athlete.exploration_config": "athlete.settings.exploration",

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
+import functools
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -51,6 +53,22 @@ MAY_IMPORT["cli"] = set(MAY_IMPORT)
 
 # The one arrow up: `config.build()` makes the algorithm, when it is called.
 EXCEPTIONS = {("settings/config.py", "algorithm")}
+
+# The rooms of env/, from the bottom up -> which others they may import.
+ROOMS: dict[str, set[str]] = {
+    "errors": set(),
+    "membership": set(),
+    "masks": set(),
+    "randomness": set(),
+    "registry": set(),
+    "wrappers": {"masks"},
+    "adapters": {"errors", "masks", "membership", "randomness", "registry"},
+    "games": {"registry", "wrappers", "adapters"},  # adapters: to draw as Gymnasium draws
+    "twins": {"registry", "wrappers", "adapters", "games"},
+    "checks": {"masks", "membership", "randomness", "registry", "adapters"},
+    "world": {"checks", "masks", "registry", "wrappers", "adapters", "twins"},
+    "baseline": {"masks", "membership", "adapters", "world"},
+}
 
 # Libraries that one module alone speaks to.
 KEEPERS = {
@@ -103,6 +121,21 @@ def test_imports_go_down_only(layer):
         assert not {part for part in up if (name, part) not in EXCEPTIONS}, f"{name} imports {sorted(up)}"
 
 
+@pytest.mark.parametrize("room", ROOMS)
+def test_rooms_of_environments_import_down_only(room):
+    for name, modules in FILES.items():
+        if name.startswith(f"env/{room}"):
+            others = {module.split(".")[2] for module in modules if module.startswith("athlete.env.")} - {room}
+            others -= {part for part in others if (name, f"athlete.env.{part}.rllib") in INSIDE}
+            assert others <= ROOMS[room], f"{name} imports {sorted(others - ROOMS[room])}"
+
+
+def test_every_room_of_environments_has_its_place():
+    assert {name.split("/")[1].removesuffix(".py") for name in FILES if name.startswith("env/")} - {"__init__"} == set(
+        ROOMS
+    )
+
+
 def test_the_picture_itself_has_no_arrow_up():
     """Nothing that a part may import may import that part."""
     for layer, below in MAY_IMPORT.items():
@@ -113,6 +146,77 @@ def test_the_picture_itself_has_no_arrow_up():
 def test_a_library_is_spoken_to_in_one_place(library):
     speakers = {name for name, modules in FILES.items() if library in {module.split(".")[0] for module in modules}}
     assert speakers == KEEPERS[library]
+
+
+# Imports inside functions are for what is heavy. These stand there for another reason.
+INSIDE = {
+    ("settings/config.py", "athlete.algorithm"),  # the arrow up
+    ("tune/__init__.py", "athlete.tune.tuner"),  # asked for by few, by `__getattr__`
+    ("env/registry.py", "athlete.env.games.rllib"),  # these environments are resolved through the registry themselves
+    ("env/adapters/gymnasium.py", "gymnasium.envs.classic_control"),  # made for films only
+    ("totals.py", "resource"),  # Windows has none
+}
+HEAVY = {
+    *("jax", "numpy", "gymnasium", "pandas", "rich", "yaml", "typer", "safetensors", "tensorboardX", "imageio"),
+    "imageio_ffmpeg",
+    *("pygame", "IPython", "cloudpickle", "matplotlib", "flax", "equinox", "envpool", "gymnax", "cv2", "ale_py"),
+}
+
+
+def statements(body: list[ast.stmt]) -> Iterator[ast.Import | ast.ImportFrom]:
+    """The imports of a module that run when it is imported."""
+    for node in body:
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            yield node
+        elif isinstance(node, ast.If) and "TYPE_CHECKING" not in ast.unparse(node.test):
+            yield from statements([*node.body, *node.orelse])
+        elif isinstance(node, ast.Try | ast.ClassDef):
+            yield from statements(node.body)
+
+
+def targets(node: ast.Import | ast.ImportFrom) -> set[str]:
+    """The modules that an import statement names."""
+    if isinstance(node, ast.Import):
+        return {alias.name for alias in node.names}
+    full = {f"{node.module}.{alias.name}" for alias in node.names}
+    return {name if name in TREES else str(node.module) for name in full}
+
+
+def module_name(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT.parent).with_suffix("").parts).removesuffix(".__init__")
+
+
+TREES = {module_name(path): ast.parse(path.read_text(encoding="utf-8")) for path in sorted(ROOT.rglob("*.py"))}
+
+
+@functools.cache
+def brought_by(module: str) -> frozenset[str]:
+    """The heavy libraries that importing a module imports."""
+    found: set[str] = set()
+    open_modules, seen = [module], set()
+    while open_modules:
+        name = open_modules.pop()
+        if name.partition(".")[0] != "athlete":
+            found |= {name.partition(".")[0]} & HEAVY
+        elif name not in seen:
+            seen.add(name)
+            open_modules += [
+                target for node in statements(getattr(TREES.get(name), "body", [])) for target in targets(node)
+            ]
+            open_modules.append(name.rpartition(".")[0] or "athlete")
+    return frozenset(found)
+
+
+# Commands import what they use when they are called, so that help is there at once.
+@pytest.mark.parametrize("module", [module for module in sorted(TREES) if not module.startswith("athlete.cli")])
+def test_imports_inside_functions_are_for_what_is_heavy(module):
+    """An import inside a function brings a heavy library that its file does not import anyway."""
+    functions = [node for node in ast.walk(TREES[module]) if isinstance(node, ast.FunctionDef)]
+    nodes = [node for function in functions for node in ast.walk(function)]
+    inside = {node for node in nodes if isinstance(node, ast.Import | ast.ImportFrom)}
+    light = {name for node in inside for name in targets(node) if not brought_by(name) - brought_by(module)}
+    file = "/".join(module.split(".")[1:])
+    assert not {name for name in light if not {(f"{file}.py", name), (f"{file}/__init__.py", name)} & INSIDE}
 
 
 def modules_after(program: str) -> set[str]:

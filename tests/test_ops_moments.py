@@ -44,3 +44,8 @@ def test_old_samples_fade_once_float32_could_no_longer_count():
     after = take_in(full, np.ones((4, 2, 1), np.float32))
     assert after.count == MOST_SAMPLES
     assert after.mean[0] == pytest.approx(8 / MOST_SAMPLES, rel=1e-3)
+
+
+def test_standardizing_divides_by_the_deviation_and_clips():
+    found = standardize(jnp.array([3.0, -1.0, 100.0, -100.0]), jnp.float32(1.0), jnp.float32(4.0), 5.0)
+    np.testing.assert_allclose(found, [1.0, -1.0, 5.0, -5.0], rtol=1e-5)

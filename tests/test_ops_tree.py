@@ -107,9 +107,13 @@ def test_a_packed_scan_is_a_scan():
 
 
 def test_flattening_is_undone_and_has_the_order_of_the_tree():
-    tree = {"b": np.arange(6.0, dtype=np.float32).reshape(2, 3), "a": [np.float32(7) * np.ones(())]}
+    tree = {
+        "b": np.arange(6.0, dtype=np.float32).reshape(2, 3),
+        "a": [np.float32(7) * np.ones(())],
+        "c": np.float32([8, 9]),
+    }
     vector = flatten(tree)
-    np.testing.assert_array_equal(vector, [7, 0, 1, 2, 3, 4, 5])
+    np.testing.assert_array_equal(vector, [7, 0, 1, 2, 3, 4, 5, 8, 9])
     assert_same_bits(unflatten(vector, tree), jax.tree.map(np.float32, tree))
 
 

@@ -18,6 +18,7 @@ from athlete.memory.prioritized import Prioritized
 from athlete.memory.replay import Replay
 from athlete.models.attention import GTrXL
 from athlete.models.recurrent import GRU, LSTM
+from athlete.ops.tree import fold
 from athlete.ops.values import signed_parabolic
 from athlete.spaces import ACTION_MASK, Box, Dict, Discrete, MultiBinary
 
@@ -34,12 +35,17 @@ def state_of(agent, online=ONLINE, target=TARGET):
     return agent.init(KEY)._replace(params=tables(advantage=online), target=tables(advantage=target))
 
 
+def values_of(agent, heads):
+    """Action values `[T * B, actions]` of heads `[T, B, outputs]`."""
+    return agent._action_values(jax.tree.map(fold, heads))
+
+
 def target_of(agent, state, batch):
     """The targets of one row's sequence."""
 
     def compute(agent, state, batch):
         carries, _ = agent._unroll(state.params, batch)
-        return agent._target(state.target, state.params, carries, batch)
+        return fold(agent._target(state.target, state.params, carries, batch))
 
     return jax.jit(compute, compiler_options=QUICK)(agent, state, batch)
 
@@ -205,7 +211,7 @@ def test_the_target_network_waits_for_its_timesteps():
 def test_dueling_values_have_the_states_value_as_their_mean():
     agent = agent_of(dueling=True)
     heads = {"advantage": jnp.array([[[1.0, 2.0]], [[4.0, 0.0]]]), "value": jnp.array([[[10.0]], [[20.0]]])}
-    np.testing.assert_allclose(agent._values(heads), [[9.5, 10.5], [22, 18]])
+    np.testing.assert_allclose(values_of(agent, heads), [[9.5, 10.5], [22, 18]])
 
 
 # Acting -----------------------------------------------------------------------------------------------------------
@@ -234,7 +240,7 @@ def test_what_is_learned_on_is_what_was_seen_in_acting(kind):
         carries.append(carry)
         after, heads = agent.model.apply(view.params, carry, obs[t : t + 1], first[t : t + 1])
         carry = jax.tree.map(lambda leaf: leaf[0], after)
-        values.append(agent._values(heads))
+        values.append(values_of(agent, heads))
         np.testing.assert_array_equal(
             agent.act(view, carries[-1], obs[t], first[t], KEY, explore=False)[0], np.argmax(values[-1], axis=-1)
         )
@@ -244,7 +250,7 @@ def test_what_is_learned_on_is_what_was_seen_in_acting(kind):
     stored = jax.tree.map(lambda *leaves: np.stack(leaves), *carries[1:])
     batch = batch._replace(obs=obs[1:], first=first[1:], carry=stored)
     _, heads = agent._unroll(state.params, batch)
-    np.testing.assert_allclose(agent._values(heads), np.concatenate(values[3:]), atol=1e-5)
+    np.testing.assert_allclose(values_of(agent, heads), np.concatenate(values[3:]), atol=1e-5)
 
 
 # Configuration ----------------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ and several updates follow each other at different progress of the training. Wha
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from types import SimpleNamespace
 
@@ -29,7 +30,7 @@ from athlete.algorithms.r2d2 import R2D2
 from athlete.algorithms.redq import REDQ
 from athlete.algorithms.rnnsac import RNNSAC
 from athlete.algorithms.sac import SAC
-from athlete.algorithms.simple_q import SimpleQ
+from athlete.algorithms.simple_q import SimpleQConfig
 from athlete.algorithms.td3 import TD3
 from athlete.algorithms.tqc import TQC
 from athlete.algorithms.trpo import TRPO
@@ -69,10 +70,19 @@ def batch_of(spec, steps=1, rows=6, seed=0, weighted=True, carry=()):
     return Transition(obs, first, action, reward, next_obs, terminated, truncated, carry, extras)
 
 
+def blank(agent):
+    """The agent's first state with zeros for everything: its form is what counts, and nothing is compiled for it."""
+    shapes = jax.eval_shape(agent.init, jax.eval_shape(lambda: wrap(jnp.zeros(2, jnp.uint32))))
+    state = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
+    if not hasattr(state, "temperature"):
+        return state
+    return state._replace(temperature=state.temperature._replace(log_alpha=np.log(np.float32(agent.initial_alpha))))
+
+
 def random_like(tree, seed, scale=0.5):
     """Parameters of which none is 0, so that every one of them counts."""
     random = np.random.default_rng(seed)
-    return jax.tree.map(lambda leaf: jnp.asarray(scale * random.normal(size=leaf.shape), jnp.float32), tree)
+    return jax.tree.map(lambda leaf: (scale * random.normal(size=leaf.shape)).astype(np.float32), tree)
 
 
 def numbers(tree):
@@ -103,6 +113,7 @@ def assert_same_moments(optimizer, expected, name):
 
 def follow(agent, state, held, reference, batches, draws, progress=PROGRESS):
     """Update both sides with each of the batches, and hold metrics equal on the way."""
+    draws = jax.jit(draws, compiler_options=QUICK)
     for number, batch in enumerate(batches):
         key = wrap(np.array([3, number], np.uint32))
         drawn = numbers(draws(key, batch))
@@ -123,9 +134,9 @@ def batches_of(spec, **settings):
 EVERY = {"lr": FALLING, "gamma": 0.9, "grad_clip": 0.3}
 # Timesteps pass in steps of 2: the target stays at the first update and moves at the second and third.
 SYNC = {"target_network_update_freq": 3.0, "timesteps_per_update": 2.0}
+SIMPLE_Q = SimpleQConfig().make_agent(DISCRETE)
 Q_CASES = {
-    "SimpleQ": (SimpleQ(**EVERY, **SYNC, model=TINY), references.dqn),
-    "SimpleQ, squared": (SimpleQ(**EVERY, **SYNC, model=TINY, td_error_loss_fn="mse"), references.dqn),
+    "SimpleQ": (dataclasses.replace(SIMPLE_Q, **EVERY, **SYNC, model=TINY), references.dqn),
     "DQN": (DQN(**EVERY, **SYNC, model=TINY, n_step=2, tau=0.3), references.dqn),
     "DQN, plain": (
         DQN(**EVERY, **SYNC, model=TINY, double_q=False, dueling=False, td_error_loss_fn="mse", adam_epsilon=0.1),
@@ -173,7 +184,7 @@ def q_draws(agent, key, batch):
             "fractions": jax.random.uniform(key, (rows, agent.num_fractions)),
             "target_fractions": jax.random.uniform(target_key, (rows, agent.num_target_fractions)),
         }
-    params = jax.eval_shape(agent.init, key).params
+    params = blank(agent).params
     size = sum(sum(leaf.shape) for leaf in jax.tree.leaves(params)) // 2  # of means and as many deviations
     return {
         name: jax.random.normal(part, (size,))
@@ -185,11 +196,11 @@ def q_draws(agent, key, batch):
 def test_q_learning(name):
     agent, reference = Q_CASES[name]
     agent = agent.bind(DISCRETE)
-    fresh = agent.init(wrap(np.zeros(2, np.uint32)))
+    fresh = blank(agent)
     state = fresh._replace(params=random_like(fresh.params, 1), target=random_like(fresh.params, 2))
     optimizer = Adam(numbers(state.params), agent.adam_epsilon, agent.grad_clip)
     held = references.q_network(numbers(state.params), optimizer, numbers(state.target))
-    batches = batches_of(DISCRETE, steps=getattr(agent, "n_step", 1), weighted=not isinstance(agent, SimpleQ))
+    batches = batches_of(DISCRETE, steps=agent.n_step)
     state = follow(agent, state, held, reference, batches, functools.partial(q_draws, agent))
     assert optimizer.norm > agent.grad_clip, "the case must be one in which clipping counts"
     assert_equal(state.params, held.params, "params")
@@ -203,7 +214,7 @@ def test_r2d2(plain):
     off = {"double_q": False, "dueling": False, "use_h_function": False, "zero_init_states": True} if plain else {}
     shape = {"burn_in": 2, "max_seq_len": 3, "n_step": 2, "h_function_epsilon": 0.1, "model": LSTM(2, (2,)), "tau": 0.3}
     agent = R2D2(**EVERY, **SYNC, **shape, **off).bind(DISCRETE)
-    fresh = agent.init(wrap(np.zeros(2, np.uint32)))
+    fresh = blank(agent)
     state = fresh._replace(params=random_like(fresh.params, 1, 0.7), target=random_like(fresh.params, 2, 0.7))
     optimizer = Adam(numbers(state.params), agent.adam_epsilon, agent.grad_clip)
     held = references.q_network(numbers(state.params), optimizer, numbers(state.target))
@@ -223,7 +234,7 @@ def test_pqn():
     agent = PQN(**EVERY, model=MLP((3,), "relu", layer_norm=True), lambda_=0.7, minibatch_size=4, num_epochs=2).bind(
         DISCRETE
     )
-    fresh = agent.init(wrap(np.zeros(2, np.uint32)))
+    fresh = blank(agent)
     state = fresh._replace(params=random_like(fresh.params, 1))
     held = SimpleNamespace(params=numbers(state.params), optimizer=Adam(numbers(state.params), clip=agent.grad_clip))
     draws = functools.partial(orders_of, agent)
@@ -256,7 +267,7 @@ def smoothing(key, batch):
 @pytest.mark.parametrize("name", DETERMINISTIC)
 def test_deterministic_policies(name):
     agent = DETERMINISTIC[name].bind(CONTINUOUS)
-    state = agent.init(wrap(np.zeros(2, np.uint32)))
+    state = blank(agent)
     networks = type(state.online)
     state = state._replace(
         online=networks(*random_like(tuple(state.online), 1)), target=networks(*random_like(tuple(state.target), 2))
@@ -351,7 +362,7 @@ def assert_same_soft_state(state, held):
 def test_soft_actor_critics(name):
     agent, reference, spec = SOFT_CASES[name]
     agent = agent.bind(spec)
-    state = with_random_networks(agent.init(wrap(np.zeros(2, np.uint32))))
+    state = with_random_networks(blank(agent))
     held = held_of(agent, state)
     state = follow(agent, state, held, reference, batches_of(spec, steps=agent.n_step), two_draws)
     assert_same_soft_state(state, held)
@@ -362,7 +373,7 @@ def test_rnnsac(spec):
     models = {"policy_model": LSTM(2, (2,)), "q_model": LSTM(2, (2,))}
     shape = {"burn_in": 1, "max_seq_len": 2, "n_step": 2, "zero_init_states": spec is DISCRETE}
     agent = RNNSAC(**SOFT, **SYNC, **models, **shape).bind(spec)
-    state = with_random_networks(agent.init(wrap(np.zeros(2, np.uint32))))
+    state = with_random_networks(blank(agent))
     held = held_of(agent, state)
 
     def draws(key, batch):
@@ -401,12 +412,12 @@ def ensemble_draws(agent, key, batch):
         if agent.dropout is None:
             return None
         bits = [jax.random.bits(part, (rows, hidden), jnp.uint32) for part in jax.random.split(key, number)]
-        return [np.where((each >> 8) / 2**24 < agent.dropout, 0.0, 1 / (1 - agent.dropout)) for each in bits]
+        return [jnp.where((each >> 8) / 2**24 < agent.dropout, 0.0, 1 / (1 - agent.dropout)) for each in bits]
 
     def of_update(key):
         choose_key, target_key, online_key = jax.random.split(key, 3)
         order, number = jax.random.uniform(choose_key, (agent.num_critics,)), agent.num_critics_in_target
-        chosen = np.argsort(-order)[:number] if number < agent.num_critics else np.arange(number)
+        chosen = jnp.argsort(-order)[:number] if number < agent.num_critics else jnp.arange(number)
         return {
             "chosen": chosen,
             "target_keep": keeps(target_key, number),
@@ -425,7 +436,7 @@ def ensemble_draws(agent, key, batch):
 @pytest.mark.parametrize("name", ENSEMBLES)
 def test_ensembles(name):
     agent = ENSEMBLES[name].bind(CONTINUOUS)
-    state = agent.init(wrap(np.zeros(2, np.uint32)))
+    state = blank(agent)
     ensemble = state.ensemble._replace(
         critics=random_like(state.ensemble.critics, 2), targets=random_like(state.ensemble.targets, 3)
     )
@@ -448,14 +459,14 @@ def test_crossq(twin_q):
     # Two updates of the critics an update: batches are renormalised from the second update's second on.
     agent = CrossQ(**settings, **models, n_step=2, policy_delay=2, renormalize_after=3.0, twin_q=twin_q)
     agent = agent.bind(CONTINUOUS)
-    state = agent.init(wrap(np.zeros(2, np.uint32)))
+    state = blank(agent)
     random = np.random.default_rng(5)
 
     def with_moments(params, seed):
         running = [
             Moments(
-                jnp.asarray(random.normal(size=each.mean.shape), jnp.float32),
-                jnp.asarray(random.uniform(0.5, 2, size=each.variance.shape), jnp.float32),
+                random.normal(size=each.mean.shape).astype(np.float32),
+                random.uniform(0.5, 2, size=each.variance.shape).astype(np.float32),
             )
             for each in params["running"]
         ]
@@ -529,8 +540,9 @@ def on_policy_batches(spec, steps=4, rows=3):
 
 
 def on_policy_state(agent):
-    state = agent.init(wrap(np.zeros(2, np.uint32)))
-    return state._replace(params=random_like(state.params, 1, 0.6))
+    state = blank(agent)._replace(params=random_like(blank(agent).params, 1, 0.6))
+    coefficient = getattr(agent, "kl_coeff", None)
+    return state if coefficient is None else state._replace(kl_coeff=np.float32(coefficient))
 
 
 @pytest.mark.parametrize("name", A2C_CASES)
@@ -598,7 +610,7 @@ def test_trpo(spec):
         num_epochs=2,
         model=MLP((2,)),
     ).bind(spec)
-    state = agent.init(wrap(np.zeros(2, np.uint32)))
+    state = blank(agent)
     state = state._replace(policy=random_like(state.policy, 1, 0.6), value=random_like(state.value, 2, 0.6))
     held = SimpleNamespace(
         policy=numbers(state.policy), value=numbers(state.value), optimizer=Adam(numbers(state.value))

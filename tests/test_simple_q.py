@@ -1,31 +1,33 @@
-"""SimpleQ by hand: targets across both endings, the loss, the target network; what acts and what it refuses."""
+"""SimpleQ is DQN without its parts, under RLlib's names: what it builds, how it learns, what it refuses."""
 
 from __future__ import annotations
+
+import dataclasses
 
 import jax
 import numpy as np
 import pytest
 from modes import CARTPOLE, assert_modes_are_equal, assert_resumes
-from tables import KEY, SPEC, Table, act, observe, tables, transitions, update
+from tables import KEY, SPEC, Table, act, observe, tables, target, transitions, update
 
-from athlete.algorithms.simple_q import SimpleQ, SimpleQConfig
-from athlete.core import Spec
+from athlete.algorithms.dqn import DQN, DQNConfig
+from athlete.algorithms.simple_q import PARTS_OF_DQN, SimpleQConfig
 from athlete.exploration import EpsilonGreedy
 from athlete.memory.replay import Replay
 from athlete.models.mlp import MLP
 from athlete.ops.schedule import Schedule
-from athlete.spaces import Box
 
 ONLINE = [[0.0, 1.0], [3.0, 2.0], [5.0, 5.5]]
 TARGET = [[1.0, 2.0], [4.0, -1.0], [6.0, 8.0]]
+SIMPLE_Q = SimpleQConfig().make_agent(SPEC)
 
 
-def agent_of(**settings):
-    return SimpleQ(model=Table(), **{"gamma": 0.5, **settings}).bind(SPEC)
+def agent_of(**settings) -> DQN:
+    return dataclasses.replace(SIMPLE_Q, model=Table(), **{"gamma": 0.5, **settings})
 
 
 def state_of(agent):
-    return agent.init(KEY)._replace(params=tables(q=ONLINE), target=tables(q=TARGET))
+    return agent.init(KEY)._replace(params=tables(advantage=ONLINE), target=tables(advantage=TARGET))
 
 
 # From state 0 with action 0, to states 0, 1, 2, 2; the third step ends the episode, the fourth is cut.
@@ -35,10 +37,19 @@ FOUR = transitions(
 )
 
 
+def test_it_is_dqn_with_each_of_its_parts_off():
+    off = {"double_q": False, "dueling": False, "noisy": False, "n_step": 1, "num_atoms": 1, "tau": 1.0}
+    found = {field.name: getattr(SIMPLE_Q, field.name) for field in dataclasses.fields(DQN)}
+    assert found.items() >= off.items()
+    shared = SimpleQConfig().to_dict().keys() & DQNConfig().to_dict().keys()
+    assert not shared & set(PARTS_OF_DQN) and {"lr", "td_error_loss_fn", "target_network_update_freq"} <= shared
+    state = jax.jit(SIMPLE_Q.init)(KEY)
+    assert state.params["heads"].keys() == {"advantage"}, "one head, which are the values"
+
+
 def test_a_target_is_reward_and_best_next_value_unless_the_episode_is_over():
     agent = agent_of()
-    step = jax.tree.map(lambda leaf: leaf[0], FOUR)
-    np.testing.assert_allclose(agent._target(state_of(agent), step), [2, 4, 3, 8])
+    np.testing.assert_allclose(target(agent, state_of(agent), FOUR), [2, 4, 3, 8])
 
 
 def test_the_loss_is_hubers_of_the_action_taken():
@@ -61,7 +72,7 @@ def test_only_the_value_of_the_action_taken_moves():
     state, _ = update(agent, state_of(agent), transitions([1], [1], [9.0], [0], terminated=True))
     expected = np.array(ONLINE)
     expected[1, 1] += 0.125  # Adam's first step
-    np.testing.assert_allclose(state.params["q"], expected, rtol=1e-5)
+    np.testing.assert_allclose(state.params["advantage"], expected, rtol=1e-5)
 
 
 def test_the_target_network_is_renewed_after_its_timesteps():
@@ -69,8 +80,8 @@ def test_the_target_network_is_renewed_after_its_timesteps():
     first = state_of(agent)
     second, _ = update(agent, first, FOUR)
     third, _ = update(agent, second, FOUR)
-    np.testing.assert_array_equal(second.target["q"], first.target["q"])
-    np.testing.assert_allclose(third.target["q"], third.params["q"], atol=1e-6)
+    np.testing.assert_array_equal(second.target["advantage"], first.target["advantage"])
+    np.testing.assert_allclose(third.target["advantage"], third.params["advantage"], atol=1e-6)
 
 
 def test_it_is_greedy_but_for_epsilon():
@@ -82,7 +93,9 @@ def test_it_is_greedy_but_for_epsilon():
 
 
 def test_it_learns_the_same_compiled_and_hosted():
-    agent = SimpleQ(
+    agent = dataclasses.replace(
+        SIMPLE_Q,
+        spec=None,
         lr=1e-2,
         exploration=EpsilonGreedy(0.3),
         model=MLP((8,), "relu"),
@@ -106,8 +119,8 @@ def test_a_training_resumes_to_the_last_bit_memory_included(tmp_path):
 
 
 def test_what_it_cannot_serve_is_refused():
-    with pytest.raises(ValueError, match=r"^SimpleQ serves Discrete action spaces, and this one is Box"):
-        SimpleQ().bind(Spec(SPEC.obs, Box(-1, 1, (1,))))
+    with pytest.raises(ValueError, match=r"^SimpleQ serves Discrete action spaces, and this one is Box.*TD3.* serve"):
+        SimpleQConfig().environment("Pendulum-v1").build()
     with pytest.raises(ValueError, match=r"'PrioritizedReplayBuffer'}: SimpleQ learns from ReplayBuffer"):
         SimpleQConfig().training(replay_buffer_config={"type": "PrioritizedReplayBuffer"})
     with pytest.raises(ValueError, match=r"SimpleQ has no 'n_step'"):

@@ -18,8 +18,8 @@ from athlete.algorithms.a2c import A2C
 from athlete.algorithms.ppo import PPO, PPOConfig
 from athlete.distributions import continuous_size, distribution, flat_action, output_size, shape_action
 from athlete.env.adapters.gymnasium import to_space
-from athlete.env.checks.membership import sample, violation
 from athlete.env.games.mirror import Mirror
+from athlete.env.membership import sample, violation
 from athlete.models.mlp import MLP
 from athlete.ops.features import feature_size, features
 from athlete.ops.random import wrap

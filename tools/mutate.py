@@ -12,12 +12,12 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import multiprocessing
 import os
 import queue
 import random
 import shlex
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
@@ -32,6 +32,7 @@ ROOT = Path(__file__).parents[1]
 COPIED = ("athlete", "tests", "pyproject.toml", "README.md")
 TIMEOUT = 600  # seconds; a program that does not end is noticed too
 PASSED, FAILED = 0, 1  # exit statuses of pytest
+CHILDREN = multiprocessing.get_context("forkserver" if hasattr(os, "fork") else "spawn")
 
 
 def mutated(mutation: Mutation, text: str) -> str:
@@ -59,28 +60,39 @@ def stale(mutations: list[Mutation]) -> list[str]:
     return found
 
 
-def environment(folder: Path) -> dict[str, str]:
-    """That of the tests: the copy's code, and programs that are compiled once for all mutations."""
+def prepare() -> None:
+    """Programs are compiled once for all mutations, and what is not mutated is imported once: children are forked."""
     cache = Path(tempfile.gettempdir()) / f"athlete-mutants-{os.getuid() if hasattr(os, 'getuid') else 0}"
-    return {
-        **os.environ,
-        "PYTHONPATH": str(folder),
-        "JAX_COMPILATION_CACHE_DIR": str(cache),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
-    }
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(cache)
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+    os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
+    CHILDREN.set_forkserver_preload(["hypothesis", "jax.numpy", "jax.scipy.sparse.linalg", "pytest"])
+
+
+def _tests(folder: Path, tests: list[str], output: Path) -> None:
+    """In a process of its own: run pytest in a copy of the tree, and leave with its exit status."""
+    with output.open("w") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    os.chdir(folder)
+    os.environ["PYTHONPATH"] = str(folder)  # of what the tests start
+    sys.path[:] = [str(folder), *(path for path in sys.path if not path.startswith(str(ROOT)))]
+    import pytest
+
+    sys.exit(pytest.main(["-x", "-q", "--tb=line", "-p", "no:cacheprovider", *tests]))
 
 
 def run_tests(folder: Path, tests: list[str]) -> tuple[int, str]:
     """pytest's exit status in a copy of the tree, and what it printed; `FAILED` where it does not end."""
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "--tb=line", "-p", "no:cacheprovider", *tests]
-    try:
-        done = subprocess.run(
-            command, cwd=folder, env=environment(folder), timeout=TIMEOUT, capture_output=True, text=True
-        )
-    except subprocess.TimeoutExpired:
+    output = folder / "output"
+    child = CHILDREN.Process(target=_tests, args=(folder, tests, output))
+    child.start()
+    child.join(TIMEOUT)
+    if child.exitcode is None:
+        child.kill()
+        child.join()
         return FAILED, "no end"
-    return done.returncode, done.stdout + done.stderr
+    return child.exitcode, output.read_text()
 
 
 def try_out(mutation: Mutation, folders: queue.Queue[Path]) -> tuple[Mutation, int, str, float]:
@@ -128,6 +140,7 @@ def main() -> int:
     parser.add_argument("--unchecked", action="store_true", help="do not first run the tests on the code as it is")
     arguments = parser.parse_args()
     chosen = selected(arguments)
+    prepare()
     if wrong := stale(list(MUTATIONS)):
         print(*wrong, sep="\n")
         return 2
@@ -135,7 +148,7 @@ def main() -> int:
         folders = copies(parent, arguments.processes)
         if not arguments.unchecked:
             tests = sorted({test for mutation in chosen for test in shlex.split(mutation.tests)})
-            status, output = run_tests(Path(parent) / "0", tests)
+            status, output = run_tests(Path(parent) / "0", [*tests, "-n", str(arguments.processes)])
             if status != PASSED:
                 print(output, "these tests fail on the code as it is", sep="\n")
                 return 2

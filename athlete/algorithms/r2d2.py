@@ -22,129 +22,87 @@ Departures:
 
 from __future__ import annotations
 
-import dataclasses
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 
-from athlete.core import Agent, Array, Key, Memory, Model, Spec, Transition, Tree, hyper
-from athlete.exploration import ActingView, EpsilonGreedy, SoftQ, greedy
+from athlete.algorithms.q_learning import QLearner, QState
+from athlete.core import Array, Key, Memory, Model, Transition, Tree, hyper
+from athlete.core.ranges import Fraction, NonNegativeFloat
+from athlete.exploration import ActingView, EpsilonGreedy, SoftQ
 from athlete.memory.replay import Replay
+from athlete.models.forward import forward_step
 from athlete.models.recurrent import LSTM
 from athlete.models.unroll import step_from, unroll
 from athlete.ops.features import features
-from athlete.ops.gradient import AdamState, adam, adam_init
 from athlete.ops.masks import action_mask
 from athlete.ops.priorities import sequence_priority
-from athlete.ops.returns import at_step, n_step_return
-from athlete.ops.schedule import Schedule, value_at
-from athlete.ops.sequences import windows
+from athlete.ops.schedule import Schedule
+from athlete.ops.td import importance_weight, n_step_targets
 from athlete.ops.tree import fold
-from athlete.ops.values import batched_index, dueling, periodic_update, signed_hyperbolic, signed_parabolic
+from athlete.ops.values import batched_index, dueling, greedy, half_square, signed_hyperbolic, signed_parabolic
 from athlete.settings.families import REPLAY_SETTINGS, STREAM_SETTINGS, ReplayConfig
 from athlete.settings.table import Setting
-from athlete.spaces import Discrete, require_kind
-
-
-class R2D2State(NamedTuple):
-    params: Tree
-    target: Tree
-    optimizer: AdamState
-    since_sync: Array  # timesteps sampled since the target was updated
 
 
 @hyper
-class R2D2(Agent):
+class R2D2(QLearner):
     """Hyperparameters of R2D2 under RLlib's names. Floats and schedules are traced, the rest shapes the program.
 
     The memory's windows are `burn_in` steps, `max_seq_len` to learn from and `n_step - 1` for the targets of the last.
     """
 
-    serves = ("discrete",)
-
-    lr: float | Schedule = 1e-4
-    gamma: float = 0.997
-    adam_epsilon: float = 1e-3
-    grad_clip: float | None = 40.0  # of the global norm
+    lr: NonNegativeFloat | Schedule = 1e-4
+    gamma: Fraction = 0.997
+    adam_epsilon: NonNegativeFloat = 1e-3
     double_q: bool = True  # the online network chooses the next action, the target network values it
     dueling: bool = True  # Q is made of a value and advantages
-    n_step: int = 1
     use_h_function: bool = True  # learn rescaled values
-    h_function_epsilon: float = 1e-3
-    priority_eta: float = 0.9  # of a sequence's largest TD error in its priority; the rest is for their mean
+    h_function_epsilon: NonNegativeFloat = 1e-3
+    priority_eta: Fraction = 0.9  # of a sequence's largest TD error in its priority; the rest is for their mean
     zero_init_states: bool = False  # sequences begin with an empty memory instead of the stored state
-    tau: float = 1.0  # how far the target network moves at each of its updates
-    target_network_update_freq: float = 1000.0  # timesteps sampled between two of them
-    num_steps_sampled_before_learning_starts: int = 1000  # timesteps
-    random_timesteps: int = 0  # uniformly random actions at the start
-    timesteps_per_update: float = 1.0
+    target_network_update_freq: NonNegativeFloat = 1000.0  # timesteps sampled between two of them
     burn_in: int = 0  # steps of a sequence that only bring the state up to date
     max_seq_len: int = 1  # steps of a sequence to learn from
     exploration: EpsilonGreedy | SoftQ = EpsilonGreedy()
     model: Model = LSTM()
     memory: Memory = Replay(keep_carry=True)
-    updates: int = 1
-    spec: Spec = None  # type: ignore[assignment]  # known once bound
 
-    def bind(self, spec: Spec) -> R2D2:
-        require_kind(type(self).__name__, self.serves, spec.action)
-        return dataclasses.replace(self, spec=spec)
-
-    def init(self, key: Key) -> R2D2State:
-        assert isinstance(self.spec.action, Discrete)
-        heads = {"advantage": (self.spec.action.n, 1.0)} | ({"value": (1, 1.0)} if self.dueling else {})
-        params = self.model.init(key, self.spec.obs, heads)
-        return R2D2State(params, jax.tree.map(jnp.copy, params), adam_init(params), jnp.zeros(()))
-
-    def view(self, state: R2D2State, progress: Array) -> ActingView:
-        return ActingView(state.params, self.exploration.level(progress))
+    def init(self, key: Key) -> QState:
+        heads = {"advantage": (self._actions(), 1.0)} | ({"value": (1, 1.0)} if self.dueling else {})
+        return self._initial_state(self.model.init(key, self.spec.obs, heads))
 
     def start(self, view: ActingView, rows: int, key: Key) -> Tree:
         return self.model.start(rows)
 
     def act(self, view: ActingView, carry: Tree, obs: Tree, first: Array, key: Key, explore: bool = True) -> tuple:
-        mask = action_mask(self.spec, obs)
-        obs = features(self.spec.obs, jax.tree.map(lambda leaf: leaf[None], obs))
-        carries, heads = self.model.apply(view.params, carry, obs, first[None])
-        values = self._values(heads)
-        action = self.exploration.choose(values, view.level, key, mask) if explore else greedy(values, mask)
-        return action, jax.tree.map(lambda leaf: leaf[0], carries), {}
+        """Actions `[B]` by their values; the key is for choosing among them."""
+        mask, obs = action_mask(self.spec, obs), features(self.spec.obs, obs)
+        carry, heads = forward_step(self.model, view.params, carry, obs, first)
+        values = self._action_values(heads)
+        return self.exploration.choose(values, view.level, key, mask) if explore else greedy(values, mask), carry, {}
 
-    def update(self, state: R2D2State, batch: Transition, key: Key, progress: Array) -> tuple[R2D2State, dict]:
+    def update(self, state: QState, batch: Transition, key: Key, progress: Array) -> tuple[QState, dict]:
+        """The key is not used: nothing here is random."""
         action = batch.action[self.burn_in :][: self.max_seq_len]
-        weight = batch.extras["weight"][0] if "weight" in batch.extras else 1.0
 
-        def loss_of(params: Tree) -> tuple[Array, tuple[Array, Array]]:
+        def losses_of(params: Tree) -> tuple[Array, dict[str, Array]]:
             carries, heads = self._unroll(params, batch)
             target = jax.lax.stop_gradient(self._target(state.target, params, carries, batch))
-            values = self._values(heads)[: target.size]
-            error = (batched_index(values, fold(action)) - target).reshape(action.shape)
-            return 0.5 * jnp.mean(weight * jnp.square(error)), (error, jnp.mean(self._unscaled(values)))
+            values = self._action_values(jax.tree.map(fold, heads))[: target.size]
+            error = batched_index(values, fold(action)).reshape(action.shape) - target
+            return half_square(error), {
+                "mean_q": jnp.mean(self._unscaled(values)),
+                "mean_td_error": jnp.mean(error),
+                "td_error": sequence_priority(error, self.priority_eta),
+            }
 
-        (loss, (error, mean_q)), gradients = jax.value_and_grad(loss_of, has_aux=True)(state.params)
-        lr = value_at(self.lr, progress)
-        params, optimizer, norm = adam(
-            state.params, gradients, state.optimizer, lr, self.grad_clip, epsilon=self.adam_epsilon
-        )
-        since = state.since_sync + self.timesteps_per_update
-        moved, since = periodic_update(state.target, params, self.tau, since, self.target_network_update_freq)
-        metrics = {
-            "loss": loss,
-            "mean_q": mean_q,
-            "mean_td_error": jnp.mean(error),
-            "grad_gnorm": norm,
-            "cur_lr": lr,
-            "cur_exploration": self.exploration.level(progress),
-            "td_error": sequence_priority(error, self.priority_eta),
-        }
-        return R2D2State(params, moved, optimizer, since), metrics
+        return self._learn(state, losses_of, importance_weight(batch), progress)
 
-    def _values(self, heads: dict[str, Array]) -> Array:
-        """Rescaled action values `[T * B, actions]` of heads `[T, B, outputs]`."""
-        if not self.dueling:
-            return fold(heads["advantage"])
-        return dueling(fold(heads["value"]), fold(heads["advantage"]))
+    def _action_values(self, heads: dict[str, Array]) -> Array:
+        """Rescaled values `[N, actions]` of heads `[N, outputs]`."""
+        return dueling(heads["value"], heads["advantage"]) if self.dueling else heads["advantage"]
 
     def _unscaled(self, values: Array) -> Array:
         return signed_parabolic(values, self.h_function_epsilon) if self.use_h_function else values
@@ -156,7 +114,7 @@ class R2D2(Agent):
         return unroll(self.model, params, start, features(self.spec.obs, batch.obs), batch.first, self.burn_in)
 
     def _target(self, target: Tree, params: Tree, carries: Tree, batch: Transition) -> Array:
-        """What the values of the actions taken should have been, rescaled, `[max_seq_len * B]`.
+        """What the values of the actions taken should have been, rescaled, `[max_seq_len, B]`.
 
         `carries` are the online network's states before and after the steps behind the burn-in.
         """
@@ -164,19 +122,16 @@ class R2D2(Agent):
         batch = jax.tree.map(lambda leaf: leaf[self.burn_in :], batch._replace(carry=(), extras=()))
         next_obs = features(self.spec.obs, batch.next_obs)
         values = self._next_values(target, target_carries, next_obs)
-        chooser = self._next_values(params, carries, next_obs) if self.double_q else values
-        mask = action_mask(self.spec, batch.next_obs)
-        best = batched_index(values, greedy(chooser, None if mask is None else fold(mask)))
-        best = self._unscaled(best)
-        steps = n_step_return(windows(batch, self.n_step), self.gamma)
-        reached = at_step(windows(best.reshape(batch.reward.shape), self.n_step), steps.last)
-        return_ = steps.return_ + steps.discount * reached
+        selector = self._next_values(params, carries, next_obs) if self.double_q else values
+        best = batched_index(values, greedy(selector, fold(action_mask(self.spec, batch.next_obs))))
+        next_value = self._unscaled(best).reshape(batch.reward.shape)
+        return_ = n_step_targets(batch, next_value, self.n_step, self.gamma)
         return signed_hyperbolic(return_, self.h_function_epsilon) if self.use_h_function else return_
 
     def _next_values(self, params: Tree, carries: Tree, next_obs: Array) -> Array:
         """Rescaled values `[T * B, actions]` of where steps led, from the states after them."""
         after = jax.tree.map(lambda leaf: leaf[1:], carries)
-        return self._values(step_from(self.model, params, after, next_obs))
+        return self._action_values(jax.tree.map(fold, step_from(self.model, params, after, next_obs)))
 
 
 class R2D2Config(ReplayConfig):

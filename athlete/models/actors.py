@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from athlete.core import Array, Key, Model, Tree
+from athlete.models.forward import forward
 from athlete.spaces import Box, Space
 
 
@@ -16,6 +17,4 @@ def init_actor(model: Model, key: Key, obs_space: Space, action_space: Box) -> T
 
 def actor_action(model: Model, actor: Tree, obs: Array) -> Array:
     """Flat canonical actions `[B, m]`, squashed into [-1, 1], for features `obs` `[B, n]`."""
-    never = jnp.zeros((1, obs.shape[0]), bool)
-    _, heads = model.apply(actor, model.start(obs.shape[0]), obs[None], never)
-    return jnp.tanh(heads["action"][0])
+    return jnp.tanh(forward(model, actor, obs)["action"])

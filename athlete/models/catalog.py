@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 
 from athlete.core import Array, Key, Model, Spec
@@ -18,7 +19,7 @@ from athlete.models.recurrent import GRU, LSTM
 from athlete.models.resnet import ResNet
 from athlete.models.separate import Separate
 from athlete.models.streams import Streams, without_streams
-from athlete.ops.features import are_channels_first, feature_size, images_in, pictures_of_other_axes
+from athlete.ops.features import are_channels_first, feature_size, images_in
 from athlete.ops.random import wrap
 from athlete.spaces import Space
 
@@ -202,19 +203,12 @@ def with_convolutions(model: Model, settings: Mapping[str, Any], obs_space: Spac
     Each image of a Dict or Tuple has convolutions of its own; all else, and what is shown of the previous step, passes
     them by. A mask of actions does not count.
 
-    Raises ValueError for `conv_filters` that do not fit the observations, and where they are not given, for pictures of
-    another number of axes.
+    Raises ValueError for `conv_filters` that do not fit the observations.
     """
     chosen = {**MODEL_DEFAULTS, **settings}
     images, filters = images_in(obs_space), chosen["conv_filters"]
     if filters is None and chosen["custom_model"] is not None:
         return model
-    for name, shape in pictures_of_other_axes(obs_space) if filters is None else ():
-        raise ValueError(
-            f"{name} has the shape {list(shape)} of bytes: an image is [height, width, channels], or its channels come "
-            "first. Give it three axes (gymnasium.wrappers.ReshapeObservation), or flatten it: "
-            "model={'conv_filters': []}"
-        )
     if filters and not images:
         raise ValueError(
             f"model={{'conv_filters': {filters!r}}}: convolutions need observations that are a Box of [height, width, "
@@ -252,8 +246,6 @@ def _default_filters(shape: Shape) -> Filters:
 
 def check_custom_model(model: Model, spec: Spec) -> None:
     """Raise ValueError where a network does not give each head that it is asked for with its number of outputs."""
-    import jax
-
     model = without_streams(model)
     heads = {"policy": (output_size(spec.action), 0.01), "value": (1, 1.0)}
     obs = jax.ShapeDtypeStruct((1, 2, feature_size(spec.obs)), np.float32)
@@ -275,6 +267,4 @@ def check_custom_model(model: Model, spec: Spec) -> None:
 
 def is_recurrent(model: Model) -> bool:
     """Whether the model has a carry."""
-    import jax
-
     return bool(jax.tree.leaves(jax.eval_shape(lambda: model.start(1))))

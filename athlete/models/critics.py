@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from athlete.core import Array, Key, Model, Tree
+from athlete.models.forward import forward
 from athlete.spaces import Box, Discrete, Space, Tuple
 
 
@@ -29,7 +30,5 @@ def init_critics(
 
 def critic_values(model: Model, critics: list[Tree], obs: Array, action: Array) -> Array:
     """Values `[number, B, outputs]` of features `obs` `[B, n]` and flat canonical actions `[B, m]`."""
-    both = jnp.concatenate([obs, action], axis=-1)[None]
-    never = jnp.zeros(both.shape[:2], bool)
-    carry = model.start(obs.shape[0])
-    return jnp.stack([model.apply(critic, carry, both, never)[1]["q"][0] for critic in critics])
+    both = jnp.concatenate([obs, action], axis=-1)
+    return jnp.stack([forward(model, critic, both)["q"] for critic in critics])

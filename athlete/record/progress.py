@@ -7,6 +7,7 @@ how much of the way to the stop is done.
 
 from __future__ import annotations
 
+import html
 import math
 import os
 import sys
@@ -261,8 +262,6 @@ class JupyterNotebookReporter(ProgressReporter):
 
     def html(self, trials: Sequence[Reported]) -> str:
         """The table as HTML; every text from outside is escaped."""
-        import html
-
         headings, rows, more = self.rows(trials)
         head = "".join(f"<th>{html.escape(cell)}</th>" for cell in ["trial", "status", *headings, "to the stop"])
         body = ""

@@ -21,6 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+from athlete.env.registry import register_env, registered, registered_names
 from athlete.tune.trainable import Trainable, make_trainable
 
 _START = (
@@ -277,15 +278,11 @@ def _own_group() -> dict[str, Any]:
 
 def _environments() -> dict[str, bytes]:
     """Registered environments, each in a parcel of its own: one that cannot be opened must not spoil the others."""
-    from athlete.env.registry import registered, registered_names
-
     return {name: _cloudpickle(registered(name)) for name in registered_names()}
 
 
 def _register(name: str, parcel: bytes) -> None:
     """Register a parent's environment here; one that cannot be rebuilt says so when it is used."""
-    from athlete.env.registry import register_env
-
     try:
         factory = pickle.loads(parcel)
     except Exception:

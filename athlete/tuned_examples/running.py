@@ -7,6 +7,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from athlete import tune
+from athlete.record.results import flatten
 from athlete.tuned_examples.experiment_file import Experiment, read_experiments
 
 EVALUATION_EPISODES = 20
@@ -79,8 +81,6 @@ def train(experiment: Experiment, seeds: Iterable[int], **settings: Any) -> list
     The final evaluation takes 20 episodes, or as many as the file's `evaluation_duration` says. `settings` go to
     `tune.run` before the file's. Fewer outcomes than seeds come back if Ctrl-C ended the run.
     """
-    from athlete import tune
-
     config = {**experiment.config, "seed": tune.grid_search(list(seeds))}
     arguments = {"checkpoint_at_end": True, **experiment.settings, "name": experiment.name, **settings}
     analysis = tune.run(experiment.run, config=config, stop=experiment.stop, **arguments)
@@ -89,7 +89,6 @@ def train(experiment: Experiment, seeds: Iterable[int], **settings: Any) -> list
 
 def _outcome(trial: Any, experiment: Experiment) -> Outcome:
     from athlete.algorithm import Algorithm
-    from athlete.record.results import flatten
 
     episodes = experiment.config.get("evaluation_duration", EVALUATION_EPISODES)
     with Algorithm.from_checkpoint(trial.checkpoint) as algorithm:

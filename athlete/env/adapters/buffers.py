@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from athlete import spaces
-from athlete.env.checks.membership import range_violation
+from athlete.env.membership import range_violation
 
 _ALIGNMENT = 64  # bytes; every dtype's arrays begin at a multiple, whatever came before
 _OBSERVATION = "observation"

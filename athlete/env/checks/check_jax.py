@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from athlete.core import Env, Step, Tree
-from athlete.env.checks.membership import sample, violation
+from athlete.env.membership import sample, violation
 from athlete.ops.random import wrap
 from athlete.spaces import Dict, Space, Tuple, zeros
 
