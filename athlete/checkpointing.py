@@ -16,7 +16,7 @@ from athlete.env.registry import foreign_code
 from athlete.env.world import env_name
 from athlete.models.catalog import MODEL_DEFAULTS
 from athlete.ops.finite import first_nonfinite
-from athlete.record.checkpoint import CheckpointError
+from athlete.record.errors import CheckpointError, DamagedError
 from athlete.record.portable import to_portable
 from athlete.record.space_json import space_from_json, space_to_json
 from athlete.settings.config import AlgorithmConfig
@@ -49,18 +49,18 @@ def learner_part(run: Run) -> dict[str, Tree]:
 
 
 def require_finite(state: Tree, what: str) -> None:
-    """Raise CheckpointError where a learner's state holds NaN or an infinity: nothing can be learned from it."""
+    """Raise DamagedError where a learner's state holds NaN or an infinity: nothing can be learned from it."""
     if (path := first_nonfinite(state)) is not None:
-        raise CheckpointError(
+        raise DamagedError(
             f"{what}: {path!r} is not finite, so that this policy can neither act nor learn any more; go on from an "
             "older checkpoint, with a smaller learning rate or gradients clipped (grad_clip)"
         )
 
 
 def check_memory_since(since: int, iteration: int, path: Any) -> None:
-    """Raise CheckpointError unless the iteration at which the memory was empty lies between 0 and `iteration`."""
+    """Raise DamagedError unless the iteration at which the memory was empty lies between 0 and `iteration`."""
     if not 0 <= since <= iteration:
-        raise CheckpointError(f"{path} is damaged: its memory_since is {since}, and {iteration} iterations were done")
+        raise DamagedError(f"{path} is damaged: its memory_since is {since}, and {iteration} iterations were done")
 
 
 def check_meaning(saved: Mapping[str, Any], config: AlgorithmConfig, path: Any) -> None:
@@ -151,19 +151,19 @@ _COUNTERS: dict[str, _Check] = {
 
 
 def check_metadata(metadata: Mapping[str, Any], path: Any) -> None:
-    """Raise CheckpointError, naming the entry, unless the metadata are such as `metadata_of` gives."""
+    """Raise DamagedError, naming the entry, unless the metadata are such as `metadata_of` gives."""
     for entries, value, where in ((_METADATA, metadata, ""), (_COUNTERS, metadata.get("counters"), "counters")):
         for name, (is_right, expected) in entries.items():
             full = f"{where}[{name!r}]" if where else repr(name)
             if not isinstance(value, Mapping) or name not in value:
-                raise CheckpointError(f"{path} is damaged: its metadata lack {full}")
+                raise DamagedError(f"{path} is damaged: its metadata lack {full}")
             if not is_right(value[name]):
-                raise CheckpointError(
+                raise DamagedError(
                     f"{path} is damaged: {full} is {reprlib.repr(value[name])}, and {expected} is expected"
                 )
     counters = metadata["counters"]
     if len(counters["window_returns"]) != len(counters["window_lengths"]):
-        raise CheckpointError(f"{path} is damaged: its window_returns and window_lengths are not of one length")
+        raise DamagedError(f"{path} is damaged: its window_returns and window_lengths are not of one length")
     space_from_json(metadata["observation_space"])
     space_from_json(metadata["action_space"])
 

@@ -146,7 +146,7 @@ EVEN = np.zeros(3, np.float32)
     ],
 )
 def test_categorical_q_learning_is_the_cross_entropy_with_the_projected_distribution(reward, discount, target):
-    logits = np.float32([[[9, 9, 9], [0.5, 1.5, 2.5]]])
+    logits = np.float32([[[0, 0, 9], [0.5, 1.5, 2.5]]])  # the next action is not chosen by these
     found = jax.jit(td.categorical_q_learning)(
         logits, step_of([reward], discount, [1]), SUPPORT, np.stack([[MIDDLE, RIGHT]])
     )

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from athlete.core import Agent, Array, Key, Memory, Model, Spec, Tree, hyper
+from athlete.core.ranges import Fraction, Limit, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from athlete.distributions import SquashedGaussian, distribution, output_size, shape_action
 from athlete.memory.replay import Replay
 from athlete.models.forward import forward
@@ -43,15 +44,15 @@ class SoftActorCritic(Agent):
 
     serves: ClassVar[tuple[str, ...]] = ("continuous",)
 
-    actor_lr: float | Schedule = 3e-4
-    critic_lr: float | Schedule = 3e-4
-    alpha_lr: float | Schedule = 3e-4  # 0: the temperature stays at initial_alpha
-    gamma: float = 0.99
-    initial_alpha: float = 1.0
+    actor_lr: NonNegativeFloat | Schedule = 3e-4
+    critic_lr: NonNegativeFloat | Schedule = 3e-4
+    alpha_lr: NonNegativeFloat | Schedule = 3e-4  # 0: the temperature stays at initial_alpha
+    gamma: Fraction = 0.99
+    initial_alpha: PositiveFloat = 1.0
     target_entropy: float | None = None  # of the policy, in nats; None: what the papers take
-    n_step: int = 1
-    grad_clip: float | None = None  # of the global norm, actor and critics apart
-    num_steps_sampled_before_learning_starts: int = 1500  # timesteps
+    n_step: PositiveInt = 1
+    grad_clip: Limit | None = None  # of the global norm, actor and critics apart
+    num_steps_sampled_before_learning_starts: NonNegativeInt = 1500  # timesteps
     random_timesteps: int = 0  # uniformly random actions at the start
     policy_model: Model = MLP((256, 256), "relu")
     q_model: Model = MLP((256, 256), "relu")
@@ -125,8 +126,8 @@ class SoftActorCritic(Agent):
 class TargetedActorCritic(SoftActorCritic):
     """A soft actor-critic whose critics have target networks that follow them."""
 
-    tau: float = 0.005  # how far the target critics move at each of their updates
-    target_network_update_freq: float = 0.0  # timesteps sampled between two moves of the targets; 0: every update
+    tau: Fraction = 0.005  # how far the target critics move at each of their updates
+    target_network_update_freq: NonNegativeFloat = 0.0  # timesteps between two moves of the targets; 0: every update
     timesteps_per_update: float = 1.0
 
     def _initial_state(self, actor: Tree, critics: list[Tree]) -> SACState:

@@ -22,6 +22,7 @@ import jax.numpy as jnp
 
 from athlete.algorithms.soft_actor_critic import SACState, TargetedActorCritic
 from athlete.core import Array, Key, Spec, Transition, Tree, hyper
+from athlete.core.ranges import NonNegativeInt, PositiveInt
 from athlete.distributions import flat_action
 from athlete.models.critics import critic_values, init_critics
 from athlete.ops.td import n_step_transition, truncated_quantile_learning
@@ -32,9 +33,9 @@ from athlete.settings.families import ActorCriticConfig
 class TQC(TargetedActorCritic):
     """Hyperparameters of TQC; those that SAC has mean the same. Floats and schedules are traced."""
 
-    num_critics: int = 2
-    num_quantiles: int = 25  # of each critic
-    top_quantiles_to_drop_per_net: int = 2  # times num_critics: how many of the pooled ones; more is more cautious
+    num_critics: PositiveInt = 2
+    num_quantiles: PositiveInt = 25  # of each critic
+    top_quantiles_to_drop_per_net: NonNegativeInt = 2  # times num_critics of the pooled ones; more is more cautious
 
     def bind(self, spec: Spec) -> Self:
         if self.top_quantiles_to_drop_per_net >= self.num_quantiles:

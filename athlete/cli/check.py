@@ -8,11 +8,6 @@ from typing import Annotated
 import typer
 
 from athlete.cli.common import Verbose, aligned, find_module_here
-from athlete.cli.doctor import examine
-from athlete.cli.example import overview
-from athlete.env.registry import BUILT_IN
-from athlete.env.twins import twin_ids
-from athlete.log import show_log
 
 
 def check(
@@ -22,6 +17,7 @@ def check(
 ) -> None:
     """Play an environment with random actions and say precisely what is wrong with it, if anything is."""
     from athlete.env.checks.check import check_env
+    from athlete.log import show_log
     from athlete.tuned_examples.experiment_file import parse_yaml
 
     find_module_here(environment)
@@ -53,12 +49,16 @@ def list_names(
     elif what is Listed.environments:
         typer.echo(_environments())
     else:
+        from athlete.cli.example import overview
+
         typer.echo(overview(""))
 
 
 def _environments() -> str:
     """Every id that works here, with where it runs, the compiled ones first; then why the others do not."""
     from athlete.env.adapters.gymnasium import registry, why_missing
+    from athlete.env.registry import BUILT_IN
+    from athlete.env.twins import twin_ids
 
     compiled = sorted([*BUILT_IN, *(env_id for env_id in twin_ids() if env_id in registry)])
     there, missing = [(env_id, "compiled") for env_id in compiled], dict[str, list[str]]()
@@ -74,6 +74,8 @@ def _environments() -> str:
 
 def doctor() -> None:
     """Check this installation: versions, devices, folders, films; exit with 1 if a core part does not work."""
+    from athlete.cli.doctor import examine
+
     text, is_well = examine()
     typer.echo(text)
     typer.secho("\nAll core parts work." if is_well else "\nNot all core parts work.", fg="green" if is_well else "red")

@@ -15,7 +15,6 @@ from pathlib import Path
 import typer
 
 from athlete.cli.common import aligned
-from athlete.tune.trial import results_folder
 from athlete.version import __version__
 
 _PACKAGES = ("jax", "jaxlib", "numpy", "gymnasium", "safetensors", "pandas", "tensorboardX", "imageio", "typer", "rich")
@@ -70,6 +69,8 @@ def _cache() -> str:
 
 
 def _results() -> str:
+    from athlete.tune.trial import results_folder
+
     folder = results_folder(None)
     _write_into(folder, "set ATHLETE_RESULTS_DIR to a folder that you may write to")
     return f"{folder} (writable, {_size(shutil.disk_usage(folder).free)} free)"

@@ -9,9 +9,6 @@ import typer
 from typer.core import TyperCommand
 
 from athlete.cli.common import Verbose, aligned, find_module_here, without_options
-from athlete.log import show_log
-from athlete.record.results import to_json
-from athlete.tune import ExperimentAnalysis
 
 _KNOWN = "the checkpoint knows its algorithm"
 # RLlib's options that mean nothing here: whether a value follows, and what is said.
@@ -46,6 +43,8 @@ def evaluate(
 ) -> None:
     """Play whole episodes with a trained policy, greedily, and tell their rewards. The same numbers every time."""
     from athlete.algorithm import Algorithm
+    from athlete.log import show_log
+    from athlete.record.results import to_json
 
     find_module_here(env)
     show_log(verbose)
@@ -70,6 +69,7 @@ def _found(path: Path) -> Path:
     """The checkpoint that is meant: `path` itself, or the best within an experiment, or the newest of a trial."""
     if (path / "experiment_state.json").is_file():
         from athlete.cli.experiments import best_checkpoint, best_trial
+        from athlete.tune import ExperimentAnalysis
 
         analysis = ExperimentAnalysis(path)
         if any(trial.checkpoints for trial in analysis.trials):

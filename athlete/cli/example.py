@@ -7,7 +7,6 @@ from typing import Annotated, Any
 import typer
 
 from athlete.cli.common import Verbose, aligned
-from athlete.log import show_log
 
 app = typer.Typer(
     help="Tuned examples: list them, show one, or train one and see whether it reaches its threshold.",
@@ -61,6 +60,7 @@ def run(
     """Train an example as its file says; exit with 1 if it does not reach its threshold."""
     from athlete import tuned_examples
     from athlete.cli.experiments import draw_curve, film
+    from athlete.log import show_log
 
     show_log(verbose)
     example = tuned_examples.load(name)

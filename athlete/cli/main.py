@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import traceback
 from typing import Annotated, Any
 
 import typer
@@ -33,6 +32,8 @@ class Commands(TyperGroup):
 
 def _tell(error: Exception, verbose: bool) -> None:
     if verbose or os.environ.get("ATHLETE_DEBUG", "0") not in ("", "0"):
+        import traceback
+
         traceback.print_exception(error)
     message = str(error) or type(error).__name__
     expected = isinstance(error, _EXPECTED) or type(error).__module__.startswith("athlete.")

@@ -9,7 +9,6 @@ import typer
 from typer.core import TyperCommand
 
 from athlete.cli.common import Verbose, find_module_here, without_options
-from athlete.log import show_log
 
 _JAX = "networks run on JAX whatever the framework"
 _LOCAL = "trials run on this machine and need no Ray"
@@ -89,6 +88,7 @@ def train(
     athlete train PPO CartPole-v1 --stop-reward 475
     """
     from athlete.cli import experiments
+    from athlete.log import show_log
 
     show_log(verbose)
     chosen, is_file = experiments.chosen(words or [], run, env, file, trust)

@@ -26,7 +26,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from athlete.record.files import LockedError, flush, flush_folder, locked, write_beside
+from athlete.record.errors import CheckpointError, DamagedError, LockedError
+from athlete.record.files import flush, flush_folder, locked, write_beside
 
 Tree = Any  # a pytree of arrays; `athlete.core` has the same word, but importing it would import JAX
 
@@ -42,10 +43,6 @@ _NUMBERS = ("uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "in
 _ARRAY_TYPES = frozenset(("bool", "bfloat16", "complex64", *_NUMBERS))
 _LENGTHS = "lengths"  # in a file's own metadata: the lengths of the arrays whose zeros were left out
 _TRIES = 5  # at reading a checkpoint that is being replaced
-
-
-class CheckpointError(ValueError):
-    """A checkpoint that cannot be written or read; the message is one sentence that says which and why."""
 
 
 # Writing
@@ -408,7 +405,7 @@ def _open(folder: Path, manifest: dict[str, Any]) -> OpenCheckpoint:
         try:
             files[file_name.removesuffix(".safetensors")] = safetensors.safe_open(folder / file_name, framework="np")
         except Exception as error:  # the sum is right, so whoever wrote the file wrote it wrong
-            raise CheckpointError(f"{folder / file_name} is damaged: it is not a safetensors file ({error})") from error
+            raise DamagedError(f"{folder / file_name} is damaged: it is not a safetensors file ({error})") from error
     return OpenCheckpoint(folder, _read_metadata(folder, manifest), files)
 
 
@@ -416,7 +413,7 @@ def _read_metadata(folder: Path, manifest: dict[str, Any]) -> dict[str, Any]:
     _verify_file(folder, METADATA_FILE, _listed(folder, manifest).get(METADATA_FILE, {}))
     metadata = _parse_json(folder, METADATA_FILE)
     if not isinstance(metadata, dict):
-        raise CheckpointError(f"{METADATA_FILE} of the checkpoint {folder} is damaged: it holds no JSON object")
+        raise DamagedError(f"{METADATA_FILE} of the checkpoint {folder} is damaged: it holds no JSON object")
     return metadata
 
 
@@ -428,7 +425,7 @@ def _forms_in(path: Path, file: Any) -> dict[str, str]:
         shape = list(part.get_shape())
         if name in lengths:
             if not shape or lengths[name] < shape[0]:
-                raise CheckpointError(f"{path} is damaged: {name!r} is longer than it says")
+                raise DamagedError(f"{path} is damaged: {name!r} is longer than it says")
             shape[0] = lengths[name]
         forms[name] = f"{_NAMES_OF_TYPES.get(part.get_dtype(), part.get_dtype())}{shape}"
     return forms
@@ -441,7 +438,7 @@ def _lengths_of(path: Path, file: Any) -> dict[str, int]:
             return lengths
     except (ValueError, AttributeError, RecursionError):
         pass
-    raise CheckpointError(f"{path} is damaged: its metadata hold no lengths of arrays")
+    raise DamagedError(f"{path} is damaged: its metadata hold no lengths of arrays")
 
 
 _NAMES_OF_TYPES = {"BOOL": "bool", "BF16": "bfloat16", "C64": "complex64"}
@@ -487,15 +484,15 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
         raise CheckpointError(f"{folder} is not a checkpoint: {what}")
     if not (folder / MANIFEST_FILE).is_file():
         if (folder / METADATA_FILE).exists():
-            raise CheckpointError(f"the checkpoint {folder} is incomplete: {MANIFEST_FILE} is missing")
+            raise DamagedError(f"the checkpoint {folder} is incomplete: {MANIFEST_FILE} is missing")
         inside = sorted(path.parent.name for path in folder.glob(f"*/{MANIFEST_FILE}"))
         hint = f"; did you mean {folder / inside[-1]}?" if inside else ""
-        raise CheckpointError(f"{folder} is not a checkpoint of Athlete: it has no {MANIFEST_FILE}{hint}")
+        raise DamagedError(f"{folder} is not a checkpoint of Athlete: it has no {MANIFEST_FILE}{hint}")
     manifest = _parse_json(folder, MANIFEST_FILE)
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        raise CheckpointError(f"{folder} is not a checkpoint of Athlete: its {MANIFEST_FILE} is of another kind")
+        raise DamagedError(f"{folder} is not a checkpoint of Athlete: its {MANIFEST_FILE} is of another kind")
     if (folder / MANIFEST_FILE).read_bytes() != _json_bytes(_sealed(manifest)):
-        raise CheckpointError(f"{MANIFEST_FILE} of the checkpoint {folder} is damaged: its sum differs")
+        raise DamagedError(f"{MANIFEST_FILE} of the checkpoint {folder} is damaged: its sum differs")
     return manifest
 
 
@@ -510,7 +507,7 @@ def _listed(folder: Path, manifest: dict[str, Any]) -> dict[str, Any]:
         )
     files = manifest.get("files")
     if not isinstance(files, dict) or not all(_LISTED_FILE.fullmatch(name) for name in files):
-        raise CheckpointError(f"{MANIFEST_FILE} of the checkpoint {folder} lists files that no checkpoint has")
+        raise DamagedError(f"{MANIFEST_FILE} of the checkpoint {folder} lists files that no checkpoint has")
     return files
 
 
@@ -518,19 +515,19 @@ def _parse_json(folder: Path, file_name: str) -> Any:
     try:
         return json.loads((folder / file_name).read_bytes())
     except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{file_name} of the checkpoint {folder} is damaged: it is not JSON") from error
+        raise DamagedError(f"{file_name} of the checkpoint {folder} is damaged: it is not JSON") from error
 
 
 def _verify_file(folder: Path, file_name: str, entry: Any) -> None:
     path = folder / file_name
     if not path.is_file():
-        raise CheckpointError(f"the checkpoint {folder} is incomplete: {file_name} is missing")
+        raise DamagedError(f"the checkpoint {folder} is incomplete: {file_name} is missing")
     if not isinstance(entry, dict) or not {"size", "sha256"} <= entry.keys():
-        raise CheckpointError(f"{MANIFEST_FILE} of the checkpoint {folder} is damaged: it has no sum of {file_name}")
+        raise DamagedError(f"{MANIFEST_FILE} of the checkpoint {folder} is damaged: it has no sum of {file_name}")
     size = path.stat().st_size
     if size != entry["size"]:
-        raise CheckpointError(
+        raise DamagedError(
             f"{file_name} of the checkpoint {folder} is cut: it has {size} bytes, and {entry['size']} were written"
         )
     if _sum_of(path) != entry["sha256"]:
-        raise CheckpointError(f"{file_name} of the checkpoint {folder} is damaged: its SHA-256 sum differs")
+        raise DamagedError(f"{file_name} of the checkpoint {folder} is damaged: its SHA-256 sum differs")

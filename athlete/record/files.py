@@ -9,9 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-
-class LockedError(RuntimeError):
-    """Another process, or another thread of this one, holds a lock; the message says who."""
+from athlete.record.errors import LockedError
 
 
 def write_beside(path: str | os.PathLike[str], content: str | bytes) -> None:

@@ -7,7 +7,10 @@ have are written so that every parser takes them: NaN as `null`, the infinities 
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import errno
+import io
 import json
 import math
 import os
@@ -15,6 +18,8 @@ import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TextIO, TypeGuard
+
+from athlete.record.files import named, write_beside
 
 PARAMS, RESULTS, PROGRESS = "params.json", "result.json", "progress.csv"
 FLUSH_SECONDS = 1.0
@@ -95,14 +100,6 @@ def from_json(text: str | bytes, missing: float | None = math.nan) -> Any:
     return _restore(json.loads(text), missing)
 
 
-def write_beside(path: str | os.PathLike[str], text: str) -> None:
-    """Write a file so that a reader sees the old text or the new one, never a part: beside it, then renamed."""
-    path = Path(path)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    beside.write_text(text, encoding="utf-8")
-    os.replace(beside, path)
-
-
 def write_params(folder: str | os.PathLike[str], config: Mapping[str, Any]) -> None:
     """Write the trial's config as `params.json`."""
     write_beside(Path(folder) / PARAMS, to_json(config, indent=2) + "\n")
@@ -138,7 +135,7 @@ def cut_results(folder: str | os.PathLike[str], iteration: int) -> dict[str, Any
         line for line in _whole_lines(folder / RESULTS) if from_json(line).get("training_iteration", 0) <= iteration
     ]
     if (folder / RESULTS).exists():
-        write_beside(folder / RESULTS, b"".join(kept).decode())
+        write_beside(folder / RESULTS, b"".join(kept))
     if (folder / PROGRESS).exists():
         with (folder / PROGRESS).open(newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
@@ -152,12 +149,11 @@ def cut_results(folder: str | os.PathLike[str], iteration: int) -> dict[str, Any
 
 
 def _rewrite_csv(path: Path, columns: list[str], rows: list[dict[str, str]]) -> None:
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with beside.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, columns, restval="", lineterminator="\n", extrasaction="ignore")
-        writer.writeheader()
-        writer.writerows(rows)
-    os.replace(beside, path)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n", extrasaction="ignore")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_beside(path, text.getvalue())
 
 
 class CSVWriter:
@@ -179,8 +175,9 @@ class CSVWriter:
             self._open(list(new))
         assert self._file is not None
         table = [[row.get(column, "") for column in self.columns] for row in rows]
-        csv.writer(self._file, lineterminator="\n").writerows(table)
-        self._file.flush()
+        with named(self.path):
+            csv.writer(self._file, lineterminator="\n").writerows(table)
+            self._file.flush()
 
     def _open(self, new: list[str]) -> None:
         self.close()
@@ -188,15 +185,17 @@ class CSVWriter:
             with self.path.open(newline="", encoding="utf-8") as file:
                 rows = list(csv.DictReader(file))
             _rewrite_csv(self.path, self.columns + new, rows)
-        self._file = self.path.open("a", newline="", encoding="utf-8")
+        with named(self.path):
+            self._file = self.path.open("a", newline="", encoding="utf-8")
         if not self.columns:
             csv.writer(self._file, lineterminator="\n").writerow(new)
         self.columns = self.columns + new
 
     def close(self) -> None:
         if self._file is not None:
-            self._file.close()
-            self._file = None
+            file, self._file = self._file, None
+            with named(self.path):
+                file.close()
 
 
 def _has_column(value: Any) -> bool:
@@ -231,12 +230,18 @@ class ResultWriter:
         self._last_flush = time.monotonic()
         if not self._lines:
             return
-        self._file.write("\n".join(self._lines) + "\n")
-        self._file.flush()
-        self._csv.write(self._rows)
-        self._lines, self._rows = [], []
+        lines, rows, self._lines, self._rows = self._lines, self._rows, [], []
+        with named(self.folder / RESULTS):
+            if os.fstat(self._file.fileno()).st_nlink == 0:  # an open file can be written when it has no name any more
+                raise FileNotFoundError(errno.ENOENT, "it was removed while it was written")
+            self._file.write("\n".join(lines) + "\n")
+            self._file.flush()
+        self._csv.write(rows)
 
     def close(self) -> None:
-        self.flush()
-        self._file.close()
-        self._csv.close()
+        """Write what is left and close both files, whatever becomes of the other. Raises OSError, naming the file."""
+        with contextlib.ExitStack() as stack:
+            stack.callback(self._csv.close)
+            stack.enter_context(named(self.folder / RESULTS))
+            stack.callback(self._file.close)
+            stack.callback(self.flush)

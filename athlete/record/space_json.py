@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from athlete.record.checkpoint import CheckpointError
+from athlete.record.errors import DamagedError
 from athlete.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, OneOf, Space, Tuple, nested_tuples
 
 LARGEST_SPACE = 100_000_000  # numbers in one entry
@@ -44,13 +44,13 @@ def space_to_json(space: Space) -> dict[str, Any]:
 def space_from_json(form: Any) -> Space:
     """The space that `space_to_json` described.
 
-    Raises CheckpointError if `form` describes none, or one too large to be meant: of more than 100 million numbers in
+    Raises DamagedError if `form` describes none, or one too large to be meant: of more than 100 million numbers in
     an entry, or nested deeper than 32.
     """
     try:
         return _space_from_json(form, DEEPEST_SPACE)
     except (AttributeError, KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
-        raise CheckpointError(f"this describes no space: {reprlib.repr(form)} ({error})") from error
+        raise DamagedError(f"this describes no space: {reprlib.repr(form)} ({error})") from error
 
 
 def _space_from_json(form: Any, depth: int) -> Space:

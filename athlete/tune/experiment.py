@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import athlete.version
-from athlete.record.results import from_json, to_json, write_beside
+from athlete.record.files import write_beside
+from athlete.record.results import from_json, to_json
 from athlete.tune.names import TuneError
 from athlete.tune.trial import ERROR, LONGEST_FOLDER, PAUSED, PENDING, RUNNING, TERMINATED, Trial, legal
 

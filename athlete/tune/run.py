@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import inspect
 import itertools
@@ -14,6 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from athlete.env.registry import foreign_code
+from athlete.record.errors import LockedError
+from athlete.record.files import locked
 from athlete.record.progress import ProgressReporter, reporter
 from athlete.record.results import to_json
 from athlete.tune.analysis import ExperimentAnalysis
@@ -26,6 +29,7 @@ from athlete.tune.stopper import CombinedStopper, Stopper, TimeoutStopper, make_
 from athlete.tune.trainable import config_dict, evaluates, find_run, is_config, run_name, with_picks
 from athlete.tune.trial import (
     ERROR,
+    LONGEST_FOLDER,
     PAUSED,
     PENDING,
     TERMINATED,
@@ -134,36 +138,38 @@ def run(
     run_or_experiment, config = find_run(run_or_experiment, config)
     experiments_folder = results_folder(respelled.pop("local_dir", local_dir))
     facts = {"num_samples": num_samples, "seed": seed, "metric": metric, "mode": mode}
-    experiment = _resumed(run_or_experiment, config, experiments_folder, name, resume)
-    if experiment is None:
-        creators = (trial_name_creator, trial_dirname_creator)
-        experiment = _planned(run_or_experiment, config, experiments_folder, name, facts, creators)
-    checkpointing = {
-        "checkpoint_freq": checkpoint_freq,
-        "checkpoint_at_end": checkpoint_at_end,
-        "keep_checkpoints_num": keep_checkpoints_num,
-        "checkpoint_score_attr": checkpoint_score_attr,
-    }
-    settings = Settings(
-        stopper=_stopper(stop, time_budget_s, experiment),
-        max_failures=max_failures,
-        fail_fast=fail_fast,
-        max_concurrent_trials=max_concurrent_trials or 1,
-        restore=None if restore is None else os.fspath(restore),
-        verbose=verbose,
-        **{**checkpointing, **respelled},
-    )
-    shown = progress_reporter or reporter(verbose)
-    shown.setup(experiment.folder.name, experiment.start_time, metric, mode)
-    if max_concurrent_trials is None and len(experiment.trials) > 1:
-        count = len(experiment.trials)
-        shown.print(f"{count} trials, one after another; max_concurrent_trials=... runs them side by side")
-    runner = Runner(experiment, settings, shown, list(callbacks or []))
-    with runner.interrupt:
-        try:
-            runner.go()
-        finally:
-            _say_end(experiment, shown, runner.interrupt.requested)
+    with contextlib.ExitStack() as held:
+        folder = _locked_folder(held, experiments_folder, run_name(run_or_experiment), name)
+        experiment = _resumed(run_or_experiment, config, folder, name, resume)
+        if experiment is None:
+            creators = (trial_name_creator, trial_dirname_creator)
+            experiment = _planned(run_or_experiment, config, folder, facts, creators)
+        checkpointing = {
+            "checkpoint_freq": checkpoint_freq,
+            "checkpoint_at_end": checkpoint_at_end,
+            "keep_checkpoints_num": keep_checkpoints_num,
+            "checkpoint_score_attr": checkpoint_score_attr,
+        }
+        settings = Settings(
+            stopper=_stopper(stop, time_budget_s, experiment),
+            max_failures=max_failures,
+            fail_fast=fail_fast,
+            max_concurrent_trials=max_concurrent_trials or 1,
+            restore=None if restore is None else os.fspath(restore),
+            verbose=verbose,
+            **{**checkpointing, **respelled},
+        )
+        shown = progress_reporter or reporter(verbose)
+        shown.setup(experiment.folder.name, experiment.start_time, metric, mode)
+        if max_concurrent_trials is None and len(experiment.trials) > 1:
+            count = len(experiment.trials)
+            shown.print(f"{count} trials, one after another; max_concurrent_trials=... runs them side by side")
+        runner = Runner(experiment, settings, shown, list(callbacks or []))
+        with runner.interrupt:
+            try:
+                runner.go()
+            finally:
+                _say_end(experiment, shown, runner.interrupt.requested)
     if raise_on_failed_trial and not runner.interrupt.requested:
         _raise_failures(experiment, runner.first_error)
     return ExperimentAnalysis(
@@ -243,8 +249,7 @@ def _stopper(stop: Any, time_budget_s: Any, experiment: Experiment) -> Stopper:
 def _planned(
     run: Any,
     config: Any,
-    experiments_folder: Path,
-    name: str | None,
+    folder: Path,
     facts: dict[str, Any],
     creators: tuple[Callable[[Trial], str] | None, Callable[[Trial], str] | None],
 ) -> Experiment:
@@ -259,7 +264,6 @@ def _planned(
     tag = os.urandom(3).hex()[:5]
     trials: list[Trial] = []
     configs: dict[str, Any] = {}
-    folder = _new_folder(experiments_folder, run_name(run), name, date)
     chosen = list(itertools.islice(variants(values, facts["num_samples"], facts["seed"]), LARGEST_EXPERIMENT + 1))
     if len(chosen) > LARGEST_EXPERIMENT:
         raise ValueError(f"tune.run: these are more than {LARGEST_EXPERIMENT:,} trials; take smaller grids or samples")
@@ -286,15 +290,29 @@ def _planned(
     return Experiment(folder, run, trials, configs, facts)
 
 
-def _new_folder(parent: Path, algorithm: str, name: str | None, date: str) -> Path:
+def _locked_folder(held: contextlib.ExitStack, parent: Path, algorithm: str, name: str | None) -> Path:
+    """The folder of an experiment, which no other process has as long as `held` is open; without a name a new one.
+
+    Raises TuneError where another process is running the experiment of that name.
+    """
+    parent.mkdir(parents=True, exist_ok=True)
     if name is not None:
-        return parent / legal(str(name), 120)
-    folder = parent / legal(f"{algorithm}_{date}", 120)
-    count = 1
-    while folder.exists():
-        count += 1
-        folder = folder.with_name(legal(f"{algorithm}_{date}_{count}", 120))
-    return folder
+        folder = parent / legal(str(name), LONGEST_FOLDER)
+        try:
+            held.enter_context(locked(folder))
+        except LockedError as holder:
+            raise TuneError(
+                f"tune.run: {holder} is running the experiment {folder}: wait for it, or give this one another name"
+            ) from holder
+        return folder
+    date = datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+    for count in itertools.count(1):
+        folder = parent / legal(f"{algorithm}_{date}" if count == 1 else f"{algorithm}_{date}_{count}", LONGEST_FOLDER)
+        with contextlib.suppress(LockedError):
+            if not folder.exists():
+                held.enter_context(locked(folder))
+                return folder
+    raise AssertionError("there are more names than folders")
 
 
 def _make_room(folder: Path) -> None:
@@ -329,16 +347,16 @@ def _resume_mode(resume: bool | str) -> tuple[str, bool, bool, bool]:
     return base, bool(extras) and not restart, restart, any(word.endswith("_ONLY") for word in extras)
 
 
-def _resumed(run: Any, config: Any, parent: Path, name: str | None, resume: bool | str) -> Experiment | None:
+def _resumed(run: Any, config: Any, folder: Path, name: str | None, resume: bool | str) -> Experiment | None:
     """The experiment that `resume` asks for, its trials to be continued made PENDING; None for a new one."""
     base, errored, restart, only = _resume_mode(resume)
     if not base:
         return None
     if name is None:
+        parent = folder.parent
         newest = next(iter(experiments(parent)), None)
         hint = f"; the newest in {parent} is name={newest.name!r}" if newest else f"; there are none in {parent}"
         raise ValueError(f"tune.run(resume={resume!r}): say which experiment, by its name{hint}")
-    folder = parent / legal(str(name), 120)
     if base == "AUTO" and not (folder / STATE).exists():
         return None
     state = read_state(folder)

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from athlete.record.errors import DamagedError
+from athlete.record.files import named
 from athlete.record.progress import ProgressReporter, brief, full
 from athlete.record.results import ResultWriter, cut_results, flatten, write_params
 from athlete.record.tensorboard import EventWriter, step_of
@@ -31,7 +33,9 @@ from athlete.tune.trial import (
     Trial,
     checkpoint_name,
     checkpoint_score,
+    clear_leftovers,
     drop_checkpoints,
+    set_aside,
 )
 from athlete.tune.worker import LocalPool, Outcome, Pool, ProcessPool, Slot
 
@@ -162,19 +166,19 @@ class Runner:
                 self._pause(running)
 
     def _close(self) -> None:
-        """Leave everything in order, whatever has happened."""
-        for running in self.running:
-            running.trial.status = PAUSED
-            with contextlib.suppress(OSError):  # a full disk shall not keep the rest from being put in order
-                running.record.close()
-        over = all(trial.status in (TERMINATED, ERROR) for trial in self.trials)
-        self.experiment.status = TERMINATED if over else PAUSED
-        self._save_state()
-        self._pool.close()
-        self._report(done=True)
-        self.reporter.close()
-        for callback in self.callbacks:
-            callback.on_experiment_end(trials=self.trials)
+        """Leave everything in order: what fails, as on a full disk, keeps nothing else from it."""
+        with contextlib.ExitStack() as last_first:
+            for callback in reversed(self.callbacks):
+                last_first.callback(callback.on_experiment_end, trials=self.trials)
+            last_first.callback(self.reporter.close)
+            last_first.callback(self._report, done=True)
+            last_first.callback(self._pool.close)
+            last_first.callback(self._save_state)
+            for running in self.running:
+                running.trial.status = PAUSED
+                last_first.callback(running.record.close)
+            over = all(trial.status in (TERMINATED, ERROR) for trial in self.trials)
+            self.experiment.status = TERMINATED if over else PAUSED
 
     # One trial, from its start to its end
 
@@ -182,6 +186,7 @@ class Runner:
         again = bool(trial.last_result)
         trial.status = RUNNING
         trial.folder.mkdir(parents=True, exist_ok=True)
+        clear_leftovers(trial.folder)
         # what a lost process wrote after the checkpoint will come once more
         trial.last_result = cut_results(trial.folder, trial.checkpoints[-1].iteration if trial.checkpoints else 0)
         write_params(trial.folder, trial.config)
@@ -199,7 +204,9 @@ class Runner:
         outcome = running.slot.take()
         seconds = time.perf_counter() - running.began
         command, running.command = running.command, ""
-        if outcome.trace:
+        if outcome.trace and command == "make" and running.trial.checkpoint and _is_damage(outcome.trace):
+            self._fall_back(running, outcome)
+        elif outcome.trace:
             self._fail(running, outcome)
         elif command == "make":
             self._made(running)
@@ -297,15 +304,28 @@ class Runner:
         self.running.remove(running)
         self._save_state()
 
+    def _fall_back(self, running: Running, outcome: Outcome) -> None:
+        """The newest checkpoint is damaged: once more from the one before, which is no failure of the trial's."""
+        trial = running.trial
+        running.record.close()
+        self._pool.drop(running.slot)
+        self.running.remove(running)
+        aside = set_aside(trial)
+        where = f"from {trial.checkpoint}" if trial.checkpoint else "from its beginning"
+        reason = _last_line(outcome.trace).partition(": ")[2]
+        self.reporter.print(f"{trial.name}: {reason}. It is now {aside.name}; the trial goes on {where}")
+        trial.status = PENDING
+        self.waiting.insert(0, trial)
+
     def _fail(self, running: Running, outcome: Outcome) -> None:
         trial, settings = running.trial, self.settings
         trial.failures += 1
+        self.first_error = self.first_error or outcome.error
         running.record.close()
-        with (trial.folder / "error.txt").open("a", encoding="utf-8") as file:
+        with named(trial.folder / "error.txt"), (trial.folder / "error.txt").open("a", encoding="utf-8") as file:
             file.write(f"Failure {trial.failures}, {time.strftime('%Y-%m-%d %H:%M:%S')}\n{outcome.trace}\n")
         self._pool.drop(running.slot)
         self.running.remove(running)
-        self.first_error = self.first_error or outcome.error
         if settings.fail_fast == "raise" and outcome.error is not None:
             trial.status = ERROR
             raise outcome.error
@@ -345,6 +365,11 @@ class Runner:
     def _save_state(self) -> None:
         self.experiment.save()
         self._last_state = time.monotonic()
+
+
+def _is_damage(trace: str) -> bool:
+    """Whether a traceback, which may come from another process, ends in a DamagedError."""
+    return _last_line(trace).startswith(f"{DamagedError.__module__}.{DamagedError.__qualname__}: ")
 
 
 def _last_line(trace: str) -> str:

@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from athlete.algorithms import get_config_class
+from athlete.record.errors import DamagedError
+from athlete.record.files import flush, flush_folder
 from athlete.tune.space import Path as ConfigPath
 from athlete.tune.space import replace
 
@@ -82,8 +84,11 @@ class ClassTrainable:
         return checkpoint_dir
 
     def restore(self, checkpoint_path: str) -> None:
+        count = Path(checkpoint_path) / ".iteration"
+        if not count.is_file() or not count.read_text().isdigit():
+            raise DamagedError(f"the checkpoint {checkpoint_path} is incomplete: it has no number in {count.name}")
         self.load_checkpoint(checkpoint_path)
-        self.iteration = int((Path(checkpoint_path) / ".iteration").read_text())
+        self.iteration = int(count.read_text())
 
     def stop(self) -> None:
         self.cleanup()
@@ -103,8 +108,13 @@ class _Beside:
 
     def __exit__(self, kind: Any, *_: Any) -> None:
         if kind is None:
+            for path in self.beside.rglob("*"):
+                if path.is_file():
+                    with path.open("r+b") as file:
+                        flush(file)
             shutil.rmtree(self.place, ignore_errors=True)
             os.replace(self.beside, self.place)
+            flush_folder(self.place.parent)
         else:
             shutil.rmtree(self.beside, ignore_errors=True)
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from athlete.record.files import sweep
 from athlete.record.results import is_number
 from athlete.tune.names import TuneError, advice, lookup
 from athlete.tune.space import Path as ConfigPath
@@ -178,6 +179,24 @@ def drop_checkpoints(trial: Trial, keep: int | None) -> None:
     trial.checkpoints = [checkpoint for checkpoint in trial.checkpoints if checkpoint in kept]
     for checkpoint in dropped:
         shutil.rmtree(checkpoint.path, ignore_errors=True)
+
+
+def set_aside(trial: Trial) -> Path:
+    """Take the newest checkpoint out of the trial's list, under a name that no resume finds; where it is now."""
+    path = Path(trial.checkpoints.pop().path)
+    aside = path.with_name(f"damaged_{path.name}")
+    shutil.rmtree(aside, ignore_errors=True)
+    path.rename(aside)
+    return aside
+
+
+def clear_leftovers(folder: Path) -> None:
+    """Remove what killed processes left half written in a trial's folder, which nobody else writes into."""
+    sweep(folder)
+    for left in folder.glob(".tmp-checkpoint*"):
+        shutil.rmtree(left, ignore_errors=True)
+    for left in folder.glob(".lock-checkpoint*"):
+        left.unlink(missing_ok=True)
 
 
 def legal(name: str, longest: int) -> str:
