@@ -9,6 +9,7 @@ import typing
 from collections.abc import Mapping
 from typing import Any
 
+from athlete.callbacks import unknown_hook
 from athlete.log import logger
 from athlete.models.catalog import MEMORIES, MODEL_DEFAULTS, check_model, is_recurrent, make_model
 from athlete.ops.schedule import from_timesteps
@@ -119,11 +120,8 @@ class AlgorithmConfig:
 
         Raises ValueError for a method `on_...` that is no callback and would never be called.
         """
-        if callbacks is not None:
-            from athlete.callbacks import unknown_hook
-
-            if (sentence := unknown_hook(callbacks)) is not None:
-                raise ValueError(f"callbacks(...): {sentence}")
+        if callbacks is not None and (sentence := unknown_hook(callbacks)) is not None:
+            raise ValueError(f"callbacks(...): {sentence}")
         return self._set("callbacks", {"callbacks": callbacks})
 
     def fault_tolerance(self, **settings: Any) -> typing.Self:
