@@ -1,16 +1,18 @@
 """Draw the learning curves of the documentation from the manifests that `benchmarks/learning.py` wrote.
 
-    python docs/make_figures.py
+    python docs/make_figures.py [--all]
 
-Reads `benchmarks/results/learning-*.json`, and those of `tuning-seeds` that have no newer one, and writes
-`docs/assets/NAME.svg` with its caption, `NAME.txt`. The line is the interquartile mean over seeds and the band reaches
-from the first to the third quartile; of fewer than four seeds they are the mean and the whole range. One seed is passed
-over.
+For each `<!-- figure: NAME -->` of a page, `benchmarks/results/learning-NAME.json`, or that of `tuning-seeds` where
+there is no newer one, becomes `docs/assets/NAME.svg` with its caption, `NAME.txt`. What has its caption already is not
+drawn again without `--all`. The line is the interquartile mean over seeds and the band reaches from the first to the
+third quartile; of fewer than four seeds they are the mean and the whole range. One seed is passed over.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -19,30 +21,22 @@ import numpy as np
 
 from athlete.ops.statistics import interquartile_mean
 
-ROOT = Path(__file__).parent.parent
-RESULTS = ROOT / "benchmarks" / "results"
-ASSETS = ROOT / "docs" / "assets"
+DOCS = Path(__file__).parent
+RESULTS = DOCS.parent / "benchmarks" / "results"
+ASSETS = DOCS / "assets"
 POINTS = 200  # of the common grid that all seeds are read at
 
 
-def name_of(manifest: dict[str, Any], path: Path) -> str:
-    """`ppo-cartpole` for PPO on CartPole-v1; `-defaults` where settings are, `-10k` in so many steps, and so on."""
-    environment = manifest["environment"].rpartition(".")[2]
-    environment = (environment.rpartition("-v")[0] or environment).replace("/", "-").replace("_", "-")
-    label = path.stem.removeprefix("learning-")
-    ends = ("-defaults", "-10k", "-rainbow", "-gru", "-gtrxl", "-lstm", "-rnd", "-counts", "-curiosity")
-    suffix = next((end for end in ends if label.endswith(end)), "")
-    if "-without-" in label:
-        suffix = "-without-" + label.partition("-without-")[2]
-    if label.startswith("mujoco-ppo"):
-        suffix = "-one-setting"
-    return f"{manifest['algorithm']}-{environment}{suffix}".lower()
-
-
-def manifests() -> dict[Path, dict[str, Any]]:
-    """What there is to draw: of one label the manifest of fresh seeds, if there is one."""
-    newest = {path.name: path for path in [*RESULTS.glob("tuning-seeds/*.json"), *RESULTS.glob("learning-*.json")]}
-    return {path: json.loads(path.read_text(encoding="utf-8")) for _, path in sorted(newest.items())}
+def manifests() -> dict[str, dict[str, Any]]:
+    """What the pages show, by name: the manifest of fresh seeds if there is one, else that of tuning seeds."""
+    pages = "".join(page.read_text(encoding="utf-8") for page in DOCS.rglob("*.md"))
+    found = {}
+    for name in sorted(set(re.findall(r"<!-- figure: ([\w-]+) -->", pages))):
+        file = f"learning-{name}.json"
+        path = next((path for path in (RESULTS / file, RESULTS / "tuning-seeds" / file) if path.exists()), None)
+        if path is not None:
+            found[name] = json.loads(path.read_text(encoding="utf-8"))
+    return found
 
 
 def curves_on_grid(curves: list[dict[str, Any]]) -> tuple[np.ndarray, np.ndarray]:
@@ -98,15 +92,20 @@ def caption_of(manifest: dict[str, Any]) -> str:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--all", action="store_true", help="draw what has been drawn already, too")
+    arguments = parser.parse_args()
     ASSETS.mkdir(exist_ok=True)
-    for path, manifest in manifests().items():
+    for name, manifest in manifests().items():
+        picture, text = ASSETS / f"{name}.svg", ASSETS / f"{name}.txt"
         if len(manifest["curves"]) < 2:
-            print(f"{path.name}: one seed, not drawn")
+            print(f"{name}: one seed, not drawn")
             continue
-        name = name_of(manifest, path)
-        draw(manifest, ASSETS / f"{name}.svg")
-        (ASSETS / f"{name}.txt").write_text(caption_of(manifest), encoding="utf-8")
-        print(f"{path.name} -> docs/assets/{name}.svg")
+        caption = caption_of(manifest)
+        if arguments.all or not picture.exists() or not text.exists() or text.read_text(encoding="utf-8") != caption:
+            draw(manifest, picture)
+            text.write_text(caption, encoding="utf-8")
+            print(f"docs/assets/{name}.svg")
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ import doctest
 import importlib.util
 import io
 import json
+import pkgutil
 import re
 import shlex
 import sys
@@ -129,6 +130,12 @@ def test_links_and_snippets_lead_to_what_exists(page: Path) -> None:
     for path, section in SNIPPET.findall(page.read_text(encoding="utf-8")):
         assert (ROOT / path).exists(), path
         assert not section or f"[start:{section}]" in (ROOT / path).read_text(encoding="utf-8"), section
+
+
+@pytest.mark.parametrize("page", sorted((ROOT / "docs" / "reference").glob("*.md")), ids=name_of)
+def test_the_reference_names_what_exists(page: Path) -> None:
+    for path in re.findall(r"^::: ([\w.]+)", page.read_text(encoding="utf-8"), re.M):
+        assert pkgutil.resolve_name(path) is not None
 
 
 # Tables: every first cell that is code, with the cells after it
@@ -478,6 +485,13 @@ def test_the_home_page_and_the_readme_name_every_algorithm() -> None:
     assert [name for name in ALGORITHMS if not re.search(rf"\b{name}\b", readme)] == []
 
 
+def test_what_is_said_to_be_missing_is_missing() -> None:
+    lines = (ROOT / "docs" / "coming-from-rllib.md").read_text(encoding="utf-8").splitlines()
+    missing = [name for line in lines if "| not yet" in line for name in re.findall(r"\w+", line.split("|")[1])]
+    assert "IMPALA" in missing
+    assert set(missing).isdisjoint(ALGORITHMS)
+
+
 def test_the_notebook_counts_algorithms_by_asking() -> None:
     text = (ROOT / "examples" / "notebooks" / "01_introduction.ipynb").read_text(encoding="utf-8")
     assert "ALGORITHMS" in text
@@ -526,22 +540,39 @@ def test_curves_are_read_where_every_seed_has_them() -> None:
 def test_a_figure_appears_on_its_page_once_it_has_been_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     figures, hook = load(ROOT / "docs" / "make_figures.py"), load(ROOT / "docs" / "site_hooks.py")
     for module, name, value in [
+        (figures, "DOCS", tmp_path),
         (figures, "RESULTS", tmp_path),
         (figures, "ASSETS", tmp_path / "assets"),
         (hook, "ASSETS", tmp_path / "assets"),
     ]:
         monkeypatch.setattr(module, name, value)
+    monkeypatch.setattr("sys.argv", ["make_figures.py"])
 
     class Page:
         class file:
             src_uri = "algorithms/ppo.md"
 
-    marked = "before\n\n<!-- figure: ppo-cartpole -->\n\nafter"
+    marked = "before\n\n<!-- figure: cartpole-ppo -->\n\nafter"
+    (tmp_path / "page.md").write_text(marked)
     assert hook.on_page_markdown(marked, Page) == "before\n\n\n\nafter"
     (tmp_path / "learning-cartpole-ppo.json").write_text(json.dumps(MANIFEST))
     figures.main()
     shown = hook.on_page_markdown(marked, Page)
-    assert "](../assets/ppo-cartpole.svg)" in shown
+    assert "](../assets/cartpole-ppo.svg)" in shown
     assert "mean 40 (95%: 30 to 50), worst seed 30" in shown
     assert "interquartile" not in shown and "Commit 0123456789;" in shown
-    assert (tmp_path / "assets" / "ppo-cartpole.svg").read_text().startswith("<?xml")
+    picture = tmp_path / "assets" / "cartpole-ppo.svg"
+    assert picture.read_text().startswith("<?xml")
+    picture.write_text("drawn")
+    figures.main()
+    assert picture.read_text() == "drawn"  # nothing has changed
+
+
+def test_captions_are_those_of_the_manifests() -> None:
+    figures = load(ROOT / "docs" / "make_figures.py")
+    for name, manifest in figures.manifests().items():
+        caption = figures.ASSETS / f"{name}.txt"
+        if caption.exists():
+            assert caption.read_text(encoding="utf-8") == figures.caption_of(manifest), (
+                "run python docs/make_figures.py"
+            )

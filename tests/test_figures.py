@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import datetime
 import importlib.util
 import json
+import os
 import re
 import sys
 from pathlib import Path
@@ -67,6 +69,16 @@ def test_figures_are_those_of_the_curves(path: Path) -> None:
     assert all(curve["timesteps"][-1] >= found["timesteps"] for curve in found["curves"])
 
 
+@pytest.mark.parametrize("path", LEARNING, ids=lambda path: path.stem)
+def test_what_is_published_was_trained_as_the_example_says_today(path: Path) -> None:
+    learning, found = load_script("learning"), manifest(path)
+    words = found["command"].removeprefix("python benchmarks/learning.py ").split()
+    training = learning.training_of(learning.parser().parse_args(words))
+    assert path.stem == f"learning-{training.label}"
+    today = json.loads(json.dumps([training.algorithm, training.environment, training.config, training.timesteps]))
+    assert [found[name] for name in ("algorithm", "environment", "config", "timesteps")] == today
+
+
 def test_manifests_of_tuning_seeds_say_so() -> None:
     for path in (RESULTS / "tuning-seeds").glob("*.json"):
         assert "tuned on" in manifest(path)["note"]
@@ -91,6 +103,12 @@ def test_every_manifest_of_learning_is_on_the_page() -> None:
             label.endswith("-defaults") or found["environment"] in table.MUJOCO
         ]
         assert name in shown, label
+
+
+def test_the_readmes_picture_is_small() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    (picture,) = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", readme)
+    assert (ROOT / picture).stat().st_size < 300_000
 
 
 @pytest.mark.parametrize(
@@ -216,3 +234,33 @@ def test_every_measurement_of_speed_asks_for_an_idle_machine() -> None:
     assert of_speed
     for name in of_speed:
         assert "add_speed_options(parser" in scripts[name] and "require_idle(arguments)" in scripts[name], name
+
+
+def test_two_queues_do_not_train_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    queue = load_script("learning_all")
+    monkeypatch.setattr(queue, "LOCKS", tmp_path)
+    first = queue.lock("mujoco-ppo Hopper-v5")
+    assert first is not None
+    assert queue.lock("mujoco-ppo Hopper-v5") is None
+    assert queue.lock("mujoco-ppo Ant-v5") is not None
+    os.close(first)
+    assert queue.lock("mujoco-ppo Hopper-v5") is not None
+
+
+def test_a_queue_ends_a_training_at_its_time() -> None:
+    queue = load_script("learning_all")
+    assert queue.run([sys.executable, "-c", ""], until=float("inf"))
+    assert not queue.run([sys.executable, "-c", "import time; time.sleep(600)"], until=0.0)
+
+
+@pytest.mark.parametrize("minutes", [-90, 90])
+def test_a_time_is_the_next_one_that_the_clock_shows(minutes: int) -> None:
+    queue, now = load_script("learning_all"), datetime.datetime.now()
+    clock = (now + datetime.timedelta(minutes=minutes)).strftime("%H:%M")
+    end = datetime.datetime.fromtimestamp(queue.end_of(clock))
+    assert end.strftime("%H:%M") == clock
+    assert now < end <= now + datetime.timedelta(days=1)
+
+
+def test_a_queue_without_a_time_has_no_end() -> None:
+    assert load_script("learning_all").end_of(None) == float("inf")

@@ -159,6 +159,7 @@ def test_minimize_clips_penalises_and_keeps_its_other_settings():
     expected = adam(params, {"w": np.array([[7.0]])}, adam_init(params), 0.1, 1.0, epsilon=0.5, beta1=0.5)
     np.testing.assert_allclose(found.params["w"], expected[0]["w"], rtol=1e-6)
     np.testing.assert_allclose(found.params["w"], [[3.0 - 0.1 / 1.5]], rtol=1e-5)
+    np.testing.assert_allclose(found.state.mean[0], 0.5 * 1.0, rtol=1e-5)  # beta1 of a gradient of norm 1
 
 
 def test_an_optimiser_says_whether_it_clips():

@@ -32,7 +32,7 @@ ROOT = Path(__file__).parents[1]
 COPIED = ("athlete", "tests", "pyproject.toml", "README.md")
 TIMEOUT = 600  # seconds; a program that does not end is noticed too
 PASSED, FAILED = 0, 1  # exit statuses of pytest
-CHILDREN = multiprocessing.get_context("forkserver")
+CHILDREN = multiprocessing.get_context("forkserver" if hasattr(os, "fork") else "spawn")
 
 
 def mutated(mutation: Mutation, text: str) -> str:
@@ -148,7 +148,7 @@ def main() -> int:
         folders = copies(parent, arguments.processes)
         if not arguments.unchecked:
             tests = sorted({test for mutation in chosen for test in shlex.split(mutation.tests)})
-            status, output = run_tests(Path(parent) / "0", tests)
+            status, output = run_tests(Path(parent) / "0", [*tests, "-n", str(arguments.processes)])
             if status != PASSED:
                 print(output, "these tests fail on the code as it is", sep="\n")
                 return 2

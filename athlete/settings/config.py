@@ -9,6 +9,7 @@ import typing
 from collections.abc import Mapping
 from typing import Any
 
+from athlete.callbacks import unknown_hook
 from athlete.log import logger
 from athlete.models.catalog import MEMORIES, MODEL_DEFAULTS, check_model, is_recurrent, make_model
 from athlete.ops.schedule import from_timesteps
@@ -103,15 +104,24 @@ class AlgorithmConfig:
         return self._set("evaluation", settings)
 
     def debugging(self, **settings: Any) -> typing.Self:
-        """`seed` (None: a new one each time, which the results name) and `log_level`."""
+        """`seed` (None: a new one each time, which the results name), `log_level`, and `on_nonfinite` ("error" or
+        "warn" where learning makes NaN or infinity).
+        """
         return self._set("debugging", settings)
 
     def reporting(self, **settings: Any) -> typing.Self:
-        """`metrics_num_episodes_for_smoothing`, `min_time_s_per_iteration`, `min_sample_timesteps_per_iteration`."""
+        """`metrics_num_episodes_for_smoothing`, `min_time_s_per_iteration`, `min_sample_timesteps_per_iteration`,
+        `info_metrics` (entries of `info` that become custom metrics at the end of an episode; True: all its numbers).
+        """
         return self._set("reporting", settings)
 
     def callbacks(self, callbacks: Any = None) -> typing.Self:
-        """A subclass of `athlete.callbacks.DefaultCallbacks`, or an instance of one."""
+        """A subclass of `athlete.callbacks.DefaultCallbacks`, or an instance of one.
+
+        Raises ValueError for a method `on_...` that is no callback and would never be called.
+        """
+        if callbacks is not None and (sentence := unknown_hook(callbacks)) is not None:
+            raise ValueError(f"callbacks(...): {sentence}")
         return self._set("callbacks", {"callbacks": callbacks})
 
     def fault_tolerance(self, **settings: Any) -> typing.Self:
@@ -311,7 +321,7 @@ class AlgorithmConfig:
 
     @classmethod
     def _agent_hints(cls) -> dict[str, Any]:
-        return typing.get_type_hints(cls.agent_class) if cls.agent_class is not None else {}
+        return typing.get_type_hints(cls.agent_class, include_extras=True) if cls.agent_class is not None else {}
 
     @classmethod
     def _title(cls) -> str:
@@ -360,9 +370,9 @@ class AlgorithmConfig:
             raise ValueError(f"{where}: {self._title()} has no {scheduled!r}; of its own, {own} may be schedules")
         setting = self._setting(name)
         if setting is None:
-            expected = check_field(name, hints[name], value)
+            expected = check_field(hints[name], value)
         elif scheduled != name and scheduled in hints and is_schedule(value):
-            expected = check_field(scheduled, hints[scheduled], value)
+            expected = check_field(hints[scheduled], value)
         else:
             expected = check_setting(setting.kind, value)
         if expected is not None:
