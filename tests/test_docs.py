@@ -14,6 +14,7 @@ import doctest
 import importlib.util
 import io
 import json
+import pkgutil
 import re
 import shlex
 import sys
@@ -129,6 +130,12 @@ def test_links_and_snippets_lead_to_what_exists(page: Path) -> None:
     for path, section in SNIPPET.findall(page.read_text(encoding="utf-8")):
         assert (ROOT / path).exists(), path
         assert not section or f"[start:{section}]" in (ROOT / path).read_text(encoding="utf-8"), section
+
+
+@pytest.mark.parametrize("page", sorted((ROOT / "docs" / "reference").glob("*.md")), ids=name_of)
+def test_the_reference_names_what_exists(page: Path) -> None:
+    for path in re.findall(r"^::: ([\w.]+)", page.read_text(encoding="utf-8"), re.M):
+        assert pkgutil.resolve_name(path) is not None
 
 
 # Tables: every first cell that is code, with the cells after it
@@ -476,6 +483,13 @@ def test_the_home_page_and_the_readme_name_every_algorithm() -> None:
     assert f"{len(ALGORITHMS)} [algorithms](algorithms/index.md): {', '.join(ALGORITHMS)}." in home
     readme = (ROOT / "README.md").read_text(encoding="utf-8").replace("-", "")
     assert [name for name in ALGORITHMS if not re.search(rf"\b{name}\b", readme)] == []
+
+
+def test_what_is_said_to_be_missing_is_missing() -> None:
+    lines = (ROOT / "docs" / "coming-from-rllib.md").read_text(encoding="utf-8").splitlines()
+    missing = [name for line in lines if "| not yet" in line for name in re.findall(r"\w+", line.split("|")[1])]
+    assert "IMPALA" in missing
+    assert set(missing).isdisjoint(ALGORITHMS)
 
 
 def test_the_notebook_counts_algorithms_by_asking() -> None:
