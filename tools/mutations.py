@@ -422,7 +422,11 @@ LOOPS = [
             "jax.random.split(reset, (length, rows))",
             "tests/test_mode_equivalence.py",
         ),
-        ("if random:", "if False:", "tests/test_replay_config.py tests/test_stepwise.py"),
+        (
+            "if random:",
+            "if False:",
+            "tests/test_off_policy_modes.py::test_actions_of_the_warm_up_are_uniform_and_those_after_it_are_the_agents",
+        ),
     ),
     *_in(
         "athlete/loops/learn.py",
