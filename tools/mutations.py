@@ -438,6 +438,33 @@ LOOPS = [
         ("for name, value in metrics.items() if jnp.ndim(value) == 0}", "for name, value in metrics.items()}"),
     ),
     *_in(
+        "athlete/loops/host.py",
+        ENDINGS,
+        (
+            "        running = ~done",
+            "        steps[-1] = (transition._replace(next_obs=obs), episodes)\n        running = ~done",
+        ),
+        ("done = step.terminated | step.truncated", "done = step.terminated"),
+        ("running = ~done", "running = ~step.terminated", "tests/test_mode_equivalence.py"),
+    ),
+    *_in(
+        "athlete/loops/stepwise.py",
+        ENDINGS,
+        ("        outcome.next_obs,\n", "        outcome.obs,\n"),
+        (
+            "first, carry = transition.terminated | transition.truncated, before.chosen.next_carry",
+            "first, carry = transition.terminated, before.chosen.next_carry",
+        ),
+        ("before.chosen.next_carry\n    chosen", "before.chosen.carry\n    chosen"),
+        ("done = step.terminated | step.truncated", "done = step.terminated"),
+        (
+            "episodes.return_ * ~done, episodes.length * ~done",
+            "episodes.return_, episodes.length",
+            "tests/test_stepwise.py tests/test_off_policy_modes.py",
+        ),
+        ("last = step == self.length - 1", "last = step == 0", "tests/test_off_policy_modes.py"),
+    ),
+    *_in(
         "athlete/loops/evaluate.py",
         "tests/test_evaluation.py",
         ("ends = episodes.done & ~play.finished", "ends = episodes.done"),
