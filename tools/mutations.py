@@ -485,12 +485,12 @@ COMBINE = [
         (
             "state.obs if self.memory.keeps else state.acting",
             "state.obs",
-            "tests/test_normalize.py tests/test_filters.py",
+            "tests/test_normalize.py",
         ),
         (
             "state.obs if self.memory.keeps else state.acting",
             "state.acting",
-            "tests/test_normalize.py tests/test_filters.py",
+            "tests/test_normalize.py",
         ),
         ("state._replace(agent=agent, acting=state.obs)", "state._replace(agent=agent)"),
         ("update_moments(obs, self._floats(trajectory.obs))", "update_moments(obs, self._floats(trajectory.next_obs))"),
@@ -502,7 +502,7 @@ COMBINE = [
         (
             "ACTION_MASK: obs[ACTION_MASK] > 0",
             "ACTION_MASK: obs[ACTION_MASK]",
-            "tests/test_normalize.py tests/test_masks.py",
+            "tests/test_normalize.py",
         ),
     ),
     *_in(
@@ -519,14 +519,14 @@ COMBINE = [
     ),
     *_in(
         "athlete/combine/rewards.py",
-        "tests/test_filters.py tests/test_normalize.py",
+        "tests/test_filters.py::test_rewards_are_clipped_and_then_scaled",
         ("jnp.sign(reward)", "reward"),
         ("jnp.clip(reward, -self.clip, self.clip)", "jnp.clip(reward, -1.0, 1.0)"),
         ("self.scale * reward", "reward"),
     ),
     *_in(
         "athlete/combine/observations.py",
-        "tests/test_filters.py",
+        "tests/test_filters.py::test_the_agent_sees_what_the_function_makes_of_observations",
         ("next_obs=each(batch.next_obs)", "next_obs=each(batch.obs)"),
         ("jax.vmap(self.function)(obs), first, key, explore", "jax.vmap(self.function)(0 * obs), first, key, explore"),
     ),
@@ -716,6 +716,10 @@ MODELS = [
     ),
 ]
 
+LEGAL = (
+    "tests/test_masks.py::test_the_value_of_what_follows_is_that_of_a_legal_action "
+    "tests/test_masks.py::test_the_best_of_all_actions_is_not_taken_where_it_is_illegal"
+)
 Q = "tests/test_references.py::test_q_learning"
 DETERMINISTIC = "tests/test_references.py::test_deterministic_policies"
 SOFT = "tests/test_references.py::test_soft_actor_critics"
@@ -733,7 +737,7 @@ Q_LEARNING = [
         ("learned.params, self.tau,", "state.params, self.tau,"),
         ("state.since_sync + self.timesteps_per_update", "state.since_sync + 1.0"),
         ("params=learned.params, target=target", "params=learned.params"),
-        ("greedy(values, mask), carry", "greedy(values), carry", "tests/test_masks.py"),
+        ("greedy(values, mask), carry", "greedy(values), carry", LEGAL),
         ('"td_error": error', '"td_error": 0 * error', f"{Q}[QR-DQN]"),
     ),
     *_in(
@@ -804,7 +808,7 @@ Q_LEARNING = [
         ("leaf[1:], carries", "leaf[:-1], carries"),
         ("sequence_priority(error, self.priority_eta)", "sequence_priority(error, 0.0)"),
         ("batch.action[self.burn_in :]", "batch.action[:]"),
-        ("greedy(selector, fold(action_mask(self.spec, batch.next_obs)))", "greedy(selector)", "tests/test_masks.py"),
+        ("greedy(selector, fold(action_mask(self.spec, batch.next_obs)))", "greedy(selector)", LEGAL),
         ("next_value, self.n_step, self.gamma)", "next_value, self.n_step, 0.99)"),
         ("half_square(error), {", "jnp.abs(error), {"),
     ),
@@ -816,7 +820,7 @@ Q_LEARNING = [
         ("batch.terminated, batch.truncated,", "batch.truncated, batch.terminated,"),
         ("0.5 * error * error", "jnp.abs(error)"),
         ("lr = value_at(self.lr, progress)", "lr = value_at(self.lr, 0.0)"),
-        ("masked(values, action_mask(self.spec, batch.next_obs))", "values", "tests/test_masks.py"),
+        ("masked(values, action_mask(self.spec, batch.next_obs))", "values", LEGAL),
         ("jnp.max(masked(", "jnp.min(masked("),
         ("step_from(self.model, params, carries, next_obs)", "step_from(self.model, params, carries, obs)"),
     ),
@@ -903,7 +907,7 @@ ACTOR_CRITICS = [
         ("value_at(self.critic_lr, progress)", "value_at(self.critic_lr, 0.0)"),
         ("value_at(self.actor_lr, progress)", "value_at(self.actor_lr, 0.0)"),
         ("at_step(batch.next_obs, steps.last)", "jax.tree.map(lambda leaf: leaf[0], batch.next_obs)"),
-        ("masked(outputs, action_mask(self.spec, obs))", "outputs", "tests/test_masks.py"),
+        ("masked(outputs, action_mask(self.spec, obs))", "outputs", LEGAL),
     ),
     *_in(
         "athlete/algorithms/tqc.py",
