@@ -9,7 +9,7 @@ endif
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --retries 5
 NOTEBOOKS := $(wildcard examples/notebooks/*.ipynb)
 
-.PHONY: help install demo test mutants mutants-sample test-extras learning learning-all notebook docs lint types clean
+.PHONY: help install demo test mutants mutants-sample test-extras learning learning-all notebook rllib-files untuned docs lint types clean
 
 help:
 	@echo "make install   an environment for development in $(VENV)"
@@ -19,6 +19,7 @@ help:
 	@echo "make test-extras  those of gymnax and EnvPool, with these packages in $(VENV)-extras"
 	@echo "make learning  the tests that train to a threshold; make learning-all those of minutes a seed too"
 	@echo "make notebook  execute the notebooks"
+	@echo "make rllib-files  run RLlib's own experiment files to their stops (an hour); make untuned: every default (hours)"
 	@echo "make docs      build the documentation into site/"
 	@echo "make lint      ruff: rules and format"
 	@echo "make types     mypy"
@@ -73,6 +74,14 @@ learning-all: install
 notebook: install
 	@test -n "$(NOTEBOOKS)" || echo "there are no notebooks in examples/notebooks"
 	@set -e; for notebook in $(NOTEBOOKS); do echo "$$notebook"; $(BIN)/jupyter execute --timeout=600 "$$notebook"; done
+
+# What has been run with the same settings is not run again.
+rllib-files: install
+	$(BIN)/python benchmarks/rllib_files.py
+
+untuned: install
+	$(BIN)/python benchmarks/untuned.py
+	$(BIN)/python benchmarks/untuned.py --page
 
 docs: install
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 
 from athlete.core import ActingCarry, Array, Key, Tree, hyper
 from athlete.ops.masks import masked
+from athlete.ops.noisy import of_layers
 from athlete.ops.random import wrap
 from athlete.ops.schedule import Schedule, value_at
 from athlete.ops.tree import flatten, unflatten, where
@@ -238,9 +239,14 @@ def nth_legal(mask: Array, number: Array) -> Array:
 
 
 def disturbed(params: Tree, stddev: Array, key: Key) -> Tree:
-    """Parameters with independent normal noise of `stddev` on each."""
+    """Parameters with independent normal noise of `stddev` on each weight and bias of a layer.
+
+    Normalisations keep their scale and shift (Plappert et al. 2018, section 3): they make layers alike that the same
+    noise is added to.
+    """
     vector = flatten(params)
-    return unflatten(vector + stddev * jax.random.normal(key, vector.shape), params)
+    noisy = unflatten(vector + stddev * jax.random.normal(key, vector.shape), params)
+    return jax.tree.map(lambda plain, drawn, noise: drawn if noise else plain, params, noisy, of_layers(params))
 
 
 class ActingView(NamedTuple):

@@ -91,32 +91,16 @@ def defaults_table() -> str:
 
 
 def mujoco_table() -> str:
-    """PPO on MuJoCo: one setting for all, and the tuned example of an environment, beside what others published."""
+    """PPO with one setting for all of MuJoCo, beside what others published."""
     published = json.loads((ROOT / "benchmarks" / "published.json").read_text(encoding="utf-8"))
-    found = {(is_general(label), each["environment"]): each for label, each in learned().items() if of_ppo(each)}
+    found = {each["environment"]: each for label, each in learned().items() if label.startswith(ONE_SETTING)}
     rows = []
     for environment in MUJOCO:
-        general, tuned = found.get((True, environment)), found.get((False, environment))
-        if general or tuned:
-            cells = [brief(general), published["CleanRL"].get(environment, ""), brief(tuned)]
-            rows.append([environment, *cells, published["Tianshou"].get(environment, "")])
-    return table(["", "one setting", "CleanRL", "tuned", "Tianshou"], rows)
-
-
-def is_general(label: str) -> bool:
-    return label.startswith(ONE_SETTING)
-
-
-def of_ppo(found: dict[str, Any]) -> bool:
-    return found["algorithm"] == "PPO" and found["environment"] in MUJOCO and found["timesteps"] == 1_000_000
-
-
-def brief(found: dict[str, Any] | None) -> str:
-    """A manifest in one cell."""
-    if found is None:
-        return ""
-    seeds, middle, interval, worst = reached(found)
-    return f"**{middle}** ({interval}; worst {worst}" + (")" if seeds == "5" else f"; {seeds} seeds)")
+        if environment in found:
+            seeds, middle, interval, worst = reached(found[environment])
+            others = [published[name].get(environment, "") for name in ("CleanRL", "Tianshou")]
+            rows.append([environment, seeds, f"**{middle}**", interval, worst, *others])
+    return table(["", *HEAD, "CleanRL", "Tianshou, tuned"], rows)
 
 
 def earlier_list() -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 
 import jax
@@ -16,6 +17,7 @@ from athlete.algorithms.a2c import A2C
 from athlete.algorithms.dqn import DQN, DQNConfig
 from athlete.algorithms.ppo import PPO, PPOConfig
 from athlete.algorithms.sac import SAC
+from athlete.bonuses.bonus import fit
 from athlete.bonuses.counts import Counts, CountsState
 from athlete.bonuses.curiosity import Curiosity
 from athlete.bonuses.rnd import RND
@@ -27,6 +29,7 @@ from athlete.memory.replay import Replay
 from athlete.models.cnn import ConvNet
 from athlete.models.mlp import MLP
 from athlete.models.separate import Separate
+from athlete.ops.gradient import adam_init
 from athlete.ops.random import wrap
 from athlete.ops.schedule import Schedule
 from athlete.spaces import Box, Dict, Discrete, MultiDiscrete, Tuple
@@ -52,7 +55,7 @@ def observe(bonus, state, batch):
 @functools.partial(jax.jit, compiler_options=QUICK)
 def update(bonus, state, batch):
     """Rewards, the state after learning, metrics."""
-    return bonus.reward(state, batch), *bonus.update(state, batch)
+    return bonus.reward(state, batch), *bonus.update(state, batch, KEY)
 
 
 def linear(weights):
@@ -237,6 +240,30 @@ def test_every_space_is_served(bonus, space):
     assert all(np.isfinite(metric) for metric in metrics.values())
 
 
+@pytest.mark.parametrize("bonus", SMALL_BONUSES[:2], ids=NAMES[:2])
+@pytest.mark.parametrize(("length", "expected"), [(1, 1), (12, 6), (13, 6)])
+def test_a_step_of_adam_is_taken_for_each_minibatch(bonus, length, expected):
+    """One step on the thousands of an on-policy batch taught the predictor next to nothing."""
+    bonus = dataclasses.replace(bonus, minibatch_size=8).bind(Spec(Box(-9, 9, (3,)), Discrete(2)))
+    obs = np.random.default_rng(0).normal(size=(length, 4, 3)).astype(np.float32)
+    batch = steps(obs, obs + 1, np.zeros((length, 4), np.int32))
+    _, after, _ = update(bonus, observe(bonus, bonus.init(KEY), batch), batch)
+    assert after.optimizer.count == expected
+
+
+def test_minibatches_make_up_the_batch():
+    samples = jnp.arange(24.0)
+
+    def loss_of(params, part):
+        loss = params["bias"].sum() * part.mean()
+        return loss, {"mean": part.mean(), "spread": jnp.ptp(part)}
+
+    params = {"bias": jnp.zeros(1)}
+    _, optimizer, metrics = jax.jit(lambda: fit(loss_of, params, adam_init(params), samples, 8, 1e-3, KEY))()
+    assert (optimizer.count, metrics["mean"]) == (3, pytest.approx(11.5))
+    assert metrics["spread"] > 12, "in random order"
+
+
 # Around an agent --------------------------------------------------------------------------------------------------
 
 
@@ -345,7 +372,7 @@ def test_settings_reach_the_bonus():
     agent = PPOConfig().exploration(exploration_config=given).make_agent(SPEC)
     assert isinstance(agent.agent, Normalize), "around the normalisation of rewards"
     models = (MLP((64, 64), "relu"), MLP((7,), "relu"), MLP((64,), "relu"))
-    assert agent.bonus == Curiosity(0.5, 0.1, 0.01, 5, *models, spec=SPEC)
+    assert agent.bonus == Curiosity(0.5, 0.1, 0.01, 128, 5, *models, spec=SPEC)
     given = {"type": "RND", "gamma": 0.9, "feature_net_config": {"fcnet_hiddens": [3]}}
     bonus = PPOConfig().exploration(exploration_config=given).make_agent(SPEC).bonus
     assert (bonus.gamma, bonus.model) == (0.9, MLP((3,), "tanh"))

@@ -162,12 +162,22 @@ def outputs(carry, first, key=KEY, params=PARAMS, stddev=0.5):
 
 
 def test_disturbed_parameters_have_independent_noise_of_the_standard_deviation():
-    params = {"a": np.full((50, 40), 3.0, np.float32), "b": np.zeros(2000, np.float32)}
+    params = {"kernel": np.full((1, 2000), 3.0, np.float32), "bias": np.zeros(2000, np.float32)}
     found = disturbed(params, 0.25, KEY)
-    assert {name: leaf.shape for name, leaf in found.items()} == {"a": (50, 40), "b": (2000,)}
-    noise = np.stack([np.ravel(found["a"] - 3.0), found["b"]])
+    assert {name: leaf.shape for name, leaf in found.items()} == {"kernel": (1, 2000), "bias": (2000,)}
+    noise = np.stack([np.ravel(found["kernel"] - 3.0), found["bias"]])
     np.testing.assert_allclose(noise.std(axis=1), 0.25, rtol=0.05)
     assert abs(np.corrcoef(noise)[0, 1]) < 0.07
+
+
+def test_the_scale_and_shift_of_a_normalisation_are_not_disturbed():
+    params = MLP((4,), layer_norm=True).init(KEY, Box(-1, 1, (3,)), {"value": (1, 1.0)})
+    found = disturbed(params, 0.25, KEY)
+    layer, before = found["layers"][0], params["layers"][0]
+    for name in ("scale", "shift"):
+        np.testing.assert_array_equal(layer[name], before[name])
+    for name in ("kernel", "bias"):
+        assert (layer[name] != before[name]).all()
 
 
 def test_within_an_episode_the_noise_stays_and_at_its_start_it_is_new():

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import datetime
 import importlib.util
 import json
+import os
 import re
 import sys
 from pathlib import Path
@@ -232,3 +234,33 @@ def test_every_measurement_of_speed_asks_for_an_idle_machine() -> None:
     assert of_speed
     for name in of_speed:
         assert "add_speed_options(parser" in scripts[name] and "require_idle(arguments)" in scripts[name], name
+
+
+def test_two_queues_do_not_train_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    queue = load_script("learning_all")
+    monkeypatch.setattr(queue, "LOCKS", tmp_path)
+    first = queue.lock("mujoco-ppo Hopper-v5")
+    assert first is not None
+    assert queue.lock("mujoco-ppo Hopper-v5") is None
+    assert queue.lock("mujoco-ppo Ant-v5") is not None
+    os.close(first)
+    assert queue.lock("mujoco-ppo Hopper-v5") is not None
+
+
+def test_a_queue_ends_a_training_at_its_time() -> None:
+    queue = load_script("learning_all")
+    assert queue.run([sys.executable, "-c", ""], until=float("inf"))
+    assert not queue.run([sys.executable, "-c", "import time; time.sleep(600)"], until=0.0)
+
+
+@pytest.mark.parametrize("minutes", [-90, 90])
+def test_a_time_is_the_next_one_that_the_clock_shows(minutes: int) -> None:
+    queue, now = load_script("learning_all"), datetime.datetime.now()
+    clock = (now + datetime.timedelta(minutes=minutes)).strftime("%H:%M")
+    end = datetime.datetime.fromtimestamp(queue.end_of(clock))
+    assert end.strftime("%H:%M") == clock
+    assert now < end <= now + datetime.timedelta(days=1)
+
+
+def test_a_queue_without_a_time_has_no_end() -> None:
+    assert load_script("learning_all").end_of(None) == float("inf")

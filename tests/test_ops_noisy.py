@@ -27,7 +27,7 @@ def draws(params, number):
 def test_sigmas_start_at_sigma0_over_the_root_of_a_layers_inputs():
     params = noisy_init(layer(16, 4), 0.5)
     np.testing.assert_allclose(params["sigma"]["kernel"], np.full((16, 4), 0.5 / 4))
-    np.testing.assert_allclose(params["sigma"]["bias"], np.full(4, 0.5 / 2))
+    np.testing.assert_allclose(params["sigma"]["bias"], np.full(4, 0.5 / 4))
     assert jax.tree.structure(params["mean"]) == jax.tree.structure(params["sigma"])
 
 
@@ -35,6 +35,35 @@ def test_without_sigma_a_draw_is_the_mean():
     mean = {"kernel": np.arange(6, dtype=np.float32).reshape(2, 3), "bias": np.ones(3, np.float32)}
     for name, leaf in noisy_sample(noisy_init(mean, 0.0), KEY).items():
         np.testing.assert_array_equal(leaf, mean[name])
+
+
+def test_the_scale_and_shift_of_a_normalisation_are_left_alone():
+    mean = {**layer(2, 3), "scale": np.ones(3, np.float32), "shift": np.zeros(3, np.float32)}
+    params = noisy_init([mean, {"norm": {"scale": np.ones(2, np.float32), "bias": np.zeros(2, np.float32)}}], 0.5)
+    drawn = noisy_sample(params, KEY)
+    assert len(jax.tree.leaves(params["sigma"])) == 2, "nor do they get a noise by learning"
+    for name in ("scale", "shift"):
+        np.testing.assert_array_equal(drawn[0][name], mean[name])
+    for name in ("scale", "bias"):
+        np.testing.assert_array_equal(drawn[1]["norm"][name], params["mean"][1]["norm"][name])
+    assert np.abs(drawn[0]["kernel"]).min() > 0 and np.abs(drawn[0]["bias"]).min() > 0
+
+
+def test_a_bias_has_the_noise_of_its_layers_outputs():
+    """Equations 10 and 11: kernel[i, j] has f(e_i) f(e_j), bias[j] has f(e_j)."""
+    params = {"mean": layer(3, 4), "sigma": jax.tree.map(np.ones_like, layer(3, 4))}
+    drawn = noisy_sample(params, KEY)
+    into = drawn["kernel"] / drawn["bias"]
+    np.testing.assert_allclose(into, np.broadcast_to(into[:, :1], (3, 4)), rtol=1e-5)
+
+
+def test_convolutions_of_rank_four_are_layers():
+    mean = {"kernel": np.zeros((3, 3, 2, 5), np.float32), "bias": np.zeros(5, np.float32)}
+    params = noisy_init(mean, 0.5)
+    np.testing.assert_allclose(params["sigma"]["bias"], np.full(5, 0.5 / math.sqrt(18)))
+    drawn = noisy_sample(params, KEY)
+    assert drawn["kernel"].shape == (3, 3, 2, 5)
+    assert np.linalg.matrix_rank(drawn["kernel"].reshape(18, 5), rtol=1e-4) == 1
 
 
 def test_draws_have_the_moments_of_factorised_noise():

@@ -25,6 +25,7 @@ import jax
 import jax.numpy as jnp
 
 from athlete.core import Agent, Array, Key, Memory, Model, Spec, Transition, Tree, hyper
+from athlete.core.ranges import Fraction, Limit, NonNegativeFloat
 from athlete.distributions import flat_action, output_size, shape_action
 from athlete.memory.latest import Latest
 from athlete.models.actor_critic import (
@@ -73,12 +74,12 @@ class A2C(Agent):
 
     serves = ("discrete", "continuous", "other")
 
-    lr: float | Schedule = 1e-3
-    gamma: float = 0.99
-    lambda_: float = 1.0  # 1: the paper's advantages
-    vf_loss_coeff: float = 0.5
+    lr: NonNegativeFloat | Schedule = 1e-3
+    gamma: Fraction = 0.99
+    lambda_: Fraction = 1.0  # 1: the paper's advantages
+    vf_loss_coeff: NonNegativeFloat = 0.5
     entropy_coeff: float | Schedule = 0.01  # beta
-    grad_clip: float | None = 0.5  # of the global norm
+    grad_clip: Limit | None = 0.5  # of the global norm
     max_seq_len: int = 1  # timesteps that gradients flow through; 1 for a network without memory
     free_log_std: bool = True  # Box: one log standard deviation an action, whatever the observation
     model: Model = Separate(MLP())

@@ -19,12 +19,13 @@ Departures:
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, ClassVar, NamedTuple
+from typing import Annotated, Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from athlete.core import Agent, Array, Key, Memory, Model, Spec, Transition, Tree, hyper
+from athlete.core.ranges import Fraction, Limit, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Range
 from athlete.distributions import SquashedGaussian, distribution, output_size, shape_action
 from athlete.memory.replay import Replay
 from athlete.models.batch_norm import BatchNormMLP, Moments
@@ -54,19 +55,19 @@ class CrossQ(Agent):
 
     serves = ("continuous",)
 
-    actor_lr: float | Schedule = 1e-3
-    critic_lr: float | Schedule = 1e-3
-    alpha_lr: float | Schedule = 1e-3  # 0: the temperature stays at initial_alpha
-    adam_beta1: float = 0.5  # momentum of the actor's and the critics' Adam
-    gamma: float = 0.99
+    actor_lr: NonNegativeFloat | Schedule = 1e-3
+    critic_lr: NonNegativeFloat | Schedule = 1e-3
+    alpha_lr: NonNegativeFloat | Schedule = 1e-3  # 0: the temperature stays at initial_alpha
+    adam_beta1: Annotated[float, Range(0.0, 0.999)] = 0.5  # momentum of the actor's and the critics' Adam
+    gamma: Fraction = 0.99
     twin_q: bool = True  # the smaller value of two critics counts
-    policy_delay: int = 3  # updates of the critics for each one of the policy
-    renormalize_after: float = 100_000.0  # updates of the critics; before, a batch is normalised by itself alone
-    initial_alpha: float = 1.0
+    policy_delay: PositiveInt = 3  # updates of the critics for each one of the policy
+    renormalize_after: NonNegativeFloat = 100_000.0  # updates of the critics; before, a batch is normalised alone
+    initial_alpha: PositiveFloat = 1.0
     target_entropy: float | None = None  # of the policy, in nats; None: -1 for each number of an action
-    n_step: int = 1
-    grad_clip: float | None = None  # of the global norm, actor and critics apart
-    num_steps_sampled_before_learning_starts: int = 5000  # timesteps
+    n_step: PositiveInt = 1
+    grad_clip: Limit | None = None  # of the global norm, actor and critics apart
+    num_steps_sampled_before_learning_starts: NonNegativeInt = 5000  # timesteps
     random_timesteps: int = 5000  # uniformly random actions at the start
     policy_model: Model = BatchNormMLP()
     q_model: Model = BatchNormMLP()

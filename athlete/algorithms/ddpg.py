@@ -22,6 +22,7 @@ import jax
 import jax.numpy as jnp
 
 from athlete.core import ActingCarry, Agent, Array, Key, Memory, Model, Spec, Transition, Tree, hyper
+from athlete.core.ranges import Fraction, Limit, NonNegativeFloat, NonNegativeInt, PositiveInt
 from athlete.distributions import flat_action, shape_action
 from athlete.exploration import ActingView, Exploration, OrnsteinUhlenbeckNoise, action_distance, explored_action
 from athlete.memory.replay import Replay
@@ -57,17 +58,17 @@ class DDPG(Agent):
 
     serves = ("continuous",)
 
-    actor_lr: float | Schedule = 1e-3
-    critic_lr: float | Schedule = 1e-3
-    gamma: float = 0.99
-    tau: float = 0.002  # how far the target networks move at each of their updates
-    n_step: int = 1
+    actor_lr: NonNegativeFloat | Schedule = 1e-3
+    critic_lr: NonNegativeFloat | Schedule = 1e-3
+    gamma: Fraction = 0.99
+    tau: Fraction = 0.002  # how far the target networks move at each of their updates
+    n_step: PositiveInt = 1
     use_huber: bool = False  # instead of the squared error
-    huber_threshold: float = 1.0  # the error from which it counts by its size
-    l2_reg: float | None = 1e-6  # penalty on half the squared weights of both networks; None: no penalty
-    grad_clip: float | None = None  # of the global norm, of the actor's and of the critic's gradient
-    target_network_update_freq: float = 0.0  # timesteps sampled at least between two updates of the targets
-    num_steps_sampled_before_learning_starts: int = 1500  # timesteps
+    huber_threshold: NonNegativeFloat = 1.0  # the error from which it counts by its size
+    l2_reg: NonNegativeFloat | None = 1e-6  # penalty on half the squared weights of both networks; None: no penalty
+    grad_clip: Limit | None = None  # of the global norm, of the actor's and of the critic's gradient
+    target_network_update_freq: NonNegativeFloat = 0.0  # timesteps sampled at least between two updates of the targets
+    num_steps_sampled_before_learning_starts: NonNegativeInt = 1500  # timesteps
     random_timesteps: int = 1000  # uniformly random actions at the start
     timesteps_per_update: float = 1.0
     exploration: Exploration = OrnsteinUhlenbeckNoise()

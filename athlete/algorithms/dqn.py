@@ -23,6 +23,7 @@ import jax.numpy as jnp
 
 from athlete.algorithms.q_learning import QLearner
 from athlete.core import Array, Key, Transition, Tree, hyper
+from athlete.core.ranges import NonNegativeFloat, PositiveInt
 from athlete.exploration import ActingCarry, ActingView, acting_outputs, softmax_distance
 from athlete.models.forward import forward
 from athlete.ops.features import features
@@ -59,8 +60,8 @@ class DQN(QLearner):
     double_q: bool = True  # the online network chooses the next action, the target network values it
     dueling: bool = True  # Q is made of a value and advantages
     noisy: bool = False  # explore by noise on the parameters that is learned; set epsilon to 0 with it
-    sigma0: float = 0.5  # of noisy networks at the start
-    num_atoms: int = 1  # of the distribution of returns; 1: its mean only
+    sigma0: NonNegativeFloat = 0.5  # of noisy networks at the start
+    num_atoms: PositiveInt = 1  # of the distribution of returns; 1: its mean only
     v_min: float = -10.0  # support of the distribution
     v_max: float = 10.0
     td_error_loss_fn: Literal["huber", "mse"] = "huber"  # where num_atoms is 1

@@ -22,6 +22,7 @@ import jax.numpy as jnp
 
 from athlete.algorithms.q_learning import QLearner, QState, quantile_metrics
 from athlete.core import Array, Key, Transition, Tree, hyper
+from athlete.core.ranges import NonNegativeFloat, PositiveFloat, PositiveInt
 from athlete.models.dense import Layer, dense, init_layers
 from athlete.models.forward import forward
 from athlete.ops.quantile import midpoints
@@ -35,12 +36,12 @@ COSINES = 64  # n of equation 4
 class IQN(QLearner):
     """Hyperparameters of IQN under RLlib's names of DQN's. Floats and schedules are traced."""
 
-    adam_epsilon: float = 3.125e-4  # 0.01 / 32
-    num_fractions: int = 16  # N, of the online network in the loss; 64 in the paper
-    num_target_fractions: int = 16  # N', of the target network in the loss; 64 in the paper
-    num_acting_fractions: int = 32  # K, that an action's value is the mean over
-    embedding_size: int = 64  # of features and of a fraction
-    kappa: float = 1.0  # errors within it count by their square, larger ones by their size
+    adam_epsilon: NonNegativeFloat = 3.125e-4  # 0.01 / 32
+    num_fractions: PositiveInt = 16  # N, of the online network in the loss; 64 in the paper
+    num_target_fractions: PositiveInt = 16  # N', of the target network in the loss; 64 in the paper
+    num_acting_fractions: PositiveInt = 32  # K, that an action's value is the mean over
+    embedding_size: PositiveInt = 64  # of features and of a fraction
+    kappa: PositiveFloat = 1.0  # errors within it count by their square, larger ones by their size
 
     def init(self, key: Key) -> QState:
         """The key is split in two: for the torso, and for the layers behind it."""

@@ -24,6 +24,7 @@ import jax
 import jax.numpy as jnp
 
 from athlete.core import Agent, Array, Key, Memory, Model, Spec, Transition, Tree, hyper
+from athlete.core.ranges import Fraction, Limit, NonNegativeFloat
 from athlete.distributions import flat_action, output_size, shape_action
 from athlete.memory.latest import Latest
 from athlete.models.actor_critic import (
@@ -70,11 +71,11 @@ class PG(Agent):
 
     serves = ("discrete", "continuous", "other")
 
-    lr: float | Schedule = 1e-3
-    gamma: float = 0.99
+    lr: NonNegativeFloat | Schedule = 1e-3
+    gamma: Fraction = 0.99
     use_critic: bool = True  # a baseline of values; False: none
-    vf_loss_coeff: float = 0.5
-    grad_clip: float | None = None  # of the global norm
+    vf_loss_coeff: NonNegativeFloat = 0.5
+    grad_clip: Limit | None = None  # of the global norm
     max_seq_len: int = 1  # timesteps that gradients flow through; 1 for a network without memory
     free_log_std: bool = True  # Box: one log standard deviation an action, whatever the observation
     model: Model = MLP()

@@ -23,6 +23,7 @@ import jax
 import jax.numpy as jnp
 
 from athlete.core import Agent, Array, Key, Memory, Model, Spec, Transition, Tree, hyper
+from athlete.core.ranges import Fraction, Limit, NonNegativeFloat, PositiveInt
 from athlete.distributions import continuous_size, flat_action, output_size, shape_action
 from athlete.memory.latest import Latest
 from athlete.models.actor_critic import (
@@ -76,21 +77,21 @@ class PPO(Agent):
 
     serves = ("discrete", "continuous", "other")
 
-    lr: float | Schedule = 3e-4
-    gamma: float = 0.99
-    lambda_: float = 0.95
+    lr: NonNegativeFloat | Schedule = 3e-4
+    gamma: Fraction = 0.99
+    lambda_: Fraction = 0.95
     surrogate: Literal["clip", "discovered"] = "clip"  # "discovered": DPO's, without a clip_param
-    clip_param: float | Schedule = 0.2
-    vf_clip_param: float | None = None  # how far a value may move in one update; None: freely
-    vf_loss_coeff: float = 0.5
+    clip_param: Limit | Schedule = 0.2
+    vf_clip_param: Limit | None = None  # how far a value may move in one update; None: freely
+    vf_loss_coeff: NonNegativeFloat = 0.5
     entropy_coeff: float | Schedule = 0.0
-    kl_coeff: float | None = None  # beta of equation 8 at the start; None: no penalty
-    kl_target: float = 0.01  # that kl_coeff is adapted to
-    kl_stop: float | None = None  # leave out the rest of an update once a minibatch's KL is above this
-    grad_clip: float | None = 0.5  # of the global norm
-    rpo_alpha: float | None = None  # Box: learn with means moved by U(-rpo_alpha, rpo_alpha), on the scale of [-1, 1]
-    minibatch_size: int = 256  # timesteps
-    num_epochs: int = 10
+    kl_coeff: NonNegativeFloat | None = None  # beta of equation 8 at the start; None: no penalty
+    kl_target: NonNegativeFloat = 0.01  # that kl_coeff is adapted to
+    kl_stop: Limit | None = None  # leave out the rest of an update once a minibatch's KL is above this
+    grad_clip: Limit | None = 0.5  # of the global norm
+    rpo_alpha: NonNegativeFloat | None = None  # Box: learn with means moved by U(-rpo_alpha, rpo_alpha), in [-1, 1]
+    minibatch_size: PositiveInt = 256  # timesteps
+    num_epochs: PositiveInt = 10
     max_seq_len: int = 1  # timesteps that gradients flow through; 1 for a network without memory
     free_log_std: bool = True  # Box: one log standard deviation an action, whatever the observation
     model: Model = Separate(MLP())

@@ -22,6 +22,7 @@ import jax
 import jax.numpy as jnp
 
 from athlete.core import Agent, Array, Key, Memory, Model, Spec, Transition, Tree, hyper
+from athlete.core.ranges import Fraction, Limit, NonNegativeFloat, PositiveInt
 from athlete.exploration import EpsilonGreedy, SoftQ, greedy
 from athlete.memory.latest import Latest
 from athlete.models.mlp import MLP
@@ -67,13 +68,13 @@ class PQN(Agent):
 
     serves = ("discrete",)
 
-    lr: float | Schedule = 5e-4
-    gamma: float = 0.99
-    lambda_: float = 0.95  # how far targets reach along the trajectory: 0 one step, 1 to its end
-    adam_epsilon: float = 1e-8
-    grad_clip: float | None = 10.0  # of the global norm
-    minibatch_size: int = 128  # timesteps
-    num_epochs: int = 4
+    lr: NonNegativeFloat | Schedule = 5e-4
+    gamma: Fraction = 0.99
+    lambda_: Fraction = 0.95  # how far targets reach along the trajectory: 0 one step, 1 to its end
+    adam_epsilon: NonNegativeFloat = 1e-8
+    grad_clip: Limit | None = 10.0  # of the global norm
+    minibatch_size: PositiveInt = 128  # timesteps
+    num_epochs: PositiveInt = 4
     max_seq_len: int = 1  # timesteps that gradients flow through; 1 for a network without memory
     exploration: EpsilonGreedy | SoftQ = EpsilonGreedy()
     model: Model = MLP(activation="relu", layer_norm=True)

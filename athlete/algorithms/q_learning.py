@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from athlete.core import Agent, Array, Key, Memory, Model, Spec, Tree, hyper
+from athlete.core.ranges import Fraction, Limit, NonNegativeFloat, NonNegativeInt, PositiveInt
 from athlete.exploration import ActingView, EpsilonGreedy, Exploration
 from athlete.memory.replay import Replay
 from athlete.models.mlp import MLP
@@ -42,15 +43,15 @@ class QLearner(Agent):
 
     serves = ("discrete",)
 
-    lr: float | Schedule = 5e-4
-    gamma: float = 0.99
-    adam_epsilon: float = 1e-8
-    grad_clip: float | None = 40.0  # of the global norm
+    lr: NonNegativeFloat | Schedule = 5e-4
+    gamma: Fraction = 0.99
+    adam_epsilon: NonNegativeFloat = 1e-8
+    grad_clip: Limit | None = 40.0  # of the global norm
     double_q: bool = False  # the online network chooses the next action, the target network values it
-    n_step: int = 1
-    tau: float = 1.0  # how far the target network moves at each of its updates
-    target_network_update_freq: float = 500.0  # timesteps sampled between two of them
-    num_steps_sampled_before_learning_starts: int = 1000  # timesteps
+    n_step: PositiveInt = 1
+    tau: Fraction = 1.0  # how far the target network moves at each of its updates
+    target_network_update_freq: NonNegativeFloat = 500.0  # timesteps sampled between two of them
+    num_steps_sampled_before_learning_starts: NonNegativeInt = 1000  # timesteps
     random_timesteps: int = 0  # uniformly random actions at the start
     timesteps_per_update: float = 1.0
     exploration: Exploration = EpsilonGreedy()

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 
 from athlete.algorithms.q_learning import QLearner, QState, quantile_metrics
 from athlete.core import Array, Key, Transition, Tree, hyper
+from athlete.core.ranges import NonNegativeFloat, PositiveFloat, PositiveInt
 from athlete.models.forward import forward
 from athlete.ops.quantile import midpoints
 from athlete.ops.td import n_step_transition, quantile_double_q_learning
@@ -31,9 +32,9 @@ from athlete.settings.table import Setting
 class QRDQN(QLearner):
     """Hyperparameters of QR-DQN under RLlib's names of DQN's. Floats and schedules are traced."""
 
-    adam_epsilon: float = 3.125e-4  # 0.01 / 32
-    num_quantiles: int = 50  # of each action's return
-    kappa: float = 1.0  # errors within it count by their square, larger ones by their size
+    adam_epsilon: NonNegativeFloat = 3.125e-4  # 0.01 / 32
+    num_quantiles: PositiveInt = 50  # of each action's return
+    kappa: PositiveFloat = 1.0  # errors within it count by their square, larger ones by their size
     dueling: bool = False  # quantiles are made of a value's and advantages'
 
     def init(self, key: Key) -> QState:

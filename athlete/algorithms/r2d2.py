@@ -29,6 +29,7 @@ import jax.numpy as jnp
 
 from athlete.algorithms.q_learning import QLearner, QState
 from athlete.core import Array, Key, Memory, Model, Transition, Tree, hyper
+from athlete.core.ranges import Fraction, NonNegativeFloat
 from athlete.exploration import ActingView, EpsilonGreedy, SoftQ
 from athlete.memory.replay import Replay
 from athlete.models.forward import forward_step
@@ -52,16 +53,16 @@ class R2D2(QLearner):
     The memory's windows are `burn_in` steps, `max_seq_len` to learn from and `n_step - 1` for the targets of the last.
     """
 
-    lr: float | Schedule = 1e-4
-    gamma: float = 0.997
-    adam_epsilon: float = 1e-3
+    lr: NonNegativeFloat | Schedule = 1e-4
+    gamma: Fraction = 0.997
+    adam_epsilon: NonNegativeFloat = 1e-3
     double_q: bool = True  # the online network chooses the next action, the target network values it
     dueling: bool = True  # Q is made of a value and advantages
     use_h_function: bool = True  # learn rescaled values
-    h_function_epsilon: float = 1e-3
-    priority_eta: float = 0.9  # of a sequence's largest TD error in its priority; the rest is for their mean
+    h_function_epsilon: NonNegativeFloat = 1e-3
+    priority_eta: Fraction = 0.9  # of a sequence's largest TD error in its priority; the rest is for their mean
     zero_init_states: bool = False  # sequences begin with an empty memory instead of the stored state
-    target_network_update_freq: float = 1000.0  # timesteps sampled between two of them
+    target_network_update_freq: NonNegativeFloat = 1000.0  # timesteps sampled between two of them
     burn_in: int = 0  # steps of a sequence that only bring the state up to date
     max_seq_len: int = 1  # steps of a sequence to learn from
     exploration: EpsilonGreedy | SoftQ = EpsilonGreedy()

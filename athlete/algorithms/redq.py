@@ -20,12 +20,13 @@ Departures:
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, ClassVar, NamedTuple
+from typing import Annotated, Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from athlete.core import Agent, Array, Key, Memory, Model, Spec, Transition, Tree, hyper
+from athlete.core.ranges import Fraction, Limit, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Range
 from athlete.distributions import SquashedGaussian, distribution, output_size, shape_action
 from athlete.memory.replay import Replay
 from athlete.models.critics import init_critics
@@ -63,20 +64,20 @@ class REDQ(Agent):
 
     serves = ("continuous",)
 
-    actor_lr: float | Schedule = 3e-4
-    critic_lr: float | Schedule = 3e-4
-    alpha_lr: float | Schedule = 3e-4  # 0: the temperature stays at initial_alpha
-    gamma: float = 0.99
-    tau: float = 0.005  # how far the target critics move at each update of the critics
-    num_critics: int = 10  # N
-    num_critics_in_target: int = 2  # M, of which targets take the smallest value
-    policy_delay: int = 20  # updates of the critics for each one of the policy
-    dropout: float | None = None  # probability; None: no dropout
-    initial_alpha: float = 1.0
+    actor_lr: NonNegativeFloat | Schedule = 3e-4
+    critic_lr: NonNegativeFloat | Schedule = 3e-4
+    alpha_lr: NonNegativeFloat | Schedule = 3e-4  # 0: the temperature stays at initial_alpha
+    gamma: Fraction = 0.99
+    tau: Fraction = 0.005  # how far the target critics move at each update of the critics
+    num_critics: PositiveInt = 10  # N
+    num_critics_in_target: PositiveInt = 2  # M, of which targets take the smallest value
+    policy_delay: PositiveInt = 20  # updates of the critics for each one of the policy
+    dropout: Annotated[float, Range(0.0, 0.9)] | None = None  # probability; None: no dropout
+    initial_alpha: PositiveFloat = 1.0
     target_entropy: float | None = None  # of the policy, in nats; None: -1 for each number of an action
-    n_step: int = 1
-    grad_clip: float | None = None  # of the global norm, actor and critics apart
-    num_steps_sampled_before_learning_starts: int = 5000  # timesteps
+    n_step: PositiveInt = 1
+    grad_clip: Limit | None = None  # of the global norm, actor and critics apart
+    num_steps_sampled_before_learning_starts: NonNegativeInt = 5000  # timesteps
     random_timesteps: int = 5000  # uniformly random actions at the start
     policy_model: Model = MLP((256, 256), "relu")
     q_model: Model = MLP((256, 256), "relu")

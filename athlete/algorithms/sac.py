@@ -24,6 +24,7 @@ import jax
 import jax.numpy as jnp
 
 from athlete.core import ActingCarry, Agent, Array, Key, Memory, Model, Spec, Transition, Tree, hyper
+from athlete.core.ranges import Fraction, Limit, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from athlete.distributions import Categorical, SquashedGaussian, distribution, flat_action, output_size, shape_action
 from athlete.exploration import ActingView, Exploration, StochasticSampling, require_fitting_noise
 from athlete.memory.replay import Replay
@@ -57,18 +58,18 @@ class SAC(Agent):
 
     serves = ("continuous", "discrete")
 
-    actor_lr: float | Schedule = 3e-4
-    critic_lr: float | Schedule = 3e-4
-    alpha_lr: float | Schedule = 3e-4  # 0: the temperature stays at initial_alpha
-    gamma: float = 0.99
-    tau: float = 0.005  # how far the target critics move at each of their updates
+    actor_lr: NonNegativeFloat | Schedule = 3e-4
+    critic_lr: NonNegativeFloat | Schedule = 3e-4
+    alpha_lr: NonNegativeFloat | Schedule = 3e-4  # 0: the temperature stays at initial_alpha
+    gamma: Fraction = 0.99
+    tau: Fraction = 0.005  # how far the target critics move at each of their updates
     twin_q: bool = True  # the smaller value of two critics counts
-    initial_alpha: float = 1.0
+    initial_alpha: PositiveFloat = 1.0
     target_entropy: float | None = None  # of the policy, in nats; None: what the papers take
-    n_step: int = 1
-    grad_clip: float | None = None  # of the global norm, actor and critics apart
-    target_network_update_freq: float = 0.0  # timesteps sampled between two moves of the targets; 0: every update
-    num_steps_sampled_before_learning_starts: int = 1500  # timesteps
+    n_step: PositiveInt = 1
+    grad_clip: Limit | None = None  # of the global norm, actor and critics apart
+    target_network_update_freq: NonNegativeFloat = 0.0  # timesteps between two moves of the targets; 0: every update
+    num_steps_sampled_before_learning_starts: NonNegativeInt = 1500  # timesteps
     random_timesteps: int = 0  # uniformly random actions at the start
     timesteps_per_update: float = 1.0
     exploration: Exploration = StochasticSampling()  # noise on top of the actions sampled, where these are continuous

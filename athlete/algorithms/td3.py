@@ -22,6 +22,7 @@ import jax
 import jax.numpy as jnp
 
 from athlete.core import ActingCarry, Agent, Array, Key, Memory, Model, Spec, Transition, Tree, hyper
+from athlete.core.ranges import Fraction, Limit, NonNegativeFloat, NonNegativeInt, PositiveInt
 from athlete.distributions import flat_action, shape_action
 from athlete.exploration import ActingView, Exploration, GaussianNoise, action_distance, explored_action
 from athlete.memory.replay import Replay
@@ -58,22 +59,22 @@ class TD3(Agent):
 
     serves = ("continuous",)
 
-    actor_lr: float | Schedule = 1e-3
-    critic_lr: float | Schedule = 1e-3
-    gamma: float = 0.99
-    tau: float = 0.005  # how far the target networks move at each of their updates
+    actor_lr: NonNegativeFloat | Schedule = 1e-3
+    critic_lr: NonNegativeFloat | Schedule = 1e-3
+    gamma: Fraction = 0.99
+    tau: Fraction = 0.005  # how far the target networks move at each of their updates
     twin_q: bool = True  # two critics, of which targets take the smaller value
-    policy_delay: int = 2  # updates of the critics for each one of the actor and of the target networks
+    policy_delay: PositiveInt = 2  # updates of the critics for each one of the actor and of the target networks
     smooth_target_policy: bool = True  # targets are values of disturbed actions
-    target_noise: float = 0.2  # standard deviation of that disturbance, actions being in [-1, 1]
-    target_noise_clip: float = 0.5  # its largest size
-    n_step: int = 1
+    target_noise: NonNegativeFloat = 0.2  # standard deviation of that disturbance, actions being in [-1, 1]
+    target_noise_clip: NonNegativeFloat = 0.5  # its largest size
+    n_step: PositiveInt = 1
     use_huber: bool = False  # instead of the squared error
-    huber_threshold: float = 1.0  # the error from which it counts by its size
-    l2_reg: float | None = None  # penalty on half the squared weights of all networks; None: no penalty
-    grad_clip: float | None = None  # of the global norm, of the actor's and of the critics' gradient
-    target_network_update_freq: float = 0.0  # timesteps sampled at least between two updates of the targets
-    num_steps_sampled_before_learning_starts: int = 10_000  # timesteps
+    huber_threshold: NonNegativeFloat = 1.0  # the error from which it counts by its size
+    l2_reg: NonNegativeFloat | None = None  # penalty on half the squared weights of all networks; None: no penalty
+    grad_clip: Limit | None = None  # of the global norm, of the actor's and of the critics' gradient
+    target_network_update_freq: NonNegativeFloat = 0.0  # timesteps sampled at least between two updates of the targets
+    num_steps_sampled_before_learning_starts: NonNegativeInt = 10_000  # timesteps
     random_timesteps: int = 10_000  # uniformly random actions at the start
     timesteps_per_update: float = 1.0
     exploration: Exploration = GaussianNoise()

@@ -22,6 +22,7 @@ import jax
 import jax.numpy as jnp
 
 from athlete.core import Agent, Array, Key, Memory, Model, Spec, Transition, Tree, hyper
+from athlete.core.ranges import Fraction, Limit, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from athlete.distributions import SquashedGaussian, distribution, flat_action, output_size, shape_action
 from athlete.memory.replay import Replay
 from athlete.models.critics import critic_values, init_critics
@@ -54,20 +55,20 @@ class TQC(Agent):
 
     serves = ("continuous",)
 
-    actor_lr: float | Schedule = 3e-4
-    critic_lr: float | Schedule = 3e-4
-    alpha_lr: float | Schedule = 3e-4  # 0: the temperature stays at initial_alpha
-    gamma: float = 0.99
-    tau: float = 0.005  # how far the target critics move at each of their updates
-    num_critics: int = 2
-    num_quantiles: int = 25  # of each critic
-    top_quantiles_to_drop_per_net: int = 2  # times num_critics: how many of the pooled ones; more is more cautious
-    initial_alpha: float = 1.0
+    actor_lr: NonNegativeFloat | Schedule = 3e-4
+    critic_lr: NonNegativeFloat | Schedule = 3e-4
+    alpha_lr: NonNegativeFloat | Schedule = 3e-4  # 0: the temperature stays at initial_alpha
+    gamma: Fraction = 0.99
+    tau: Fraction = 0.005  # how far the target critics move at each of their updates
+    num_critics: PositiveInt = 2
+    num_quantiles: PositiveInt = 25  # of each critic
+    top_quantiles_to_drop_per_net: NonNegativeInt = 2  # times num_critics of the pooled ones; more is more cautious
+    initial_alpha: PositiveFloat = 1.0
     target_entropy: float | None = None  # of the policy, in nats; None: -1 for each number of an action
-    n_step: int = 1
-    grad_clip: float | None = None  # of the global norm, actor and critics apart
-    target_network_update_freq: float = 0.0  # timesteps sampled between two moves of the targets; 0: every update
-    num_steps_sampled_before_learning_starts: int = 1500  # timesteps
+    n_step: PositiveInt = 1
+    grad_clip: Limit | None = None  # of the global norm, actor and critics apart
+    target_network_update_freq: NonNegativeFloat = 0.0  # timesteps between two moves of the targets; 0: every update
+    num_steps_sampled_before_learning_starts: NonNegativeInt = 1500  # timesteps
     random_timesteps: int = 0  # uniformly random actions at the start
     timesteps_per_update: float = 1.0
     policy_model: Model = MLP((256, 256), "relu")

@@ -26,6 +26,7 @@ import jax
 import jax.numpy as jnp
 
 from athlete.core import Agent, Array, Key, Memory, Model, Spec, Transition, Tree, hyper
+from athlete.core.ranges import Fraction, NonNegativeFloat, PositiveInt
 from athlete.distributions import Distribution, flat_action, output_size, shape_action
 from athlete.memory.latest import Latest
 from athlete.models.actor_critic import (
@@ -75,16 +76,16 @@ class TRPO(Agent):
 
     serves = ("discrete", "continuous", "other")
 
-    kl_target: float = 0.01  # delta of equation 14: the largest mean KL of an update
-    gamma: float = 0.99
-    lambda_: float = 0.97
-    conjugate_gradient_steps: int = 10
-    damping: float = 0.1
-    line_search_steps: int = 10  # attempts, the full step among them; then the policy stays as it was
-    line_search_decay: float = 0.8  # of the step from one attempt to the next
-    lr: float | Schedule = 1e-3  # of the value function, as are the next two
-    minibatch_size: int = 128  # timesteps
-    num_epochs: int = 10
+    kl_target: NonNegativeFloat = 0.01  # delta of equation 14: the largest mean KL of an update
+    gamma: Fraction = 0.99
+    lambda_: Fraction = 0.97
+    conjugate_gradient_steps: PositiveInt = 10
+    damping: NonNegativeFloat = 0.1
+    line_search_steps: PositiveInt = 10  # attempts, the full step among them; then the policy stays as it was
+    line_search_decay: Fraction = 0.8  # of the step from one attempt to the next
+    lr: NonNegativeFloat | Schedule = 1e-3  # of the value function, as are the next two
+    minibatch_size: PositiveInt = 128  # timesteps
+    num_epochs: PositiveInt = 10
     max_seq_len: int = 1  # timesteps that gradients flow through; 1 for a network without memory
     free_log_std: bool = True  # Box: one log standard deviation an action, whatever the observation
     model: Model = MLP()  # of the policy, and of the value function

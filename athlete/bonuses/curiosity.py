@@ -18,13 +18,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from athlete.bonuses.bonus import Bonus
+from athlete.bonuses.bonus import Bonus, fit
 from athlete.core import Array, Key, Model, Spec, Transition, Tree, hyper
 from athlete.distributions import Distribution, continuous_size, distribution, flat_action, output_size
 from athlete.models.forward import forward
 from athlete.models.mlp import MLP
 from athlete.ops.features import action_features, feature_size, features
-from athlete.ops.gradient import AdamState, adam, adam_init
+from athlete.ops.gradient import AdamState, adam_init
 from athlete.ops.tree import fold
 from athlete.spaces import Box
 
@@ -34,6 +34,15 @@ class CuriosityState(NamedTuple):
     optimizer: AdamState
 
 
+class Samples(NamedTuple):
+    """Steps `[N, ...]` to learn from."""
+
+    obs: Array  # features
+    next_obs: Array
+    action: Tree  # as the distribution of the inverse model takes it
+    inputs: Array  # the action as features
+
+
 @hyper
 class Curiosity(Bonus):
     """A reward of `eta` times the error of predicting what an action leads to, in features that actions change."""
@@ -41,6 +50,7 @@ class Curiosity(Bonus):
     eta: float = 1.0
     beta: float = 0.2  # the forward model's share of the loss
     lr: float = 1e-3
+    minibatch_size: int = 128  # timesteps of one step of Adam; smaller batches are learned from at once
     feature_dim: int = 64
     features_model: Model = MLP((64,), "relu")
     inverse_model: Model = MLP((64,), "relu")
@@ -64,33 +74,40 @@ class Curiosity(Bonus):
         return CuriosityState(params, adam_init(params))
 
     def reward(self, state: CuriosityState, batch: Transition) -> Array:
-        error = self._forward_error(state.params, batch, *self._phi(state.params, batch))
+        samples = self._samples(batch)
+        error = self._forward_error(state.params, samples, *self._phi(state.params, samples))
         return self.eta * error.reshape(batch.reward.shape)
 
-    def update(self, state: CuriosityState, batch: Transition) -> tuple[CuriosityState, dict[str, Array]]:
-        flat = fold(flat_action(self.spec.action, batch.action))
+    def update(self, state: CuriosityState, batch: Transition, key: Key) -> tuple[CuriosityState, dict[str, Array]]:
+        def loss_of(params: Tree, samples: Samples) -> tuple[Array, dict[str, Array]]:
+            phi, next_phi = self._phi(params, samples)
+            heads = forward(self.inverse_model, params["inverse"], jnp.concatenate([phi, next_phi], axis=-1))
+            inverse = -jnp.mean(self._actions(heads).log_prob(samples.action))
+            error = jnp.mean(self._forward_error(params, samples, phi, next_phi))
+            return (1.0 - self.beta) * inverse + self.beta * error, {"inverse_loss": inverse, "forward_loss": error}
 
-        def loss_of(params: Tree) -> tuple[Array, tuple[Array, Array]]:
-            phi, next_phi = self._phi(params, batch)
-            pair = jnp.concatenate([phi, next_phi], axis=-1)
-            inverse = -jnp.mean(self._actions(forward(self.inverse_model, params["inverse"], pair)).log_prob(flat))
-            error = jnp.mean(self._forward_error(params, batch, phi, next_phi))
-            return (1.0 - self.beta) * inverse + self.beta * error, (inverse, error)
+        samples = self._samples(batch)
+        learned = fit(loss_of, state.params, state.optimizer, samples, self.minibatch_size, self.lr, key)
+        params, optimizer, metrics = learned
+        return CuriosityState(params, optimizer), metrics
 
-        (_, (inverse, error)), gradients = jax.value_and_grad(loss_of, has_aux=True)(state.params)
-        params, optimizer, _ = adam(state.params, gradients, state.optimizer, self.lr)
-        return CuriosityState(params, optimizer), {"inverse_loss": inverse, "forward_loss": error}
-
-    def _phi(self, params: Tree, batch: Transition) -> tuple[Array, Array]:
-        """Learned features `[T B, n]` of the observations before and after each action."""
+    def _samples(self, batch: Transition) -> Samples:
+        action = fold(flat_action(self.spec.action, batch.action))
+        inputs = action_features(self.spec.action, fold(batch.action))
         before, after = (fold(features(self.spec.obs, obs)) for obs in (batch.obs, batch.next_obs))
-        phi, next_phi = (forward(self.features_model, params["features"], seen)["features"] for seen in (before, after))
+        return Samples(before, after, action, inputs)
+
+    def _phi(self, params: Tree, samples: Samples) -> tuple[Array, Array]:
+        """Learned features `[N, n]` of the observations before and after each action."""
+        phi, next_phi = (
+            forward(self.features_model, params["features"], obs)["features"] for obs in (samples.obs, samples.next_obs)
+        )
         return phi, next_phi
 
-    def _forward_error(self, params: Tree, batch: Transition, phi: Array, next_phi: Array) -> Array:
-        """Half the squared error `[T B]` of the features that are predicted after each action (equation 5)."""
-        action = action_features(self.spec.action, fold(batch.action))
-        predicted = forward(self.forward_model, params["forward"], jnp.concatenate([phi, action], axis=-1))["features"]
+    def _forward_error(self, params: Tree, samples: Samples, phi: Array, next_phi: Array) -> Array:
+        """Half the squared error `[N]` of the features that are predicted after each action (equation 5)."""
+        step = jnp.concatenate([phi, samples.inputs], axis=-1)
+        predicted = forward(self.forward_model, params["forward"], step)["features"]
         return 0.5 * jnp.sum(jnp.square(predicted - next_phi), axis=-1)
 
     def _actions(self, heads: dict[str, Array]) -> Distribution:

@@ -21,12 +21,12 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from athlete.bonuses.bonus import Bonus
+from athlete.bonuses.bonus import Bonus, fit
 from athlete.core import Array, Key, Model, Spec, Transition, Tree, hyper
 from athlete.models.forward import forward
 from athlete.models.mlp import MLP
 from athlete.ops.features import feature_size, features
-from athlete.ops.gradient import AdamState, adam, adam_init
+from athlete.ops.gradient import AdamState, adam_init
 from athlete.ops.moments import Moments, initial_moments, standardize, update_moments
 from athlete.ops.returns import discounted_sums
 from athlete.ops.tree import fold
@@ -48,6 +48,7 @@ class RND(Bonus):
 
     eta: float = 1.0
     lr: float = 1e-4
+    minibatch_size: int = 128  # timesteps of one step of Adam; smaller batches are learned from at once
     gamma: float = 0.99  # of the returns that rewards are divided by the standard deviation of
     feature_dim: int = 64  # outputs of the random network
     model: Model = MLP((64, 64), "relu")
@@ -69,29 +70,40 @@ class RND(Bonus):
 
     def observe(self, state: RNDState, accumulators: Array, trajectory: Transition) -> tuple[RNDState, Array]:
         state = state._replace(obs=update_moments(state.obs, features(self.spec.obs, trajectory.next_obs)))
-        error = self._errors(state, state.predictor, trajectory)
+        error = self._errors(state, trajectory)
         # As if an episode never ended, as in the paper: arriving somewhere new is no less new after a death.
         sums = discounted_sums(error, jnp.zeros_like(trajectory.first), self.gamma, accumulators)
         return state._replace(returns=update_moments(state.returns, sums)), sums[-1]
 
     def reward(self, state: RNDState, batch: Transition) -> Array:
-        error = self._errors(state, state.predictor, batch)
+        error = self._errors(state, batch)
         return self.eta * error / jnp.sqrt(state.returns.variance + 1e-8)
 
-    def update(self, state: RNDState, batch: Transition) -> tuple[RNDState, dict[str, Array]]:
-        def loss_of(predictor: Tree) -> Array:
-            return jnp.mean(self._errors(state, predictor, batch))
+    def update(self, state: RNDState, batch: Transition, key: Key) -> tuple[RNDState, dict[str, Array]]:
+        seen = self._seen(state, batch)
 
-        loss, gradients = jax.value_and_grad(loss_of)(state.predictor)
-        predictor, optimizer, _ = adam(state.predictor, gradients, state.optimizer, self.lr)
-        return state._replace(predictor=predictor, optimizer=optimizer), {"predictor_loss": loss}
+        def loss_of(predictor: Tree, samples: tuple[Array, Array]) -> tuple[Array, dict[str, Array]]:
+            loss = jnp.mean(self._error(predictor, *samples))
+            return loss, {"predictor_loss": loss}
 
-    def _errors(self, state: RNDState, predictor: Tree, batch: Transition) -> Array:
-        """Mean squared errors `[T, B]` of the predictor where steps led."""
+        samples = (seen, self._embedding(state.target, seen))
+        learned = fit(loss_of, state.predictor, state.optimizer, samples, self.minibatch_size, self.lr, key)
+        predictor, optimizer, metrics = learned
+        return state._replace(predictor=predictor, optimizer=optimizer), metrics
+
+    def _errors(self, state: RNDState, batch: Transition) -> Array:
+        """The predictor's errors `[T, B]` where steps led."""
+        seen = self._seen(state, batch)
+        return self._error(state.predictor, seen, self._embedding(state.target, seen)).reshape(batch.reward.shape)
+
+    def _error(self, predictor: Tree, seen: Array, target: Array) -> Array:
+        """Mean squared errors `[N]` for observations `[N, ...]` whose embeddings are `target` `[N, feature_dim]`."""
+        return jnp.mean(jnp.square(self._embedding(predictor, seen) - target), axis=-1)
+
+    def _seen(self, state: RNDState, batch: Transition) -> Array:
+        """Where steps led, standardised: `[T * B, ...]`."""
         seen = fold(features(self.spec.obs, batch.next_obs))
-        seen = standardize(seen, state.obs.mean, state.obs.variance, CLIP)
-        difference = self._embedding(predictor, seen) - self._embedding(state.target, seen)
-        return jnp.mean(jnp.square(difference), axis=-1).reshape(batch.reward.shape)
+        return standardize(seen, state.obs.mean, state.obs.variance, CLIP)
 
     def _embedding(self, params: Tree, seen: Array) -> Array:
         return forward(self.model, params, seen)["embedding"]

@@ -59,6 +59,6 @@ class Curious(Around):
     def update(self, state: CuriousState, batch: Transition, key: Key, progress: Array) -> tuple:
         # Before learning: what the batch itself teaches makes it less new only the next time.
         intrinsic = self.bonus.reward(state.bonus, batch)
-        bonus, measured = self.bonus.update(state.bonus, batch)
+        bonus, measured = self.bonus.update(state.bonus, batch, jax.random.fold_in(key, 1))
         agent, metrics = self.agent.update(state.agent, batch._replace(reward=batch.reward + intrinsic), key, progress)
         return CuriousState(agent, bonus), metrics | measured | {"intrinsic_reward_mean": jnp.mean(intrinsic)}

@@ -311,7 +311,7 @@ class AlgorithmConfig:
 
     @classmethod
     def _agent_hints(cls) -> dict[str, Any]:
-        return typing.get_type_hints(cls.agent_class) if cls.agent_class is not None else {}
+        return typing.get_type_hints(cls.agent_class, include_extras=True) if cls.agent_class is not None else {}
 
     @classmethod
     def _title(cls) -> str:
@@ -360,9 +360,9 @@ class AlgorithmConfig:
             raise ValueError(f"{where}: {self._title()} has no {scheduled!r}; of its own, {own} may be schedules")
         setting = self._setting(name)
         if setting is None:
-            expected = check_field(name, hints[name], value)
+            expected = check_field(hints[name], value)
         elif scheduled != name and scheduled in hints and is_schedule(value):
-            expected = check_field(scheduled, hints[scheduled], value)
+            expected = check_field(hints[scheduled], value)
         else:
             expected = check_setting(setting.kind, value)
         if expected is not None:

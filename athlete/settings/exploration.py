@@ -42,11 +42,19 @@ EXPLORATIONS: dict[str, dict[str, Any]] = {
 # settings: how actions are chosen meanwhile; by default as without a bonus.
 _FEATURE_NET = {"fcnet_hiddens": [64, 64], "fcnet_activation": "relu"}  # settings of `model`
 BONUSES: dict[str, dict[str, Any]] = {
-    "RND": {"eta": 1.0, "lr": 1e-4, "gamma": 0.99, "feature_dim": 64, "feature_net_config": _FEATURE_NET},
+    "RND": {
+        "eta": 1.0,
+        "lr": 1e-4,
+        "minibatch_size": 128,
+        "gamma": 0.99,
+        "feature_dim": 64,
+        "feature_net_config": _FEATURE_NET,
+    },
     "Curiosity": {
         "eta": 1.0,
         "beta": 0.2,
         "lr": 1e-3,
+        "minibatch_size": 128,
         "feature_dim": 64,
         "feature_net_config": _FEATURE_NET,
         "inverse_net_hiddens": [64],

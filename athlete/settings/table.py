@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from athlete.callbacks import DefaultCallbacks
+from athlete.core.ranges import Range
 from athlete.models.dense import ACTIVATIONS
 from athlete.settings.checks import SCHEDULE_FORM, is_count, is_number, is_schedule
 from athlete.spaces import Space
@@ -54,51 +55,7 @@ SETTINGS: dict[str, Setting] = {
     "callbacks": Setting("callbacks", None, "callbacks or None"),
 }
 
-# Inclusive ranges of numbers that every algorithm reads in the same way.
-RANGES: dict[str, tuple[float, float]] = {
-    "lr": (0.0, math.inf),
-    "gamma": (0.0, 1.0),
-    "lambda_": (0.0, 1.0),
-    "clip_param": (0.0, math.inf),
-    "vf_clip_param": (0.0, math.inf),
-    "vf_loss_coeff": (0.0, math.inf),
-    "entropy_coeff": (-math.inf, math.inf),
-    "kl_coeff": (0.0, math.inf),
-    "kl_target": (0.0, math.inf),
-    "kl_stop": (0.0, math.inf),
-    "rpo_alpha": (0.0, math.inf),
-    "grad_clip": (0.0, math.inf),
-    "minibatch_size": (1, math.inf),
-    "num_epochs": (1, math.inf),
-    "adam_epsilon": (0.0, math.inf),
-    **dict.fromkeys(("conjugate_gradient_steps", "line_search_steps"), (1, math.inf)),
-    "damping": (0.0, math.inf),
-    "line_search_decay": (0.0, 1.0),
-    "n_step": (1, math.inf),
-    "num_atoms": (1, math.inf),
-    "num_quantiles": (1, math.inf),
-    "top_quantiles_to_drop_per_net": (0, math.inf),
-    "kappa": (1e-6, math.inf),
-    "tau": (0.0, 1.0),
-    "sigma0": (0.0, math.inf),
-    "h_function_epsilon": (0.0, math.inf),
-    "priority_eta": (0.0, 1.0),
-    **dict.fromkeys(("actor_lr", "critic_lr", "l2_reg", "target_noise", "target_noise_clip"), (0.0, math.inf)),
-    "alpha_lr": (0.0, math.inf),
-    "initial_alpha": (1e-6, math.inf),
-    **dict.fromkeys(("policy_delay", "num_critics", "num_critics_in_target"), (1, math.inf)),
-    "dropout": (0.0, 0.9),
-    "adam_beta1": (0.0, 0.999),
-    "huber_threshold": (0.0, math.inf),
-    "target_network_update_freq": (0.0, math.inf),
-    "num_steps_sampled_before_learning_starts": (0, math.inf),
-}
-
-
 EVALUATION_CHANGES = ("explore", "env", "env_config")  # what evaluation_config may change
-
-# Where infinity is a way to say "no limit".
-UNLIMITED = ("grad_clip", "clip_param", "vf_clip_param", "kl_stop")
 
 
 def _is_callbacks(value: Any) -> bool:
@@ -161,38 +118,39 @@ def check_setting(kind: str, value: Any) -> str | None:
     return None if value in choices else f"one of {', '.join(map(repr, choices))}"
 
 
-def check_field(name: str, hint: Any, value: Any) -> str | None:
+def check_field(hint: Any, value: Any) -> str | None:
     """None if `value` fits an agent's field of annotation `hint`, else what was expected."""
-    parts, names = typing.get_args(hint), type_names(hint)
+    parts, names = list(_parts(hint)), type_names(hint)
     if value is None:
         return None if "NoneType" in names else "a value, not None"
-    low, high = RANGES.get(name, (-math.inf, math.inf))
-    bounds = _describe_range(low, high)
+    bounds = next((part for part in parts if isinstance(part, Range)), Range())
     if "Schedule" in names and is_schedule(value):
-        return None if all(low <= number <= high for _, number in value) else f"values {bounds}"
+        return None if all(number in bounds for _, number in value) else f"values {bounds}"
     if "float" in names:
         scheduled = f" or a schedule {SCHEDULE_FORM}" if "Schedule" in names else ""
-        fits = is_number(value) and low <= value <= high and (math.isfinite(value) or name in UNLIMITED)
-        return None if fits else f"a number {bounds}{scheduled}"
+        return None if is_number(value) and value in bounds else f"a number {bounds}{scheduled}"
     if "bool" in names:
         return None if isinstance(value, bool) else "True or False"
     if choices := [part for part in parts if isinstance(part, str)]:  # of a Literal
         return None if value in choices else f"one of {', '.join(map(repr, choices))}"
     if "int" in names:
         whole = isinstance(value, int) and not isinstance(value, bool)
-        return None if whole and low <= value <= high else f"a whole number {bounds}"
+        return None if whole and value in bounds else f"a whole number {bounds}"
     return None
 
 
 def type_names(hint: Any) -> set[str]:
     """What an annotation names: `float | None` is float and NoneType."""
-    return {getattr(part, "__name__", str(part)) for part in typing.get_args(hint) or (hint,)}
+    return {getattr(part, "__name__", "") for part in _parts(hint)}
 
 
-def _describe_range(low: float, high: float) -> str:
-    if math.isinf(low) and math.isinf(high):
-        return "that is finite"
-    return f"of at least {low:g}" if math.isinf(high) else f"between {low:g} and {high:g}"
+def _parts(hint: Any) -> Iterator[Any]:
+    """What an annotation is made of: the types, the choices and the ranges in it."""
+    inner = (*typing.get_args(hint), *getattr(hint, "__metadata__", ()))
+    if not inner or isinstance(hint, Range):
+        yield hint
+    for part in dict.fromkeys(inner):
+        yield from _parts(part)
 
 
 def is_search(value: Any) -> bool:

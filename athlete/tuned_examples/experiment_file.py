@@ -133,7 +133,7 @@ def read_experiments(path: str | Path, trust: bool = False) -> list[Experiment]:
     if not isinstance(described, Mapping) or not described:
         raise ValueError(f"{path}: expected experiments, `name: {{run: PPO, env: CartPole-v1, ...}}`")
     places = {name: f"{path}: experiment {name!r}" for name in described}
-    found = [_experiment(str(name), entry, places[name]) for name, entry in described.items()]
+    found = [experiment_of(str(name), entry, places[name]) for name, entry in described.items()]
     if not trust:
         for experiment, where in zip(found, places.values(), strict=True):
             _refuse_code(experiment.config, where)
@@ -157,7 +157,7 @@ def _from_python(path: Path) -> Experiment:
     return Experiment(path.stem, config.algorithm_name, config.chosen(), _results(variables.get("stop")))
 
 
-def _experiment(name: str, entry: Any, where: str) -> Experiment:
+def experiment_of(name: str, entry: Any, where: str) -> Experiment:
     if not isinstance(entry, Mapping):
         raise ValueError(f"{where}: expected a dictionary with `run` and `env`, got {entry!r}")
     known = {"run", "env", "config", "stop", *_CRITERIA, *_SETTINGS}

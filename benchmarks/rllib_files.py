@@ -1,0 +1,142 @@
+"""RLlib's own experiment files, as they are: which reach their stop within their limit, and why the others do not.
+
+    python benchmarks/rllib_files.py                       # make rllib-files
+    python benchmarks/rllib_files.py pendulum --again      # those whose name has this word, once more
+
+The files are in `rllib_files.yaml`, as RLlib wrote them; nothing is changed but the seed, where a file has none. Each
+runs with `tune.run` to its own stop. What was found goes to `results/rllib-files.json`, and files that are there with
+the same settings are not run again. A file passes if every trial of it reaches a stop that is a reward; one whose stops
+are limits alone passes by running to one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from manifest import commit, is_dirty, write_json
+
+from athlete import tune
+from athlete.env.world import find_world
+from athlete.tune.names import lookup
+from athlete.tuned_examples.experiment_file import Experiment, experiment_of, parse_yaml
+
+HERE = Path(__file__).parent
+FILES = HERE / "rllib_files.yaml"
+RESULTS = HERE / "results" / "rllib-files.json"
+SEED = 1000
+LIMITS = ("timesteps_total", "training_iteration", "time_total_s", "num_env_steps_sampled")
+
+# What cannot be met, or takes longer than is waited for here -> why. All else that fails is ours to mend.
+KNOWN: dict[str, str] = {
+    "a3c/cartpole_a3c.py": (
+        "20,000 steps are too few for any learner: the mean is over the last 100 episodes, which at 150 steps each are "
+        "15,000 of them, so the policy would have to be there after 5,000"
+    ),
+}
+
+
+def why_not(experiment: Experiment) -> str | None:
+    """Why an experiment cannot run here, in a sentence; None if it can."""
+    try:
+        experiment.check()
+    except ValueError as error:
+        return str(error).removeprefix(f"experiment {experiment.name!r}: ")
+    if not experiment.stop:
+        return "it has no stop"
+    environments = experiment.config["env"]
+    for env in environments["grid_search"] if isinstance(environments, Mapping) else [environments]:
+        try:
+            find_world(env, experiment.config.get("env_config", {}), "auto")
+        except (ValueError, ImportError) as error:
+            return str(error)
+    return None
+
+
+def outcome(experiment: Experiment, last: Mapping[str, Any]) -> dict[str, Any]:
+    """What the last result of a trial says: whether it passed, its value for each stop, and what it took."""
+    rewards = {key: stop for key, stop in experiment.stop.items() if key not in LIMITS}
+    found = {key: lookup(last, key) for key in experiment.stop}
+    passed = all(found[key] is not None and found[key] >= stop for key, stop in rewards.items())
+    values = {key: None if value is None else round(float(value), 2) for key, value in found.items()}
+    return {
+        "passed": passed,
+        "reached": values,
+        "timesteps": int(last["timesteps_total"]),
+        "seconds": round(float(last["time_total_s"]), 1),
+    }
+
+
+def run(experiment: Experiment) -> list[dict[str, Any]]:
+    """Train every trial of the experiment to its stop."""
+    config = {"seed": SEED, **experiment.config, "log_level": "ERROR"}
+    with tempfile.TemporaryDirectory() as folder:
+        settings = {"local_dir": folder, "verbose": 0, **experiment.settings}
+        analysis = tune.run(experiment.run, config=config, stop=experiment.stop, **settings)
+        return [outcome(experiment, trial.last_result) for trial in analysis.trials]
+
+
+def line(name: str, entry: Mapping[str, Any]) -> str:
+    """What is printed of a file."""
+    if "why" in entry:
+        return f"not run  {name}: {entry['why']}"
+    trials = entry["trials"]
+    passed = all(trial["passed"] for trial in trials)
+    wanted = ", ".join(f"{key} {value:g}" for key, value in entry["stop"].items())
+    got = "; ".join(
+        f"{', '.join(f'{value}' for key, value in trial['reached'].items() if key not in LIMITS)} "
+        f"after {trial['timesteps']:,} steps, {trial['seconds']:.0f} s"
+        for trial in trials
+    )
+    reason = "" if passed or name not in KNOWN else f" ({KNOWN[name]})"
+    return f"{'reached ' if passed else 'NOT     '} {name}: {got} [{wanted}]{reason}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("words", nargs="*", help="only files with one of these in their name")
+    parser.add_argument("--again", action="store_true", help="run them even if their results are there")
+    parser.add_argument("--nice", type=int, default=19)
+    arguments = parser.parse_args()
+    os.nice(arguments.nice)
+    described = parse_yaml(FILES.read_text(encoding="utf-8"), str(FILES))
+    found: dict[str, Any] = json.loads(RESULTS.read_text())["files"] if RESULTS.exists() else {}
+    for name, entry in described.items():
+        chosen = not arguments.words or any(word in name for word in arguments.words)
+        known = name in found and "trials" in found[name] and found[name]["entry"] == json.loads(json.dumps(entry))
+        if not chosen or (known and not arguments.again):
+            continue
+        found[name] = examined(name, entry)
+        write_json(RESULTS, {"command": "python benchmarks/rllib_files.py", "files": dict(sorted(found.items()))})
+        print(line(name, found[name]), flush=True)
+    summarize(found)
+
+
+def examined(name: str, entry: Mapping[str, Any]) -> dict[str, Any]:
+    """The entry of the results for a file."""
+    try:
+        experiment = experiment_of(name.replace("/", "-"), entry, name)
+    except ValueError as error:
+        return {"entry": entry, "why": str(error)}
+    why = why_not(experiment)
+    if why is not None:
+        return {"entry": entry, "why": why}
+    made_by = {"commit": commit(), "dirty": is_dirty()}
+    return {"entry": entry, **made_by, "stop": experiment.stop, "trials": run(experiment)}
+
+
+def summarize(found: Mapping[str, Any]) -> None:
+    ran = {name: entry for name, entry in found.items() if "trials" in entry}
+    passed = [name for name, entry in ran.items() if all(trial["passed"] for trial in entry["trials"])]
+    print(f"\n{len(passed)} of the {len(ran)} files that can run here reach their own stop; {len(found)} are known.")
+    for name in ran.keys() - set(passed):
+        print(line(name, ran[name]))
+
+
+if __name__ == "__main__":
+    main()
