@@ -279,19 +279,24 @@ def dueling(heads, actions, outputs):
 
 
 def noisy(params, normal):
-    """A draw of a noisy network (Fortunato et al. 2018, equations 10 and 11), or the plain network as it is."""
+    """A draw of a noisy network (Fortunato et al. 2018, equations 10 and 11), or the plain network as it is.
+
+    Each layer has one number for each of its inputs and one for each of its outputs, in the order of the tree.
+    """
     if "sigma" not in params:
         return params
-    noise, start = np.sign(normal) * np.sqrt(np.abs(normal)), 0
+    noise = iter(np.sign(normal) * np.sqrt(np.abs(normal)))
 
     def drawn(mean, sigma):
-        nonlocal start
-        part = noise[start : start + sum(mean.shape)]
-        start += sum(mean.shape)
-        own = part if mean.ndim == 1 else np.outer(part[: mean.shape[0]], part[mean.shape[0] :])
-        return mean + sigma * own
+        if isinstance(mean, list):
+            return [drawn(*each) for each in zip(mean, sigma, strict=True)]
+        if "kernel" not in mean:
+            return {name: drawn(mean[name], sigma[name]) for name in sorted(mean)}
+        inputs, outputs = (np.array([next(noise) for _ in range(size)]) for size in mean["kernel"].shape)
+        kernel = mean["kernel"] + sigma["kernel"] * np.outer(inputs, outputs)
+        return {"kernel": kernel, "bias": mean["bias"] + sigma["bias"] * outputs}
 
-    return mapped_in_order(drawn, params["mean"], params["sigma"])
+    return drawn(params["mean"], params["sigma"])
 
 
 def mapped_in_order(function, tree, other):

@@ -184,8 +184,8 @@ def q_draws(agent, key, batch):
             "fractions": jax.random.uniform(key, (rows, agent.num_fractions)),
             "target_fractions": jax.random.uniform(target_key, (rows, agent.num_target_fractions)),
         }
-    params = blank(agent).params
-    size = sum(sum(leaf.shape) for leaf in jax.tree.leaves(params)) // 2  # of means and as many deviations
+    weights = [leaf for leaf in jax.tree.leaves(blank(agent).params) if leaf.ndim > 1]
+    size = sum(sum(leaf.shape) for leaf in weights) // 2  # each has a mean and a deviation
     return {
         name: jax.random.normal(part, (size,))
         for name, part in zip(("online", "next", "target"), jax.random.split(key, 4), strict=False)

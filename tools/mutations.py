@@ -29,6 +29,8 @@ def _in(file: str, tests: str, *changes: tuple) -> list[Mutation]:
     return found
 
 
+Q = "tests/test_references.py::test_q_learning"
+
 OPS = [
     *_in(
         "athlete/ops/returns.py",
@@ -256,11 +258,14 @@ OPS = [
     ),
     *_in(
         "athlete/ops/noisy.py",
-        "tests/test_ops_noisy.py",
-        ("sigma0 / math.sqrt(leaf.shape[0])", "sigma0"),
-        ("jnp.sign(normal) * jnp.sqrt(jnp.abs(normal))", "normal"),
+        f"tests/test_ops_noisy.py '{Q}[DQN, noisy]'",
+        ("sigma0 / math.sqrt(_shape(weights)[0])", "sigma0"),
+        ("sigma0 / math.sqrt(_shape(weights)[0])", "sigma0 / math.sqrt(_shape(weights)[1])"),
+        ("jnp.sign(normal) * jnp.sqrt(jnp.abs(normal)), 0", "normal, 0"),
         ("mean + sigma * drawn", "mean + drawn"),
-        ("start += size", "start += 0"),
+        ("start += rows + columns", "start += 0"),
+        ("into[:, None] * out, out", "into[:, None] * out, 0 * out"),
+        ("""if name == "['bias']" else None""", "if True else None"),
     ),
     *_in(
         "athlete/ops/masks.py",
@@ -511,9 +516,8 @@ COMBINE = [
         ("reward=batch.reward + intrinsic", "reward=batch.reward"),
         ("reward=batch.reward + intrinsic", "reward=intrinsic"),
         (
-            "        bonus, measured = self.bonus.update(state.bonus, batch)\n",
-            "        bonus, measured = self.bonus.update(state.bonus, batch)\n"
-            "        intrinsic = self.bonus.reward(bonus, batch)\n",
+            "jax.random.fold_in(key, 1))\n",
+            "jax.random.fold_in(key, 1))\n        intrinsic = self.bonus.reward(bonus, batch)\n",
         ),
         ("reward=trajectory.reward + self.bonus.reward(bonus, trajectory)", "reward=trajectory.reward"),
     ),
@@ -541,8 +545,9 @@ COMBINE = [
             "jnp.zeros_like(trajectory.first), self.gamma, 0 * accumulators",
         ),
         ("self.eta * error", "error"),
-        ("seen = standardize(seen, state.obs.mean, state.obs.variance, CLIP)", "pass"),
-        ("self._embedding(state.target, seen)", "self._embedding(predictor, seen) + 1.0"),
+        ("return standardize(seen, state.obs.mean, state.obs.variance, CLIP)", "return seen"),
+        ("(seen, self._embedding(state.target, seen))", "(seen, self._embedding(state.predictor, seen))"),
+        ("self._embedding(predictor, seen) - target", "self._embedding(predictor, seen)"),
         ("update_moments(state.obs, features(self.spec.obs, trajectory.next_obs))", "state.obs"),
     ),
     *_in(
@@ -720,7 +725,6 @@ LEGAL = (
     "tests/test_masks.py::test_the_value_of_what_follows_is_that_of_a_legal_action "
     "tests/test_masks.py::test_the_best_of_all_actions_is_not_taken_where_it_is_illegal"
 )
-Q = "tests/test_references.py::test_q_learning"
 DETERMINISTIC = "tests/test_references.py::test_deterministic_policies"
 SOFT = "tests/test_references.py::test_soft_actor_critics"
 ENSEMBLES = "tests/test_references.py::test_ensembles"
