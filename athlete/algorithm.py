@@ -27,7 +27,7 @@ from athlete.checkpointing import (
     require_finite,
 )
 from athlete.core import Agent, Run, Source, Spec, Tree
-from athlete.env.checks.check import check_env
+from athlete.env.randomness import global_generators_kept
 from athlete.env.world import World, env_name, find_world
 from athlete.env.wrappers.frame_stack import require_stack
 from athlete.env.wrappers.previous import Previous
@@ -61,11 +61,8 @@ class Algorithm:
         self.config = config
         self.seed: int = config.seed if config.seed is not None else int.from_bytes(os.urandom(4), "little")
         self._check_devices()
-        self._world = find_world(config.env, config.env_config, config.backend, config.preprocessor_pref).showing(
-            self._previous()
-        )
+        self._world = self._find_world(config.env, config.env_config)
         self._evaluation_world = self._find_evaluation_world()
-        self._check_environment()
         self._training = self._start_training()
         self._evaluation_source: Source | None = None
         self._callbacks = self._make_callbacks()
@@ -176,7 +173,8 @@ class Algorithm:
                 num_workers=workers, num_envs_per_worker=side_by_side, seeded_resets=True
             )
         self._check_evaluation_spaces(self._evaluation_source.spec)
-        return evaluate_hosted(self.agent, self._evaluation_source, view, key, episodes, explore)
+        with global_generators_kept():  # an evaluation seeds them, and training goes on with its own numbers
+            return evaluate_hosted(self.agent, self._evaluation_source, view, key, episodes, explore)
 
     def _find_evaluation_world(self) -> World:
         """The environment that evaluations run on: that of training unless `evaluation_config` says otherwise."""
@@ -184,10 +182,13 @@ class Algorithm:
         if not ({"env", "env_config"} & set(changes)):
             return self._world
         env_config = {**self.config.env_config, **changes.get("env_config", {})}
-        world = find_world(
-            changes.get("env", self.config.env), env_config, self.config.backend, self.config.preprocessor_pref
-        )
-        return world.showing(self._previous())
+        return self._find_world(changes.get("env", self.config.env), env_config)
+
+    def _find_world(self, env: Any, env_config: Mapping[str, Any]) -> World:
+        """The environment, checked before training comes across what is wrong with it, as the network sees it."""
+        config = self.config
+        world = find_world(env, env_config, config.backend, config.preprocessor_pref).showing(self._previous())
+        return world if config.disable_env_checking else world.checked()
 
     def _previous(self) -> Previous:
         """What the networks see besides the observation: actor and critics see the same."""
@@ -226,6 +227,7 @@ class Algorithm:
         *,
         prev_action: Any = None,
         prev_reward: float | None = None,
+        info: Mapping[str, Any] | None = None,
         explore: bool | None = None,
         full_fetch: bool = False,
         policy_id: str = "default_policy",
@@ -235,14 +237,15 @@ class Algorithm:
         Greedy unless `explore=True`. For a network with memory give `state` (at first
         `algo.get_policy().get_initial_state()`) and get `(action, state, {})`; so too with `full_fetch=True`. For one
         with `lstm_use_prev_action` or `lstm_use_prev_reward` give also the action that this method gave before and the
-        reward that came of it, but for the first step of an episode; other networks do not look at them.
+        reward that came of it, but for the first step of an episode; other networks do not look at them. Where the
+        environment tells its legal actions beside the observation give `info` with the entry `action_mask`.
         Raises ValueError, with the space, for an observation that does not fit, and where a network with memory would
         lose it or does not get what it sees.
         """
         actor = Actor(self.get_policy(policy_id), self._world.previous)
         if state is None and not full_fetch:
             actor.require_state("compute_single_action")
-        action, new_state = actor.single(observation, state, prev_action, prev_reward, bool(explore))
+        action, new_state = actor.single(observation, state, prev_action, prev_reward, bool(explore), info)
         return (action, new_state, {}) if state is not None or full_fetch else action
 
     def compute_actions(
@@ -252,6 +255,7 @@ class Algorithm:
         *,
         prev_action: Any = None,
         prev_reward: Any = None,
+        info: Any = None,
         explore: bool | None = None,
         policy_id: str = "default_policy",
     ) -> Any:
@@ -259,7 +263,7 @@ class Algorithm:
         actor = Actor(self.get_policy(policy_id), self._world.previous)
         if state is None:
             actor.require_state("compute_actions")
-        actions, new_states = actor.many(observations, state, prev_action, prev_reward, bool(explore))
+        actions, new_states = actor.many(observations, state, prev_action, prev_reward, bool(explore), info)
         return (actions, new_states, {}) if state is not None else actions
 
     def get_weights(self) -> dict[str, Tree]:
@@ -389,10 +393,8 @@ class Algorithm:
         try:
             values = from_portable(saved)
         except LookupError as error:
-            raise CheckpointError(
-                f"{path}: {error}: from_checkpoint(path, env=...) takes the environment's class or factory, and "
-                "observation_fn=... that function"
-            ) from error
+            setting = str(error).removeprefix("config.").partition(":")[0].partition(".")[0]
+            raise CheckpointError(f"{path}: {error}; give it again: from_checkpoint(path, {setting}=...)") from error
         refuse_code(values, path)
         values = {name: value for name, value in values.items() if name != "env" or value is not None}
         config = get_config_class(metadata["algorithm"]).from_dict(values)
@@ -460,21 +462,6 @@ class Algorithm:
         if agent.memory.keeps:
             logger.info(require_room(agent.memory, transition_shapes(agent), self.config.rows()))
         return agent
-
-    def _check_environment(self) -> None:
-        """Find what is wrong with an environment before training does."""
-        if self.config.disable_env_checking or self._world.is_twin or self._world.pooled:
-            return
-        if self._world.env is not None:
-            check_env(self._world.env)
-            return
-        from athlete.env.adapters.gymnasium import make_gymnasium
-
-        env = make_gymnasium(self._world.maker, self._world.env_config)
-        try:
-            check_env(env, adapt=True)
-        finally:
-            env.close()
 
     def _check_devices(self) -> None:
         wanted = self.config.num_gpus

@@ -429,6 +429,43 @@ def test_without_a_folder_it_is_saved_among_the_results(tmp_path):
         assert algorithm.save() == f"{algorithm.logdir}/checkpoint_000000"
 
 
+class Table:
+    """Stands for a pandas.DataFrame, which has no JSON form and many lines."""
+
+    def __repr__(self):
+        return "\n".join(map(str, range(1000)))
+
+
+class Trade(gymnasium.Env):
+    observation_space, action_space = gymnasium.spaces.Box(-1, 1, (1,)), gymnasium.spaces.Discrete(2)
+
+    def __init__(self, table, fee=0.0):
+        assert isinstance(table, Table)
+
+    def reset(self, *, seed=None, options=None):
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action):
+        return np.zeros(1, np.float32), 1.0, True, False, {}
+
+
+def test_what_env_config_holds_and_a_file_cannot_is_given_again(tmp_path):
+    with config(Trade, env_config={"table": Table()}).build() as algorithm:
+        folder = algorithm.save(tmp_path)
+    with pytest.raises(CheckpointError) as caught:
+        Algorithm.from_checkpoint(folder)
+    assert str(caught.value).endswith(
+        "config.env_config.table: a test_algorithm.Table could not be kept in a file; give it again: "
+        "from_checkpoint(path, env_config=...)"
+    )
+    with Algorithm.from_checkpoint(folder, env_config={"table": Table()}) as restored:
+        assert restored.train()["training_iteration"] == 1
+    with pytest.raises(
+        ValueError, match=r"env_config=\{'tabel': <Table>, 'more': 1\} does not fit Trade.*mean 'table'"
+    ):
+        config(Trade, env_config={"tabel": Table(), "more": 1}).build()
+
+
 def test_a_checkpoint_of_a_class_needs_no_env_and_one_of_a_function_does(tmp_path):
     with config(OneStep).build() as algorithm:
         of_class = algorithm.save(tmp_path / "class")
@@ -440,9 +477,7 @@ def test_a_checkpoint_of_a_class_needs_no_env_and_one_of_a_function_does(tmp_pat
 
     with config(factory).build() as algorithm:
         of_function = algorithm.save(tmp_path / "function")
-    with pytest.raises(
-        CheckpointError, match=r"from_checkpoint\(path, env=\.\.\.\) takes the environment's class or factory"
-    ):
+    with pytest.raises(CheckpointError, match=r"config\.env: .*; give it again: from_checkpoint\(path, env=\.\.\.\)"):
         Algorithm.from_checkpoint(of_function)
     with Algorithm.from_checkpoint(of_function, env=factory, lr=0.5) as restored:
         assert restored.config.lr == 0.5

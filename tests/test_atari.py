@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import sys
 
+import gymnasium
 import numpy as np
 import pytest
 
@@ -51,6 +52,23 @@ def test_preprocessing_can_be_turned_off_and_set():
     assert smaller.reset(key(0, 1)).shape == (2, 42, 42, 6)
 
 
+@needs_atari
+@pytest.mark.parametrize("env_id", ["Pong-v0", "Pong-v4", "PongNoFrameskip-v4", "ale_py:Pong-v4"])
+def test_ids_of_all_eras_are_preprocessed_alike(env_id):
+    assert source("auto", {}, env=env_id).spec.obs == SCREEN
+
+
+def test_a_game_of_ones_own_under_an_old_id_is_taken_as_it_is(monkeypatch):
+    monkeypatch.delitem(gymnasium.registry, "Tennis-v0", raising=False)
+    gymnasium.register("Tennis-v0", entry_point=OwnTennis)
+    assert source("auto", {}, env="Tennis-v0").spec.obs == Box(0, 1, (1,))
+    del gymnasium.registry["Tennis-v0"]
+
+
+class OwnTennis(gymnasium.Env):
+    observation_space, action_space = gymnasium.spaces.Box(0, 1, (1,)), gymnasium.spaces.Discrete(2)
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_the_same_key_starts_the_same_episodes(backend):
     def play(number):
@@ -71,11 +89,11 @@ def test_envpool_never_resets_a_row_by_itself():
     for t in range(1, 4):
         step = rows.step(NOTHING, None)
         assert step.truncated.tolist() == [t == 3] * 2 and not step.terminated.any()
-        assert step.info["elapsed_step"].tolist() == [t, t]
+        assert [info["elapsed_step"] for info in step.info] == [t, t]
     fresh = rows.reset_where(step.truncated & [True, True], step.obs, None)
     assert (fresh != step.obs).any(), "of another episode"
     after = rows.step(NOTHING, None)
-    assert after.info["elapsed_step"].tolist() == [1, 1], "the action was taken; EnvPool alone would have reset here"
+    assert [info["elapsed_step"] for info in after.info] == [1, 1], "taken; EnvPool alone would have reset"
     np.testing.assert_array_equal(after.obs[..., :3], fresh[..., 1:])
     rows.close()
 

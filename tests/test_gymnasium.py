@@ -24,6 +24,7 @@ from athlete.env.adapters.source import GymnasiumSource
 from athlete.env.errors import EnvError
 from athlete.env.membership import sample, violation
 from athlete.env.registry import register_env
+from athlete.env.world import find_world
 
 KEY = np.array([0, 7], np.uint32)
 OTHER_KEY = np.array([0, 8], np.uint32)
@@ -166,6 +167,12 @@ def test_a_jax_environment_is_not_mistaken_for_one_of_gymnasium():
 
     with pytest.raises(ValueError, match="is a JAX environment"):
         make_gymnasium(lambda: Env())
+
+
+@pytest.mark.parametrize("env_id", ["Ant-v2", "Ant-v3", "GymV26Environment-v0"])
+def test_an_id_that_gymnasium_has_given_up_is_answered_with_its_reason(env_id):
+    with pytest.raises(ValueError, match=f"environment '{env_id}': .*(mujoco|shimmy)"):
+        find_world(env_id, {}, "auto")
 
 
 # The old Gym API
@@ -460,7 +467,7 @@ def test_a_source_closes_although_a_worker_died_unnoticed():
 
 
 def test_what_cannot_be_sent_to_a_worker_is_said_before_one_starts():
-    with pytest.raises(ValueError, match="cannot be sent to worker processes"):
+    with pytest.raises(ValueError, match="cannot be sent to workers"):
         GymnasiumSource(Counter, {"handle": sys._getframe()}, num_workers=1)
 
 

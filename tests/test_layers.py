@@ -58,14 +58,16 @@ EXCEPTIONS = {("settings/config.py", "algorithm")}
 ROOMS: dict[str, set[str]] = {
     "errors": set(),
     "membership": set(),
+    "masks": set(),
+    "randomness": set(),
     "registry": set(),
-    "wrappers": set(),
-    "adapters": {"errors", "membership", "registry"},
+    "wrappers": {"masks"},
+    "adapters": {"errors", "masks", "membership", "randomness", "registry"},
     "games": {"registry", "wrappers", "adapters"},  # adapters: to draw as Gymnasium draws
     "twins": {"registry", "wrappers", "adapters", "games"},
-    "checks": {"membership", "registry", "adapters"},
-    "world": {"registry", "wrappers", "adapters", "twins"},
-    "baseline": {"membership", "adapters", "world"},
+    "checks": {"masks", "membership", "randomness", "registry", "adapters"},
+    "world": {"checks", "masks", "registry", "wrappers", "adapters", "twins"},
+    "baseline": {"masks", "membership", "adapters", "world"},
 }
 
 # Libraries that one module alone speaks to.

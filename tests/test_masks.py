@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import logging
+
+import gymnasium
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from gymnasium import spaces as gs
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from modes import KEY, assert_modes_are_equal
 from toy_gymnasium import Doors, Everything
 
@@ -21,10 +26,14 @@ from athlete.algorithms.trpo import TRPO
 from athlete.combine.normalize import Normalize
 from athlete.core import Env, Spec, Transition, hyper
 from athlete.distributions import Categorical
+from athlete.env import masks
 from athlete.env.adapters.gymnasium import ActionMaskObservation
 from athlete.env.adapters.source import GymnasiumSource
 from athlete.env.errors import EnvError
 from athlete.env.games.masked_grid import MaskedGrid
+from athlete.env.masks import mask_path
+from athlete.env.registry import EnvContext
+from athlete.env.world import find_world
 from athlete.exploration import EpsilonGreedy, ParameterNoise, SoftQ, greedy
 from athlete.loops.collect import random_action, spec_of
 from athlete.loops.train import CompiledTraining
@@ -322,6 +331,155 @@ def test_a_row_without_a_legal_action_is_found_at_build_or_named_at_the_step():
         algorithm.train()
 
 
+class MethodDoors(Doors):
+    """sb3-contrib's way."""
+
+    def _info(self):
+        self.mask = super()._info()["action_mask"]
+        return {}
+
+    def action_masks(self):
+        return [bool(is_open) for is_open in self.mask]
+
+
+class ShownDoors(Doors):
+    """A mask in the observation, where nobody looks for it."""
+
+    def __init__(self, env_config, name="valid_avail_actions_mask", deep=False):
+        super().__init__(env_config)
+        self.name, self.deep = name, deep
+        inner = gs.Dict({name: gs.Box(0, 1, (3,), np.float32), "x": gs.Box(0, 1, (1,), np.float32)})
+        self.observation_space = gs.Dict({"room": inner, "y": gs.Discrete(2)}) if deep else inner
+
+    def _show(self, info):
+        inner = {self.name: info.pop("action_mask", np.zeros(3)).astype(np.float32), "x": np.zeros(1, np.float32)}
+        return {"room": inner, "y": 1} if self.deep else inner
+
+    def reset(self, **kwargs):
+        _, info = super().reset(**kwargs)
+        return self._show(info), info
+
+    def step(self, action):
+        _, *rest, info = super().step(action)
+        return self._show(info), *rest, info
+
+
+FORMS = {
+    "info": (Doors, "info['action_mask']"),
+    "method": (MethodDoors, "action_masks()"),
+    "wrapped method": (lambda env_config: gymnasium.wrappers.TimeLimit(MethodDoors(env_config), 9), "action_masks()"),
+    "RLlib's older name": (ShownDoors, "observation['valid_avail_actions_mask']"),
+    "one level deeper": (
+        lambda env_config: ShownDoors(env_config, "action_mask", deep=True),
+        "observation['room']['action_mask']",
+    ),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("rollouts", [{"num_envs_per_worker": 2}, {"num_rollout_workers": 1, "num_envs_per_worker": 2}])
+def test_masks_in_other_forms_are_taken_by_themselves_and_one_line_says_so(form, rollouts, caplog):
+    """A locked door raises an error, in the check and in the baseline too."""
+    make, place = FORMS[form]
+    masks._told.clear()
+    config = PPOConfig().environment(make).rollouts(**rollouts)
+    config.training(train_batch_size=32, minibatch_size=16, num_epochs=1, model={"fcnet_hiddens": [8]})
+    with caplog.at_level(logging.INFO, "athlete"), config.build() as algorithm:
+        assert algorithm.train()["episode_reward_mean"] == 5.0
+        assert algorithm.evaluate()["evaluation"]["episode_reward_mean"] == 5.0
+        env = make(EnvContext({}))
+        obs, info = env.reset(seed=1)
+        if form.endswith("method"):
+            info = {"action_mask": env.unwrapped.action_masks()}
+        for _ in range(5):
+            action = algorithm.compute_single_action(obs, info=info, explore=True)
+            obs, _, _, _, info = env.step(action)
+            if form.endswith("method"):
+                info = {"action_mask": env.unwrapped.action_masks()}
+    lines = [record.getMessage() for record in caplog.records if "legal actions" in record.getMessage()]
+    assert lines == [f"{type(env.unwrapped).__name__} tells legal actions in {place}: no others are taken"]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_checks_and_the_baseline_take_legal_actions_in_every_form(form):
+    from athlete.env.baseline import baseline
+    from athlete.env.checks.check import check_env
+
+    make, _ = FORMS[form]
+    check_env(make)
+    assert baseline(make, episodes=20).episode_reward_min == 5.0
+
+
+def test_a_policy_that_knows_of_masks_asks_for_the_one_of_the_step():
+    config = PPOConfig().environment(Doors).rollouts(num_envs_per_worker=1)
+    config.training(train_batch_size=16, minibatch_size=16, num_epochs=1, model={"fcnet_hiddens": [8]})
+    with config.build() as algorithm, pytest.raises(ValueError, match=r"give info=.*'action_mask', or the observation"):
+        algorithm.compute_single_action(np.zeros(1, np.float32))
+
+
+def test_a_film_shows_what_the_policy_sees():
+    class Drawn(Doors):
+        def __init__(self, env_config):
+            super().__init__(env_config)
+            self.render_mode = env_config.get("render_mode")
+
+        def render(self):
+            return np.zeros((8, 8, 3), np.uint8)
+
+    world = find_world(Drawn, {}, "auto").checked()
+    assert sorted(world.make_for_film().reset(seed=0)[0]) == ["action_mask", "observations"]
+
+
+def test_a_mask_one_level_deeper_in_a_jax_environment_is_taken_as_well(caplog):
+    @hyper
+    class Deep(Env):
+        grid: MaskedGrid = MaskedGrid(limit=5)
+
+        @property
+        def observation_space(self):
+            return Dict({"all": self.grid.observation_space, "more": Box(0, 1, (1,))})
+
+        @property
+        def action_space(self):
+            return self.grid.action_space
+
+        def reset(self, key):
+            state, obs = self.grid.reset(key)
+            return state, {"all": obs, "more": jnp.zeros(1)}
+
+        def step(self, state, action, key):
+            state, step = self.grid.step(state, action, key)
+            return state, step._replace(obs={"all": step.obs, "more": jnp.zeros(1)})
+
+    masks._told.clear()
+    with caplog.at_level(logging.INFO, "athlete"):
+        world = find_world(Deep, {}, "auto").checked()
+    assert "Deep tells legal actions in observation['all']['action_mask']" in caplog.text
+    _, obs = world.env.reset(wrap(KEY))
+    assert sorted(obs) == ["action_mask", "all", "more"] and "action_mask" not in obs["all"]
+    assert sorted(name for name, _ in world.env.observation_space.items) == sorted(obs)
+    check_mask(spec_of(world.env))
+
+
+def test_a_ready_made_vector_shows_its_mask_as_well():
+    makers = [lambda: ShownDoors(EnvContext({}), "action_mask", deep=True)] * 2
+    source = GymnasiumSource(SyncVectorEnv(makers, autoreset_mode=AutoresetMode.DISABLED))
+    obs = source.reset(KEY)
+    assert obs["action_mask"].shape == (2, 3) and source.spec.obs == Dict(
+        {"action_mask": Box(0, 1, (3,)), "room": Dict({"x": Box(0, 1, (1,))}), "y": Discrete(2)}
+    )
+    source.step(obs["action_mask"].argmax(axis=1), KEY)
+    source.close()
+
+
+def test_an_entry_that_only_looks_like_a_mask_stays_where_it_is():
+    space = Dict({"valid_avail_actions_mask": MultiBinary((4,)), "x": Discrete(2)})
+    assert mask_path(space, Discrete(3)) is None
+    assert mask_path(space, Discrete(4)) == ("valid_avail_actions_mask",)
+    assert mask_path(Dict({"action_mask": MultiBinary((4,))}), Discrete(4)) is None
+    assert mask_path(space, Box(-1, 1, (4,))) is None
+
+
 def test_a_mask_that_nobody_reads_is_spoken_of(caplog):
     source = GymnasiumSource(Doors, {})
     source.reset(KEY)
@@ -337,5 +495,5 @@ def test_what_the_wrapper_cannot_wrap():
     with pytest.raises(ValueError, match=r"reset of .* gave no info\['action_mask'\]"):
         ActionMaskObservation(silent).reset()
     silent._info = lambda: {"action_mask": np.ones(2)}
-    with pytest.raises(ValueError, match=r"of 2 entries; Discrete\(3, start=1\) needs 3"):
+    with pytest.raises(ValueError, match=r"of 2 entries; the actions need 3"):
         ActionMaskObservation(silent).reset()

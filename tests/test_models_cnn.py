@@ -270,12 +270,17 @@ def test_stacks_of_frames_have_the_network_of_pictures():
     assert model == ConvNet((84, 84, 4), NATURE, MLP(), channels_first=True)
 
 
-@pytest.mark.parametrize("shape", [(84, 84), (4, 84, 84, 3)])
-def test_pictures_of_another_number_of_axes_are_refused_until_settings_flatten_them(shape):
-    space = Dict({"camera": Box(0, 255, shape, np.uint8), "speed": Discrete(3)})
-    with pytest.raises(ValueError, match=r"camera.*shape \[.*84, 84.*\].*\[height, width, channels\].*conv_filters"):
+@pytest.mark.parametrize("shape", [(84, 84), (19, 19), (4, 84, 84, 3)])
+def test_bytes_of_another_number_of_axes_are_flattened_and_a_line_says_so(shape, caplog):
+    space = Dict({"board": Box(0, 255, shape, np.uint8), "speed": Discrete(3)})
+    with caplog.at_level("INFO", "athlete"):
         PPOConfig().make_agent(Spec(space, Discrete(2)))
-    assert with_convolutions(MLP(), {"conv_filters": []}, space) == MLP()
+    (line,) = [record.getMessage() for record in caplog.records if "flattened" in record.getMessage()]
+    assert line.startswith(f"observation['board'], bytes of shape {list(shape)}, is flattened: an image has three axes")
+    assert with_convolutions(MLP(), {}, space) == MLP()
+    caplog.clear()
+    PPOConfig().make_agent(Spec(Box(0, 1, (3, 3), np.uint8), Discrete(2)))
+    assert "flattened" not in caplog.text
 
 
 # Custom models ----------------------------------------------------------------------------------------------------

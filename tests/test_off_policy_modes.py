@@ -8,7 +8,6 @@ from modes import CARTPOLE, KEY, PENDULUM, assert_modes_are_equal, assert_resume
 
 from athlete.algorithms import get_config_class
 from athlete.algorithms.crossq import CrossQ
-from athlete.algorithms.ddpg import DDPG
 from athlete.algorithms.dqn import DQN
 from athlete.algorithms.iqn import IQN
 from athlete.algorithms.r2d2 import R2D2
@@ -38,6 +37,13 @@ SMALL_ACTOR = {
     "policy_model": MLP((8,), "relu"),
     "q_model": MLP((8,), "relu"),
     "num_steps_sampled_before_learning_starts": 16,
+}
+DDPG = {
+    "twin_q": False,
+    "policy_delay": 1,
+    "smooth_target_policy": False,
+    "exploration": OrnsteinUhlenbeckNoise(),
+    **SMALL_ACTOR,
 }
 EPSILON = EpsilonGreedy(Schedule((0.0, 0.5), (1.0, 0.1)))
 
@@ -73,7 +79,7 @@ CASES = {
     ),
     "DDPG, prioritised, with drifting noise": (
         PENDULUM,
-        DDPG(memory=Prioritized(capacity=64, batch_size=8, window=2), n_step=2, random_timesteps=6, **SMALL_ACTOR),
+        TD3(memory=Prioritized(capacity=64, batch_size=8, window=2), n_step=2, random_timesteps=6, **DDPG),
         1,
         1,
     ),

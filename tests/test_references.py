@@ -19,7 +19,7 @@ from references import Adam, leaves
 
 from athlete.algorithms.a2c import A2C
 from athlete.algorithms.crossq import CrossQ
-from athlete.algorithms.ddpg import DDPG
+from athlete.algorithms.ddpg import DDPGConfig
 from athlete.algorithms.dqn import DQN
 from athlete.algorithms.iqn import IQN
 from athlete.algorithms.pg import PG
@@ -251,9 +251,12 @@ def orders_of(agent, key, batch):
 
 RATES = {"actor_lr": Schedule((0.0, 1.0), (0.03, 0.005)), "critic_lr": FALLING, "gamma": 0.9, "grad_clip": 0.3}
 SMALL = {"policy_model": MLP((2,)), "q_model": MLP((3,))}
+DDPG = DDPGConfig().make_agent(CONTINUOUS)
 DETERMINISTIC = {
-    "DDPG": DDPG(**RATES, **SMALL, **SYNC, tau=0.3, n_step=2, use_huber=True, huber_threshold=0.6, l2_reg=0.1),
-    "DDPG, plain": DDPG(**RATES, **SMALL, tau=0.3, l2_reg=None),
+    "DDPG": dataclasses.replace(
+        DDPG, **RATES, **SMALL, **SYNC, tau=0.3, n_step=2, use_huber=True, huber_threshold=0.6, l2_reg=0.1
+    ),
+    "DDPG, plain": dataclasses.replace(DDPG, **RATES, **SMALL, tau=0.3, l2_reg=None),
     "TD3": TD3(**RATES, **SMALL, tau=0.3, n_step=2, l2_reg=0.1, target_noise=0.5, target_noise_clip=0.3),
     "TD3, at every update": TD3(**RATES, **SMALL, **SYNC, tau=0.3, policy_delay=1, use_huber=True, huber_threshold=0.6),
     "TD3, without its cures": TD3(**RATES, **SMALL, twin_q=False, smooth_target_policy=False, policy_delay=1),
@@ -518,7 +521,7 @@ A2C_CASES = {
 PPO_CLIP = {
     "lambda_": 0.7,
     "clip_param": Schedule((0.0, 1.0), (0.3, 0.01)),
-    "vf_clip_param": 0.1,
+    "vf_clip_param": 0.01,
     "entropy_coeff": ENTROPY,
     "minibatch_size": 5,
     "num_epochs": 2,
@@ -586,6 +589,24 @@ def test_ppo(name):
     assert_same_moments(state.optimizer, held.optimizer, "optimizer")
     if agent.kl_coeff is not None:
         assert float(state.kl_coeff) == pytest.approx(held.kl_coeff)
+
+
+def test_ppo_with_moved_means():
+    agent = PPO(**ON_POLICY, minibatch_size=6, num_epochs=2, rpo_alpha=0.4).bind(CONTINUOUS)
+    state = on_policy_state(agent)
+    optimizer = Adam(numbers(state.params), 1e-5, agent.grad_clip)
+    held = SimpleNamespace(params=numbers(state.params), optimizer=optimizer, kl_coeff=None)
+
+    def draws(key, batch):
+        orders = orders_of(agent, key, batch)["orders"]
+        keys = [jax.random.fold_in(key, step) for step in range(len(orders))]
+        shape = (orders.shape[1], ACTION_SIZE)
+        return {"orders": orders, "moves": [jax.random.uniform(k, shape, minval=-0.4, maxval=0.4) for k in keys]}
+
+    batch = acted(on_policy_batches(CONTINUOUS)[0], 0)
+    state = follow(agent, state, held, references.ppo, [batch], draws)
+    assert_equal(state.params, held.params, "params")
+    assert_same_moments(state.optimizer, held.optimizer, "optimizer")
 
 
 def acted(batch, seed):

@@ -13,12 +13,13 @@ import numpy as np
 
 from athlete.core import Array, Env, Spec, Tree
 from athlete.env.adapters.conversion import to_space
+from athlete.env.masks import told_mask
 from athlete.env.membership import sample_legal
 from athlete.env.world import find_world
 from athlete.ops.masks import action_mask, random_legal
 from athlete.ops.random import wrap
 from athlete.ops.sampling import sample
-from athlete.spaces import ACTION_MASK, to_environment
+from athlete.spaces import to_environment
 
 ROWS = 2048  # environments at a time: enough to fill the processor's vectors, few enough for its cache
 CHUNK = 16  # steps between two looks at which rows have finished: a longer one waits, a shorter one calls more
@@ -157,18 +158,18 @@ def _play_gymnasium(env: Any, episodes: int, seed: int) -> tuple[np.ndarray, np.
     """The same on one Gymnasium environment, episode after episode."""
     returns, lengths = np.zeros(episodes), np.zeros(episodes)
     env.action_space.seed(seed)
-    masked, generator = ACTION_MASK in getattr(env.observation_space, "spaces", ()), np.random.default_rng(seed)
+    generator = np.random.default_rng(seed)
+    spaces = to_space(env.observation_space), to_space(env.action_space)
 
-    def choose(obs: Any) -> Any:
-        if not masked:
-            return env.action_space.sample()
-        return sample_legal(to_space(env.observation_space), to_space(env.action_space), obs, generator)
+    def choose(obs: Any, info: Any) -> Any:
+        mask = told_mask(env, *spaces, obs, info)
+        return env.action_space.sample() if mask is None else sample_legal(spaces[1], mask, generator)
 
     for episode in range(episodes):
-        obs, _ = env.reset(seed=seed if episode == 0 else None)
+        obs, info = env.reset(seed=seed if episode == 0 else None)
         over = False
         while not over:
-            obs, reward, terminated, truncated, _ = env.step(choose(obs))
+            obs, reward, terminated, truncated, info = env.step(choose(obs, info))
             returns[episode] += float(reward)
             lengths[episode] += 1
             over = terminated or truncated

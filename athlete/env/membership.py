@@ -18,7 +18,6 @@ from athlete.spaces import (
     Space,
     Tuple,
     by_entry,
-    has_mask,
 )
 
 
@@ -74,21 +73,36 @@ def sample(space: Space, generator: np.random.Generator) -> Any:
     return drawn.astype(space.dtype).clip(space.low, space.high)
 
 
-def sample_legal(obs_space: Space, action_space: Space, obs: Any, generator: np.random.Generator) -> Any:
-    """A random action among those that the mask of `obs` allows, or any where there is no mask.
+def sample_legal(space: Space, mask: np.ndarray | None, generator: np.random.Generator) -> Any:
+    """A random action among those that `mask` `[sum(n)]` allows, or any where there is no mask.
 
     Raises ValueError where the mask allows none.
     """
-    if not has_mask(obs_space) or not isinstance(action_space, Discrete | MultiDiscrete):
-        return sample(action_space, generator)
-    legal = by_entry(action_space, np.asarray(obs[ACTION_MASK]) > 0)
+    if mask is None or not isinstance(space, Discrete | MultiDiscrete):
+        return sample(space, generator)
+    legal = by_entry(space, mask)
     if not all(part.any() for part in legal):
         raise ValueError(
-            f"the observation's {ACTION_MASK!r} leaves no legal action: {obs[ACTION_MASK]}. End the episode where "
+            f"the observation's {ACTION_MASK!r} leaves no legal action: {mask.astype(np.int8)}. End the episode where "
             "nothing can be done (terminated=True)"
         )
-    drawn = np.array([generator.choice(np.flatnonzero(part)) for part in legal]).reshape(action_space.shape)
-    return drawn[()] + _integer_range(action_space)[0]
+    drawn = np.array([generator.choice(np.flatnonzero(part)) for part in legal]).reshape(space.shape)
+    return drawn[()] + _integer_range(space)[0]
+
+
+def first_difference(one: Any, other: Any, name: str) -> tuple[str, Any, Any] | None:
+    """The path of the first entry at which two elements differ, and both values; None where they are equal."""
+    if isinstance(one, Mapping | tuple | list):
+        keys = list(one) if isinstance(one, Mapping) else range(len(one))
+        found = (first_difference(one[key], other[key], f"{name}[{key!r}]") for key in keys)
+        return next(filter(None, found), None)
+    before, after = np.asarray(one), np.asarray(other)
+    if before.shape != after.shape:
+        return name, before.shape, after.shape
+    if not (unlike := before != after).any():
+        return None
+    where = tuple(np.argwhere(unlike)[0].tolist())
+    return name + "".join(f"[{i}]" for i in where), before[where].item(), after[where].item()
 
 
 def _tuple_violation(space: Tuple, value: Any, name: str) -> str:

@@ -192,11 +192,21 @@ def create(maker: Callable[..., Any], context: EnvContext) -> Any:
     raise ValueError(misfit(getattr(maker, "__qualname__", repr(maker)), signature, context))
 
 
+def told_config(env_config: Mapping[str, Any]) -> str:
+    """An `env_config` for messages: of tables and the like only the kind is said."""
+    texts = {key: repr(value) for key, value in env_config.items()}
+    short = {
+        key: text if len(text) <= 60 and "\n" not in text else f"<{type(env_config[key]).__name__}>"
+        for key, text in texts.items()
+    }
+    return "{" + ", ".join(f"{key!r}: {text}" for key, text in short.items()) + "}"
+
+
 def misfit(name: str, signature: inspect.Signature, env_config: Mapping[str, Any]) -> str:
     """The sentence for an `env_config` that `name(signature)` does not accept."""
     accepted = [parameter.name for parameter in signature.parameters.values()]
     unknown = [str(key) for key in env_config if key not in accepted]
-    sentence = f"env_config={dict(env_config)!r} does not fit {name}{signature}"
+    sentence = f"env_config={told_config(env_config)} does not fit {name}{signature}"
     for key in unknown[:1]:
         near = difflib.get_close_matches(key, accepted, n=1)
         sentence += f": it has no {key!r}" + (f"; did you mean {near[0]!r}?" if near else "")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
+import sys
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -11,9 +12,12 @@ import jax
 import numpy as np
 
 from athlete.core import Env, Source, Spec
+from athlete.env.checks.check import check_env
+from athlete.env.masks import mask_path, say_masks_are_read, told_path
 from athlete.env.registry import EnvContext, create, is_jax_env, resolve
 from athlete.env.twins import find_twin
 from athlete.env.wrappers.frame_stack import FrameStack
+from athlete.env.wrappers.lifted_mask import LiftedMask
 from athlete.env.wrappers.previous import FilmedPreviousStep, Previous, PreviousStep, PreviousStepSource
 from athlete.env.wrappers.time_limit import TimeLimit
 from athlete.log import logger
@@ -37,6 +41,49 @@ class World(NamedTuple):
             return self
         env = None if self.env is None else PreviousStep(self.env, previous)
         return self._replace(env=env, previous=previous)
+
+    def checked(self) -> World:
+        """The same after `check_env`; masks of `info["action_mask"]` are then in its observations.
+
+        Raises ValueError with what is wrong with it.
+        """
+        if self.is_twin or self.pooled:
+            return self
+        if self.env is not None:
+            check_env(self.env)
+            return self
+        from athlete.env.adapters.gymnasium import make_gymnasium
+
+        env = make_gymnasium(self.maker, self.env_config)
+        try:
+            world, shown = self._with_mask_of_info(env)
+            check_env(shown, adapt=True)
+        finally:
+            if not self._is_instance():
+                env.close()
+        return world
+
+    def _is_instance(self) -> bool:
+        return hasattr(self.maker, "step") and not isinstance(self.maker, type)
+
+    def _with_mask_of_info(self, env: Any) -> tuple[World, Any]:
+        """The same, and `env`, which it made, with a mask that is told in `info` in their observations."""
+        from athlete.env.adapters.gymnasium import (
+            ActionMaskObservation,
+            make_with_mask_of_info,
+            tells_mask_in_info,
+        )
+
+        try:
+            told = tells_mask_in_info(env)
+        except Exception:  # which `check_env` comes across and says in full
+            told = False
+        if not told:
+            return self, env
+        say_masks_are_read(env_name(env.unwrapped), "info['action_mask']")
+        shown = ActionMaskObservation(env)
+        maker = shown if self._is_instance() else functools.partial(make_with_mask_of_info, self.maker)
+        return self._replace(maker=maker), shown
 
     def source(self, *, num_workers: int = 0, num_envs_per_worker: int = 1, seeded_resets: bool = False) -> Source:
         """Rows of it on Gymnasium or EnvPool."""
@@ -107,11 +154,11 @@ def find_world(
         return _find_by_id(resolved, config, backend)
     if is_jax_env(resolved):
         jax_env = create(resolved, EnvContext(config)) if isinstance(resolved, type) else resolved
-        return World(name, _checked_backend(jax_env, name, backend), resolved, config, False)
+        return World(name, _compiled(jax_env, name, backend), resolved, config, False)
     if callable(resolved) and not isinstance(resolved, type) and not hasattr(resolved, "step"):
         made = create(resolved, EnvContext(config))  # a factory: only its product tells which kind it makes
         if is_jax_env(made):
-            return World(name, _checked_backend(made, name, backend), resolved, config, False)
+            return World(name, _compiled(made, name, backend), resolved, config, False)
         if hasattr(made, "close"):
             made.close()
     if backend == "jax":
@@ -144,11 +191,31 @@ def _find_in_pool(env: Any, config: dict[str, Any]) -> World:
 
 
 _ATARI = re.compile(r"ALE/.*|\w+(NoFrameskip|Deterministic)-v\d+")
+# The games of the ids from before v5, which have no prefix: `"Pong-v4"`.
+_OLD_ATARI = re.compile(
+    "(Adventure|AirRaid|Alien|Amidar|Assault|Asterix|Asteroids|Atlantis|BankHeist|BattleZone|BeamRider|Berzerk|Bowling"
+    "|Boxing|Breakout|Carnival|Centipede|ChopperCommand|CrazyClimber|Defender|DemonAttack|DoubleDunk|ElevatorAction"
+    "|Enduro|FishingDerby|Freeway|Frostbite|Gopher|Gravitar|Hero|IceHockey|Jamesbond|JourneyEscape|Kangaroo|Krull"
+    "|KungFuMaster|MontezumaRevenge|MsPacman|NameThisGame|Phoenix|Pitfall|Pong|Pooyan|PrivateEye|Qbert|Riverraid"
+    "|RoadRunner|Robotank|Seaquest|Skiing|Solaris|SpaceInvaders|StarGunner|Tennis|TimePilot|Tutankham|UpNDown|Venture"
+    "|VideoPinball|WizardOfWor|YarsRevenge|Zaxxon)-v[04]"
+)
 
 
 def _is_atari(env_id: str) -> bool:
-    """Whether it is an id of ale-py's, old or new, with or without the package in front: `"ale_py:ALE/Pong-v5"`."""
-    return _ATARI.fullmatch(env_id.rpartition(":")[2]) is not None
+    """Whether it is an id of ale-py's, old or new, with or without the package in front: `"ale_py:ALE/Pong-v5"`.
+
+    One that shows the machine's memory is not: there is no picture to preprocess.
+    """
+    name = env_id.rpartition(":")[2]
+    if "-ram" in name:
+        return False
+    if _OLD_ATARI.fullmatch(name) is None:
+        return _ATARI.fullmatch(name) is not None
+    # Somebody may have registered a game of that name. Only a process that has imported Gymnasium can have.
+    registration = sys.modules.get("gymnasium.envs.registration")
+    spec = None if registration is None else registration.registry.get(name)
+    return spec is None or str(spec.entry_point).startswith("ale_py")
 
 
 def _find_atari(env_id: str, config: dict[str, Any], backend: str, preprocessor_pref: str | None) -> World:
@@ -170,10 +237,15 @@ def _atari_or(env_id: str) -> Any:
     return functools.partial(make_atari, env_id) if _is_atari(env_id) else env_id
 
 
-def _checked_backend(env: Env, name: str, backend: str) -> Env:
+def _compiled(env: Env, name: str, backend: str) -> Env:
+    """A JAX environment as agents see it."""
     if backend == "gymnasium":
         raise ValueError(f"environment({name}, backend='gymnasium'): it is a JAX environment; leave backend out")
-    return env
+    path = mask_path(getattr(env, "observation_space", None), getattr(env, "action_space", None))
+    if path is None:
+        return env
+    say_masks_are_read(name, told_path(path))
+    return LiftedMask(env, path)
 
 
 def env_name(env: Any) -> str:
@@ -190,7 +262,7 @@ class FilmedEnv:
 
     def __init__(self, env: Env):
         inner = env
-        while isinstance(inner, FrameStack | PreviousStep | TimeLimit):
+        while isinstance(inner, FrameStack | LiftedMask | PreviousStep | TimeLimit):
             inner = inner.env
         if not hasattr(inner, "render"):
             raise ValueError(

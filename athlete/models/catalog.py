@@ -19,7 +19,7 @@ from athlete.models.recurrent import GRU, LSTM
 from athlete.models.resnet import ResNet
 from athlete.models.separate import Separate
 from athlete.models.streams import Streams, without_streams
-from athlete.ops.features import are_channels_first, feature_size, images_in, pictures_of_other_axes
+from athlete.ops.features import are_channels_first, feature_size, images_in
 from athlete.ops.random import wrap
 from athlete.spaces import Space
 
@@ -203,19 +203,12 @@ def with_convolutions(model: Model, settings: Mapping[str, Any], obs_space: Spac
     Each image of a Dict or Tuple has convolutions of its own; all else, and what is shown of the previous step, passes
     them by. A mask of actions does not count.
 
-    Raises ValueError for `conv_filters` that do not fit the observations, and where they are not given, for pictures of
-    another number of axes.
+    Raises ValueError for `conv_filters` that do not fit the observations.
     """
     chosen = {**MODEL_DEFAULTS, **settings}
     images, filters = images_in(obs_space), chosen["conv_filters"]
     if filters is None and chosen["custom_model"] is not None:
         return model
-    for name, shape in pictures_of_other_axes(obs_space) if filters is None else ():
-        raise ValueError(
-            f"{name} has the shape {list(shape)} of bytes: an image is [height, width, channels], or its channels come "
-            "first. Give it three axes (gymnasium.wrappers.ReshapeObservation), or flatten it: "
-            "model={'conv_filters': []}"
-        )
     if filters and not images:
         raise ValueError(
             f"model={{'conv_filters': {filters!r}}}: convolutions need observations that are a Box of [height, width, "

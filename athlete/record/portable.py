@@ -31,7 +31,14 @@ def to_portable(value: Any) -> Any:
         fields = {field.name: to_portable(getattr(value, field.name)) for field in dataclasses.fields(value)}
         kind = type(value)
         return {_OBJECT: f"{kind.__module__}:{kind.__qualname__}", "fields": fields}
-    return {_OPAQUE: repr(value)}
+    return {_OPAQUE: _described(value)}
+
+
+def _described(value: Any) -> str:
+    """A short text about what has no JSON form: a table is not written out."""
+    text, kind = repr(value), type(value)
+    package = kind.__module__.partition(".")[0]
+    return text if len(text) <= 80 and "\n" not in text else f"a {package}.{kind.__qualname__}"
 
 
 def from_portable(value: Any, where: str = "config") -> Any:

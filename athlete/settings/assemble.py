@@ -18,10 +18,11 @@ from athlete.combine.normalize import Normalize
 from athlete.combine.observations import Observations, require_space, space_of
 from athlete.combine.rewards import Rewards
 from athlete.core import Agent, Memory, Model, Spec
+from athlete.log import logger
 from athlete.memory.prioritized import Prioritized
 from athlete.memory.replay import Replay
 from athlete.models.catalog import check_custom_model, make_model, with_convolutions, with_layer_of_pictures
-from athlete.ops.features import feature_size
+from athlete.ops.features import feature_size, pictures_of_other_axes
 from athlete.ops.masks import check_mask
 from athlete.ops.schedule import from_timesteps
 from athlete.settings.checks import is_schedule
@@ -47,6 +48,8 @@ def make_agent(config: AlgorithmConfig, spec: Spec) -> Agent:
     networks = [name for name, part in fields.items() if isinstance(part, Model)]
     for name in networks:
         fields[name] = with_convolutions(fields[name], config.model, seen.obs)
+    if config.model.get("conv_filters") is None and config.model.get("custom_model") is None:
+        _tell_of_flattened_boards(seen.obs)
     if config.model.get("custom_model") is not None:
         check_custom_model(fields[networks[0]], seen)  # the one that acts
     check_mask(seen)
@@ -89,6 +92,16 @@ def surrounded(config: AlgorithmConfig, agent: Agent, seen: Spec) -> Agent:
         function = config.observation_fn if callable(config.observation_fn) else config.observation_fn[0]
         agent = Observations(agent, function, seen.obs)
     return agent
+
+
+def _tell_of_flattened_boards(obs_space: Space) -> None:
+    for name, shape in pictures_of_other_axes(obs_space):
+        logger.info(
+            "%s, bytes of shape %s, is flattened: an image has three axes, [height, width, channels]; "
+            "gymnasium.wrappers.ReshapeObservation adds one for convolutions",
+            name,
+            list(shape),
+        )
 
 
 def make_bonus(settings: Mapping[str, Any], obs_space: Space) -> Bonus:

@@ -22,6 +22,7 @@ from athlete.env.adapters.lives import Lives
 from athlete.env.adapters.rows import VectorInfos
 from athlete.env.adapters.source import action_fitter, checked_obs, map_arrays, seed_of
 from athlete.env.errors import EnvError
+from athlete.env.registry import told_config
 from athlete.ops.features import are_channels_first
 from athlete.spaces import Box
 
@@ -65,7 +66,7 @@ def pool_spec(env_id: str, env_config: Mapping[str, Any]) -> Any:
     try:
         return envpool.make_spec(name, **env_config)
     except (TypeError, KeyError, RuntimeError) as error:
-        raise ValueError(f"env_config={dict(env_config)!r} does not fit EnvPool's {name!r}: {error}") from error
+        raise ValueError(f"env_config={told_config(env_config)} does not fit EnvPool's {name!r}: {error}") from error
 
 
 class EnvPoolSource(Source):

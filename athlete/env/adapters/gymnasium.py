@@ -23,8 +23,20 @@ from gymnasium.wrappers import AtariPreprocessing, FrameStackObservation, TimeLi
 
 from athlete.env.adapters.conversion import to_space
 from athlete.env.adapters.old_gym import todays_reset, todays_step
+from athlete.env.masks import (
+    METHOD,
+    OBSERVATIONS,
+    Path,
+    joined_mask,
+    lift,
+    lift_space,
+    mask_method,
+    mask_path,
+    say_masks_are_read,
+    told_path,
+)
 from athlete.env.registry import BUILT_IN, EnvContext, create, is_jax_env, misfit, registered_names, resolve
-from athlete.spaces import ACTION_MASK, Box, Dict, Discrete, MultiBinary, MultiDiscrete, OneOf, Space, Tuple
+from athlete.spaces import ACTION_MASK, Box, Dict, Discrete, MultiBinary, MultiDiscrete, OneOf, Space, Tuple, has_mask
 
 __all__ = [
     "ActionMaskObservation",
@@ -74,6 +86,8 @@ def find_spec(env_id: str) -> EnvSpec:
                 f"environment {env_id!r}: there is no module {error.name!r}; install the package that provides it"
             ) from error
     if name in registry:
+        if inspect.isfunction(registry[name].entry_point) and (reason := why_missing(name)):
+            raise ValueError(f"environment {env_id!r}: {reason}")
         return registry[name]
     near = difflib.get_close_matches(name, [*registered_names(), *BUILT_IN, *registry], n=3)
     hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
@@ -124,7 +138,8 @@ def make_gymnasium(
             name given to `register_env`, a path `"package.module.Class"`, a class, a factory or an instance.
         env_config: what the environment is made with; classes and factories get it as `registry.create` says.
         worker_index, vector_index, num_workers: for the `EnvContext` that classes and factories get.
-        adapt: put environments of the old Gym API behind `OldGymAdapter`, which says so in a log line.
+        adapt: put environments of the old Gym API behind `OldGymAdapter`, and masks of actions into the observation;
+            a log line says so.
 
     Raises:
         ValueError: no such id, name or path; `env_config` does not fit; what was made is no Gymnasium environment.
@@ -133,7 +148,8 @@ def make_gymnasium(
     if isinstance(env, str):
         env = find_spec(env)
     if isinstance(env, EnvSpec):
-        return _make_from_spec(env, dict(env_config or {}), adapt)
+        made = _make_from_spec(env, dict(env_config or {}), adapt)
+        return _showing_mask(made) if adapt else made
     is_maker = isinstance(env, type) or (callable(env) and not hasattr(env, "step"))
     if is_maker and not is_jax_env(env):
         made = create(env, EnvContext(env_config, worker_index, vector_index, num_workers))
@@ -147,9 +163,9 @@ def make_gymnasium(
         )
     if not (hasattr(made, "reset") and hasattr(made, "step")):
         raise ValueError(f"environment {env!r} gave {made!r}, which has no reset and step; expected a gymnasium.Env")
-    if adapt and not (isinstance(made, gymnasium.Env) and _takes_seed(made.reset)):
-        return OldGymAdapter(made)
-    return made
+    if not adapt:
+        return made
+    return _showing_mask(made if isinstance(made, gymnasium.Env) and _is_todays(made.reset) else OldGymAdapter(made))
 
 
 def _make_from_spec(spec: EnvSpec, env_config: dict[str, Any], adapt: bool) -> gymnasium.Env:
@@ -164,7 +180,7 @@ def _make_from_spec(spec: EnvSpec, env_config: dict[str, Any], adapt: bool) -> g
         signature.bind(**arguments)
     except TypeError as error:
         raise ValueError(misfit(spec.id, signature, env_config)) from error
-    if isinstance(creator, type) and not (issubclass(creator, gymnasium.Env) and _takes_seed(creator.reset)):
+    if isinstance(creator, type) and not (issubclass(creator, gymnasium.Env) and _is_todays(creator.reset)):
         env = creator(**arguments)  # gymnasium.make refuses these, or wraps them in what cannot step them
         if not adapt:
             return env
@@ -227,9 +243,11 @@ def _frames_last(frames: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(moved.reshape(*moved.shape[:2], -1))
 
 
-def _takes_seed(reset: Callable[..., Any]) -> bool:
+def _is_todays(reset: Callable[..., Any]) -> bool:
+    """Whether a method `reset` takes what Gymnasium's wrappers pass on."""
     parameters = inspect.signature(reset).parameters.values()
-    return any(parameter.name == "seed" or parameter.kind == parameter.VAR_KEYWORD for parameter in parameters)
+    takes_all = any(parameter.kind == parameter.VAR_KEYWORD for parameter in parameters)
+    return takes_all or {"seed", "options"} <= {parameter.name for parameter in parameters}
 
 
 class OldGymAdapter(gymnasium.Env):
@@ -283,49 +301,113 @@ def _todays_space(env: Any, attribute: str) -> gymnasium.Space:
 
 
 class ActionMaskObservation(gymnasium.Wrapper):
-    """Puts `info["action_mask"]`, which tells legal actions, where agents see it: into the observation.
+    """Puts the mask that tells legal actions where agents see it: into the observation.
 
     Observations become `{"observations": what the environment shows, "action_mask": zeros and ones}`, RLlib's form. For
     MultiDiscrete actions a tuple of masks, as `MultiDiscrete.sample(mask=...)` takes it, is joined to one row.
 
+    Args:
+        told_by: "info" for `info["action_mask"]`, Gymnasium's way, or "method" for a method `action_masks()`,
+            sb3-contrib's.
+
     Raises:
         ValueError: the actions are neither Discrete nor MultiDiscrete; a `reset`, or a `step` that does not terminate
-            the episode, gives no `info["action_mask"]`.
+            the episode, gives no `info["action_mask"]`; there is no method; a mask of another size.
     """
 
-    def __init__(self, env: gymnasium.Env):
+    def __init__(self, env: gymnasium.Env, told_by: str = "info"):
         super().__init__(env)
         space = env.action_space
         if not isinstance(space, gymnasium.spaces.Discrete | gymnasium.spaces.MultiDiscrete):
             raise ValueError(
                 f"ActionMaskObservation({env}): masks are for Discrete and MultiDiscrete actions, not {space}"
             )
+        self._method = mask_method(env) if told_by == "method" else None
+        if told_by == "method" and self._method is None:
+            raise ValueError(f"ActionMaskObservation({env}, 'method'): it has no method {METHOD}()")
         self._size = int(space.n if isinstance(space, gymnasium.spaces.Discrete) else space.nvec.sum())
         self.observation_space = gymnasium.spaces.Dict(
-            {"observations": env.observation_space, ACTION_MASK: gymnasium.spaces.MultiBinary(self._size)}
+            {OBSERVATIONS: env.observation_space, ACTION_MASK: gymnasium.spaces.MultiBinary(self._size)}
         )
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        obs, info = self.env.reset(seed=seed, options=options)
-        return self._with_mask(obs, info, "reset"), info
+        obs, info = todays_reset(self.env, self.env.reset(seed=seed, options=options))
+        return self._with_mask(obs, info, "reset", False), info
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
-        obs, reward, terminated, truncated, info = self.env.step(action)
-        if terminated and ACTION_MASK not in info:
-            info = {**info, ACTION_MASK: np.zeros(self._size, np.int8)}
-        return self._with_mask(obs, info, "step"), reward, terminated, truncated, info
+        obs, reward, terminated, truncated, info = todays_step(self.env, self.env.step(action))
+        return self._with_mask(obs, info, "step", terminated), reward, terminated, truncated, info
 
-    def _with_mask(self, obs: Any, info: dict[str, Any], call: str) -> dict[str, Any]:
-        if ACTION_MASK not in info:
+    def _with_mask(self, obs: Any, info: dict[str, Any], call: str, terminated: bool) -> dict[str, Any]:
+        if terminated and (self._method is not None or ACTION_MASK not in info):
+            mask = np.zeros(self._size, np.int8)  # nothing is done any more
+        elif self._method is not None:
+            mask = joined_mask(self._method(), self._size, f"{METHOD}() of {self.env} gave a mask")
+        elif ACTION_MASK in info:
+            told = f"{call} of {self.env} gave an info[{ACTION_MASK!r}]"
+            mask = joined_mask(info[ACTION_MASK], self._size, told)
+        else:
             raise ValueError(f"{call} of {self.env} gave no info[{ACTION_MASK!r}]; there is {list(info)}")
-        mask = info[ACTION_MASK]
-        joined = np.concatenate(list(map(np.ravel, mask))) if isinstance(mask, tuple) else np.ravel(mask)
-        if joined.size != self._size:
-            raise ValueError(
-                f"{call} of {self.env} gave an info[{ACTION_MASK!r}] of {joined.size} entries; "
-                f"{self.env.action_space} needs {self._size}"
-            )
-        return {"observations": obs, ACTION_MASK: (joined > 0).astype(np.int8)}
+        return {OBSERVATIONS: obs, ACTION_MASK: mask}
+
+
+class LiftedMask(gymnasium.Wrapper):
+    """Observations whose mask at `path` stands in their entry `action_mask`."""
+
+    def __init__(self, env: gymnasium.Env, path: Path, space: Dict):
+        super().__init__(env)
+        self._path = path
+        self.observation_space = to_gymnasium_space(lift_space(space, path))
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        obs, info = todays_reset(self.env, self.env.reset(seed=seed, options=options))
+        return lift(obs, self._path), info
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        obs, *rest = todays_step(self.env, self.env.step(action))
+        return lift(obs, self._path), *rest  # type: ignore[return-value]
+
+
+def _showing_mask(env: gymnasium.Env) -> gymnasium.Env:
+    """The environment with its mask of actions where agents read it, if it tells one in its spaces or by a method."""
+    if not isinstance(env.action_space, gymnasium.spaces.Discrete | gymnasium.spaces.MultiDiscrete):
+        return env
+    try:
+        space = to_space(env.observation_space, exact=True)
+    except ValueError:  # which is told where the space is needed
+        return env
+    if has_mask(space):
+        return env
+    if path := mask_path(space, to_space(env.action_space)):
+        assert isinstance(space, Dict)
+        say_masks_are_read(type(env.unwrapped).__name__, told_path(path))
+        return LiftedMask(env, path, space)
+    if mask_method(env) is not None:
+        say_masks_are_read(type(env.unwrapped).__name__, f"{METHOD}()")
+        return ActionMaskObservation(env, "method")
+    return env
+
+
+def tells_mask_in_info(env: gymnasium.Env) -> bool:
+    """Whether legal actions of an environment are told in `info["action_mask"]` and nowhere else. Resets it."""
+    if not isinstance(env.action_space, gymnasium.spaces.Discrete | gymnasium.spaces.MultiDiscrete):
+        return False
+    if ACTION_MASK in getattr(env.observation_space, "spaces", ()):
+        return False
+    return ACTION_MASK in todays_reset(env, env.reset())[1]
+
+
+def make_with_mask_of_info(maker: Any, env_config: Mapping[str, Any]) -> gymnasium.Env:
+    """What `maker` makes, with `info["action_mask"]` in its observations."""
+    context = env_config if isinstance(env_config, EnvContext) else EnvContext(env_config)
+    env = make_gymnasium(
+        maker,
+        context,
+        worker_index=context.worker_index,
+        vector_index=context.vector_index,
+        num_workers=context.num_workers,
+    )
+    return ActionMaskObservation(env)
 
 
 def require_no_autoreset(vector: VectorEnv) -> None:

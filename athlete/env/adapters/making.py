@@ -11,7 +11,7 @@ from athlete.env.adapters.conversion import to_space
 from athlete.env.adapters.gymnasium import make_gymnasium, named_spec
 from athlete.env.adapters.processes import Group, ProcessRows
 from athlete.env.adapters.rows import LocalRows, Row, Rows
-from athlete.env.registry import resolve
+from athlete.env.registry import resolve, told_config
 
 
 @dataclass
@@ -98,6 +98,6 @@ def _require_picklable(maker: RowMaker) -> None:
         cloudpickle.dumps(maker)
     except Exception as error:
         raise ValueError(
-            f"{maker.env!r} with env_config={maker.env_config!r} cannot be sent to worker processes ({error}); "
+            f"{maker.env!r} with env_config={told_config(maker.env_config)} cannot be sent to workers ({error}); "
             "make what cannot be pickled inside the environment, or train without workers (num_rollout_workers=0)"
         ) from error

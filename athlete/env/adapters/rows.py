@@ -17,6 +17,8 @@ import numpy as np
 from athlete import spaces
 from athlete.env.adapters.buffers import Buffers, MisfitError
 from athlete.env.adapters.old_gym import todays_reset, todays_step
+from athlete.env.masks import lift, lift_space, mask_path, say_masks_are_read, told_path
+from athlete.env.randomness import seed_global_generators, seed_spaces
 from athlete.log import logger
 
 Info = Mapping[str, Any]
@@ -56,6 +58,8 @@ class Row:
 
     def reset(self, seed: int | None) -> Info:
         self._buffers.under_way[self.index] = True
+        if seed is not None:
+            seed_spaces(self.env, seed)
         result = self.env.reset(seed=seed)
         self._buffers.under_way[self.index] = False
         obs, info = todays_reset(self.env, result)
@@ -97,6 +101,8 @@ class LocalRows:
     def reset(self, seed: int | None, where: np.ndarray) -> Answer:
         infos: list[Info] = [{} for _ in self.rows]
         failures: dict[int, str] = {}
+        if seed is not None and where.all():
+            seed_global_generators(seed)
         for i in np.flatnonzero(where).tolist():
             try:
                 infos[i] = self.rows[i].reset(None if seed is None else seed + i)
@@ -163,15 +169,20 @@ class VectorRows:
 
     any_thread = False
 
-    def __init__(self, vector: Any, space: spaces.Space):
+    def __init__(self, vector: Any, obs_space: spaces.Space, action_space: spaces.Space):
         self.vector = vector
-        self.buffers = Buffers(space, vector.num_envs)
+        self._path = mask_path(obs_space, action_space)
+        if self._path is not None:
+            say_masks_are_read(repr(vector), told_path(self._path))
+            assert isinstance(obs_space, spaces.Dict)
+            obs_space = lift_space(obs_space, self._path)
+        self.buffers = Buffers(obs_space, vector.num_envs)
         self.action_space = vector.single_action_space
 
     def reset(self, seed: int | None, where: np.ndarray) -> Answer:
         before = None if where.all() else self.buffers.copied_obs()
         obs, info = self.vector.reset(seed=seed, options=None if before is None else {"reset_mask": where.copy()})
-        self.buffers.write_all_obs(obs)
+        self.buffers.write_all_obs(self._shown(obs))
         if before is not None and not _equal(before, self.buffers.obs, ~where):
             raise MisfitError(
                 "it ignores options['reset_mask']: rows that it was not asked to reset have changed. Pass the id, the "
@@ -181,8 +192,11 @@ class VectorRows:
 
     def step(self, actions: Any) -> Answer:
         obs, reward, terminated, truncated, info = self.vector.step(actions)
-        self.buffers.write_all(obs, reward, terminated, truncated)
+        self.buffers.write_all(self._shown(obs), reward, terminated, truncated)
         return Answer(VectorInfos(info, self.buffers.rows), {})
+
+    def _shown(self, obs: Any) -> Any:
+        return obs if self._path is None else lift(obs, self._path)
 
     def close(self) -> None:
         if not self.vector.closed:

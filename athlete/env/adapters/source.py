@@ -54,7 +54,11 @@ class GymnasiumSource(Source):
         self.vector: Rows
         if isinstance(env, VectorEnv):
             require_no_autoreset(env)
-            self.vector = VectorRows(env, to_space(env.single_observation_space, "observation_space"))
+            self.vector = VectorRows(
+                env,
+                to_space(env.single_observation_space, "observation_space"),
+                to_space(env.single_action_space, "action_space"),
+            )
         else:
             self.vector = make_rows(env, env_config, num_workers, num_envs_per_worker)
         self.rows, self.any_thread = self.vector.buffers.rows, self.vector.any_thread

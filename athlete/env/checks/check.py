@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from athlete.env.adapters.conversion import to_space
-from athlete.env.membership import sample_legal, violation
+from athlete.env.masks import told_mask
+from athlete.env.membership import first_difference, sample_legal, violation
+from athlete.env.randomness import global_generators_kept, seed_global_generators, seed_spaces
 from athlete.env.registry import EnvContext, create, is_jax_env, resolve
+from athlete.log import logger
 from athlete.spaces import Space
 
 EPISODES = 3
 MAX_STEPS = 300  # in all episodes together: enough to see most ends, short enough for slow simulators
+REPEATED = 20  # steps of the first episode that are played again from the same seed
 
 
 def check_env(env: Any, env_config: Mapping[str, Any] | None = None, *, adapt: bool = False) -> None:
     """Return silently if the environment keeps its promises; else raise ValueError with what to mend.
 
     Resets it with a seed, plays up to three episodes (300 steps at most) with random actions from a seeded generator,
-    and looks at everything that comes back. What `check_env` has made itself it closes; an instance that it was given
-    it leaves open and reset.
+    and looks at everything that comes back. Then the first steps are played again from the same seed; where they
+    differ, a warning says at what. What `check_env` has made itself it closes; an instance that it was given it leaves
+    open and reset. The global random generators are left as they were.
 
     Args:
         env: a Gymnasium id, a registered name, a class, a factory or an instance; also JAX environments
@@ -45,9 +51,10 @@ def check_env(env: Any, env_config: Mapping[str, Any] | None = None, *, adapt: b
         return
     try:
         checked = _adapted(made) if adapt else made
-        _check_gymnasium(checked, adapt)
-        if is_instance:
-            checked.reset()
+        with global_generators_kept():
+            _check_gymnasium(checked, adapt)
+            if is_instance:
+                checked.reset()
     finally:
         if not is_instance and hasattr(made, "close"):
             made.close()
@@ -91,13 +98,54 @@ def _check_gymnasium(env: Any, adapt: bool) -> None:
     action_space = _space(env, "action_space")
     generator = np.random.default_rng(0)
     steps = 0
+    played: list[_Step] = []  # the first of the first episode
+    _seed(env)
     for episode in range(EPISODES):
-        obs = _check_reset(env, obs_space, {"seed": 0} if episode == 0 else {})
+        obs, info = _check_reset(env, obs_space, {"seed": 0} if episode == 0 else {})
+        if episode == 0:
+            played.append(_Step(None, {"observation": copy.deepcopy(obs)}))
         is_over, step = False, 0
         while not is_over and steps < MAX_STEPS:
             steps, step = steps + 1, step + 1
-            action = sample_legal(obs_space, action_space, obs, generator)
-            obs, is_over = _check_step(env, obs_space, action, f"in step {step} of episode {episode + 1}")
+            action = sample_legal(action_space, told_mask(env, obs_space, action_space, obs, info), generator)
+            taken = copy.deepcopy(action)
+            result, info = _check_step(env, obs_space, action, f"in step {step} of episode {episode + 1}")
+            obs, is_over = result["observation"], bool(result["terminated"] or result["truncated"])
+            if episode == 0 and step <= REPEATED:
+                played.append(_Step(taken, copy.deepcopy(result)))
+    if difference := _difference_on_repeat(env, played):
+        logger.warning(
+            "%s: two episodes from reset(seed=0) with the same actions differ: %s. Draw from self.np_random, which "
+            "super().reset(seed=seed) seeds, and keep nothing from the episode before; else no run can be repeated",
+            _name(env),
+            difference,
+        )
+
+
+class _Step(NamedTuple):
+    action: Any  # None for a reset
+    result: dict[str, Any]
+
+
+def _seed(env: Any) -> None:
+    """Seed what training seeds besides `reset`."""
+    seed_global_generators(0)
+    seed_spaces(env, 0)
+
+
+def _difference_on_repeat(env: Any, played: list[_Step]) -> str:
+    """Where the steps come out otherwise when they are taken again from the same seed; empty if nowhere."""
+    _seed(env)
+    for number, step in enumerate(played):
+        where = f"step {number}" if number else "the reset"
+        try:
+            result = env.reset(seed=0)[:1] if step.action is None else env.step(step.action)[:4]
+        except Exception as error:
+            return f"the second time {where} raised {type(error).__name__}: {error}"
+        for (name, before), after in zip(step.result.items(), result, strict=True):
+            if path := first_difference(before, after, name):
+                return f"{path[0]} of {where} is {path[1]!r} the first time and {path[2]!r} the second"
+    return ""
 
 
 def _space(env: Any, attribute: str) -> Space:
@@ -117,8 +165,8 @@ def _check_takes_seed(env: Any) -> None:
         )
 
 
-def _check_reset(env: Any, space: Space, arguments: dict[str, Any]) -> Any:
-    """The first observation."""
+def _check_reset(env: Any, space: Space, arguments: dict[str, Any]) -> tuple[Any, Any]:
+    """The first observation and its info."""
     method = f"{_name(env)}.reset({', '.join(f'{name}={value}' for name, value in arguments.items())})"
     result = _call(method, env.reset, **arguments)
     if isinstance(result, tuple) and len(result) == 2 and not isinstance(result[1], Mapping):
@@ -128,11 +176,11 @@ def _check_reset(env: Any, space: Space, arguments: dict[str, Any]) -> Any:
     if not isinstance(result, tuple) or len(result) != 2:
         raise ValueError(f"{method} returned only an observation, without info; expected {_TODAYS_RESET}. {_OLD_API}")
     _refuse(method, violation(space, result[0], "observation"))
-    return result[0]
+    return result
 
 
-def _check_step(env: Any, space: Space, action: Any, when: str) -> tuple[Any, bool]:
-    """One step: its observation, and whether the episode is over."""
+def _check_step(env: Any, space: Space, action: Any, when: str) -> tuple[dict[str, Any], Any]:
+    """One step: what came of it, by name, and its info."""
     method = f"{_name(env)}.step({action!r}), {when},"
     result = _call(method, env.step, action)
     if not isinstance(result, tuple) or len(result) != 5:
@@ -149,7 +197,7 @@ def _check_step(env: Any, space: Space, action: Any, when: str) -> tuple[Any, bo
             raise ValueError(f"{method} returned {name}={flag!r} of type {type(flag).__name__}; expected a bool")
     if not isinstance(info, Mapping):
         raise ValueError(f"{method} returned an info of type {type(info).__name__}; expected a dict")
-    return obs, bool(terminated or truncated)
+    return {"observation": obs, "reward": reward, "terminated": terminated, "truncated": truncated}, info
 
 
 _TODAYS_RESET = "(observation, info)"
