@@ -168,10 +168,6 @@ OPS = [
             "jnp.mean(chosen, axis=-1) - jnp.mean(target, axis=-1)",
             "jnp.mean(target, axis=-1) - jnp.mean(chosen, axis=-1)",
         ),
-        ("jnp.min(values, axis=0) - alpha * log_prob", "jnp.mean(values, axis=0) - alpha * log_prob"),
-        ("jnp.min(values, axis=0) - alpha * log_prob", "jnp.min(values, axis=0) - log_prob"),
-        ("jax.nn.softmax(logits) * jnp.min(values, axis=0)", "jax.nn.softmax(logits) * jnp.max(values, axis=0)"),
-        ("axis=-1) + alpha * entropy", "axis=-1) - alpha * entropy"),
         ("midpoints(number), weight=kept) / number", "midpoints(number), weight=kept)"),
         ("windows(next_value, n), steps.last", "windows(next_value, n), 0 * steps.last"),
         ("steps.discount * reached", "gamma * reached"),
@@ -491,6 +487,12 @@ LOOPS = [
     ),
 ]
 
+
+def bonuses(*names: str) -> str:
+    """Some of the quick tests of bonuses."""
+    return " ".join(f"tests/test_bonuses.py::test_{name}" for name in names)
+
+
 COMBINE = [
     *_in(
         "athlete/combine/normalize.py",
@@ -520,7 +522,7 @@ COMBINE = [
     ),
     *_in(
         "athlete/combine/curious.py",
-        "tests/test_bonuses.py",
+        bonuses("the_agent_inside_learns_from_both_rewards_added_up"),
         ("reward=batch.reward + intrinsic", "reward=batch.reward"),
         ("reward=batch.reward + intrinsic", "reward=intrinsic"),
         (
@@ -544,7 +546,12 @@ COMBINE = [
     ),
     *_in(
         "athlete/bonuses/rnd.py",
-        "tests/test_bonuses.py",
+        bonuses(
+            "the_reward_is_the_mean_squared_error_over_the_deviation_of_its_returns",
+            "intrinsic_returns_go_on_from_one_trajectory_to_the_next",
+            "observations_are_standardized_with_all_that_was_visited",
+            "the_predictor_learns_what_it_sees_and_the_random_network_stays",
+        ),
         ("features(self.spec.obs, batch.next_obs)", "features(self.spec.obs, batch.obs)"),
         ("/ jnp.sqrt(state.returns.variance + 1e-8)", "/ (state.returns.variance + 1e-8)"),
         ("jnp.zeros_like(trajectory.first), self.gamma, accumulators", "trajectory.first, self.gamma, accumulators"),
@@ -560,7 +567,11 @@ COMBINE = [
     ),
     *_in(
         "athlete/bonuses/counts.py",
-        "tests/test_bonuses.py",
+        bonuses(
+            "the_reward_of_a_count_falls_with_its_root",
+            "a_code_is_the_signs_of_projections",
+            "every_step_counts_once_whether_learning_has_begun_or_not",
+        ),
         ("self.eta / jnp.sqrt(visits", "self.eta / (visits"),
         ("].add(1)", "].set(1)"),
         ("state.visits[self._code(state, batch.next_obs)]", "state.visits[self._code(state, batch.obs)]"),
@@ -568,7 +579,12 @@ COMBINE = [
     ),
     *_in(
         "athlete/bonuses/curiosity.py",
-        "tests/test_bonuses.py",
+        bonuses(
+            "the_reward_is_half_the_squared_error_of_the_features_that_follow",
+            "continuous_actions_are_told_with_a_unit_standard_deviation",
+            "beta_chooses_what_is_learned",
+            "what_is_predictable_gets_dull",
+        ),
         ("(1.0 - self.beta) * inverse + self.beta * error", "self.beta * inverse + (1.0 - self.beta) * error"),
         ("self.eta * error", "error"),
         ("jnp.square(predicted - next_phi)", "jnp.square(predicted - phi)"),
@@ -803,12 +819,6 @@ Q_LEARNING = [
         ("jax.random.uniform(key, (rows", "jax.random.uniform(target_key, (rows"),
         ("seen[:, None] * embedded", "seen[:, None] + embedded"),
         ("n_step_transition(batch, self.spec, self.gamma)", "n_step_transition(batch, self.spec, 0.99)"),
-    ),
-    *_in(
-        "athlete/algorithms/simple_q.py",
-        "tests/test_simple_q.py",
-        ('"double_q": False, "dueling": False', '"double_q": True, "dueling": False'),
-        ('"double_q": False, "dueling": False', '"double_q": False, "dueling": True'),
     ),
     *_in(
         "athlete/algorithms/r2d2.py",
