@@ -314,7 +314,6 @@ OPS = [
             "(1,) * (a.ndim - condition.ndim)",
             "(1,) * (a.ndim - condition.ndim) if a.ndim < 3 else (1,) * (a.ndim - 1) + condition.shape",
         ),
-        ("next(wide) if place is None", "next(wide) if place is None and False"),
         ("start += size", "start += 1", 1),
     ),
     *_in(
@@ -325,6 +324,13 @@ OPS = [
         (".astype(jnp.int32) + start", ".astype(jnp.int32)"),
         ("count = (high - low + 1)", "count = (high - low)"),
         ("ceiling - tail", "ceiling + tail"),
+    ),
+    *_in(
+        "athlete/ops/finite.py",
+        "tests/test_ops_finite.py",
+        ("jnp.isfinite(leaf).all() for", "~jnp.isnan(leaf).any() for"),
+        ("not np.isfinite(array).all()", "np.isnan(array).all()"),
+        ("jnp.stack(flags).all() if flags", "jnp.stack(flags).any() if flags"),
     ),
     *_in(
         "athlete/ops/random.py",
@@ -414,6 +420,7 @@ MEMORY = [
 ]
 
 ENDINGS = "tests/test_loops_endings.py"
+WARM_UP = "tests/test_off_policy_modes.py::test_a_warm_up_comes_before_the_iterations_asked_for"
 ON_POLICY_MODES, OFF_POLICY_MODES = "tests/test_on_policy_modes.py", "tests/test_off_policy_modes.py"
 
 LOOPS = [
@@ -444,6 +451,19 @@ LOOPS = [
         ("jax.random.split(key, agent.updates)", "jnp.stack([key] * agent.updates)"),
         ("jnp.mean(value, axis=0) for name", "jnp.sum(value, axis=0) for name"),
         ("    if sample_async:", "    if not sample_async:"),
+        ("jnp.clip(timesteps.astype(jnp.float32) / horizon, 0.0, 1.0)", "timesteps.astype(jnp.float32) / horizon"),
+        ("(agent.random_timesteps - sampled)", "(agent.random_timesteps)", WARM_UP),
+        (
+            "(agent.num_steps_sampled_before_learning_starts - sampled)",
+            "(agent.num_steps_sampled_before_learning_starts)",
+            WARM_UP,
+        ),
+        ("first < random, first >= waiting", "first < random, first > waiting", WARM_UP),
+        (
+            " * (timesteps <= np.uint32(MOST_TIMESTEPS - steps))",
+            "",
+            "tests/test_timesteps.py::test_no_more_timesteps_are_counted_than_fit",
+        ),
         ("for name, value in metrics.items() if jnp.ndim(value) == 0}", "for name, value in metrics.items()}"),
     ),
     *_in(
@@ -465,6 +485,10 @@ LOOPS = [
             "first, carry = transition.terminated, before.chosen.next_carry",
         ),
         ("before.chosen.next_carry\n    chosen", "before.chosen.carry\n    chosen"),
+    ),
+    *_in(
+        "athlete/loops/stepper.py",
+        ENDINGS,
         ("done = step.terminated | step.truncated", "done = step.terminated"),
         (
             "episodes.return_ * ~done, episodes.length * ~done",
@@ -522,7 +546,11 @@ COMBINE = [
     ),
     *_in(
         "athlete/combine/curious.py",
-        bonuses("the_agent_inside_learns_from_both_rewards_added_up"),
+        bonuses(
+            "the_agent_inside_learns_from_both_rewards_added_up",
+            "the_agent_inside_observes_both_rewards_added_up",
+            "a_bonus_is_that_of_before_the_batch_is_learned_from",
+        ),
         ("reward=batch.reward + intrinsic", "reward=batch.reward"),
         ("reward=batch.reward + intrinsic", "reward=intrinsic"),
         (
@@ -589,7 +617,7 @@ COMBINE = [
         ("self.eta * error", "error"),
         ("jnp.square(predicted - next_phi)", "jnp.square(predicted - phi)"),
         ("0.5 * jnp.sum(jnp.square", "jnp.sum(jnp.square"),
-        ("jnp.concatenate([phi, next_phi], axis=-1)", "jnp.concatenate([next_phi, phi], axis=-1)"),
+        ("jnp.concatenate([phi, next_phi], axis=-1)", "jnp.concatenate([phi, phi], axis=-1)"),
         ("inverse = -jnp.mean(", "inverse = jnp.mean("),
     ),
 ]
@@ -599,7 +627,7 @@ EXPLORING = [
         "athlete/exploration.py",
         "tests/test_exploration.py",
         ("uniform < level, random, greedy(values, mask)", "uniform > level, random, greedy(values, mask)"),
-        ("(bits[1] % values.shape[-1])", "(bits[0] % values.shape[-1])"),
+        ("(bits[1] % values.shape[-1])", "(bits[1] % 2)"),
         ("if mask is None else nth_legal(mask, bits[1])", "", "tests/test_masks.py"),
         ("values / jnp.maximum(level, 1e-6)", "values * jnp.maximum(level, 1e-6)"),
         ("self.stddev * value_at(self.scale, progress)", "self.stddev"),
