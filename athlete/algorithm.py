@@ -34,7 +34,7 @@ from athlete.env.wrappers.previous import Previous
 from athlete.log import logger, set_level
 from athlete.loops.collect import spec_of
 from athlete.loops.compiling import compilations, set_up
-from athlete.loops.evaluate import Evaluation, evaluate_compiled, evaluate_hosted
+from athlete.loops.evaluate import LONG_EPISODE, Evaluation, evaluate_compiled, evaluate_hosted
 from athlete.loops.learn import transition_shapes
 from athlete.loops.train import CompiledTraining, HostedTraining, Training, joined
 from athlete.memory.room import require_room
@@ -68,6 +68,7 @@ class Algorithm:
         self._callbacks = self._make_callbacks()
         self._totals = Totals(config.metrics_num_episodes_for_smoothing)
         self._policy: Policy | None = None
+        self._told_of_endless = False
         self._stopped = False
         self._logdir = self._own_folder()
         self._last_checkpoint: Path | None = None  # written here or restored from
@@ -107,6 +108,7 @@ class Algorithm:
         self._policy = None
         progress = joined(parts)
         self._totals.take_in(progress)
+        self._tell_of_endless_episodes()
         result = self._totals.result(progress, time.perf_counter() - start)
         result |= {"num_healthy_workers": self.config.num_rollout_workers, "seed": self.seed}
         # Only those of collecting and learning: what evaluations and others in this process compile is not ours.
@@ -117,6 +119,19 @@ class Algorithm:
         result |= self._totals.add_time(time.perf_counter() - start)
         self._callbacks.on_train_result(algorithm=self, result=result)
         return result
+
+    def _tell_of_endless_episodes(self) -> None:
+        rows = self._training.rows
+        if self._told_of_endless or self._totals.since_last_end < LONG_EPISODE * rows:
+            return
+        self._told_of_endless = True
+        logger.warning(
+            "no episode has ended in the last %d steps of each environment (%d side by side), and there is no "
+            "episode_reward_mean without one. If they never end, give the environment a limit: "
+            "env_config={'max_episode_steps': ...} for an id, gymnasium.wrappers.TimeLimit for a class",
+            self._totals.since_last_end // rows,
+            rows,
+        )
 
     # Evaluation ---------------------------------------------------------------------------------------------------
 
