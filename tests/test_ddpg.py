@@ -1,7 +1,8 @@
-"""DDPG by hand: targets across both endings, loss, policy gradient, moving targets; and that TD3 contains it."""
+"""DDPG by hand: targets across both endings, loss, policy gradient, moving targets; it is settings of TD3."""
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 
 import jax
@@ -10,13 +11,12 @@ import numpy as np
 import pytest
 from tables import Table
 
-from athlete.algorithms.ddpg import DDPG, DDPGConfig, Networks
-from athlete.algorithms.td3 import TD3, TD3Config
+from athlete.algorithms.ddpg import DDPGConfig
+from athlete.algorithms.td3 import TD3, Networks, TD3Config
 from athlete.core import Spec, Transition
 from athlete.exploration import OrnsteinUhlenbeckNoise, ParameterNoise
-from athlete.models.mlp import MLP
 from athlete.ops.random import wrap
-from athlete.spaces import Box, Discrete
+from athlete.spaces import Box
 
 QUICK = {"xla_backend_optimization_level": 0}  # tiny programs: compiling is all they cost
 KEY = wrap(np.array([0, 1], np.uint32))
@@ -25,6 +25,9 @@ KEY = wrap(np.array([0, 1], np.uint32))
 # Two states, one-hot, and one action: pi(s) = 0.5, -0.5 and Q(s, a) = V(s) + slope a. The target networks:
 # pi'(s) = -0.25, 0.75 and V' = 10, 20 with slope 4: Q'(s, pi'(s)) = 9, 23.
 SPEC = Spec(Box(0, 1, (2,)), Box(-1, 1, (1,)))
+
+
+DDPG = DDPGConfig().make_agent(SPEC)
 
 
 def networks(actions, values, slope):
@@ -36,7 +39,8 @@ ONLINE, TARGET = networks([0.5, -0.5], [1.0, 2.0], 2.0), networks([-0.25, 0.75],
 
 
 def agent_of(**settings):
-    return DDPG(**{"policy_model": Table(), "q_model": Table(), "gamma": 0.5, "l2_reg": None, **settings}).bind(SPEC)
+    tables = {"policy_model": Table(), "q_model": Table()}
+    return dataclasses.replace(DDPG, **{**tables, "gamma": 0.5, "l2_reg": None, **settings})
 
 
 def state_of(agent):
@@ -61,7 +65,10 @@ def update(agent, state, batch):
 
 @functools.partial(jax.jit, compiler_options=QUICK)
 def target(agent, state, batch):
-    return agent._target(state, batch)
+    """What the critic should have said, `[B]`: 32, which it is made to say, less its errors."""
+    critics = jax.tree.map(lambda table: jnp.full_like(table, 32.0).at[2:].set(0.0), state.online.critics)
+    state = state._replace(online=state.online._replace(critics=critics))
+    return 32.0 - agent.update(state, batch, KEY, jnp.zeros(()))[1]["td_error"]
 
 
 def test_a_target_is_of_the_target_networks_and_knows_both_endings():
@@ -130,21 +137,11 @@ def test_targets_follow_both_networks_after_they_moved():
         np.testing.assert_allclose(new, 0.75 * old + 0.25 * online, rtol=1e-6)
 
 
-def test_td3_without_its_three_cures_is_ddpg():
-    """To the last bit, over several updates: two files that say the same."""
-    random = np.random.default_rng(0)
-    batch = transitions(*random.integers(0, 2, (3, 1, 16)), *random.integers(0, 2, (3, 1, 16)))
-    batch = batch._replace(terminated=batch.terminated.astype(bool), truncated=batch.truncated.astype(bool))
-    shared = {"policy_model": MLP((8,), "relu"), "q_model": MLP((8,), "relu"), "tau": 0.1, "l2_reg": 1e-3}
-    ddpg = DDPG(**shared).bind(SPEC)
-    td3 = TD3(twin_q=False, policy_delay=1, smooth_target_policy=False, **shared).bind(SPEC)
-    states = [agent.init(KEY) for agent in (ddpg, td3)]
-    for _ in range(3):
-        (a, found), (b, other) = (update(agent, state, batch) for agent, state in zip((ddpg, td3), states, strict=True))
-        states = [a, b]
-        assert jax.device_get(found["critic_loss"]) == jax.device_get(other["critic_loss"]) > 0
-    for x, y in zip(jax.tree.leaves((a.online, a.target)), jax.tree.leaves((b.online, b.target)), strict=True):
-        np.testing.assert_array_equal(x, y)
+def test_it_is_td3_with_each_of_its_three_cures_off():
+    assert isinstance(DDPG, TD3)
+    assert (DDPG.twin_q, DDPG.policy_delay, DDPG.smooth_target_policy) == (False, 1, False)
+    assert len(jax.eval_shape(DDPG.init, KEY).online.critics) == 1
+    assert DDPGConfig().training(twin_q=True).make_agent(SPEC).twin_q, "as RLlib's, it has them as settings"
 
 
 # Acting and settings ----------------------------------------------------------------------------------------------
@@ -173,7 +170,7 @@ def test_an_update_adapts_parameter_noise():
 
 def test_discrete_actions_are_refused_with_who_serves_them():
     with pytest.raises(ValueError, match=r"^DDPG serves Box action spaces of floats with finite bounds, and this one"):
-        DDPG().bind(Spec(SPEC.obs, Discrete(3)))
+        DDPGConfig().environment("CartPole-v1").build()
 
 
 def test_defaults_are_rllibs():

@@ -8,7 +8,6 @@ from modes import CARTPOLE, KEY, PENDULUM, assert_modes_are_equal, assert_resume
 
 from athlete.algorithms import get_config_class
 from athlete.algorithms.crossq import CrossQ
-from athlete.algorithms.ddpg import DDPG
 from athlete.algorithms.dqn import DQN
 from athlete.algorithms.iqn import IQN
 from athlete.algorithms.r2d2 import R2D2
@@ -38,6 +37,13 @@ SMALL_ACTOR = {
     "policy_model": MLP((8,), "relu"),
     "q_model": MLP((8,), "relu"),
     "num_steps_sampled_before_learning_starts": 16,
+}
+DDPG = {
+    "twin_q": False,
+    "policy_delay": 1,
+    "smooth_target_policy": False,
+    "exploration": OrnsteinUhlenbeckNoise(),
+    **SMALL_ACTOR,
 }
 EPSILON = EpsilonGreedy(Schedule((0.0, 0.5), (1.0, 0.1)))
 
@@ -73,7 +79,7 @@ CASES = {
     ),
     "DDPG, prioritised, with drifting noise": (
         PENDULUM,
-        DDPG(memory=Prioritized(capacity=64, batch_size=8, window=2), n_step=2, random_timesteps=6, **SMALL_ACTOR),
+        TD3(memory=Prioritized(capacity=64, batch_size=8, window=2), n_step=2, random_timesteps=6, **DDPG),
         1,
         1,
     ),
@@ -327,7 +333,7 @@ def agent_with(learning_starts: int, random_timesteps: int) -> DQN:
 
 
 @pytest.mark.parametrize(
-    ("learning_starts", "random_timesteps", "done", "expected"),
+    ("learning_starts", "random_timesteps", "sampled", "expected"),
     [
         (0, 0, 0, [(5, False, True)]),
         (8, 0, 0, [(2, False, False), (5, False, True)]),
@@ -335,12 +341,13 @@ def agent_with(learning_starts: int, random_timesteps: int) -> DQN:
         (8, 4, 0, [(1, True, False), (1, False, False), (5, False, True)]),
         (8, 16, 0, [(2, True, False), (2, True, True), (5, False, True)]),
         (8, 8, 0, [(2, True, False), (5, False, True)]),
-        (8, 4, 1, [(1, False, False), (5, False, True)]),
-        (8, 4, 9, [(5, False, True)]),
+        (8, 4, 4, [(1, False, False), (5, False, True)]),
+        (8, 4, 5, [(1, False, False), (5, False, True)]),  # of whole iterations of another size
+        (8, 4, 36, [(5, False, True)]),
     ],
 )
-def test_a_warm_up_comes_before_the_iterations_asked_for(learning_starts, random_timesteps, done, expected):
-    found = phases(agent_with(learning_starts, random_timesteps), 4, done, 5)
+def test_a_warm_up_comes_before_the_iterations_asked_for(learning_starts, random_timesteps, sampled, expected):
+    found = phases(agent_with(learning_starts, random_timesteps), 4, sampled, 5)
     assert [tuple(phase) for phase in found] == expected
 
 

@@ -87,6 +87,17 @@ def test_a_target_of_samples_moves_and_shrinks_each():
     np.testing.assert_allclose(found, [[2, 3, 4], [2, 2, 2]])
 
 
+def test_a_soft_value_is_the_smallest_of_the_critics_less_what_the_action_was_likely():
+    values, log_prob = np.float32([[1, 5], [2, 3]]), np.float32([-1, 2])
+    np.testing.assert_allclose(jax.jit(td.soft_value)(values, log_prob, 0.5), [1 + 0.5, 3 - 1])
+
+
+def test_an_expected_soft_value_sums_over_actions():
+    values, logits = np.float32([[[1, 5]], [[2, 3]]]), np.log(np.float32([[0.25, 0.75]]))
+    found = jax.jit(td.expected_soft_value)(values, logits, np.float32([2.0]), 0.5)
+    np.testing.assert_allclose(found, [0.25 * 1 + 0.75 * 3 + 0.5 * 2.0], rtol=1e-6)
+
+
 VALUES, NEXT = np.float32([[1, 2], [3, 4]]), np.float32([[10, 20], [40, 30]])
 
 

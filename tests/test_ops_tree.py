@@ -10,16 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays_of
 
+from athlete.loops.transport import IN_ONE_PIECE, fetch, from_packet, to_packet
 from athlete.ops.tree import (
-    IN_ONE_PIECE,
     NARROW,
-    fetch,
     flatten,
     fold,
-    from_packet,
     pack,
     packed_scan,
-    to_packet,
     unflatten,
     unpack,
     where,

@@ -19,7 +19,7 @@ from references import Adam, leaves
 
 from athlete.algorithms.a2c import A2C
 from athlete.algorithms.crossq import CrossQ
-from athlete.algorithms.ddpg import DDPG
+from athlete.algorithms.ddpg import DDPGConfig
 from athlete.algorithms.dqn import DQN
 from athlete.algorithms.iqn import IQN
 from athlete.algorithms.pg import PG
@@ -251,9 +251,12 @@ def orders_of(agent, key, batch):
 
 RATES = {"actor_lr": Schedule((0.0, 1.0), (0.03, 0.005)), "critic_lr": FALLING, "gamma": 0.9, "grad_clip": 0.3}
 SMALL = {"policy_model": MLP((2,)), "q_model": MLP((3,))}
+DDPG = DDPGConfig().make_agent(CONTINUOUS)
 DETERMINISTIC = {
-    "DDPG": DDPG(**RATES, **SMALL, **SYNC, tau=0.3, n_step=2, use_huber=True, huber_threshold=0.6, l2_reg=0.1),
-    "DDPG, plain": DDPG(**RATES, **SMALL, tau=0.3, l2_reg=None),
+    "DDPG": dataclasses.replace(
+        DDPG, **RATES, **SMALL, **SYNC, tau=0.3, n_step=2, use_huber=True, huber_threshold=0.6, l2_reg=0.1
+    ),
+    "DDPG, plain": dataclasses.replace(DDPG, **RATES, **SMALL, tau=0.3, l2_reg=None),
     "TD3": TD3(**RATES, **SMALL, tau=0.3, n_step=2, l2_reg=0.1, target_noise=0.5, target_noise_clip=0.3),
     "TD3, at every update": TD3(**RATES, **SMALL, **SYNC, tau=0.3, policy_delay=1, use_huber=True, huber_threshold=0.6),
     "TD3, without its cures": TD3(**RATES, **SMALL, twin_q=False, smooth_target_policy=False, policy_delay=1),

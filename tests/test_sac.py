@@ -68,8 +68,10 @@ def transitions(state, action, reward, next_state, terminated=False, truncated=F
 
 
 @functools.partial(jax.jit, compiler_options=QUICK)
-def target(agent, state, batch, key=KEY):
-    return agent._target(state, batch, state.temperature.alpha(), key)
+def target(agent, state, batch):
+    """What the critics should have said, `[B]`: 16, which they are made to say, less their errors."""
+    critics = jax.tree.map(lambda table: jnp.full_like(table, 16.0).at[3:].set(0.0), state.critics)
+    return 16.0 - agent.update(state._replace(critics=critics), batch, KEY, jnp.zeros(()))[1]["td_error"]
 
 
 @functools.partial(jax.jit, compiler_options=QUICK)
@@ -82,7 +84,8 @@ def slopes(agent, state):
     """Of the sum of all states' soft values, to the policy's outputs."""
 
     def total(actor):
-        return jnp.sum(agent._soft_value(actor, state.critics, jnp.eye(3), state.temperature.alpha(), KEY)[0])
+        policy = agent._policy(actor, jnp.eye(3))
+        return jnp.sum(agent._soft_value(policy, state.critics, jnp.eye(3), state.temperature.alpha(), KEY)[0])
 
     return jax.grad(total)(state.actor)["policy"]
 

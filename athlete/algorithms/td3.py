@@ -3,7 +3,7 @@
 DDPG (arXiv:1509.02971) with three cures for values that are too high, each of them a switch: the smaller of two
 critics is believed (equation 10, `twin_q`), targets are values of disturbed actions (equation 14,
 `smooth_target_policy`), and actor and target networks learn at every `policy_delay`-th update only (algorithm 1).
-With all three off it is DDPG as in `ddpg.py`; a test holds the two equal.
+With all three off it is DDPG, which `ddpg.py` has as settings of this agent.
 
 Departures:
 
@@ -30,27 +30,31 @@ from athlete.models.actors import actor_action, init_actor
 from athlete.models.critics import critic_values, init_critics
 from athlete.models.mlp import MLP
 from athlete.ops.features import features
-from athlete.ops.gradient import AdamState, adam, adam_init, l2_penalized
-from athlete.ops.returns import at_step, n_step_return
+from athlete.ops.gradient import Adam, AdamState, adam_init
 from athlete.ops.schedule import Schedule, value_at
-from athlete.ops.values import huber, periodic_update
+from athlete.ops.td import NStepTransition, n_step_transition, td_error
+from athlete.ops.values import half_square, huber, periodic_update
 from athlete.settings.families import ActorCriticConfig
 from athlete.spaces import Box, require_kind
 
 
 class Networks(NamedTuple):
+    """An actor and its critics."""
+
     actor: Tree
-    critics: list[Tree]
+    critics: list[Tree]  # two, or one without `twin_q`
 
 
 class TD3State(NamedTuple):
+    """The state of a `TD3`."""
+
     online: Networks
-    target: Networks
+    target: Networks  # in the shapes of the online ones
     actor_optimizer: AdamState
     critic_optimizer: AdamState  # its count is that of all updates
-    actor_metrics: Array  # [2], of the actor's last update: loss and norm of the gradient
-    since_sync: Array  # timesteps sampled since the targets were updated
-    stddev: Array  # of ParameterNoise; 0 without
+    actor_metrics: Array  # float32 [2], of the actor's last update: loss and norm of the gradient
+    since_sync: Array  # float32 scalar: timesteps sampled since the targets were updated
+    stddev: Array  # float32 scalar: of ParameterNoise; 0 without
 
 
 @hyper
@@ -89,6 +93,7 @@ class TD3(Agent):
         return dataclasses.replace(self, spec=spec)
 
     def init(self, key: Key) -> TD3State:
+        """The key is split in two: for the actor, and for the critics."""
         actor_key, critics_key = jax.random.split(key)
         online = Networks(
             init_actor(self.policy_model, actor_key, self.spec.obs, self._box()),
@@ -107,6 +112,7 @@ class TD3(Agent):
     def act(
         self, view: ActingView, carry: ActingCarry, obs: Tree, first: Array, key: Key, explore: bool = True
     ) -> tuple:
+        """The key is for the exploration's noise."""
         obs = features(self.spec.obs, obs)
         if explore:
             action, carry = explored_action(self.exploration, self._policy, view, carry, first, obs, key)
@@ -115,15 +121,16 @@ class TD3(Agent):
         return shape_action(self.spec.action, action), carry, {}
 
     def update(self, state: TD3State, batch: Transition, key: Key, progress: Array) -> tuple[TD3State, dict]:
+        """The key is split in two: for smoothing the target policy, and for adapting ParameterNoise."""
         smooth_key, disturb_key = jax.random.split(key)
-        obs = features(self.spec.obs, jax.tree.map(lambda leaf: leaf[0], batch.obs))
-        state, measured = self._learn_values(state, batch, obs, smooth_key, progress)
-        state = self._delayed(state._replace(since_sync=state.since_sync + self.timesteps_per_update), obs, progress)
+        step = n_step_transition(batch, self.spec, self.gamma)
+        state, metrics = self._learn_values(state, step, smooth_key, progress)
+        state = state._replace(since_sync=state.since_sync + self.timesteps_per_update)
+        state = self._delayed(state, step.obs, progress)
         stddev = self.exploration.adapt(
-            self._policy, state.online.actor, state.stddev, obs, progress, disturb_key, action_distance
+            self._policy, state.online.actor, state.stddev, step.obs, progress, disturb_key, action_distance
         )
-        metrics = {
-            **measured,
+        metrics |= {
             "actor_loss": state.actor_metrics[0],
             "actor_gnorm": state.actor_metrics[1],
             "cur_exploration": self.exploration.level(progress),
@@ -134,53 +141,51 @@ class TD3(Agent):
         assert isinstance(self.spec.action, Box)
         return self.spec.action
 
+    def _optimizer(self) -> Adam:
+        return Adam(self.grad_clip, l2=self.l2_reg)
+
     def _policy(self, actor: Tree, obs: Array) -> Array:
+        """Flat canonical actions `[B, m]` at features `[B, n]`."""
         return actor_action(self.policy_model, actor, obs)
 
     def _values(self, critics: list[Tree], obs: Array, action: Array) -> Array:
-        """`[critics, B]`."""
+        """What each critic says of flat actions, `[critics, B]`."""
         return critic_values(self.q_model, critics, obs, action)[..., 0]
 
-    def _target(self, state: TD3State, batch: Transition, key: Key) -> Array:
-        """`[B]`: what the critics should have said (equations 10 and 14)."""
-        steps = n_step_return(batch, self.gamma)
-        next_obs = features(self.spec.obs, at_step(batch.next_obs, steps.last))
-        action = self._policy(state.target.actor, next_obs)
+    def _next_value(self, target: Networks, next_obs: Array, key: Key) -> Array:
+        """`[B]`: what the target networks say of the action that they would take next (equations 10 and 14)."""
+        action = self._policy(target.actor, next_obs)
         if self.smooth_target_policy:
             noise = self.target_noise * jax.random.normal(key, action.shape)
             noise = jnp.clip(noise, -self.target_noise_clip, self.target_noise_clip)
             action = jnp.clip(action + noise, -1.0, 1.0)
-        values = self._values(state.target.critics, next_obs, action)
-        return steps.return_ + steps.discount * jnp.min(values, axis=0)
+        return jnp.min(self._values(target.critics, next_obs, action), axis=0)
 
     def _learn_values(
-        self, state: TD3State, batch: Transition, obs: Array, key: Key, progress: Array
-    ) -> tuple[TD3State, dict]:
+        self, state: TD3State, step: NStepTransition, key: Key, progress: Array
+    ) -> tuple[TD3State, dict[str, Array]]:
         """One step of the critics towards the targets."""
-        target = self._target(state, batch, key)
-        action = flat_action(self.spec.action, batch.action[0])
-        weight = batch.extras["weight"][0] if "weight" in batch.extras else jnp.ones(target.shape)
+        next_value = self._next_value(state.target, step.next_obs, key)
+        action = flat_action(self.spec.action, step.action)
 
-        def loss_of(critics: list[Tree]) -> tuple[Array, Array]:
-            values = self._values(critics, obs, action)
-            error = values - target
-            loss = huber(error, self.huber_threshold) if self.use_huber else 0.5 * error * error
-            return jnp.mean(weight * jnp.sum(loss, axis=0)), values
+        def losses_of(critics: list[Tree]) -> tuple[Array, tuple[Array, Array]]:
+            values = self._values(critics, step.obs, action)
+            error = td_error(values, step, next_value)
+            losses = huber(error, self.huber_threshold) if self.use_huber else half_square(error)
+            return jnp.sum(losses, axis=0), (values, error)
 
-        critics = state.online.critics
-        (loss, values), gradients = jax.value_and_grad(loss_of, has_aux=True)(critics)
-        gradients = l2_penalized(gradients, critics, self.l2_reg)
         lr = value_at(self.critic_lr, progress)
-        critics, optimizer, norm = adam(critics, gradients, state.critic_optimizer, lr, self.grad_clip)
+        learned = self._optimizer().minimize(losses_of, state.online.critics, state.critic_optimizer, lr, step.weight)
+        values, error = learned.aux
         metrics = {
-            "critic_loss": loss,
+            "critic_loss": learned.loss,
             "mean_q": jnp.mean(values),
-            "mean_td_error": jnp.mean(values - target),
-            "critic_gnorm": norm,
-            "td_error": jnp.mean(jnp.abs(values - target), axis=0),
+            "mean_td_error": jnp.mean(error),
+            "critic_gnorm": learned.norm,
+            "td_error": jnp.mean(jnp.abs(error), axis=0),
         }
-        online = state.online._replace(critics=critics)
-        return state._replace(online=online, critic_optimizer=optimizer), metrics
+        online = state.online._replace(critics=learned.params)
+        return state._replace(online=online, critic_optimizer=learned.state), metrics
 
     def _delayed(self, state: TD3State, obs: Array, progress: Array) -> TD3State:
         """`_improve` at every `policy_delay`-th update.
@@ -197,19 +202,22 @@ class TD3(Agent):
         """One step of the actor up the first critic's value (the deterministic policy gradient), and of the targets."""
         actor, critics = state.online
 
-        def loss_of(actor: Tree) -> Array:
-            return -jnp.mean(self._values(critics[:1], obs, self._policy(actor, obs)))
+        def losses_of(actor: Tree) -> tuple[Array, None]:
+            return -self._values(critics[:1], obs, self._policy(actor, obs)), None
 
-        loss, gradients = jax.value_and_grad(loss_of)(actor)
-        gradients = l2_penalized(gradients, actor, self.l2_reg)
         lr = value_at(self.actor_lr, progress)
-        actor, optimizer, norm = adam(actor, gradients, state.actor_optimizer, lr, self.grad_clip)
-        online = Networks(actor, critics)
+        learned = self._optimizer().minimize(losses_of, actor, state.actor_optimizer, lr, weight=None)
+        online = Networks(learned.params, critics)
         target, since = periodic_update(
             state.target, online, self.tau, state.since_sync, self.target_network_update_freq
         )
-        measured = jnp.stack([loss, norm])
-        return TD3State(online, target, optimizer, state.critic_optimizer, measured, since, state.stddev)
+        return state._replace(
+            online=online,
+            target=target,
+            actor_optimizer=learned.state,
+            actor_metrics=jnp.stack([learned.loss, learned.norm]),
+            since_sync=since,
+        )
 
 
 class TD3Config(ActorCriticConfig):

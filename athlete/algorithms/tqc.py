@@ -15,173 +15,70 @@ Departures:
 
 from __future__ import annotations
 
-import dataclasses
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Self
 
 import jax
 import jax.numpy as jnp
 
-from athlete.core import Agent, Array, Key, Memory, Model, Spec, Transition, Tree, hyper
-from athlete.core.ranges import Fraction, Limit, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
-from athlete.distributions import SquashedGaussian, distribution, flat_action, output_size, shape_action
-from athlete.memory.replay import Replay
+from athlete.algorithms.soft_actor_critic import SACState, TargetedActorCritic
+from athlete.core import Array, Key, Spec, Transition, Tree, hyper
+from athlete.core.ranges import NonNegativeInt, PositiveInt
+from athlete.distributions import flat_action
 from athlete.models.critics import critic_values, init_critics
-from athlete.models.forward import forward
-from athlete.models.mlp import MLP
-from athlete.ops.features import features
-from athlete.ops.gradient import AdamState, adam, adam_init
-from athlete.ops.quantile import lowest_weights, midpoints, quantile_huber
-from athlete.ops.returns import at_step, n_step_return
-from athlete.ops.schedule import Schedule, value_at
-from athlete.ops.temperature import Temperature, default_target_entropy, temperature_init, temperature_update
-from athlete.ops.values import periodic_update
+from athlete.ops.td import n_step_transition, truncated_quantile_learning
 from athlete.settings.families import ActorCriticConfig
-from athlete.spaces import require_kind
-
-
-class TQCState(NamedTuple):
-    actor: Tree
-    critics: list[Tree]
-    targets: list[Tree]
-    actor_optimizer: AdamState
-    critic_optimizer: AdamState
-    temperature: Temperature
-    since_sync: Array  # timesteps sampled since the targets were updated
 
 
 @hyper
-class TQC(Agent):
+class TQC(TargetedActorCritic):
     """Hyperparameters of TQC; those that SAC has mean the same. Floats and schedules are traced."""
 
-    serves = ("continuous",)
-
-    actor_lr: NonNegativeFloat | Schedule = 3e-4
-    critic_lr: NonNegativeFloat | Schedule = 3e-4
-    alpha_lr: NonNegativeFloat | Schedule = 3e-4  # 0: the temperature stays at initial_alpha
-    gamma: Fraction = 0.99
-    tau: Fraction = 0.005  # how far the target critics move at each of their updates
     num_critics: PositiveInt = 2
     num_quantiles: PositiveInt = 25  # of each critic
     top_quantiles_to_drop_per_net: NonNegativeInt = 2  # times num_critics of the pooled ones; more is more cautious
-    initial_alpha: PositiveFloat = 1.0
-    target_entropy: float | None = None  # of the policy, in nats; None: -1 for each number of an action
-    n_step: PositiveInt = 1
-    grad_clip: Limit | None = None  # of the global norm, actor and critics apart
-    target_network_update_freq: NonNegativeFloat = 0.0  # timesteps between two moves of the targets; 0: every update
-    num_steps_sampled_before_learning_starts: NonNegativeInt = 1500  # timesteps
-    random_timesteps: int = 0  # uniformly random actions at the start
-    timesteps_per_update: float = 1.0
-    policy_model: Model = MLP((256, 256), "relu")
-    q_model: Model = MLP((256, 256), "relu")
-    memory: Memory = Replay()
-    updates: int = 1
-    spec: Spec = None  # type: ignore[assignment]  # known once bound
 
-    def bind(self, spec: Spec) -> TQC:
-        require_kind(type(self).__name__, self.serves, spec.action)
+    def bind(self, spec: Spec) -> Self:
         if self.top_quantiles_to_drop_per_net >= self.num_quantiles:
             raise ValueError(
                 f"top_quantiles_to_drop_per_net={self.top_quantiles_to_drop_per_net} leaves nothing of "
                 f"num_quantiles={self.num_quantiles} to learn from; make it smaller"
             )
-        return dataclasses.replace(self, spec=spec)
+        return super().bind(spec)
 
-    def init(self, key: Key) -> TQCState:
+    def init(self, key: Key) -> SACState:
+        """The key is split in two: for the actor, and for the critics."""
         actor_key, critic_key = jax.random.split(key)
-        obs, action = self.spec.obs, self.spec.action
-        actor = self.policy_model.init(actor_key, obs, {"policy": (output_size(action), 0.01)})
-        critics = init_critics(self.q_model, critic_key, obs, action, self.num_critics, self.num_quantiles)
-        return TQCState(
-            actor,
-            critics,
-            jax.tree.map(jnp.copy, critics),
-            adam_init(actor),
-            adam_init(critics),
-            temperature_init(self.initial_alpha),
-            jnp.zeros(()),
-        )
+        critics = init_critics(self.q_model, critic_key, *self.spec, self.num_critics, self.num_quantiles)
+        return self._initial_state(self._initial_actor(actor_key), critics)
 
-    def view(self, state: TQCState, progress: Array) -> Tree:
-        return state.actor
-
-    def act(self, view: Tree, carry: Tree, obs: Tree, first: Array, key: Key, explore: bool = True) -> tuple:
-        policy = self._policy(view, features(self.spec.obs, obs))
-        action = policy.sample(key) if explore else policy.mode()
-        return shape_action(self.spec.action, action), carry, {}
-
-    def update(self, state: TQCState, batch: Transition, key: Key, progress: Array) -> tuple[TQCState, dict]:
+    def update(self, state: SACState, batch: Transition, key: Key, progress: Array) -> tuple[SACState, dict]:
+        """The key is split in two: for the next actions, and for those that the actor's loss is estimated with."""
         next_key, key = jax.random.split(key)
         alpha = state.temperature.alpha()
-        obs = features(self.spec.obs, jax.tree.map(lambda leaf: leaf[0], batch.obs))
-        critics, critic_optimizer, measured = self._learn_values(state, batch, obs, alpha, next_key, progress)
+        step = n_step_transition(batch, self.spec, self.gamma)
+        next_action, log_prob = self._policy(state.actor, step.next_obs).sample_and_log_prob(next_key)
+        next_quantiles = critic_values(self.q_model, state.targets, step.next_obs, next_action)
+        action, dropped = flat_action(self.spec.action, step.action), self.top_quantiles_to_drop_per_net
 
-        def actor_loss(actor: Tree) -> tuple[Array, Array]:
-            action, log_prob = self._policy(actor, obs).sample_and_log_prob(key)
-            value = jnp.mean(critic_values(self.q_model, critics, obs, action), axis=(0, 2))
-            return jnp.mean(alpha * log_prob - value), -log_prob
+        def critic_losses(critics: list[Tree]) -> tuple[Array, dict[str, Array]]:
+            quantiles = critic_values(self.q_model, critics, step.obs, action)
+            losses, error = truncated_quantile_learning(
+                quantiles, step, next_quantiles, -alpha * log_prob, dropped * self.num_critics
+            )
+            return losses, {
+                "mean_q": jnp.mean(quantiles),
+                "mean_td_error": jnp.mean(error),
+                "td_error": jnp.abs(error),
+            }
 
-        (loss, entropy), gradients = jax.value_and_grad(actor_loss, has_aux=True)(state.actor)
-        actor_lr, alpha_lr = value_at(self.actor_lr, progress), value_at(self.alpha_lr, progress)
-        actor, actor_optimizer, _ = adam(state.actor, gradients, state.actor_optimizer, actor_lr, self.grad_clip)
-        temperature = temperature_update(state.temperature, entropy, self._target_entropy(), alpha_lr)
-        since = state.since_sync + self.timesteps_per_update
-        targets, since = periodic_update(state.targets, critics, self.tau, since, self.target_network_update_freq)
-        metrics = {
-            **measured,
-            "actor_loss": loss,
-            "alpha_value": alpha,
-            "entropy": jnp.mean(entropy),
-            "target_entropy": self._target_entropy(),
-        }
-        return TQCState(actor, critics, targets, actor_optimizer, critic_optimizer, temperature, since), metrics
+        state, metrics = self._learn_critics(critic_losses, state, step.weight, progress)
 
-    def _policy(self, actor: Tree, obs: Array) -> SquashedGaussian:
-        """The distribution over flat canonical actions at features `[B, n]`."""
-        found: Any = distribution(self.spec.action, forward(self.policy_model, actor, obs)["policy"])
-        return SquashedGaussian(found)
+        def actor_losses(actor: Tree) -> tuple[Array, Array]:
+            action, log_prob = self._policy(actor, step.obs).sample_and_log_prob(key)
+            value = jnp.mean(critic_values(self.q_model, state.critics, step.obs, action), axis=(0, 2))
+            return alpha * log_prob - value, -log_prob
 
-    def _target_entropy(self) -> Array:
-        given = self.target_entropy
-        return jnp.asarray(default_target_entropy(self.spec.action) if given is None else given, jnp.float32)
-
-    def _target(self, state: TQCState, batch: Transition, alpha: Array, key: Key) -> tuple[Array, Array]:
-        """The pooled returns `[B, critics * quantiles]` of equation 10, and weights that leave out the largest."""
-        steps = n_step_return(batch, self.gamma)
-        next_obs = features(self.spec.obs, at_step(batch.next_obs, steps.last))
-        action, log_prob = self._policy(state.actor, next_obs).sample_and_log_prob(key)
-        quantiles = critic_values(self.q_model, state.targets, next_obs, action)
-        pooled = jnp.concatenate(list(quantiles), axis=-1)
-        kept = self.num_critics * (self.num_quantiles - self.top_quantiles_to_drop_per_net)
-        returns = steps.return_[:, None] + steps.discount[:, None] * (pooled - alpha * log_prob[:, None])
-        return returns, lowest_weights(pooled, kept)
-
-    def _learn_values(
-        self, state: TQCState, batch: Transition, obs: Array, alpha: Array, key: Key, progress: Array
-    ) -> tuple[list[Tree], AdamState, dict]:
-        """One step of the critics towards the truncated mixture."""
-        target, kept = self._target(state, batch, alpha, key)
-        action = flat_action(self.spec.action, batch.action[0])
-        weight = batch.extras["weight"][0] if "weight" in batch.extras else 1.0
-        fractions = midpoints(self.num_quantiles)
-
-        def loss_of(critics: list[Tree]) -> tuple[Array, Array]:
-            quantiles = critic_values(self.q_model, critics, obs, action)
-            losses = [quantile_huber(own, target, fractions, weight=kept) / self.num_quantiles for own in quantiles]
-            return jnp.mean(weight * sum(losses)), jnp.mean(quantiles, axis=(0, 2))
-
-        (loss, value), gradients = jax.value_and_grad(loss_of, has_aux=True)(state.critics)
-        lr = value_at(self.critic_lr, progress)
-        critics, optimizer, norm = adam(state.critics, gradients, state.critic_optimizer, lr, self.grad_clip)
-        error = value - jnp.sum(kept * target, axis=-1)
-        metrics = {
-            "critic_loss": loss,
-            "mean_q": jnp.mean(value),
-            "mean_td_error": jnp.mean(error),
-            "grad_gnorm": norm,
-            "cur_lr": lr,
-            "td_error": jnp.abs(error),
-        }
-        return critics, optimizer, metrics
+        return self._finish(actor_losses, state, metrics, step.mask, progress)
 
 
 class TQCConfig(ActorCriticConfig):

@@ -8,6 +8,7 @@ literature, and differ in what a value is and in which next action is believed:
     categorical_q_learning, categorical_double_q_learning   a distribution over fixed atoms for each action
     quantile_q_learning, quantile_double_q_learning         quantiles of a distribution for each action
     td_error                                                the value of the action taken, as critics have it
+    soft_value, expected_soft_value                         what a state is worth with its policy's entropy
     truncated_quantile_learning                             quantiles of several critics, the largest left out
 
 Errors are value minus target, `[B]`. No gradient flows into a target. Termination, truncation, n steps and
@@ -82,10 +83,29 @@ def td_target(step: NStepTransition, next_value: Array) -> Array:
 def td_error(value: Array, step: NStepTransition, next_value: Array) -> Array:
     """v(s, a) - (r + discount v'(s')), for the values `[B]` of one critic or `[critics, B]` of several.
 
-    `next_value` `[B]` is one for all critics, as of the target networks: their smallest, for example
-    (`ops.values.soft_value`; Fujimoto et al. 2018, arXiv:1802.09477, equation 10).
+    `next_value` `[B]` is one for all critics, by their target networks: the value of the next action for DDPG
+    (Lillicrap et al. 2016, arXiv:1509.02971, algorithm 1), the smallest of two for TD3 (Fujimoto et al. 2018,
+    arXiv:1802.09477, equation 10), a soft one for SAC (`soft_value`).
     """
     return value - td_target(step, next_value)
+
+
+def soft_value(values: Array, log_prob: Array, alpha: Array) -> Array:
+    """min_i Q_i(s, a) - alpha log pi(a|s), `[B]`: a state's soft value, estimated from one action of the policy.
+
+    Haarnoja et al. 2018 (arXiv:1812.05905), equation 3, with the smallest of the critics' `values` `[critics, B]` as in
+    clipped double Q-learning (Fujimoto et al. 2018, arXiv:1802.09477, equation 10). `log_prob` `[B]`.
+    """
+    return jnp.min(values, axis=0) - alpha * log_prob
+
+
+def expected_soft_value(values: Array, logits: Array, entropy: Array, alpha: Array) -> Array:
+    """sum_a pi(a|s) min_i Q_i(s, a) + alpha H(pi(s)), `[B]`: a state's soft value, exact over discrete actions.
+
+    Christodoulou 2019 (arXiv:1910.07207), equation 10. `values` `[critics, B, actions]`, the policy's `logits`
+    `[B, actions]` and its `entropy` `[B]`.
+    """
+    return jnp.sum(jax.nn.softmax(logits) * jnp.min(values, axis=0), axis=-1) + alpha * entropy
 
 
 def q_learning(values: Array, step: NStepTransition, next_values: Array) -> Array:

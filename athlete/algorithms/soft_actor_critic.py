@@ -1,0 +1,161 @@
+"""What soft actor-critics share: settings, the policy, and the steps of actor, temperature and target critics."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, ClassVar, NamedTuple, Self
+
+import jax
+import jax.numpy as jnp
+
+from athlete.core import Agent, Array, Key, Memory, Model, Spec, Tree, hyper
+from athlete.core.ranges import Fraction, Limit, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from athlete.distributions import SquashedGaussian, distribution, output_size, shape_action
+from athlete.memory.replay import Replay
+from athlete.models.forward import forward
+from athlete.models.mlp import MLP
+from athlete.ops.features import features
+from athlete.ops.gradient import Adam, AdamState, Minimized, adam_init
+from athlete.ops.masks import action_mask, masked
+from athlete.ops.schedule import Schedule, value_at
+from athlete.ops.temperature import Temperature, default_target_entropy, temperature_init, temperature_update
+from athlete.ops.values import periodic_update
+from athlete.spaces import Discrete, require_kind
+
+Losses = Callable[[Tree], tuple[Array, Any]]  # of parameters: each sample's loss [B], and anything else
+
+
+class SACState(NamedTuple):
+    """The state of a soft actor-critic with target critics."""
+
+    actor: Tree
+    critics: list[Tree]  # networks of the same shapes
+    targets: list[Tree]  # in the shapes of the critics
+    actor_optimizer: AdamState
+    critic_optimizer: AdamState  # of all critics
+    temperature: Temperature
+    since_sync: Array  # float32 scalar: timesteps sampled since the targets were updated
+
+
+@hyper
+class SoftActorCritic(Agent):
+    """The settings of soft actor-critics under RLlib's names. An algorithm gives `init` and `update`."""
+
+    serves: ClassVar[tuple[str, ...]] = ("continuous",)
+
+    actor_lr: NonNegativeFloat | Schedule = 3e-4
+    critic_lr: NonNegativeFloat | Schedule = 3e-4
+    alpha_lr: NonNegativeFloat | Schedule = 3e-4  # 0: the temperature stays at initial_alpha
+    gamma: Fraction = 0.99
+    initial_alpha: PositiveFloat = 1.0
+    target_entropy: float | None = None  # of the policy, in nats; None: what the papers take
+    n_step: PositiveInt = 1
+    grad_clip: Limit | None = None  # of the global norm, actor and critics apart
+    num_steps_sampled_before_learning_starts: NonNegativeInt = 1500  # timesteps
+    random_timesteps: int = 0  # uniformly random actions at the start
+    policy_model: Model = MLP((256, 256), "relu")
+    q_model: Model = MLP((256, 256), "relu")
+    memory: Memory = Replay()
+    updates: int = 1
+    spec: Spec = None  # type: ignore[assignment]  # known once bound
+
+    def bind(self, spec: Spec) -> Self:
+        require_kind(type(self).__name__, self.serves, spec.action)
+        return dataclasses.replace(self, spec=spec)
+
+    def view(self, state: Any, progress: Array) -> Any:
+        return state.actor
+
+    def act(self, view: Any, carry: Any, obs: Tree, first: Array, key: Key, explore: bool = True) -> tuple:
+        """The key is for sampling actions."""
+        policy = self._policy(view, features(self.spec.obs, obs), action_mask(self.spec, obs))
+        action = policy.sample(key) if explore else policy.mode()
+        return shape_action(self.spec.action, action), carry, {}
+
+    def _optimizer(self) -> Adam:
+        return Adam(self.grad_clip)
+
+    def _initial_actor(self, key: Key) -> Tree:
+        """Parameters of a policy near the uniform one."""
+        return self.policy_model.init(key, self.spec.obs, {"policy": (output_size(self.spec.action), 0.01)})
+
+    def _policy(self, actor: Tree, obs: Array, mask: Array | None = None) -> Any:
+        """The distribution over flat canonical actions at features `[B, n]`, of those that `mask` allows."""
+        return self._distribution(forward(self.policy_model, actor, obs)["policy"], mask)
+
+    def _distribution(self, outputs: Array, mask: Array | None = None) -> Any:
+        """A `Categorical` or a `SquashedGaussian` of an actor's outputs `[..., outputs]`."""
+        found: Any = distribution(self.spec.action, masked(outputs, mask))
+        return found if isinstance(self.spec.action, Discrete) else SquashedGaussian(found)
+
+    def _target_entropy(self, mask: Array | None = None) -> Array:
+        """A scalar, for states where `mask` `[..., actions]` says which actions are legal."""
+        given = self.target_entropy
+        target = default_target_entropy(self.spec.action, mask) if given is None else given
+        return jnp.asarray(target, jnp.float32)
+
+    def _learn_policy(
+        self,
+        losses_of: Losses,
+        actor: Tree,
+        optimizer: AdamState,
+        temperature: Temperature,
+        mask: Array | None,
+        progress: Array,
+    ) -> tuple[Minimized, Temperature, dict[str, Array]]:
+        """One step of the actor and one of the temperature towards its target entropy, and metrics.
+
+        `losses_of(actor)` also gives the entropy `[...]` of the policy, or estimates of it.
+        """
+        learned = self._optimizer().minimize(
+            losses_of, actor, optimizer, value_at(self.actor_lr, progress), weight=None
+        )
+        entropy, target = learned.aux, self._target_entropy(mask)
+        metrics = {
+            "actor_loss": learned.loss,
+            "alpha_value": temperature.alpha(),
+            "entropy": jnp.mean(entropy),
+            "target_entropy": target,
+        }
+        temperature = temperature_update(temperature, entropy, target, value_at(self.alpha_lr, progress))
+        return learned, temperature, metrics
+
+
+@hyper
+class TargetedActorCritic(SoftActorCritic):
+    """A soft actor-critic whose critics have target networks that follow them."""
+
+    tau: Fraction = 0.005  # how far the target critics move at each of their updates
+    target_network_update_freq: NonNegativeFloat = 0.0  # timesteps between two moves of the targets; 0: every update
+    timesteps_per_update: float = 1.0
+
+    def _initial_state(self, actor: Tree, critics: list[Tree]) -> SACState:
+        targets = jax.tree.map(jnp.copy, critics)
+        temperature = temperature_init(self.initial_alpha)
+        return SACState(actor, critics, targets, adam_init(actor), adam_init(critics), temperature, jnp.zeros(()))
+
+    def _learn_critics(
+        self, losses_of: Losses, state: SACState, weight: Array, progress: Array
+    ) -> tuple[SACState, dict[str, Array]]:
+        """One step of the critics and metrics: the loss, and those that `losses_of(critics)` gives too."""
+        lr = value_at(self.critic_lr, progress)
+        learned = self._optimizer().minimize(losses_of, state.critics, state.critic_optimizer, lr, weight)
+        metrics = {"critic_loss": learned.loss, **learned.aux, "grad_gnorm": learned.norm, "cur_lr": lr}
+        return state._replace(critics=learned.params, critic_optimizer=learned.state), metrics
+
+    def _finish(
+        self, actor_losses: Losses, state: SACState, metrics: dict[str, Array], mask: Array | None, progress: Array
+    ) -> tuple[SACState, dict[str, Array]]:
+        """What follows a step of the critics: those of actor, temperature and targets; the metrics of all of them."""
+        learned, temperature, more = self._learn_policy(
+            actor_losses, state.actor, state.actor_optimizer, state.temperature, mask, progress
+        )
+        state = state._replace(actor=learned.params, actor_optimizer=learned.state, temperature=temperature)
+        return self._follow(state), metrics | more
+
+    def _follow(self, state: SACState) -> SACState:
+        """The state after its targets followed an update of the critics."""
+        since = state.since_sync + self.timesteps_per_update
+        targets, since = periodic_update(state.targets, state.critics, self.tau, since, self.target_network_update_freq)
+        return state._replace(targets=targets, since_sync=since)
