@@ -16,6 +16,7 @@ from athlete.loops.collect import spec_of
 from athlete.loops.evaluate import evaluate_compiled, evaluate_hosted
 from athlete.loops.host import HostedEnv
 from athlete.memory.latest import Latest
+from athlete.ops.random import unwrap
 from athlete.spaces import Box, Discrete
 
 KEY, OTHER_KEY = np.array([0, 1], np.uint32), np.array([0, 2], np.uint32)
@@ -118,6 +119,34 @@ def test_both_modes_give_the_same_where_nothing_is_drawn():
     np.testing.assert_array_equal(compiled.returns, hosted.returns)
     np.testing.assert_array_equal(compiled.lengths, [3] * 6)
     np.testing.assert_array_equal(hosted.lengths, [3] * 6)
+
+
+def test_policy_and_environments_and_rows_have_keys_of_their_own_in_every_step():
+    given = []
+
+    class Noted(HostedEnv):
+        def reset(self, key):
+            given.append(key)
+            return super().reset(key)
+
+        def step(self, action, key):
+            given.extend(key)
+            return super().step(action, key)
+
+        def reset_where(self, done, obs, key):
+            given.extend(key)
+            return super().reset_where(done, obs, key)
+
+    class Noting(Counting):
+        def act(self, view, carry, obs, first, key, explore=True):
+            jax.debug.callback(lambda data: given.append(np.asarray(data)), unwrap(key))
+            return super().act(view, carry, obs, first, key, explore)
+
+    env = Lengths()
+    evaluate_hosted(hyper(Noting)(spec_of(env)), Noted(env, 3), (), KEY, 6, True)
+    jax.effects_barrier()
+    assert len(given) > 20
+    assert len({np.asarray(key).tobytes() for key in given}) == len(given)
 
 
 def test_more_episodes_than_rows_are_played_in_waves_of_fresh_seeds(monkeypatch):

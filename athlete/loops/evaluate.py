@@ -104,22 +104,23 @@ def evaluate_hosted(agent: Agent, source: Source, view: Tree, key: Array, episod
 def _play_wave(agent: Agent, source: Source, view: Tree, key: Array, explore: bool) -> Evaluation:
     """One episode in every row."""
     rows = source.rows
-    obs, carry = source.reset(key), _carry(agent, view, key, rows)
+    carry_key, reset_key = _keys(key, 0, 1)[:2]
+    obs, carry = source.reset(reset_key[0]), _carry(agent, view, carry_key, rows)
     first, finished = np.ones(rows, bool), np.zeros(rows, bool)
     returns, lengths = np.zeros(rows, np.float32), np.zeros(rows, np.int32)
     step_number = 0
     while not finished.all() and step_number < LONGEST_EPISODE:
         if step_number == LONG_EPISODE:
             _tell_of_long(finished)
-        step_key = _nth(key, step_number + 1)
-        action, carry, _ = act(agent, view, carry, obs, first, step_key, explore=explore)
-        step = source.step(jax.device_get(action), np.broadcast_to(step_key, (rows, 2)))
+        act_key, step_keys, reset_keys = _keys(key, step_number + 1, rows)
+        action, carry, _ = act(agent, view, carry, obs, first, act_key, explore=explore)
+        step = source.step(jax.device_get(action), step_keys)
         returns += np.where(finished, 0.0, step.reward)
         lengths += ~finished
         first = step.terminated | step.truncated
         finished |= first
         waits = first & ~finished.all()
-        obs = source.reset_where(first, step.obs, np.broadcast_to(step_key, (rows, 2))) if waits.any() else step.obs
+        obs = source.reset_where(first, step.obs, reset_keys) if waits.any() else step.obs
         step_number += 1
     _warn_of_endless(finished)
     return Evaluation(returns, lengths)
@@ -155,6 +156,12 @@ def _carry(agent: Agent, view: Tree, key: Array, rows: int) -> Tree:
 def _nth(key: Key, number: int) -> np.ndarray:
     """A key's data for the part that begins at `number`: another one for each, without a compiled call."""
     return np.random.SeedSequence([*np.asarray(key).tolist(), number]).generate_state(2)
+
+
+def _keys(key: Key, number: int, rows: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Keys' data for step `number`: of the policy `[2]`, of the rows' steps and of their resets, `[rows, 2]` each."""
+    data = np.random.SeedSequence([*np.asarray(key).tolist(), number]).generate_state(2 + 4 * rows).reshape(-1, 2)
+    return data[0], data[1 : 1 + rows], data[1 + rows :]
 
 
 def _join(parts: list[Evaluation]) -> Evaluation:
