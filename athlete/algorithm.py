@@ -14,37 +14,44 @@ import numpy as np
 from athlete.acting import Actor
 from athlete.algorithms import get_config_class
 from athlete.algorithms.catalog import require_served
-from athlete.callbacks import DefaultCallbacks
+from athlete.callbacks import BATCH_HOOKS, HOSTED_HOOKS, Created, DefaultCallbacks, Policies, overridden
 from athlete.checkpointing import (
     check_compatible,
     check_limits,
     check_meaning,
-    check_memory_since,
     check_metadata,
+    counts_timesteps,
     learner_part,
+    memory_since,
     metadata_of,
     refuse_code,
     require_finite,
 )
 from athlete.core import Agent, Run, Source, Spec, Tree
 from athlete.env.randomness import global_generators_kept
+from athlete.env.supervision import Supervision
 from athlete.env.world import World, env_name, find_world
 from athlete.env.wrappers.frame_stack import require_stack
+from athlete.env.wrappers.info_metrics import with_info_metrics
 from athlete.env.wrappers.previous import Previous
 from athlete.log import logger, set_level
+from athlete.loops.batch_hooks import BatchHooks
 from athlete.loops.collect import spec_of
 from athlete.loops.compiling import compilations, set_up
-from athlete.loops.evaluate import Evaluation, evaluate_compiled, evaluate_hosted
-from athlete.loops.learn import transition_shapes
-from athlete.loops.train import CompiledTraining, HostedTraining, Training, joined
+from athlete.loops.episodes import WatchedSource
+from athlete.loops.evaluate import LONG_EPISODE, Evaluation, evaluate_compiled, evaluate_hosted
+from athlete.loops.learn import MOST_TIMESTEPS, transition_shapes
+from athlete.loops.progress import Progress, joined
+from athlete.loops.train import CompiledTraining, HostedTraining, Training
 from athlete.memory.room import require_room
+from athlete.ops.finite import NonFiniteError
 from athlete.policy import Policy
 from athlete.record.checkpoint import CheckpointError, drop_tree, open_checkpoint, read_metadata, save_checkpoint
 from athlete.record.portable import from_portable
 from athlete.record.video import record_episodes
 from athlete.settings.config import AlgorithmConfig
 from athlete.spaces import Box, Space
-from athlete.totals import Totals, episode_statistics
+from athlete.totals import Totals, episode_statistics, told_statistics
 
 EVALUATION_SALT = 0x45564131  # keeps the keys of evaluations apart from those of training
 
@@ -63,12 +70,17 @@ class Algorithm:
         self._check_devices()
         self._world = self._find_world(config.env, config.env_config)
         self._evaluation_world = self._find_evaluation_world()
+        self._callbacks = self._make_callbacks()
+        self._hooks = overridden(self._callbacks) & HOSTED_HOOKS
+        self._refuse_compiled_hooks()
+        self._watched: WatchedSource | None = None
         self._training = self._start_training()
         self._evaluation_source: Source | None = None
-        self._callbacks = self._make_callbacks()
         self._totals = Totals(config.metrics_num_episodes_for_smoothing)
         self._policy: Policy | None = None
+        self._told_of_endless = False
         self._stopped = False
+        self._told_fault = False
         self._logdir = self._own_folder()
         self._last_checkpoint: Path | None = None  # written here or restored from
         self._callbacks.on_algorithm_init(algorithm=self)
@@ -101,12 +113,17 @@ class Algorithm:
         compiled_before, _ = compilations()
         batch = self._training.rows * self._training.length
         iterations = max(1, -(-self.config.min_sample_timesteps_per_iteration // batch))
-        parts = [self._training.advance(iterations)]
-        while time.perf_counter() - start < (self.config.min_time_s_per_iteration or 0.0):
+        parts: list[Progress] = []
+        while not parts or time.perf_counter() - start < (self.config.min_time_s_per_iteration or 0.0):
+            self._policy = None
             parts.append(self._training.advance(iterations))
+            self._totals.take_in(parts[-1], self._watched.take() if self._watched is not None else ())
         self._policy = None
+        self._totals.iteration += 1
         progress = joined(parts)
-        self._totals.take_in(progress)
+        self._tell_of_endless_episodes()
+        if progress.fault is not None:
+            self._tell_fault(progress.fault)
         result = self._totals.result(progress, time.perf_counter() - start)
         result |= {"num_healthy_workers": self.config.num_rollout_workers, "seed": self.seed}
         # Only those of collecting and learning: what evaluations and others in this process compile is not ours.
@@ -117,6 +134,31 @@ class Algorithm:
         result |= self._totals.add_time(time.perf_counter() - start)
         self._callbacks.on_train_result(algorithm=self, result=result)
         return result
+
+    def _tell_of_endless_episodes(self) -> None:
+        rows = self._training.rows
+        if self._told_of_endless or self._totals.since_last_end < LONG_EPISODE * rows:
+            return
+        self._told_of_endless = True
+        logger.warning(
+            "no episode has ended in the last %d steps of each environment (%d side by side), and there is no "
+            "episode_reward_mean without one. If they never end, give the environment a limit: "
+            "env_config={'max_episode_steps': ...} for an id, gymnasium.wrappers.TimeLimit for a class",
+            self._totals.since_last_end // rows,
+            rows,
+        )
+
+    def _tell_fault(self, fault: str) -> None:
+        """Raise or warn of NaN or infinity that learning made."""
+        message = (
+            f"train(): NaN or infinity in iteration {self.iteration}: {fault}. Restore an earlier checkpoint, and "
+            "train with a smaller lr, with grad_clip or with scaled rewards"
+        )
+        if self.config.on_nonfinite == "error":
+            raise NonFiniteError(f"{message}; debugging(on_nonfinite='warn') goes on with a warning")
+        if not self._told_fault:
+            self._told_fault = True
+            logger.warning(message)
 
     # Evaluation ---------------------------------------------------------------------------------------------------
 
@@ -141,10 +183,14 @@ class Algorithm:
             found = self._play(key, duration, explore)
         else:
             found = self._play_timesteps(key, duration, explore)
+        watched = self._evaluation_source
+        told = told_statistics(watched.take() if isinstance(watched, WatchedSource) else ())
+        hist = {"episode_reward": found.returns.tolist(), "episode_lengths": found.lengths.tolist()}
         measured = episode_statistics(found.returns, found.lengths) | {
             "episodes_this_iter": len(found.returns),
             "timesteps_this_iter": int(found.lengths.sum()),
-            "hist_stats": {"episode_reward": found.returns.tolist(), "episode_lengths": found.lengths.tolist()},
+            "custom_metrics": told["custom_metrics"],
+            "hist_stats": told.get("hist_stats", {}) | hist,
             "seed": seed,
             "explore": explore,
             "time_s": time.perf_counter() - start,
@@ -162,16 +208,23 @@ class Algorithm:
         return Evaluation(*(np.concatenate(field) for field in zip(*parts, strict=True)))
 
     def _play(self, key: np.ndarray, episodes: int, explore: bool) -> Evaluation:
-        view, world = self.get_policy().view, self._evaluation_world
+        policy, world = self.get_policy(), self._evaluation_world
+        if self.config.on_nonfinite == "error":
+            policy.require_finite()
+        view = policy.view
         if world.env is not None:
             self._check_evaluation_spaces(spec_of(world.env))
             return evaluate_compiled(self.agent, world.env, view, key, episodes, explore)
         if self._evaluation_source is None:
             workers = self.config.evaluation_num_workers
             side_by_side = max(1, min(8, self.config.evaluation_duration) // max(1, workers))
-            self._evaluation_source = world.source(
-                num_workers=workers, num_envs_per_worker=side_by_side, seeded_resets=True
+            source = world.source(
+                num_workers=workers,
+                num_envs_per_worker=side_by_side,
+                seeded_resets=True,
+                supervision=self._supervision(),
             )
+            self._evaluation_source = self._watching(source, first_only=True)
         self._check_evaluation_spaces(self._evaluation_source.spec)
         with global_generators_kept():  # an evaluation seeds them, and training goes on with its own numbers
             return evaluate_hosted(self.agent, self._evaluation_source, view, key, episodes, explore)
@@ -214,10 +267,9 @@ class Algorithm:
         if policy_id != "default_policy":
             raise ValueError(f"get_policy({policy_id!r}): there is one policy, 'default_policy'")
         if self._policy is None:
-            agent, state = self._training.agent, self._training.run.state
-            batch = self._training.rows * self._training.length
-            done = int(self._training.run.iteration) * batch / self.config.horizon()
-            self._policy = Policy(agent, _view(agent, state, np.float32(min(done, 1.0))), self.seed)
+            agent, run = self._training.agent, self._training.run
+            progress = np.float32(min(int(run.timesteps) / self.config.horizon(), 1.0))
+            self._policy = Policy(agent, _view(agent, run.state, progress), self.seed)
         return self._policy
 
     def compute_single_action(
@@ -276,8 +328,8 @@ class Algorithm:
             raise ValueError(
                 f"set_weights: expected {{'default_policy': ...}} as get_weights gives, got {list(weights)}"
             )
-        own = self._training.run.state
-        new = weights["default_policy"]
+        run, new = self._training.run, weights["default_policy"]
+        own = run.state
         require_finite(new, "set_weights: nothing was taken over")
         if str(jax.tree.structure(own)) != str(jax.tree.structure(new)):
             raise ValueError("set_weights: these weights are of another network or algorithm")
@@ -285,8 +337,7 @@ class Algorithm:
             if np.shape(a) != np.shape(b):
                 name = jax.tree_util.keystr(path)
                 raise ValueError(f"set_weights: {name} has shape {np.shape(b)}, and here it has {np.shape(a)}")
-        state = jax.device_put(new, may_alias=False)
-        self._training.run = self._training.run._replace(state=state)
+        self._training.run = run._replace(state=jax.device_put(new, may_alias=False))
         self._policy = None
 
     # Keeping ------------------------------------------------------------------------------------------------------
@@ -352,15 +403,16 @@ class Algorithm:
         )
         check_meaning(metadata["config"], self.config, checkpoint_path)
         run = self._training.run
-        learner = stored.load("agent", learner_part(run))
+        learner = stored.load("agent", learner_part(run, counts_timesteps(counters)))
+        learner.setdefault("timesteps", np.uint32(min(counters["timesteps_total"], MOST_TIMESTEPS)))
         require_finite(learner["state"], f"{checkpoint_path} is not restored")
-        rows, store, since = run.rows, None, counters["memory_since"]
+        since = memory_since(counters, learner, checkpoint_path)
+        rows, store = run.rows, None
         if "memory" in stored.files:
             store = stored.load("memory", run.store)
         elif self._training.agent.memory.keeps:
             logger.info("%s holds no replay memory: training fills a new one before it learns", checkpoint_path)
-            since = int(learner["iteration"])
-        check_memory_since(since, int(learner["iteration"]), checkpoint_path)
+            since = int(learner["timesteps"])
         if self._world.env is not None:
             try:  # every sum is right by now: what can fail is that another environment has another state
                 rows = stored.load("rows", rows)
@@ -441,16 +493,23 @@ class Algorithm:
                 require_stack(world.env, axis)
             if config.get("sample_async"):
                 logger.info("sample_async=True: environment and updates are one program here; nothing waits")
-            return CompiledTraining(agent, world.env, config.rows(), config.fragment_length(), config.horizon(), key)
+            env = with_info_metrics(world.env, config.info_metrics)
+            return CompiledTraining(agent, env, config.rows(), config.fragment_length(), config.horizon(), key)
         if config.num_rollout_workers:
             processes, each = config.num_rollout_workers, config.num_envs_per_worker
             logger.info("%d worker processes with %d environments each", processes, each)
-        source = world.source(num_workers=config.num_rollout_workers, num_envs_per_worker=config.num_envs_per_worker)
+        source = world.source(
+            num_workers=config.num_rollout_workers,
+            num_envs_per_worker=config.num_envs_per_worker,
+            supervision=self._supervision(),
+        )
         try:
             agent = self._make_agent(source.spec)
-            return HostedTraining(
-                agent, source, config.fragment_length(), config.horizon(), key, bool(config.get("sample_async"))
-            )
+            length, asynchronous = config.fragment_length(), bool(config.get("sample_async"))
+            source = self._watching(source, length)
+            self._watched = source if isinstance(source, WatchedSource) else None
+            batch_hooks = self._batch_hooks(agent)
+            return HostedTraining(agent, source, length, config.horizon(), key, asynchronous, batch_hooks)
         except BaseException:
             source.close()
             raise
@@ -475,10 +534,50 @@ class Algorithm:
         callbacks = self.config.get("callbacks") or DefaultCallbacks
         return callbacks() if isinstance(callbacks, type) else callbacks
 
+    def _refuse_compiled_hooks(self) -> None:
+        """Raise ValueError for hooks of steps and episodes where these are inside a compiled program."""
+        if not self._hooks or self._world.env is None:
+            return
+        way_out = "environment(..., backend='gymnasium') steps it from Python"
+        if not self._world.is_twin:
+            way_out = "only an environment of Gymnasium is stepped from Python"
+        raise ValueError(
+            f"callbacks({type(self._callbacks).__name__}): {self._world.name} runs compiled, where "
+            f"{', '.join(sorted(self._hooks))} cannot be called; {way_out}. Entries of info are reported compiled too: "
+            "reporting(info_metrics=[...])"
+        )
+
+    def _batch_hooks(self, agent: Agent) -> BatchHooks | None:
+        hooks = self._hooks & BATCH_HOOKS
+        if hooks and agent.memory.keeps:
+            raise ValueError(
+                f"callbacks({type(self._callbacks).__name__}): {self.config.algorithm_name} draws its batches from a "
+                f"memory inside a compiled program, where {', '.join(sorted(hooks))} cannot be called; on_episode_step "
+                "and on_sample_end see what is collected, and a wrapper around the environment can change it"
+            )
+        return BatchHooks(self._callbacks, hooks, self._policies()) if hooks else None
+
+    def _policies(self) -> Policies:
+        return Policies(self.get_policy)
+
+    def _watching(self, source: Source, length: int = 0, first_only: bool = False) -> Source:
+        """`source`, told to hooks and results where there is anything to tell."""
+        hooks = self._hooks - {"on_sub_environment_created"}
+        if first_only:
+            hooks -= BATCH_HOOKS | {"on_sample_end"}
+        if not hooks and not self.config.info_metrics:
+            return source
+        told = self.config.info_metrics
+        return WatchedSource(source, self._callbacks, hooks, self._policies(), told, length, first_only)
+
+    def _supervision(self) -> Supervision:
+        created = Created(self._callbacks) if "on_sub_environment_created" in self._hooks else None
+        return Supervision(created=created)
+
     def _metadata(self) -> dict[str, Any]:
         spec = self._training.agent.spec
         assert spec is not None
-        counters = {**self._totals.counters(), "memory_since": self._training.memory_since}
+        counters = {**self._totals.counters(), "memory_since_timesteps": self._training.memory_since}
         how = {"rows": self._training.rows, "compiled": self._world.env is not None}
         return metadata_of(self.config, spec, counters, self.seed) | how
 

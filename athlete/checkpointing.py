@@ -43,9 +43,10 @@ def metadata_of(config: AlgorithmConfig, spec: Spec, counters: Mapping[str, Any]
     }
 
 
-def learner_part(run: Run) -> dict[str, Tree]:
+def learner_part(run: Run, with_timesteps: bool = True) -> dict[str, Tree]:
     """What a checkpoint keeps wherever the environments live, but for the replay memory, which may be left out."""
-    return {name: part for name, part in run._asdict().items() if name not in ("store", "rows")}
+    left_out = ("store", "rows") if with_timesteps else ("store", "rows", "timesteps")
+    return {name: part for name, part in run._asdict().items() if name not in left_out}
 
 
 def require_finite(state: Tree, what: str) -> None:
@@ -57,10 +58,21 @@ def require_finite(state: Tree, what: str) -> None:
         )
 
 
-def check_memory_since(since: int, iteration: int, path: Any) -> None:
-    """Raise DamagedError unless the iteration at which the memory was empty lies between 0 and `iteration`."""
-    if not 0 <= since <= iteration:
-        raise DamagedError(f"{path} is damaged: its memory_since is {since}, and {iteration} iterations were done")
+def counts_timesteps(counters: Mapping[str, Any]) -> bool:
+    """Whether a checkpoint's arrays tell its timesteps; those of version 0.1 count iterations alone."""
+    return "memory_since_timesteps" in counters
+
+
+def memory_since(counters: Mapping[str, Any], learner: Mapping[str, Any], path: Any) -> int:
+    """The timestep at which a checkpoint's memory was empty. Raises DamagedError unless it lies in the training."""
+    name, unit = "memory_since_timesteps", "timesteps"
+    if not counts_timesteps(counters):
+        name, unit = "memory_since", "iterations"
+    since: Any = counters.get(name)
+    done = int(learner["timesteps"] if unit == "timesteps" else learner["iteration"])
+    if not _is_count(since) or since > done:
+        raise DamagedError(f"{path} is damaged: its {name} is {since!r}, and {done} {unit} were done")
+    return since if unit == "timesteps" else since * counters["timesteps_total"] // max(done, 1)
 
 
 def check_meaning(saved: Mapping[str, Any], config: AlgorithmConfig, path: Any) -> None:
@@ -143,7 +155,7 @@ _METADATA: dict[str, _Check] = {
     "compiled": (lambda value: isinstance(value, bool), "true or false"),
 }
 _COUNTERS: dict[str, _Check] = {
-    **dict.fromkeys(("iteration", "timesteps_total", "learned_total", "episodes_total", "memory_since"), _COUNT),
+    **dict.fromkeys(("iteration", "timesteps_total", "learned_total", "episodes_total"), _COUNT),
     "time_total_s": (lambda value: _is_finite(value) and value >= 0, "a finite number of at least 0"),
     "window_returns": (_are(_is_finite), "a list of finite numbers"),
     "window_lengths": (_are(_is_count), "a list of whole numbers"),

@@ -11,6 +11,7 @@ import numpy as np
 from athlete.core import ActingCarry, Agent, Tree
 from athlete.loops.compiling import COMPILER_OPTIONS
 from athlete.loops.host import act
+from athlete.ops.finite import NonFiniteError, first_nonfinite
 from athlete.ops.masks import without_action
 from athlete.ops.random import wrap
 from athlete.spaces import (
@@ -61,10 +62,23 @@ class Policy:
         pairs = zip(jax.tree.leaves(state), jax.tree.leaves(self._initial_state), strict=True)
         return all(np.array_equal(a, b) for a, b in pairs)
 
+    def require_finite(self) -> None:
+        """Raise NonFiniteError where its numbers are none."""
+        if self._fault is not None:
+            raise NonFiniteError(
+                f"the policy's {self._fault!r} holds NaN or infinity: its training fell apart; restore an earlier "
+                "checkpoint"
+            )
+
+    @functools.cached_property
+    def _fault(self) -> str | None:
+        return first_nonfinite(self.view)
+
     def act_one(
         self, observation: Any, state: Tree = None, *, explore: bool = False, first: bool | None = None
     ) -> tuple:
         """`(action, new state)` for one observation; `state` None, or `first`, begins an episode."""
+        self.require_finite()
         spec = self.agent.spec
         assert spec is not None
         obs = _row(spec.obs, observation, "observation")
@@ -89,7 +103,7 @@ def _row(space: Space, observation: Any, where: str) -> Any:
             raise ValueError(f"{where}: expected a tuple of {len(space.spaces)} entries, got {observation!r}")
         return tuple(_row(part, observation[i], f"{where}[{i}]") for i, part in enumerate(space.spaces))
     if isinstance(space, Dict):
-        if not hasattr(observation, "keys") or set(observation.keys()) != {name for name, _ in space.items}:
+        if not hasattr(observation, "keys") or not {name for name, _ in space.items} <= set(observation.keys()):
             raise ValueError(f"{where}: expected the entries {[name for name, _ in space.items]}, got {observation!r}")
         return {name: _row(part, observation[name], f"{where}[{name!r}]") for name, part in space.items}
     if isinstance(space, OneOf):

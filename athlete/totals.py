@@ -7,14 +7,15 @@ import platform
 import sys
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from athlete.loops.compiling import compilations
-from athlete.loops.train import Progress
+from athlete.loops.episodes import Told
+from athlete.loops.progress import Progress
 
 
 class Start(NamedTuple):
@@ -34,16 +35,22 @@ class Totals:
         self.learned = 0  # timesteps in all batches
         self.episodes = 0
         self.seconds = 0.0
+        self.since_last_end = 0  # timesteps in which no episode ended
         self.restored_at = Start(0, 0, 0.0)
         self._returns: deque[float] = deque(maxlen=window)
         self._lengths: deque[int] = deque(maxlen=window)
+        self._told: deque[Told] = deque(maxlen=window)
 
-    def take_in(self, progress: Progress) -> None:
-        """Count what one `train()` brought."""
-        self.iteration += 1
+    def take_in(self, progress: Progress, told: Sequence[Told] = ()) -> None:
+        """Count what one advance brought; `told` is what hooks left of its episodes."""
+        if progress.info:
+            last = {name: values[-self._returns.maxlen :].tolist() for name, values in progress.info.items()}  # type: ignore
+            told = [Told(dict(zip(last, row, strict=True)), {}) for row in zip(*last.values(), strict=True)]
+        self._told.extend(told)
         self.timesteps += progress.timesteps
         self.learned += progress.learned
         self.episodes += len(progress.returns)
+        self.since_last_end = 0 if len(progress.returns) else self.since_last_end + progress.timesteps
         self._returns.extend(progress.returns.tolist())
         self._lengths.extend(progress.lengths.tolist())
 
@@ -53,8 +60,12 @@ class Totals:
         timers["training_iteration_time_ms"] = 1000.0 * seconds
         count, compile_seconds = compilations()
         stats = {**progress.metrics, "num_agent_steps_trained": self.learned}
+        told = told_statistics(self._told)
+        if "hist_stats" in told:
+            told["hist_stats"] |= {"episode_reward": list(self._returns), "episode_lengths": list(self._lengths)}
         return {
             **episode_statistics(self._returns, self._lengths),
+            **told,
             "episodes_this_iter": len(progress.returns),
             "episodes_total": self.episodes,
             "timesteps_this_iter": progress.timesteps,
@@ -136,6 +147,22 @@ def episode_statistics(returns: Any, lengths: Any) -> dict[str, float]:
         "episode_reward_max": float(np.max(returns)),
         "episode_len_mean": float(np.mean(lengths, dtype=np.float64)),
     }
+
+
+def told_statistics(told: Iterable[Told]) -> dict[str, Any]:
+    """RLlib's `custom_metrics`, `NAME_mean`, `NAME_min` and `NAME_max`, and `hist_stats` where there are any."""
+    custom: dict[str, list[float]] = {}
+    hist: dict[str, list[float]] = {}
+    for episode in told:
+        for name, value in episode.custom_metrics.items():
+            custom.setdefault(name, []).append(value)
+        for name, values in episode.hist_data.items():
+            hist.setdefault(name, []).extend(values)
+    metrics: dict[str, float] = {}
+    for name, values in custom.items():
+        metrics[f"{name}_mean"] = float(np.mean(values))
+        metrics[f"{name}_min"], metrics[f"{name}_max"] = min(values), max(values)
+    return {"custom_metrics": metrics} | ({"hist_stats": hist} if hist else {})
 
 
 def memory_mib() -> float:

@@ -17,7 +17,7 @@ import safetensors.numpy
 from athlete.algorithm import Algorithm
 from athlete.algorithms.dqn import DQNConfig
 from athlete.algorithms.ppo import PPOConfig
-from athlete.checkpointing import check_memory_since
+from athlete.checkpointing import memory_since
 from athlete.record import checkpoint as record
 from athlete.record.checkpoint import CheckpointError, open_checkpoint, read_metadata
 
@@ -114,7 +114,6 @@ def test_a_missing_entry_is_named(saved: Path, entry: str) -> None:
         ("time_total_s", -1.0),
         ("window_returns", [float("inf")]),
         ("window_lengths", ["long"]),
-        ("memory_since", None),
     ],
 )
 def test_a_counter_that_cannot_be_is_named(saved: Path, entry: str, value: Any) -> None:
@@ -125,18 +124,19 @@ def test_a_counter_that_cannot_be_is_named(saved: Path, entry: str, value: Any) 
 
 
 def test_a_warm_up_that_would_never_end_is_refused(saved: Path) -> None:
-    change_metadata(saved, lambda metadata: metadata["counters"].update(memory_since=10**9))
-    assert "memory_since is 1000000000, and 1 iterations were done" in refused(saved)
-    change_arrays(saved, lambda arrays: arrays.update(iteration=np.array(-(10**9), np.int32)))
-    assert "memory_since" in refused(saved)
+    change_metadata(saved, lambda metadata: metadata["counters"].update(memory_since_timesteps=10**9))
+    assert "memory_since_timesteps is 1000000000, and" in refused(saved)
+    change_metadata(saved, lambda metadata: metadata["counters"].update(memory_since_timesteps=None))
+    assert "memory_since_timesteps is None" in refused(saved)
 
 
-def test_memory_since_is_within_the_iterations() -> None:
-    check_memory_since(0, 0, "x")
-    check_memory_since(3, 3, "x")
-    for since, iteration in ((1, 0), (-1, 5), (0, -1)):
+def test_memory_since_is_within_the_training() -> None:
+    learner = {"timesteps": np.uint32(48), "iteration": np.int32(3)}
+    assert memory_since({"memory_since_timesteps": 48}, learner, "x") == 48
+    assert memory_since({"memory_since": 1, "timesteps_total": 48}, learner, "x") == 16, "counted in iterations"
+    for counters in ({"memory_since_timesteps": 49}, {"memory_since_timesteps": -1}, {"memory_since": 4}, {}):
         with pytest.raises(CheckpointError, match="memory_since"):
-            check_memory_since(since, iteration, "x")
+            memory_since(counters, learner, "x")
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ import doctest
 import importlib.util
 import io
 import json
+import pkgutil
 import re
 import shlex
 import sys
@@ -129,6 +130,12 @@ def test_links_and_snippets_lead_to_what_exists(page: Path) -> None:
     for path, section in SNIPPET.findall(page.read_text(encoding="utf-8")):
         assert (ROOT / path).exists(), path
         assert not section or f"[start:{section}]" in (ROOT / path).read_text(encoding="utf-8"), section
+
+
+@pytest.mark.parametrize("page", sorted((ROOT / "docs" / "reference").glob("*.md")), ids=name_of)
+def test_the_reference_names_what_exists(page: Path) -> None:
+    for path in re.findall(r"^::: ([\w.]+)", page.read_text(encoding="utf-8"), re.M):
+        assert pkgutil.resolve_name(path) is not None
 
 
 # Tables: every first cell that is code, with the cells after it

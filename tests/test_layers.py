@@ -60,13 +60,14 @@ ROOMS: dict[str, set[str]] = {
     "membership": set(),
     "masks": set(),
     "randomness": set(),
+    "supervision": set(),
     "registry": set(),
     "wrappers": {"masks"},
-    "adapters": {"errors", "masks", "membership", "randomness", "registry"},
+    "adapters": {"errors", "masks", "membership", "randomness", "registry", "supervision"},
     "games": {"registry", "wrappers", "adapters"},  # adapters: to draw as Gymnasium draws
     "twins": {"registry", "wrappers", "adapters", "games"},
     "checks": {"masks", "membership", "randomness", "registry", "adapters"},
-    "world": {"checks", "masks", "registry", "wrappers", "adapters", "twins"},
+    "world": {"checks", "masks", "registry", "supervision", "wrappers", "adapters", "twins"},
     "baseline": {"masks", "membership", "adapters", "world"},
 }
 

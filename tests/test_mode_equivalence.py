@@ -61,7 +61,8 @@ def test_iterations_are_the_same_compiled_and_hosted(case):
             assert a.metrics[name] == pytest.approx(b.metrics[name], rel=1e-3, abs=1e-4), name
 
     run = hosted.run._replace(rows=hosted.run.rows._replace(env_state=hosted.source._state))
-    assert_close(compiled.run, run, 1e-6)
+    # The bias of keys has no gradient but rounding, of which Adam makes more.
+    assert_close(compiled.run, run, 2e-6)
     moved = [
         np.abs(a - b).max() for a, b in zip(*map(jax.tree.leaves, (begun, jax.device_get(run.state))), strict=True)
     ]

@@ -333,7 +333,7 @@ def agent_with(learning_starts: int, random_timesteps: int) -> DQN:
 
 
 @pytest.mark.parametrize(
-    ("learning_starts", "random_timesteps", "done", "expected"),
+    ("learning_starts", "random_timesteps", "sampled", "expected"),
     [
         (0, 0, 0, [(5, False, True)]),
         (8, 0, 0, [(2, False, False), (5, False, True)]),
@@ -341,12 +341,13 @@ def agent_with(learning_starts: int, random_timesteps: int) -> DQN:
         (8, 4, 0, [(1, True, False), (1, False, False), (5, False, True)]),
         (8, 16, 0, [(2, True, False), (2, True, True), (5, False, True)]),
         (8, 8, 0, [(2, True, False), (5, False, True)]),
-        (8, 4, 1, [(1, False, False), (5, False, True)]),
-        (8, 4, 9, [(5, False, True)]),
+        (8, 4, 4, [(1, False, False), (5, False, True)]),
+        (8, 4, 5, [(1, False, False), (5, False, True)]),  # of whole iterations of another size
+        (8, 4, 36, [(5, False, True)]),
     ],
 )
-def test_a_warm_up_comes_before_the_iterations_asked_for(learning_starts, random_timesteps, done, expected):
-    found = phases(agent_with(learning_starts, random_timesteps), 4, done, 5)
+def test_a_warm_up_comes_before_the_iterations_asked_for(learning_starts, random_timesteps, sampled, expected):
+    found = phases(agent_with(learning_starts, random_timesteps), 4, sampled, 5)
     assert [tuple(phase) for phase in found] == expected
 
 
@@ -358,6 +359,7 @@ def test_actions_of_the_warm_up_are_uniform_and_those_after_it_are_the_agents():
     steps = np.arange(1200)
     action = np.asarray(ring_take(training.run.store, steps, np.zeros_like(steps), 1).action[0])
     assert 0.4 < action[:300].mean() < 0.6
+    assert 0.4 < np.mean(action[:300] == agent_actions(training, steps[:300])) < 0.6, "not the agent's"
     acted = agent_actions(training, steps[300:])
     np.testing.assert_array_equal(action[300:], acted)
 

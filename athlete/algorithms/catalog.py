@@ -27,8 +27,9 @@ def entries() -> list[Entry]:
     for name in ALGORITHMS:
         config = get_config_class(name)
         replays = issubclass(config, ReplayConfig)
-        memory = ("yes" if config.learns_sequences else "no") if issubclass(config, ReplayConfig) else "may have"
-        learns_from = "replay" if replays else "the latest steps"
+        sequences = issubclass(config, ReplayConfig) and config.learns_sequences
+        learns_from = ("sequences of replay" if sequences else "replay") if replays else "the latest steps"
+        memory = ("yes" if sequences else "no") if replays else "may have"
         found.append(Entry(name, served_by(name), learns_from, memory, config.summary, config.paper))
     return found
 

@@ -70,6 +70,10 @@ class Source:
         """Start new episodes in the rows where `done`: `obs` with these rows replaced."""
         raise NotImplementedError
 
+    def environments(self) -> list[Any]:
+        """The rows' environments where they live in this process, else none."""
+        return []
+
     def close(self) -> None:
         """Release processes, windows and files. May be called twice, and after an error."""
 
@@ -83,6 +87,7 @@ class Env:
     """
 
     __hyper__ = True
+    info_metrics: tuple[str, ...] = ()  # entries of `Step.info` that results tell of at the end of an episode
 
     @property
     def observation_space(self) -> Space:
@@ -242,6 +247,7 @@ class Episodes(NamedTuple):
     done: Array
     return_: Array
     length: Array
+    info: Tree = ()  # {name: float32} of what `Env.info_metrics` names, where there is any
 
 
 class Run(NamedTuple):
@@ -252,3 +258,4 @@ class Run(NamedTuple):
     rows: Rows
     key: Key
     iteration: Array  # int32, learning iterations done
+    timesteps: Array  # uint32, sampled so far in all rows: what schedules and warm-ups count; stays at 2**32 - 1

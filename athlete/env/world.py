@@ -15,6 +15,7 @@ from athlete.core import Env, Source, Spec
 from athlete.env.checks.check import check_env
 from athlete.env.masks import mask_path, say_masks_are_read, told_path
 from athlete.env.registry import EnvContext, create, is_jax_env, resolve
+from athlete.env.supervision import UNSUPERVISED, Supervision
 from athlete.env.twins import find_twin
 from athlete.env.wrappers.frame_stack import FrameStack
 from athlete.env.wrappers.lifted_mask import LiftedMask
@@ -85,7 +86,14 @@ class World(NamedTuple):
         maker = shown if self._is_instance() else functools.partial(make_with_mask_of_info, self.maker)
         return self._replace(maker=maker), shown
 
-    def source(self, *, num_workers: int = 0, num_envs_per_worker: int = 1, seeded_resets: bool = False) -> Source:
+    def source(
+        self,
+        *,
+        num_workers: int = 0,
+        num_envs_per_worker: int = 1,
+        seeded_resets: bool = False,
+        supervision: Supervision = UNSUPERVISED,
+    ) -> Source:
         """Rows of it on Gymnasium or EnvPool."""
         from athlete.env.adapters.source import GymnasiumSource
 
@@ -101,6 +109,7 @@ class World(NamedTuple):
                 num_workers=num_workers,
                 num_envs_per_worker=num_envs_per_worker,
                 seeded_resets=seeded_resets,
+                supervision=supervision,
             )
         return PreviousStepSource(source, self.previous) if any(self.previous) else source
 

@@ -101,6 +101,8 @@ def collect(
         action, carry, extras = choose(agent, view, rows.carry, rows.obs, rows.first, act_key, random)
         env_state, step = env_step(rows.env_state, to_environment(env.action_space, action), step_keys)
         rows, transition, episodes = record_step(rows, action, step, carry, extras)
+        if env.info_metrics:
+            episodes = episodes._replace(info={name: step.info[name].astype(jnp.float32) for name in env.info_metrics})
         rows = rows._replace(
             env_state=where(episodes.done, reset_state, env_state), obs=where(episodes.done, reset_obs, rows.obs)
         )

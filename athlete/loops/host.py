@@ -15,9 +15,10 @@ import numpy as np
 from athlete.core import Agent, Array, Env, Episodes, Rows, Run, Source, Step, Transition, Tree
 from athlete.loops.collect import draw_keys, spec_of
 from athlete.loops.compiling import COMPILER_OPTIONS, RUN_ONCE_OPTIONS
-from athlete.loops.learn import Report, fresh_store, learn, progress_of
+from athlete.loops.learn import Report, count, fresh_store, learn, progress_of
+from athlete.loops.transport import Packet, fetch, from_packet, to_packet
+from athlete.ops.finite import all_finite
 from athlete.ops.random import unwrap, wrap
-from athlete.ops.tree import Packet, fetch, from_packet, to_packet
 from athlete.spaces import to_environment
 
 
@@ -34,9 +35,9 @@ class Plan(NamedTuple):
 
 
 @functools.partial(jax.jit, static_argnames=("length", "rows"), compiler_options=COMPILER_OPTIONS)
-def plan(agent: Agent, run_key: Array, state: Tree, iteration: Array, horizon: Array, length: int, rows: int) -> Plan:
+def plan(agent: Agent, run_key: Array, state: Tree, timesteps: Array, horizon: Array, length: int, rows: int) -> Plan:
     key, collect_key, learn_key = jax.random.split(wrap(run_key), 3)
-    progress = progress_of(iteration, length * rows, horizon)
+    progress = progress_of(timesteps, horizon)
     keys = draw_keys(collect_key, length, rows)
     view = agent.view(state, progress)
     return Plan(to_packet(view), progress, unwrap(key), unwrap(learn_key), *(unwrap(part) for part in keys))
@@ -66,7 +67,8 @@ def learn_from(
     key: Array,
     progress: Array,
 ) -> tuple:
-    return learn(agent, state, store, accumulators, trajectory, wrap(key), progress)
+    state, *held, metrics = learn(agent, state, store, accumulators, trajectory, wrap(key), progress)
+    return state, *held, metrics, all_finite(state)
 
 
 @functools.partial(jax.jit, static_argnames=("rows",), compiler_options=RUN_ONCE_OPTIONS)
@@ -89,7 +91,8 @@ def init_hosted_run(agent: Agent, source: Source, key: Array, length: int) -> Ru
     """A training about to begin on a source: the same as `init_run` where the source hosts a JAX environment."""
     state, carry, accumulators, run_key, reset_key = begin(agent, key, source.rows)
     rows = host_rows(source.reset(np.asarray(reset_key)), carry, accumulators, source.rows)
-    return Run(state, fresh_store(agent, state, rows), rows, np.asarray(run_key), np.zeros((), np.int32))
+    counters = np.zeros((), np.int32), np.zeros((), np.uint32)
+    return Run(state, fresh_store(agent, state, rows), rows, np.asarray(run_key), *counters)
 
 
 def collect_hosted(agent: Agent, source: Source, plan: Plan, rows: Rows) -> tuple[Rows, Transition, Episodes, dict]:
@@ -119,19 +122,36 @@ def collect_hosted(agent: Agent, source: Source, plan: Plan, rows: Rows) -> tupl
     return rows, trajectory, episodes, seconds
 
 
-def iterate_hosted(agent: Agent, source: Source, length: int, horizon: Array, run: Run) -> tuple[Run, Report, dict]:
-    """Collect `length` steps of every row and learn from them. `run` is used up: the new one takes its buffers."""
-    planned = plan(agent, run.key, run.state, run.iteration, horizon, length, source.rows)
-    rows, trajectory, episodes, seconds = collect_hosted(agent, source, planned, run.rows)
-    start = time.perf_counter()
-    state, store, accumulators, metrics = learn_from(
-        agent, run.state, run.store, rows.accumulators, trajectory, planned.learn_key, planned.progress
+class Collected(NamedTuple):
+    """What an iteration learns from, and what it started from."""
+
+    plan: Plan
+    rows: Rows
+    trajectory: Transition
+    episodes: Episodes
+    seconds: dict[str, float]
+
+
+def collect_for(agent: Agent, source: Source, length: int, horizon: Array, run: Run) -> Collected:
+    """Collect the next `length` steps of every row. `run` stays as it is: this may be broken off and begun anew."""
+    planned = plan(agent, run.key, run.state, run.timesteps, horizon, length, source.rows)
+    return Collected(planned, *collect_hosted(agent, source, planned, run.rows))
+
+
+def learn_of(agent: Agent, run: Run, collected: Collected) -> tuple[Run, Report]:
+    """Learn from what was collected. `run` is used up: the new one takes its buffers."""
+    start, planned = time.perf_counter(), collected.plan
+    rows = collected.rows
+    state, store, accumulators, metrics, finite = learn_from(
+        agent, run.state, run.store, rows.accumulators, collected.trajectory, planned.learn_key, planned.progress
     )
     rows = rows._replace(accumulators=accumulators)
-    metrics = jax.device_get(metrics)
-    seconds["learn"] = time.perf_counter() - start
-    run = Run(state, store, rows, np.asarray(planned.next_key), run.iteration + np.int32(1))
-    return run, Report(metrics, episodes), seconds
+    timesteps = count(run.timesteps, collected.episodes.done.size)
+    key, iteration = np.asarray(planned.next_key), run.iteration + np.int32(1)
+    run = Run(state, store, rows, key, iteration, timesteps)
+    metrics, finite = jax.device_get((metrics, finite))
+    collected.seconds["learn"] = time.perf_counter() - start
+    return run, Report(metrics, collected.episodes, finite)
 
 
 class HostedEnv(Source):

@@ -12,6 +12,7 @@ import numpy as np
 
 from athlete.core import Agent, Array, Env, Episodes, Key, Rows, Run, Transition, Tree, hyper
 from athlete.loops.collect import collect, fresh_rows, reset_rows
+from athlete.ops.finite import all_finite
 from athlete.ops.random import unwrap, wrap
 from athlete.spaces import zeros
 
@@ -29,6 +30,7 @@ class Report(NamedTuple):
 
     metrics: Tree  # {name: scalar}, or Metrics where iterations are stacked
     episodes: Episodes
+    finite: Array | bool = True  # whether all numbers of the learner's state after it are finite, where that was asked
 
 
 def learn(
@@ -99,23 +101,30 @@ class Phase(NamedTuple):
     learning: bool  # the memory is full enough to learn from
 
 
-def phases(agent: Agent, batch: int, done: int, iterations: int) -> list[Phase]:
+def phases(agent: Agent, batch: int, sampled: int, iterations: int) -> list[Phase]:
     """What the next iterations do: all that are left of a warm-up, then `iterations` in which nothing changes any more.
 
-    `batch` timesteps an iteration, `done` iterations of this memory so far. Learning starts when
+    `batch` timesteps an iteration, `sampled` timesteps into this memory so far. Learning starts when
     the warm-up's timesteps are complete. An iteration's programs differ by phase, so that no
     program asks at every step whether the warm-up is over.
     """
-    random = math.ceil(agent.random_timesteps / batch)
-    waiting = math.ceil(agent.num_steps_sampled_before_learning_starts / batch)
-    end = max(done, random, waiting) + iterations
-    bounds = sorted({done, end, *(bound for bound in (random, waiting) if bound > done)})
+    random = max(0, math.ceil((agent.random_timesteps - sampled) / batch))
+    waiting = max(0, math.ceil((agent.num_steps_sampled_before_learning_starts - sampled) / batch))
+    bounds = sorted({0, random, waiting, max(random, waiting) + iterations})
     return [Phase(last - first, first < random, first >= waiting) for first, last in itertools.pairwise(bounds)]
 
 
-def progress_of(run_iteration: Array, steps: int, horizon: Array) -> Array:
-    """How far the training is, in [0, 1]: timesteps sampled over `horizon` timesteps."""
-    return jnp.clip(run_iteration.astype(jnp.float32) * steps / horizon, 0.0, 1.0)
+def progress_of(timesteps: Array, horizon: Array) -> Array:
+    """How far the training is, in [0, 1]: `timesteps` sampled of `horizon`."""
+    return jnp.clip(timesteps.astype(jnp.float32) / horizon, 0.0, 1.0)
+
+
+MOST_TIMESTEPS = 2**32 - 1
+
+
+def count(timesteps: Array, steps: int) -> Array:
+    """`Run.timesteps` after `steps` more; no more are counted than fit. For NumPy and JAX."""
+    return timesteps + np.uint32(steps) * (timesteps <= np.uint32(MOST_TIMESTEPS - steps))
 
 
 def example_transition(agent: Agent, state: Tree, rows: Rows) -> Transition:
@@ -156,7 +165,7 @@ def init_run(agent: Agent, env: Env, rows: int, key: Key, length: int) -> Run:
     view = agent.view(state, jnp.zeros(()))
     first_rows = reset_rows(env, agent, view, rows, rows_key)
     store = fresh_store(agent, state, first_rows)
-    return Run(state, store, first_rows, unwrap(run_key), jnp.zeros((), jnp.int32))
+    return Run(state, store, first_rows, unwrap(run_key), jnp.zeros((), jnp.int32), jnp.zeros((), jnp.uint32))
 
 
 def iterate(
@@ -172,7 +181,7 @@ def iterate(
     """Collect `length` steps of every row and, where `learning`, learn from them: `(Run, Report)`."""
     rows = run.rows.first.shape[0]
     key, collect_key, learn_key = jax.random.split(wrap(run.key), 3)
-    progress = progress_of(run.iteration, length * rows, horizon)
+    progress = progress_of(run.timesteps, horizon)
     view = agent.view(run.state, progress)
     new_rows, trajectory, episodes = collect(agent, env, view, run.rows, collect_key, length, random)
     held: tuple[Tree, Tree, Tree] = (run.state, run.store, new_rows.accumulators)
@@ -181,7 +190,8 @@ def iterate(
     else:
         (state, store, accumulators), metrics = take_in(agent, *held, trajectory), {}
     new_rows = new_rows._replace(accumulators=accumulators)
-    return Run(state, store, new_rows, unwrap(key), run.iteration + 1), Report(metrics, episodes)
+    timesteps = count(run.timesteps, length * rows)
+    return Run(state, store, new_rows, unwrap(key), run.iteration + 1, timesteps), Report(metrics, episodes)
 
 
 def iterate_many(
@@ -205,6 +215,22 @@ def iterate_many(
         return run, report._replace(metrics=as_metrics(report.metrics))
 
     return jax.lax.scan(one_iteration, run, None, length=iterations)
+
+
+def advance_many(
+    agent: Agent,
+    env: Env,
+    length: int,
+    iterations: int,
+    horizon: Array,
+    run: Run,
+    random: bool = False,
+    learning: bool = True,
+    sample_async: bool = False,
+) -> tuple[Run, Report]:
+    """`iterate_many`, whose report also says whether the state after it is finite."""
+    run, report = iterate_many(agent, env, length, iterations, horizon, run, random, learning, sample_async)
+    return run, report._replace(finite=all_finite(run.state))
 
 
 def as_metrics(metrics: dict[str, Array]) -> Metrics:

@@ -4,50 +4,28 @@ from __future__ import annotations
 
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import jax
 import numpy as np
 
-from athlete.core import Agent, Array, Env, Episodes, Run, Source
+from athlete.core import Agent, Array, Env, Rows, Run, Source
+from athlete.loops.batch_hooks import BatchHooks
 from athlete.loops.compiling import COMPILER_OPTIONS, RUN_ONCE_OPTIONS
-from athlete.loops.host import init_hosted_run, iterate_hosted
-from athlete.loops.learn import Phase, Report, fresh_store, init_run, iterate_many, phases
-from athlete.loops.stepwise import Stepper
+from athlete.loops.episodes import WatchedSource
+from athlete.loops.host import collect_for, init_hosted_run, learn_of
+from athlete.loops.interrupts import Interrupts
+from athlete.loops.learn import Report, advance_many, fresh_store, init_run, phases
+from athlete.loops.progress import Progress, Taken, find_fault, finished, learned_from
+from athlete.loops.stepper import Stepper
 
 _init = jax.jit(init_run, static_argnames=("rows", "length"), compiler_options=RUN_ONCE_OPTIONS)
 _iterate = jax.jit(
-    iterate_many,
+    advance_many,
     static_argnames=("length", "iterations", "random", "learning", "sample_async"),
     donate_argnames=("run",),
     compiler_options=COMPILER_OPTIONS,
 )
-
-
-class Progress(NamedTuple):
-    """What some iterations brought: timesteps sampled and learned from, mean metrics, finished episodes `[n]`, seconds
-    by part.
-    """
-
-    timesteps: int
-    learned: int
-    metrics: dict[str, float]
-    returns: np.ndarray
-    lengths: np.ndarray
-    seconds: dict[str, float]
-
-
-def joined(parts: list[Progress]) -> Progress:
-    """Several advances as one."""
-    if len(parts) == 1:
-        return parts[0]
-    metrics = {name: float(np.mean([part.metrics[name] for part in parts])) for name in parts[0].metrics}
-    seconds = {name: sum(part.seconds[name] for part in parts) for name in parts[0].seconds}
-    returns, lengths = (
-        np.concatenate(field) for field in zip(*((part.returns, part.lengths) for part in parts), strict=True)
-    )
-    sampled, learned = sum(part.timesteps for part in parts), sum(part.learned for part in parts)
-    return Progress(sampled, learned, metrics, returns, lengths, seconds)
 
 
 class Training(Protocol):
@@ -56,7 +34,7 @@ class Training(Protocol):
     agent: Agent
     rows: int
     length: int
-    memory_since: int  # the iteration at which the memory was empty: after it comes a warm-up
+    memory_since: int  # the timestep at which the memory was empty: after it comes a warm-up
 
     @property
     def run(self) -> Run:
@@ -71,7 +49,7 @@ class Training(Protocol):
         ...
 
     def restore(self, run: Run, memory_since: int = 0) -> None:
-        """Go on from `run`, whose memory was empty at iteration `memory_since`; one that is None is empty now."""
+        """Go on from `run`, whose memory was empty at timestep `memory_since`; one that is None is empty now."""
         ...
 
     def close(self) -> None:
@@ -107,7 +85,8 @@ class CompiledTraining:
         self._first_run: Future[Run] | None = executor.submit(_init, self.agent, self.env, **arguments)
         executor.shutdown(wait=False)
         self._run: Run | None = None
-        self._done = 0  # iterations
+        self._reports: list[Report] = []  # that were not told yet
+        self._timesteps = 0
         self.memory_since = 0
 
     @property
@@ -122,17 +101,30 @@ class CompiledTraining:
         self._run, self._first_run = run, None
 
     def advance(self, iterations: int) -> Progress:
-        start = time.perf_counter()
-        planned = phases(self.agent, self.rows * self.length, self._done - self.memory_since, iterations)
-        reports = [self._iterate(*phase) for phase in planned]
-        values = np.asarray(reports[-1].metrics.values)
-        returns, lengths = _concatenated([finished(jax.tree.map(np.asarray, report.episodes)) for report in reports])
-        seconds = {"sample_and_learn": time.perf_counter() - start}
-        means = values.mean(axis=0, dtype=np.float64).tolist()
-        metrics = dict(zip(reports[-1].metrics.names, means, strict=True))
-        self._done += sum(phase.iterations for phase in planned)
-        counts = timesteps_of(self.agent, self.rows * self.length, planned)
-        return Progress(*counts, metrics, returns, lengths, seconds)
+        start, batch = time.perf_counter(), self.rows * self.length
+        planned = phases(self.agent, batch, self._timesteps - self.memory_since, iterations)
+        with Interrupts():  # a program uses up the run: one that was called is waited for
+            for phase in planned:
+                self._reports.append(self._iterate(*phase))
+                self._timesteps += phase.iterations * batch
+        reports, self._reports = self._reports, []
+        return self._progress(reports, time.perf_counter() - start)
+
+    def _progress(self, reports: list[Report], seconds: float) -> Progress:
+        """What one advance told, and those before it that an interrupt kept from telling."""
+        learned = [report for report in reports if report.metrics.names] or reports[-1:]
+        names, values = learned[0].metrics.names, np.concatenate([np.asarray(part.metrics.values) for part in learned])
+        episodes = [jax.tree.map(np.asarray, report.episodes) for report in reports]
+        returns, lengths = map(np.concatenate, zip(*map(finished, episodes), strict=True))
+        metrics = dict(zip(names, values.mean(axis=0, dtype=np.float64).tolist(), strict=True))
+        sampled = sum(part.done.size for part in episodes)
+        batches = learned_from(self.agent, sampled, len(values) if names else 0)
+        info = {
+            name: np.concatenate([part.info[name].reshape(-1)[part.done.reshape(-1)] for part in episodes])
+            for name in self.env.info_metrics
+        }
+        fault = find_fault(names, values, None if all(report.finite for report in reports) else self.run.state)
+        return Progress(sampled, batches, metrics, returns, lengths, {"sample_and_learn": seconds}, info, fault)
 
     def _iterate(self, iterations: int, random: bool, learning: bool) -> Report:
         arguments = {
@@ -151,7 +143,8 @@ class CompiledTraining:
     def restore(self, run: Run, memory_since: int = 0) -> None:
         run = _with_store(self.agent, run)
         self.run = jax.device_put(run, may_alias=False)  # its buffers will be given away
-        self._done, self.memory_since = int(run.iteration), memory_since
+        self._timesteps, self.memory_since = int(run.timesteps), memory_since
+        self._reports = []
 
     def close(self) -> None:
         pass
@@ -160,11 +153,19 @@ class CompiledTraining:
 class HostedTraining:
     """Environments stepped from the host, in this process or in workers; acting and learning compiled.
 
-    With `sample_async` an agent with a memory updates while its environments step: see `loops/stepwise.py`.
+    With `sample_async` an agent with a memory updates while its environments step: see `loops/stepper.py`.
+    `batch_hooks` see what an agent without one learns from; they need a `WatchedSource`.
     """
 
     def __init__(
-        self, agent: Agent, source: Source, length: int, horizon: float, key: Array, sample_async: bool = False
+        self,
+        agent: Agent,
+        source: Source,
+        length: int,
+        horizon: float,
+        key: Array,
+        sample_async: bool = False,
+        batch_hooks: BatchHooks | None = None,
     ):
         self.agent: Agent = jax.tree.map(_on_device, agent)
         self.source = source
@@ -174,7 +175,9 @@ class HostedTraining:
         if self.agent.memory.keeps:
             self._stepper = Stepper(self.agent, source, length, self._horizon, sample_async)
         self._run: Run = init_hosted_run(self.agent, source, key, length)
-        self._done = 0  # iterations
+        self._batch_hooks = batch_hooks
+        self._broken_off = False  # the environments have begun a trajectory that was not learned from
+        self._taken = _nothing()
         self.memory_since = 0
 
     @property
@@ -184,72 +187,75 @@ class HostedTraining:
 
     @run.setter
     def run(self, run: Run) -> None:
-        self._run, self._done = run, int(run.iteration)
+        self._run = run
         if self._stepper is not None:
             self._stepper.forget()
 
     def advance(self, iterations: int) -> Progress:
-        planned = phases(self.agent, self.rows * self.length, self._done - self.memory_since, iterations)
-        if self._stepper is None:
-            metrics, episodes, seconds = self._iterate(iterations)
-        else:
-            metrics, episodes, seconds = self._stepper.advance(self._run, planned)
-        self._done += sum(phase.iterations for phase in planned)
-        counts = timesteps_of(self.agent, self.rows * self.length, planned)
-        return Progress(*counts, metrics, *finished(episodes), seconds)
+        with Interrupts() as interrupts:
+            if self._stepper is not None:
+                sampled = self._stepper.timesteps(self._run) - self.memory_since
+                planned = phases(self.agent, self.rows * self.length, sampled, iterations)
+                return self._stepper.advance(self._run, planned, interrupts)
+            for _ in range(iterations):
+                self._iterate(interrupts)
+            taken, self._taken = self._taken, _nothing()
+            return taken.progress(self.agent, self.rows * self.length, self._run.state)
 
-    def _iterate(self, iterations: int) -> tuple[dict[str, float], Episodes, dict[str, float]]:
-        """Iterations of an agent that learns from whole trajectories."""
-        reports: list[Report] = []
-        seconds: dict[str, float] = {}
-        for _ in range(iterations):
-            self._run, report, spent = iterate_hosted(self.agent, self.source, self.length, self._horizon, self._run)
-            reports.append(report)
-            seconds = {name: seconds.get(name, 0.0) + part for name, part in spent.items()}
-        names = reports[0].metrics
-        metrics = {name: float(np.mean([report.metrics[name] for report in reports])) for name in names}
-        episodes = Episodes(*(np.stack(field) for field in zip(*(report.episodes for report in reports), strict=True)))
-        return metrics, episodes, seconds
+    def _iterate(self, interrupts: Interrupts) -> None:
+        """An iteration of an agent that learns from whole trajectories."""
+        interrupts.raise_noted()
+        interrupts.at_once = True
+        if self._broken_off:
+            self._run = self._run._replace(rows=self._new_episodes(self._run))
+        self._broken_off = True
+        collected = collect_for(self.agent, self.source, self.length, self._horizon, self._run)
+        if self._batch_hooks is not None:
+            assert isinstance(self.source, WatchedSource)
+            for name, value in self._batch_hooks.see(collected.trajectory, self.source).items():
+                self._taken.reported.setdefault(name, []).append(value)
+        interrupts.at_once = False
+        self._run, report = learn_of(self.agent, self._run, collected)
+        self._broken_off = False
+        self._taken.iterations += 1
+        self._taken.learn(tuple(report.metrics), list(report.metrics.values()))
+        self._taken.episodes.append(report.episodes)
+        self._taken.finite &= bool(report.finite)
+        for name, part in collected.seconds.items():
+            self._taken.seconds[name] += part
 
-    def restore(self, run: Run, memory_since: int = 0) -> None:
-        """Go on from `run` with new episodes: environments outside JAX cannot be put back to the middle of one."""
+    def _new_episodes(self, run: Run) -> Rows:
+        """The rows of a run at the start of episodes: environments outside JAX cannot be put back to the middle of one.
+
+        What the agent carries along them (`Rows.carry`) stays; it forgets what it must where an episode is new.
+        """
         obs = self.source.reset(np.asarray(run.key))
-        rows = run.rows._replace(
+        return run.rows._replace(
             obs=obs,
             first=np.ones(self.rows, bool),
             episode_return=np.zeros(self.rows, np.float32),
             episode_length=np.zeros(self.rows, np.int32),
         )
-        self.run = _with_store(self.agent, run._replace(rows=rows))
+
+    def restore(self, run: Run, memory_since: int = 0) -> None:
+        """Go on from `run` with new episodes."""
+        self.run = _with_store(self.agent, run._replace(rows=self._new_episodes(run)))
         self.memory_since = memory_since
+        self._broken_off, self._taken = False, _nothing()
+        if self._stepper is not None:
+            self._stepper.restart()
 
     def close(self) -> None:
         self.source.close()
 
 
-def finished(episodes: Episodes) -> tuple[np.ndarray, np.ndarray]:
-    """Returns and lengths of the episodes that ended, in the order in which they did: `[n]` each."""
-    done = np.asarray(episodes.done).reshape(-1)
-    return np.asarray(episodes.return_).reshape(-1)[done], np.asarray(episodes.length).reshape(-1)[done]
-
-
-def timesteps_of(agent: Agent, batch: int, planned: list[Phase]) -> tuple[int, int]:
-    """Timesteps sampled in phases with `batch` an iteration, and timesteps in all batches learned from."""
-    sampled = batch * sum(phase.iterations for phase in planned)
-    if not agent.memory.keeps:
-        return sampled, sampled
-    updates = agent.updates * sum(phase.iterations for phase in planned if phase.learning)
-    return sampled, updates * agent.memory.batch_size
+def _nothing() -> Taken:
+    return Taken(("env_step", "inference", "learn"))
 
 
 def _with_store(agent: Agent, run: Run) -> Run:
     """The run; with an empty memory where it comes without one."""
     return run if run.store is not None else run._replace(store=fresh_store(agent, run.state, run.rows))
-
-
-def _concatenated(parts: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
-    returns, lengths = zip(*parts, strict=True)
-    return np.concatenate(returns), np.concatenate(lengths)
 
 
 def _on_device(leaf: Array) -> Array:

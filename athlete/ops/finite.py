@@ -9,6 +9,10 @@ import numpy as np
 from athlete.core import Array, Tree
 
 
+class NonFiniteError(ArithmeticError):
+    """NaN or infinity where a training or a policy needs numbers; the message says where it was first."""
+
+
 def all_finite(tree: Tree) -> Array:
     """A bool scalar: no floating-point leaf holds NaN or an infinity. For compiled programs."""
     flags = [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.inexact)]

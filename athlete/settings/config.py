@@ -9,6 +9,7 @@ import typing
 from collections.abc import Mapping
 from typing import Any
 
+from athlete.callbacks import unknown_hook
 from athlete.log import logger
 from athlete.models.catalog import MEMORIES, MODEL_DEFAULTS, check_model, is_recurrent, make_model
 from athlete.ops.schedule import from_timesteps
@@ -103,15 +104,24 @@ class AlgorithmConfig:
         return self._set("evaluation", settings)
 
     def debugging(self, **settings: Any) -> typing.Self:
-        """`seed` (None: a new one each time, which the results name) and `log_level`."""
+        """`seed` (None: a new one each time, which the results name), `log_level`, and `on_nonfinite` ("error" or
+        "warn" where learning makes NaN or infinity).
+        """
         return self._set("debugging", settings)
 
     def reporting(self, **settings: Any) -> typing.Self:
-        """`metrics_num_episodes_for_smoothing`, `min_time_s_per_iteration`, `min_sample_timesteps_per_iteration`."""
+        """`metrics_num_episodes_for_smoothing`, `min_time_s_per_iteration`, `min_sample_timesteps_per_iteration`,
+        `info_metrics` (entries of `info` that become custom metrics at the end of an episode; True: all its numbers).
+        """
         return self._set("reporting", settings)
 
     def callbacks(self, callbacks: Any = None) -> typing.Self:
-        """A subclass of `athlete.callbacks.DefaultCallbacks`, or an instance of one."""
+        """A subclass of `athlete.callbacks.DefaultCallbacks`, or an instance of one.
+
+        Raises ValueError for a method `on_...` that is no callback and would never be called.
+        """
+        if callbacks is not None and (sentence := unknown_hook(callbacks)) is not None:
+            raise ValueError(f"callbacks(...): {sentence}")
         return self._set("callbacks", {"callbacks": callbacks})
 
     def fault_tolerance(self, **settings: Any) -> typing.Self:

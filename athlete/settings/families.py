@@ -10,7 +10,7 @@ from athlete.models.streams import without_streams
 from athlete.settings.assemble import level_points, make_exploration, make_memory
 from athlete.settings.checks import is_schedule
 from athlete.settings.config import AlgorithmConfig
-from athlete.settings.memory import MEMORIES, SEQUENCE_ALGORITHMS, checked_memory
+from athlete.settings.memory import MEMORIES, checked_memory
 from athlete.settings.rllib_places import OPTIMIZATION
 from athlete.settings.table import Setting
 
@@ -20,6 +20,9 @@ REPLAY_SETTINGS: dict[str, Setting] = {
     "store_buffer_in_checkpoints": Setting("training", "last", "last or bool"),
     "sample_async": Setting("rollouts", False, "bool"),
 }
+
+# As the end of a sentence.
+WITH_MEMORY = "an algorithm that learns from sequences (`athlete list algorithms` has them)"
 
 # Of learners of action values whose heads may have layers of their own, with rectified units: RLlib's `hiddens`.
 STREAM_SETTINGS: dict[str, Setting] = {"hiddens": Setting("training", [], "layers")}
@@ -180,19 +183,19 @@ class ReplayConfig(ExplorationConfig):
         if burn_in and not self.learns_sequences:
             raise ValueError(
                 f"{title}: replay_buffer_config has replay_burn_in={burn_in}, and its networks have no memory; "
-                f"leave it out, or take {SEQUENCE_ALGORITHMS}"
+                f"leave it out, or take {WITH_MEMORY}"
             )
         for name, network in self.model_parts().items():
             model = without_streams(network)
             if is_recurrent(model) and not self.learns_sequences:
                 raise ValueError(
-                    f"{title}: {name} is recurrent ({type(model).__name__}), and it learns from single steps; take "
-                    f"{SEQUENCE_ALGORITHMS}, which learn from sequences, or a feed-forward network"
+                    f"{title}: {name} is recurrent ({type(model).__name__}), and it learns from single steps; take a "
+                    f"feed-forward network, or {WITH_MEMORY}"
                 )
             if self.learns_sequences and not is_recurrent(model):
                 raise ValueError(
                     f"{title}: {name} has no memory ({type(model).__name__}), and it learns from sequences; set "
-                    "model={'use_lstm': True}, 'use_gru' or 'use_attention', or take DQN or SAC"
+                    "model={'use_lstm': True}, 'use_gru' or 'use_attention', or take an algorithm without memory"
                 )
 
     def _shortest_fragment(self) -> int:

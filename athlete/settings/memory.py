@@ -17,7 +17,6 @@ MEMORIES = {
     "PrioritizedEpisodeReplayBuffer": True,
     "MultiAgentPrioritizedReplayBuffer": True,
 }
-SEQUENCE_ALGORITHMS = "R2D2 (discrete actions) or RNNSAC"
 UNIFORM_MEMORIES = tuple(name for name, prioritized in MEMORIES.items() if not prioritized)
 MEMORY_SETTINGS: dict[str, Any] = {
     "type": "ReplayBuffer",

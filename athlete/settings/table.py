@@ -49,7 +49,9 @@ SETTINGS: dict[str, Setting] = {
     "evaluation_config": Setting("evaluation", {}, "dict"),
     "seed": Setting("debugging", None, "count or None"),
     "log_level": Setting("debugging", "INFO", "DEBUG|INFO|WARN|WARNING|ERROR"),
+    "on_nonfinite": Setting("debugging", "error", "error|warn"),
     "metrics_num_episodes_for_smoothing": Setting("reporting", 100, "positive count"),
+    "info_metrics": Setting("reporting", [], "names or bool"),
     "min_time_s_per_iteration": Setting("reporting", None, "number or None"),
     "min_sample_timesteps_per_iteration": Setting("reporting", 0, "count"),
     "callbacks": Setting("callbacks", None, "callbacks or None"),
@@ -64,6 +66,12 @@ def _is_callbacks(value: Any) -> bool:
 
 def _is_activation(value: Any) -> bool:
     return isinstance(value, str) and value in ACTIVATIONS
+
+
+def _is_names_or_bool(value: Any) -> bool:
+    if isinstance(value, bool):
+        return True
+    return isinstance(value, list | tuple) and all(isinstance(name, str) for name in value)
 
 
 def _is_positive(value: Any) -> bool:
@@ -85,6 +93,7 @@ _VALUE_CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
         "a function from an observation to what the agent sees, or a pair of it and its athlete.spaces.Space",
     ),
     "bool": (lambda value: isinstance(value, bool), "True or False"),
+    "names or bool": (_is_names_or_bool, "a list of names, True for all or False for none"),
     "last or bool": (lambda value: isinstance(value, bool) or value == "last", "True, False or 'last'"),
     "clip": (lambda value: isinstance(value, bool) or _is_positive(value), "True, False or a number above 0"),
     "positive number": (_is_positive, "a finite number above 0"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,8 @@ from athlete.env.adapters.conversion import to_space
 from athlete.env.adapters.gymnasium import make_gymnasium, named_spec
 from athlete.env.adapters.processes import Group, ProcessRows
 from athlete.env.adapters.rows import LocalRows, Row, Rows
-from athlete.env.registry import resolve, told_config
+from athlete.env.registry import EnvContext, resolve, told_config
+from athlete.env.supervision import UNSUPERVISED, Supervision
 
 
 @dataclass
@@ -23,20 +24,27 @@ class RowMaker:
     index: int
     num_workers: int
     num_envs_per_worker: int
+    created: Callable[[Any, Any, int], None] | None = None  # see `Supervision`
 
     def make(self) -> Any:
         """The environment of the row."""
-        worker, vector_index = divmod(self.index, self.num_envs_per_worker)
+        worker, vector_index = self._place()
         return make_gymnasium(
-            self.env,
-            self.env_config,
-            worker_index=worker + 1 if self.num_workers else 0,
-            vector_index=vector_index,
-            num_workers=self.num_workers,
+            self.env, self.env_config, worker_index=worker, vector_index=vector_index, num_workers=self.num_workers
         )
+
+    def tell_created(self, env: Any) -> None:
+        """Call `created` with an environment that is to be stepped."""
+        if self.created is not None:
+            self.created(env, EnvContext(self.env_config, *self._place(), self.num_workers), self.index)
+
+    def _place(self) -> tuple[int, int]:
+        worker, vector_index = divmod(self.index, self.num_envs_per_worker)
+        return (worker + 1 if self.num_workers else 0), vector_index
 
     def __call__(self, buffers: Buffers) -> Row:
         env = self.make()
+        self.tell_created(env)
         seen = to_space(env.observation_space, "observation_space")
         if seen != buffers.space:
             raise ValueError(
@@ -46,7 +54,13 @@ class RowMaker:
         return Row(env, self.index, buffers)
 
 
-def make_rows(env: Any, env_config: Mapping[str, Any] | None, num_workers: int, num_envs_per_worker: int) -> Rows:
+def make_rows(
+    env: Any,
+    env_config: Mapping[str, Any] | None,
+    num_workers: int,
+    num_envs_per_worker: int,
+    supervision: Supervision = UNSUPERVISED,
+) -> Rows:
     """`max(num_workers, 1) * num_envs_per_worker` rows of an environment: in this process, or in `num_workers` others.
 
     Raises:
@@ -61,7 +75,10 @@ def make_rows(env: Any, env_config: Mapping[str, Any] | None, num_workers: int, 
             f"{env!r} is one instance, but {count} rows in {num_workers} worker processes were asked for; "
             "pass its class, its id or a factory"
         )
-    makers = [RowMaker(env, dict(env_config or {}), row, num_workers, num_envs_per_worker) for row in range(count)]
+    makers = [
+        RowMaker(env, dict(env_config or {}), row, num_workers, num_envs_per_worker, supervision.created)
+        for row in range(count)
+    ]
     if num_workers:
         _require_picklable(makers[0])
     first = makers[0].make()
@@ -81,6 +98,7 @@ def make_rows(env: Any, env_config: Mapping[str, Any] | None, num_workers: int, 
 
 def _local_rows(first: Any, makers: list[RowMaker], buffers: Buffers, action_space: Any) -> LocalRows:
     rows = [Row(first, 0, buffers)]
+    makers[0].tell_created(first)
     try:
         for maker in makers[1:]:
             rows.append(maker(buffers))

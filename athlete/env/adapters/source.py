@@ -15,8 +15,9 @@ from athlete.env.adapters.gymnasium import VectorEnv, require_no_autoreset, to_s
 from athlete.env.adapters.lives import Lives
 from athlete.env.adapters.making import make_rows
 from athlete.env.adapters.processes import LostProcessError
-from athlete.env.adapters.rows import Answer, Rows, VectorRows
+from athlete.env.adapters.rows import Answer, LocalRows, Rows, VectorRows
 from athlete.env.errors import EnvError
+from athlete.env.supervision import UNSUPERVISED, Supervision
 from athlete.log import logger
 from athlete.ops.masks import check_mask, without_action
 from athlete.spaces import ACTION_MASK, has_mask
@@ -50,6 +51,7 @@ class GymnasiumSource(Source):
         num_workers: int = 0,
         num_envs_per_worker: int = 1,
         seeded_resets: bool = False,
+        supervision: Supervision = UNSUPERVISED,
     ):
         self.vector: Rows
         if isinstance(env, VectorEnv):
@@ -60,7 +62,7 @@ class GymnasiumSource(Source):
                 to_space(env.single_action_space, "action_space"),
             )
         else:
-            self.vector = make_rows(env, env_config, num_workers, num_envs_per_worker)
+            self.vector = make_rows(env, env_config, num_workers, num_envs_per_worker, supervision)
         self.rows, self.any_thread = self.vector.buffers.rows, self.vector.any_thread
         self.spec = Spec(self.vector.buffers.space, to_space(self.vector.action_space, "action_space"))
         self._seeded_resets = seeded_resets
@@ -132,6 +134,9 @@ class GymnasiumSource(Source):
                 "\n\n".join(f"{text}\n{self._lives.tell(row)}" for row, text in sorted(answer.failures.items()))
             )
         return answer.infos
+
+    def environments(self) -> list[Any]:
+        return [row.env for row in self.vector.rows] if isinstance(self.vector, LocalRows) else []
 
     def close(self) -> None:
         self.vector.close()

@@ -111,6 +111,9 @@ class PreviousStepSource(Source):
         kept = [np.where(done[:, None], np.float32(0), part) for part in parts]
         return self.previous.joined(self.source.reset_where(done, own, key), kept)
 
+    def environments(self) -> list[Any]:
+        return self.source.environments()
+
     def close(self) -> None:
         self.source.close()
 

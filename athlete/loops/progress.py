@@ -1,0 +1,100 @@
+"""What an advance of a training brought."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import NamedTuple
+
+import numpy as np
+
+from athlete.core import Agent, Array, Episodes, Tree
+from athlete.ops.finite import first_nonfinite
+
+
+class Progress(NamedTuple):
+    """What some iterations brought: timesteps sampled and learned from, mean metrics, finished episodes `[n]`, seconds
+    by part.
+    """
+
+    timesteps: int
+    learned: int
+    metrics: dict[str, float]
+    returns: np.ndarray
+    lengths: np.ndarray
+    seconds: dict[str, float]
+    info: Mapping[str, np.ndarray] = MappingProxyType(
+        {}
+    )  # of what `Env.info_metrics` names, at the end of each episode: `[n]` each
+    fault: str | None = None  # the first metric or leaf of the learner's state that holds NaN or infinity
+
+
+def joined(parts: list[Progress]) -> Progress:
+    """Several advances as one."""
+    if len(parts) == 1:
+        return parts[0]
+    metrics = {name: float(np.mean([part.metrics[name] for part in parts])) for name in parts[0].metrics}
+    seconds = {name: sum(part.seconds[name] for part in parts) for name in parts[0].seconds}
+    returns, lengths = (
+        np.concatenate(field) for field in zip(*((part.returns, part.lengths) for part in parts), strict=True)
+    )
+    sampled, learned = sum(part.timesteps for part in parts), sum(part.learned for part in parts)
+    fault = next((part.fault for part in parts if part.fault), None)
+    info = {name: np.concatenate([part.info[name] for part in parts]) for name in parts[0].info}
+    return Progress(sampled, learned, metrics, returns, lengths, seconds, info, fault)
+
+
+def finished(episodes: Episodes) -> tuple[np.ndarray, np.ndarray]:
+    """Returns and lengths of the episodes that ended, in the order in which they did: `[n]` each."""
+    done = np.asarray(episodes.done).reshape(-1)
+    return np.asarray(episodes.return_).reshape(-1)[done], np.asarray(episodes.length).reshape(-1)[done]
+
+
+def learned_from(agent: Agent, timesteps: int, learning_iterations: int) -> int:
+    """Timesteps in all batches of iterations in which `timesteps` were sampled."""
+    if not agent.memory.keeps:
+        return timesteps
+    return agent.updates * learning_iterations * agent.memory.batch_size
+
+
+def find_fault(names: Sequence[str], values: np.ndarray, state: Tree | None) -> str | None:
+    """The first metric, of `values` `[iterations, names]`, or leaf that holds NaN or infinity.
+
+    `state` is the learner's, None where a program has found it finite.
+    """
+    sound = np.isfinite(values)
+    if not sound.all():
+        iteration, column = np.argwhere(~sound)[0].tolist()
+        within = f" in learning iteration {iteration + 1} of {len(values)}" if len(values) > 1 else ""
+        return f"the metric {names[column]!r} was {values[iteration, column]}{within}"
+    leaf = first_nonfinite(state) if state is not None else None
+    return None if leaf is None else f"{leaf!r} of the learner's state"
+
+
+class Taken:
+    """What hosted iterations brought, gathered until it is told: those before an interrupt are told after it."""
+
+    def __init__(self, seconds: Sequence[str]) -> None:
+        self.iterations = 0
+        self.episodes: list[Episodes] = []  # [B] or [T, B] each
+        self.seconds = dict.fromkeys(seconds, 0.0)
+        self.reported: dict[str, list[float]] = {}  # metrics that come not every time
+        self.finite = True  # all of the learner's state, whenever that was looked at
+        self._names: tuple[str, ...] = ()
+        self._values: list[Array] = []
+
+    def learn(self, names: tuple[str, ...], values: Array) -> None:
+        """Keep the metrics `[names]` of an iteration that learned."""
+        self._names = names
+        self._values.append(values)
+
+    def progress(self, agent: Agent, batch: int, state: Tree) -> Progress:
+        """All of it, where an iteration samples `batch` timesteps; `state` is the learner's now."""
+        timesteps = self.iterations * batch
+        values = np.array(self._values, np.float64).reshape(len(self._values), len(self._names))
+        metrics = dict(zip(self._names, values.mean(axis=0).tolist(), strict=True)) if self._values else {}
+        metrics |= {name: float(np.mean(numbers)) for name, numbers in self.reported.items()}
+        returns, lengths = map(np.concatenate, zip(*map(finished, self.episodes), strict=True))
+        learned = learned_from(agent, timesteps, len(self._values))
+        fault = find_fault(self._names, values, None if self.finite else state)
+        return Progress(timesteps, learned, metrics, returns, lengths, self.seconds, fault=fault)
