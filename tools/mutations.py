@@ -265,10 +265,13 @@ OPS = [
     *_in(
         "athlete/ops/noisy.py",
         "tests/test_ops_noisy.py",
-        ("sigma0 / math.sqrt(leaf.shape[0])", "sigma0"),
+        ("sigma0 / math.sqrt(_shape(weights)[0])", "sigma0"),
+        ("sigma0 / math.sqrt(_shape(weights)[0])", "sigma0 / math.sqrt(leaf.shape[0])"),
+        ("None if weights is None else jnp.full", "jnp.zeros(leaf.shape) if weights is None else jnp.full"),
         ("jnp.sign(normal) * jnp.sqrt(jnp.abs(normal))", "normal"),
         ("mean + sigma * drawn", "mean + drawn"),
-        ("start += size", "start += 0"),
+        ("else outputs[path[:-1]]", "else 0.0 * outputs[path[:-1]]"),
+        ("start += rows + columns", "start += 0"),
     ),
     *_in(
         "athlete/ops/masks.py",
@@ -313,7 +316,7 @@ OPS = [
             "(1,) * (a.ndim - condition.ndim)",
             "(1,) * (a.ndim - condition.ndim) if a.ndim < 3 else (1,) * (a.ndim - 1) + condition.shape",
         ),
-        ("next(wide) if place is None", "next(wide) if place is None and False"),
+        ("leaf = leaf.astype(np.int32 if", "leaf = leaf.astype(np.float32 if"),
         ("start += size", "start += 1", 1),
     ),
     *_in(
@@ -452,6 +455,14 @@ LOOPS = [
         ("first = step.terminated | step.truncated", "first = step.terminated"),
         ("field[: episodes - start] for", "field for"),
         ("_nth(key, start), rows)", "_nth(key, 0), rows)"),
+        (
+            "return data[0], data[1 : 1 + rows], data[1 + rows :]",
+            "return data[0], data[1 : 1 + rows], data[1 : 1 + rows]",
+        ),
+        (
+            "return data[0], data[1 : 1 + rows], data[1 + rows :]",
+            "return data[1], data[1 : 1 + rows], data[1 + rows :]",
+        ),
     ),
 ]
 
@@ -488,8 +499,8 @@ COMBINE = [
         ("reward=batch.reward + intrinsic", "reward=batch.reward"),
         ("reward=batch.reward + intrinsic", "reward=intrinsic"),
         (
-            "        bonus, measured = self.bonus.update(state.bonus, batch)\n",
-            "        bonus, measured = self.bonus.update(state.bonus, batch)\n"
+            "        bonus, measured = self.bonus.update(state.bonus, batch, jax.random.fold_in(key, 1))\n",
+            "        bonus, measured = self.bonus.update(state.bonus, batch, jax.random.fold_in(key, 1))\n"
             "        intrinsic = self.bonus.reward(bonus, batch)\n",
         ),
         ("reward=trajectory.reward + self.bonus.reward(bonus, trajectory)", "reward=trajectory.reward"),
@@ -518,8 +529,9 @@ COMBINE = [
             "jnp.zeros_like(trajectory.first), self.gamma, 0 * accumulators",
         ),
         ("self.eta * error", "error"),
-        ("seen = standardize(seen, state.obs.mean, state.obs.variance, CLIP)", "pass"),
-        ("self._embedding(state.target, seen)", "self._embedding(predictor, seen) + 1.0"),
+        ("return standardize(seen, state.obs.mean, state.obs.variance, CLIP)", "return seen"),
+        ("(seen, self._embedding(state.target, seen))", "(seen, 0.0 * self._embedding(state.target, seen))"),
+        ("self._embedding(state.target, seen)).reshape", "0.0 * self._embedding(state.target, seen)).reshape"),
         ("update_moments(state.obs, features(self.spec.obs, trajectory.next_obs))", "state.obs"),
     ),
     *_in(
@@ -529,6 +541,16 @@ COMBINE = [
         ("].add(1)", "].set(1)"),
         ("state.visits[self._code(state, batch.next_obs)]", "state.visits[self._code(state, batch.obs)]"),
         ("signs << jnp.arange(self.hash_bits)", "signs << 0"),
+    ),
+    *_in(
+        "athlete/bonuses/bonus.py",
+        "tests/test_bonuses.py",
+        ("number <= minibatch_size", "True"),
+        (
+            "part = jax.tree.map(lambda leaf: leaf[order], samples)",
+            "part = jax.tree.map(lambda leaf: leaf[:8], samples)",
+        ),
+        ("return (params, optimizer), metrics", "return (learned[0], optimizer), metrics"),
     ),
     *_in(
         "athlete/bonuses/curiosity.py",
@@ -760,6 +782,7 @@ Q_LEARNING = [
         ("state.params if self.double_q else state.target", "state.params"),
         ("self._quantiles(params, step.obs, fractions)", "self._quantiles(params, step.obs, next_fractions)"),
         ("jnp.arange(COSINES) * fractions", "(1 + jnp.arange(COSINES)) * fractions"),
+        ('hidden = jax.nn.relu(dense(params["hidden"]', 'hidden = (dense(params["hidden"]'),
         ("selector, self.kappa)", "selector)"),
         ("jax.random.uniform(key, (rows", "jax.random.uniform(target_key, (rows"),
         ("seen[:, None] * embedded", "seen[:, None] + embedded"),
