@@ -44,7 +44,7 @@ class Lengths(Env):
     def step(self, state, action, key):
         step = state.step + 1
         reward = (action == state.step % 2).astype(jnp.float32)
-        over = step >= state.length
+        over = step == state.length  # only there: what goes on behind its end does not end again
         return LengthsState(state.length, step), Step(step.astype(jnp.float32), reward, over, jnp.asarray(False), {})
 
 
@@ -168,7 +168,8 @@ def test_episodes_longer_than_one_compiled_call_go_on_in_the_next():
 
 
 def test_episodes_that_never_end_are_cut_with_a_warning(mode, monkeypatch, caplog):
-    monkeypatch.setattr(evaluate, "LONGEST_EPISODE", evaluate.STEPS_A_CALL)
+    monkeypatch.setattr(evaluate, "LONGEST_EPISODE", 2 * evaluate.STEPS_A_CALL)
+    monkeypatch.setattr(evaluate, "LONG_EPISODE", evaluate.STEPS_A_CALL)
 
     @hyper
     class Endless(Lengths):
@@ -176,6 +177,9 @@ def test_episodes_that_never_end_are_cut_with_a_warning(mode, monkeypatch, caplo
             return LengthsState(jnp.int32(10**9), jnp.int32(0)), jnp.float32(0)
 
     found = play(mode, Endless(), 4)
-    np.testing.assert_array_equal(found.lengths, [evaluate.STEPS_A_CALL] * 4)
+    np.testing.assert_array_equal(found.lengths, [2 * evaluate.STEPS_A_CALL] * 4)
     np.testing.assert_array_equal(found.returns, found.lengths)
-    assert "4 of 4 evaluation episodes were cut after 1000 steps" in caplog.text
+    said, cut = [record.getMessage() for record in caplog.records]
+    assert said.startswith("4 of 4 evaluation episodes have not ended in 1000 steps; they are cut after 2000.")
+    assert "env_config={'max_episode_steps': ...}" in said
+    assert cut.startswith("4 of 4 evaluation episodes were cut after 2000 steps")
