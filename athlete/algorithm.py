@@ -28,7 +28,7 @@ from athlete.checkpointing import (
     require_finite,
 )
 from athlete.core import Agent, Run, Source, Spec, Tree
-from athlete.env.randomness import global_generators_kept
+from athlete.env.randomness import global_generators_kept, seed_global_generators
 from athlete.env.supervision import Supervision
 from athlete.env.world import World, env_name, find_world
 from athlete.env.wrappers.frame_stack import require_stack
@@ -463,9 +463,10 @@ class Algorithm:
         def choose(observation: Any, state: Any, first: bool) -> tuple[Any, Any]:
             return policy.act_one(observation, state, explore=explore, first=first)
 
-        films = record_episodes(
-            self._evaluation_world.make_for_film, choose, Path(folder), episodes, self.seed if seed is None else seed
-        )
+        seed = self.seed if seed is None else seed
+        with global_generators_kept():
+            seed_global_generators(seed)
+            films = record_episodes(self._evaluation_world.make_for_film, choose, Path(folder), episodes, seed)
         return [str(film.path) for film in films]
 
     def stop(self) -> None:
