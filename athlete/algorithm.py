@@ -40,7 +40,7 @@ from athlete.loops.batch_hooks import BatchHooks
 from athlete.loops.collect import spec_of
 from athlete.loops.compiling import compilations, set_up
 from athlete.loops.episodes import WatchedSource
-from athlete.loops.evaluate import Evaluation, evaluate_compiled, evaluate_hosted
+from athlete.loops.evaluate import LONG_EPISODE, Evaluation, evaluate_compiled, evaluate_hosted
 from athlete.loops.learn import MOST_TIMESTEPS, transition_shapes
 from athlete.loops.progress import Progress, joined
 from athlete.loops.train import CompiledTraining, HostedTraining, Training
@@ -80,6 +80,7 @@ class Algorithm:
         self._evaluation_source: Source | None = None
         self._totals = Totals(config.metrics_num_episodes_for_smoothing)
         self._policy: Policy | None = None
+        self._told_of_endless = False
         self._stopped = False
         self._told_fault = False
         self._logdir = self._own_folder()
@@ -125,6 +126,7 @@ class Algorithm:
         self._policy = None
         self._totals.iteration += 1
         progress = joined(parts)
+        self._tell_of_endless_episodes()
         if progress.fault is not None:
             self._tell_fault(progress.fault)
         result = self._totals.result(progress, time.perf_counter() - start)
@@ -137,6 +139,19 @@ class Algorithm:
         result |= self._totals.add_time(time.perf_counter() - start)
         self._callbacks.on_train_result(algorithm=self, result=result)
         return result
+
+    def _tell_of_endless_episodes(self) -> None:
+        rows = self._training.rows
+        if self._told_of_endless or self._totals.since_last_end < LONG_EPISODE * rows:
+            return
+        self._told_of_endless = True
+        logger.warning(
+            "no episode has ended in the last %d steps of each environment (%d side by side), and there is no "
+            "episode_reward_mean without one. If they never end, give the environment a limit: "
+            "env_config={'max_episode_steps': ...} for an id, gymnasium.wrappers.TimeLimit for a class",
+            self._totals.since_last_end // rows,
+            rows,
+        )
 
     def _tell_fault(self, fault: str) -> None:
         """Raise or warn of NaN or infinity that learning made."""

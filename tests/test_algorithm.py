@@ -429,6 +429,29 @@ def test_without_a_folder_it_is_saved_among_the_results(tmp_path):
         assert algorithm.save() == f"{algorithm.logdir}/checkpoint_000000"
 
 
+@hyper
+class Endless(OneStep):
+    def step(self, state, action, key):
+        _, step = OneStep.step(self, state, action, key)
+        return state, step._replace(terminated=jnp.asarray(False))
+
+
+@pytest.mark.parametrize("env", [Endless, OneStep])
+def test_a_training_in_which_no_episode_ends_says_so_once(env, monkeypatch, caplog):
+    monkeypatch.setattr("athlete.algorithm.LONG_EPISODE", 20)
+    with (
+        config(env, train_batch_size=64, num_envs_per_worker=4).build() as algorithm,
+        caplog.at_level("WARNING", "athlete"),
+    ):
+        algorithm.train()
+        assert "no episode has ended" not in caplog.text  # 16 steps of each
+        for _ in range(3):
+            algorithm.train()
+    assert caplog.text.count("no episode has ended in the last 32 steps of each environment (4 side by side)") == (
+        env is Endless
+    )
+
+
 class Table:
     """Stands for a pandas.DataFrame, which has no JSON form and many lines."""
 
