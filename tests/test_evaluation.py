@@ -44,7 +44,7 @@ class Lengths(Env):
     def step(self, state, action, key):
         step = state.step + 1
         reward = (action == state.step % 2).astype(jnp.float32)
-        over = step >= state.length
+        over = step == state.length  # only there: what goes on behind its end does not end again
         return LengthsState(state.length, step), Step(step.astype(jnp.float32), reward, over, jnp.asarray(False), {})
 
 
