@@ -784,7 +784,7 @@ ENSEMBLES = "tests/test_references.py::test_ensembles"
 Q_LEARNING = [
     *_in(
         "athlete/algorithms/simple_q.py",
-        f"{Q}[SimpleQ] tests/test_simple_q.py",
+        "tests/test_simple_q.py::test_it_is_dqn_with_each_of_its_parts_off",
         ('"double_q": False, "dueling": False', '"double_q": False, "dueling": True'),
         ('"double_q": False, "dueling": False', '"double_q": True, "dueling": False'),
         ('"num_atoms", "v_min"', '"v_min"'),
@@ -852,7 +852,6 @@ Q_LEARNING = [
         "athlete/algorithms/r2d2.py",
         "tests/test_references.py::test_r2d2",
         ("importance_weight(batch), progress", "None, progress"),
-        ("jax.lax.stop_gradient(self._target(", "(self._target("),
         ("self._target(state.target, params,", "self._target(params, params,"),
         ("self.model.start(rows) if self.zero_init_states else", "self.model.start(rows) if True else"),
         ("self._next_values(params, carries, next_obs) if self.double_q else values", "values"),
