@@ -285,6 +285,8 @@ def test_the_value_of_what_follows_is_that_of_a_legal_action(name):
     metrics = jax.jit(update)(wrap(KEY))
     entropy = 0.99 * np.log(2) if name in ("SAC", "RNNSAC") else 0.0  # of two actions alike, worth alpha = 1
     assert metrics["mean_td_error"] == pytest.approx(-1.0 - entropy, abs=0.1)
+    if entropy:
+        assert metrics["entropy"] == pytest.approx(np.log(2)), "of the policy that learns, between legal actions"
 
 
 def test_masks_go_the_same_way_compiled_and_hosted():
