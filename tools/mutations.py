@@ -773,10 +773,16 @@ MODELS = [
     ),
 ]
 
-LEGAL = (
-    "tests/test_masks.py::test_the_value_of_what_follows_is_that_of_a_legal_action "
-    "tests/test_masks.py::test_the_best_of_all_actions_is_not_taken_where_it_is_illegal"
-)
+
+def legal(algorithm: str) -> str:
+    """What tells that an algorithm neither takes nor values illegal actions."""
+    names = (
+        "the_value_of_what_follows_is_that_of_a_legal_action",
+        "the_best_of_all_actions_is_not_taken_where_it_is_illegal",
+    )
+    return " ".join(f"tests/test_masks.py::test_{name}[{algorithm}]" for name in names)
+
+
 DETERMINISTIC = "tests/test_references.py::test_deterministic_policies"
 SOFT = "tests/test_references.py::test_soft_actor_critics"
 ENSEMBLES = "tests/test_references.py::test_ensembles"
@@ -800,7 +806,7 @@ Q_LEARNING = [
         ("learned.params, self.tau,", "state.params, self.tau,"),
         ("state.since_sync + self.timesteps_per_update", "state.since_sync + 1.0"),
         ("params=learned.params, target=target", "params=learned.params"),
-        ("greedy(values, mask), carry", "greedy(values), carry", LEGAL),
+        ("greedy(values, mask), carry", "greedy(values), carry", legal("QRDQN")),
         ('"td_error": error', '"td_error": 0 * error', f"{Q}[QR-DQN]"),
     ),
     *_in(
@@ -864,7 +870,7 @@ Q_LEARNING = [
         ("leaf[1:], carries", "leaf[:-1], carries"),
         ("sequence_priority(error, self.priority_eta)", "sequence_priority(error, 0.0)"),
         ("batch.action[self.burn_in :]", "batch.action[:]"),
-        ("greedy(selector, fold(action_mask(self.spec, batch.next_obs)))", "greedy(selector)", LEGAL),
+        ("greedy(selector, fold(action_mask(self.spec, batch.next_obs)))", "greedy(selector)", legal("R2D2")),
         ("next_value, self.n_step, self.gamma)", "next_value, self.n_step, 0.99)"),
         ("half_square(error), {", "jnp.abs(error), {"),
     ),
@@ -876,7 +882,7 @@ Q_LEARNING = [
         ("batch.terminated, batch.truncated,", "batch.truncated, batch.terminated,"),
         ("0.5 * error * error", "jnp.abs(error)"),
         ("lr = value_at(self.lr, progress)", "lr = value_at(self.lr, 0.0)"),
-        ("masked(values, action_mask(self.spec, batch.next_obs))", "values", LEGAL),
+        ("masked(values, action_mask(self.spec, batch.next_obs))", "values", legal("PQN")),
         ("jnp.max(masked(", "jnp.min(masked("),
         ("step_from(self.model, params, carries, next_obs)", "step_from(self.model, params, carries, obs)"),
     ),
@@ -931,7 +937,7 @@ ACTOR_CRITICS = [
         ("state.since_sync + self.timesteps_per_update", "state.since_sync + 1.0"),
         ("targets=targets, since_sync=since", "since_sync=since"),
         ("state.critics, self.tau", "state.critics, 1.0"),
-        ("masked(outputs, mask)", "outputs", LEGAL),
+        ("masked(outputs, mask)", "outputs", legal("SAC")),
     ),
     *_in(
         "athlete/algorithms/sac.py",
@@ -948,8 +954,8 @@ ACTOR_CRITICS = [
         ("return -value, entropy", "return value, entropy"),
         ("state, step.weight, progress", "state, 1.0, progress"),
         ("n_step_transition(batch, self.spec, self.gamma)", "n_step_transition(batch, self.spec, 0.99)"),
-        ("step.next_obs, step.next_mask)", "step.next_obs)", LEGAL),
-        ("step.obs, step.mask)", "step.obs)", LEGAL),
+        ("step.next_obs, step.next_mask)", "step.next_obs)", legal("SAC")),
+        ("step.obs, step.mask)", "step.obs)", legal("SAC")),
     ),
     *_in(
         "athlete/algorithms/tqc.py",
