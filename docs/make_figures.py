@@ -4,8 +4,9 @@
 
 For each `<!-- figure: NAME -->` of a page, `benchmarks/results/learning-NAME.json`, or that of `tuning-seeds` where
 there is no newer one, becomes `docs/assets/NAME.svg` with its caption, `NAME.txt`. What has its caption already is not
-drawn again without `--all`, and what no manifest stands behind is removed. The line is the interquartile mean over seeds and the band reaches from the first to the
-third quartile; of fewer than four seeds they are the mean and the whole range. One seed is passed over.
+drawn again without `--all`, and what no manifest stands behind is removed. The line is the interquartile mean over
+seeds and the band reaches from the first to the third quartile; of fewer than four seeds they are the mean and the
+whole range. One seed is passed over.
 """
 
 from __future__ import annotations
