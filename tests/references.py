@@ -385,7 +385,8 @@ def iqn(agent, held, batch, draws, progress):
         seen = np.maximum(mlp(params["torso"], obs)["features"], 0)
         cosines = np.cos(math.pi * np.arange(64) * fractions[:, :, None])
         product = seen[:, None] * np.maximum(dense(params["fraction"], cosines), 0)
-        return np.swapaxes(dense(params["values"], product), 1, 2)
+        hidden = np.maximum(dense(params["hidden"], product), 0)
+        return np.swapaxes(dense(params["values"], hidden), 1, 2)
 
     fractions = draws["fractions"], draws["target_fractions"], even
     return quantile_regression(agent, held, batch, quantiles, fractions, progress)

@@ -8,9 +8,12 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from toy_gymnasium import Fickle, OldStep, Pid, SeedOnly
 
 from athlete.algorithms.ppo import PPOConfig
+from athlete.env.adapters import envpool
 from athlete.env.adapters.source import GymnasiumSource
+from athlete.env.baseline import baseline
 from athlete.env.checks.check import check_env
 from athlete.env.errors import EnvError
+from athlete.env.world import find_world
 
 KEY = np.array([0, 7], np.uint32)
 OBS = np.array([0.25, -0.5], np.float32)
@@ -254,6 +257,53 @@ def test_each_worker_process_has_rows_of_its_own(num_workers, size):
     source.close()
 
 
+class FakePool:
+    """Two rows of EnvPool's interface: `answers` are the observation, reward and flags of each step."""
+
+    gymnasium_observation_space, gymnasium_action_space = gs.Box(-9, 9, (2,), np.float64), gs.Discrete(2)
+
+    def __init__(self, answers=()):
+        self.answers = iter(answers)
+
+    def list_all_envs(self):
+        return ["Fake-v0"]
+
+    def make_spec(self, name):
+        return self
+
+    def make(self, name, **settings):
+        return self
+
+    def reset(self, rows=(0, 1)):
+        return np.zeros((len(rows), 2)), {"env_id": np.asarray(rows)}
+
+    def step(self, actions):
+        return (*next(self.answers), {"elapsed_step": np.array([1, 2])})
+
+    def close(self):
+        pass
+
+
+def test_an_envpool_is_looked_at_too(monkeypatch):
+    sound = np.ones((2, 2)), np.zeros(2, np.float64), np.array([1, 0]), np.array([1, 0])
+    broken = np.array([[1, 1], [1, np.nan]]), *sound[1:]
+    pool = FakePool([sound, broken, (np.ones((2, 3)), *sound[1:])])
+    monkeypatch.setattr(envpool, "require_envpool", lambda: pool)
+    source = envpool.EnvPoolSource("Fake-v0", rows=2)
+    source.reset(KEY)
+    step = source.step(np.zeros(2, int), KEY)
+    assert (step.obs.dtype, step.reward.dtype, step.terminated.dtype) == (np.float32, np.float32, bool)
+    assert (step.terminated.tolist(), step.truncated.tolist()) == ([True, False], [False, False])
+    assert [info["elapsed_step"] for info in step.info] == [1, 2]
+    fresh = source.reset_where(step.terminated, step.obs, KEY)
+    assert fresh.tolist() == [[0, 0], [1, 1]] and step.obs.tolist() == [[1, 1], [1, 1]]
+    with pytest.raises(EnvError, match=r"observation\[1\] is nan; .* row 1, seeded with \d+, in step 2 of its episode"):
+        source.step(np.zeros(2, int), KEY)
+    with pytest.raises(EnvError, match=r"EnvPool's 'Fake-v0' returned what does not fit in step.*has shape \(2, 3\)"):
+        source.step(np.zeros(2, int), KEY)
+    source.close()
+
+
 # What environments of their own kind are ------------------------------------------------------------------------------
 
 
@@ -345,3 +395,15 @@ def test_a_new_reset_beside_an_old_step_is_taken_and_the_check_says_what_is_true
     config.training(train_batch_size=16, minibatch_size=16, num_epochs=1, model={"fcnet_hiddens": [4]})
     with config.build() as algorithm:
         assert algorithm.train()["episode_len_mean"] == 1
+    assert baseline(OldStep, episodes=3).episode_len_mean == 1
+    film = find_world(DrawnOldStep, {}, "auto").make_for_film()
+    film.reset(seed=1)
+    assert film.step(0)[2:4] == (False, True) and film.render().shape == (4, 4, 3)
+
+
+class DrawnOldStep(OldStep):
+    def __init__(self, render_mode=None):
+        self.render_mode = render_mode
+
+    def render(self):
+        return np.zeros((4, 4, 3), np.uint8)

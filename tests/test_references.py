@@ -158,6 +158,7 @@ Q_CASES = {
             **SYNC,
             model=MLP(()),
             embedding_size=2,
+            hidden_size=3,
             num_fractions=3,
             num_target_fractions=4,
             num_acting_fractions=5,
@@ -169,7 +170,7 @@ Q_CASES = {
         references.iqn,
     ),
     "IQN, plain": (
-        IQN(**EVERY, **SYNC, model=MLP(()), embedding_size=2, num_fractions=2, num_target_fractions=2),
+        IQN(**EVERY, **SYNC, model=MLP(()), embedding_size=2, hidden_size=2, num_fractions=2, num_target_fractions=2),
         references.iqn,
     ),
 }

@@ -118,3 +118,21 @@ def test_the_page_of_defaults_is_what_was_measured() -> None:
     assert "| QRDQN | 100,000 | - |  |" in text
     found = json.loads(untuned.RESULTS.read_text())["cells"] if untuned.RESULTS.exists() else {}
     assert untuned.PAGE.read_text(encoding="utf-8") == untuned.page(found), "run python benchmarks/untuned.py --page"
+
+
+def test_a_python_file_of_rllib_runs_with_its_imports_taken_for_ours(tmp_path: Path) -> None:
+    path = tmp_path / "cartpole_a3c.py"
+    path.write_text(
+        "from ray import tune\n"
+        "from ray.rllib.algorithms.a3c import A3CConfig\n"
+        "from ray.tune.registry import register_env\n"
+        "config = (\n"
+        "    A3CConfig()\n"
+        "    .training(gamma=0.95)\n"
+        "    .environment('CartPole-v1')\n"
+        "    .framework('tf')\n"
+        "    .rollouts(num_rollout_workers=0)\n"
+        ")\n"
+    )
+    (experiment,) = read_experiments(path)
+    assert experiment.run == "A2C" and experiment.config["gamma"] == 0.95 and experiment.config["env"] == "CartPole-v1"

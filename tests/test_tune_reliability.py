@@ -65,7 +65,7 @@ def not_a_number(folder: Path) -> None:
 
 
 def never_ending(folder: Path) -> None:
-    change_metadata(folder, lambda metadata: metadata["counters"].update(memory_since=10**9))
+    change_metadata(folder, lambda metadata: metadata["counters"].update(memory_since_timesteps=10**9))
 
 
 @pytest.mark.parametrize("damage", [cut, without_manifest, not_a_number, never_ending])

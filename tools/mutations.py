@@ -314,6 +314,7 @@ OPS = [
             "(1,) * (a.ndim - condition.ndim)",
             "(1,) * (a.ndim - condition.ndim) if a.ndim < 3 else (1,) * (a.ndim - 1) + condition.shape",
         ),
+        ("leaf = leaf.astype(np.int32 if", "leaf = leaf.astype(np.float32 if"),
         ("start += size", "start += 1", 1),
     ),
     *_in(
@@ -508,6 +509,14 @@ LOOPS = [
         ("first = step.terminated | step.truncated", "first = step.terminated"),
         ("field[: episodes - start] for", "field for"),
         ("_nth(key, start), rows)", "_nth(key, 0), rows)"),
+        (
+            "return data[0], data[1 : 1 + rows], data[1 + rows :]",
+            "return data[0], data[1 : 1 + rows], data[1 : 1 + rows]",
+        ),
+        (
+            "return data[0], data[1 : 1 + rows], data[1 + rows :]",
+            "return data[1], data[1 : 1 + rows], data[1 + rows :]",
+        ),
     ),
 ]
 
@@ -604,6 +613,16 @@ COMBINE = [
         ("].add(1)", "].set(1)"),
         ("state.visits[self._code(state, batch.next_obs)]", "state.visits[self._code(state, batch.obs)]"),
         ("signs << jnp.arange(self.hash_bits)", "signs << 0"),
+    ),
+    *_in(
+        "athlete/bonuses/bonus.py",
+        "tests/test_bonuses.py",
+        ("number <= minibatch_size", "True"),
+        (
+            "part = jax.tree.map(lambda leaf: leaf[order], samples)",
+            "part = jax.tree.map(lambda leaf: leaf[:8], samples)",
+        ),
+        ("return (params, optimizer), metrics", "return (learned[0], optimizer), metrics"),
     ),
     *_in(
         "athlete/bonuses/curiosity.py",
@@ -843,6 +862,7 @@ Q_LEARNING = [
         ("state.params if self.double_q else state.target", "state.params"),
         ("self._quantiles(params, step.obs, fractions)", "self._quantiles(params, step.obs, next_fractions)"),
         ("jnp.arange(COSINES) * fractions", "(1 + jnp.arange(COSINES)) * fractions"),
+        ('hidden = jax.nn.relu(dense(params["hidden"]', 'hidden = (dense(params["hidden"]'),
         ("selector, self.kappa)", "selector)"),
         ("jax.random.uniform(key, (rows", "jax.random.uniform(target_key, (rows"),
         ("seen[:, None] * embedded", "seen[:, None] + embedded"),

@@ -175,6 +175,12 @@ def make_gymnasium(
     return _as_agents_see_it(made if is_todays else OldGymAdapter(made))
 
 
+def make_todays(env: Any, env_config: Mapping[str, Any] | None = None) -> gymnasium.Env:
+    """`make_gymnasium`, with `reset` and `step` that answer in today's form whatever the environment's answer in."""
+    made = make_gymnasium(env, env_config)
+    return made if isinstance(made, OldGymAdapter) else OldGymAdapter(made)
+
+
 def _as_agents_see_it(env: gymnasium.Env) -> gymnasium.Env:
     """The environment without what agents cannot see, and with its mask of actions where they read it."""
     return _showing_mask(_without_shapeless(env))
@@ -297,6 +303,7 @@ class OldGymAdapter(gymnasium.Env):
         self.observation_space = _todays_space(env, "observation_space")
         self.action_space = _todays_space(env, "action_space")
         self.metadata = dict(getattr(env, "metadata", None) or {})
+        self.spec = getattr(env, "spec", None)
         self._render_takes_mode = (
             "mode" in inspect.signature(env.render).parameters if hasattr(env, "render") else False
         )
