@@ -258,7 +258,7 @@ DETERMINISTIC = {
         DDPG, **RATES, **SMALL, **SYNC, tau=0.3, n_step=2, use_huber=True, huber_threshold=0.6, l2_reg=0.1
     ),
     "DDPG, plain": dataclasses.replace(DDPG, **RATES, **SMALL, tau=0.3, l2_reg=None),
-    "TD3": TD3(**RATES, **SMALL, tau=0.3, n_step=2, l2_reg=0.1, target_noise=0.5, target_noise_clip=0.3),
+    "TD3": TD3(**RATES, **SMALL, tau=0.3, n_step=2, l2_reg=0.1, target_noise=0.9, target_noise_clip=0.7),
     "TD3, at every update": TD3(**RATES, **SMALL, **SYNC, tau=0.3, policy_delay=1, use_huber=True, huber_threshold=0.6),
     "TD3, without its cures": TD3(**RATES, **SMALL, twin_q=False, smooth_target_policy=False, policy_delay=1),
 }

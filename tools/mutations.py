@@ -792,10 +792,16 @@ MODELS = [
     ),
 ]
 
-LEGAL = (
-    "tests/test_masks.py::test_the_value_of_what_follows_is_that_of_a_legal_action "
-    "tests/test_masks.py::test_the_best_of_all_actions_is_not_taken_where_it_is_illegal"
-)
+
+def legal(algorithm: str) -> str:
+    """What tells that an algorithm neither takes nor values illegal actions."""
+    names = (
+        "the_value_of_what_follows_is_that_of_a_legal_action",
+        "the_best_of_all_actions_is_not_taken_where_it_is_illegal",
+    )
+    return " ".join(f"tests/test_masks.py::test_{name}[{algorithm}]" for name in names)
+
+
 DETERMINISTIC = "tests/test_references.py::test_deterministic_policies"
 SOFT = "tests/test_references.py::test_soft_actor_critics"
 ENSEMBLES = "tests/test_references.py::test_ensembles"
@@ -803,7 +809,7 @@ ENSEMBLES = "tests/test_references.py::test_ensembles"
 Q_LEARNING = [
     *_in(
         "athlete/algorithms/simple_q.py",
-        f"{Q}[SimpleQ] tests/test_simple_q.py",
+        "tests/test_simple_q.py::test_it_is_dqn_with_each_of_its_parts_off",
         ('"double_q": False, "dueling": False', '"double_q": False, "dueling": True'),
         ('"double_q": False, "dueling": False', '"double_q": True, "dueling": False'),
         ('"num_atoms", "v_min"', '"v_min"'),
@@ -819,7 +825,7 @@ Q_LEARNING = [
         ("learned.params, self.tau,", "state.params, self.tau,"),
         ("state.since_sync + self.timesteps_per_update", "state.since_sync + 1.0"),
         ("params=learned.params, target=target", "params=learned.params"),
-        ("greedy(values, mask), carry", "greedy(values), carry", LEGAL),
+        ("greedy(values, mask), carry", "greedy(values), carry", legal("QRDQN")),
         ('"td_error": error', '"td_error": 0 * error', f"{Q}[QR-DQN]"),
     ),
     *_in(
@@ -872,7 +878,6 @@ Q_LEARNING = [
         "athlete/algorithms/r2d2.py",
         "tests/test_references.py::test_r2d2",
         ("importance_weight(batch), progress", "None, progress"),
-        ("jax.lax.stop_gradient(self._target(", "(self._target("),
         ("self._target(state.target, params,", "self._target(params, params,"),
         ("self.model.start(rows) if self.zero_init_states else", "self.model.start(rows) if True else"),
         ("self._next_values(params, carries, next_obs) if self.double_q else values", "values"),
@@ -885,7 +890,7 @@ Q_LEARNING = [
         ("leaf[1:], carries", "leaf[:-1], carries"),
         ("sequence_priority(error, self.priority_eta)", "sequence_priority(error, 0.0)"),
         ("batch.action[self.burn_in :]", "batch.action[:]"),
-        ("greedy(selector, fold(action_mask(self.spec, batch.next_obs)))", "greedy(selector)", LEGAL),
+        ("greedy(selector, fold(action_mask(self.spec, batch.next_obs)))", "greedy(selector)", legal("R2D2")),
         ("next_value, self.n_step, self.gamma)", "next_value, self.n_step, 0.99)"),
         ("half_square(error), {", "jnp.abs(error), {"),
     ),
@@ -897,7 +902,7 @@ Q_LEARNING = [
         ("batch.terminated, batch.truncated,", "batch.truncated, batch.terminated,"),
         ("0.5 * error * error", "jnp.abs(error)"),
         ("value_at(self.lr, progress)", "value_at(self.lr, 0.0)"),
-        ("masked(values, action_mask(self.spec, batch.next_obs))", "values", LEGAL),
+        ("masked(values, action_mask(self.spec, batch.next_obs))", "values", legal("PQN")),
         ("jnp.max(masked(", "jnp.min(masked("),
         ("step_from(self.model, params, carries, next_obs)", "step_from(self.model, params, carries, obs)"),
     ),
@@ -952,7 +957,7 @@ ACTOR_CRITICS = [
         ("state.since_sync + self.timesteps_per_update", "state.since_sync + 1.0"),
         ("targets=targets, since_sync=since", "since_sync=since"),
         ("state.critics, self.tau", "state.critics, 1.0"),
-        ("masked(outputs, mask)", "outputs", LEGAL),
+        ("masked(outputs, mask)", "outputs", legal("SAC")),
     ),
     *_in(
         "athlete/algorithms/sac.py",
@@ -969,8 +974,8 @@ ACTOR_CRITICS = [
         ("return -value, (entropy", "return value, (entropy"),
         ("state, step.weight, progress", "state, 1.0, progress"),
         ("n_step_transition(batch, self.spec, self.gamma)", "n_step_transition(batch, self.spec, 0.99)"),
-        ("step.next_obs, step.next_mask)", "step.next_obs)", LEGAL),
-        ("step.obs, step.mask)", "step.obs)", LEGAL),
+        ("step.next_obs, step.next_mask)", "step.next_obs)", legal("SAC")),
+        ("step.obs, step.mask)", "step.obs)", legal("SAC")),
     ),
     *_in(
         "athlete/algorithms/tqc.py",
