@@ -23,6 +23,7 @@ import jax
 import numpy as np
 
 from athlete.core import Agent, Array, Episodes, Rows, Run, Source
+from athlete.env.errors import EnvError
 from athlete.loops.calling_back import Ended, register, run_iterations
 from athlete.loops.interrupts import Interrupts
 from athlete.loops.learn import Metrics, Phase
@@ -137,7 +138,7 @@ class Stepper:
             self._lost = "it was interrupted within a program"
         if self._abandoned:
             raise RuntimeError(
-                "this training cannot go on: its environments did not come back from a step when it was interrupted; "
+                "this training cannot go on: its environments did not come back from a step when it was broken off; "
                 "build a new one from a checkpoint"
             )
         if self._lost:
@@ -218,6 +219,9 @@ class Stepper:
                 patience -= 0.05 * self._interrupts.noted
                 if patience < 0.0:
                     raise KeyboardInterrupt
+                if self.source.hung is not None:
+                    patience = 0.0
+                    raise EnvError(self.source.hung)
         except BaseException:
             self._interrupts.noted = True
             if not wait([future], timeout=max(patience, 0.0)).done:
@@ -307,7 +311,8 @@ class Stepper:
         step = self.source.step(order.action, order.step_keys)
         done = step.terminated | step.truncated
         obs = self.source.reset_where(done, step.obs, order.reset_keys) if done.any() else step.obs
-        episodes = Episodes(done, self._returns + step.reward, self._lengths + 1)
+        ended = done if self.source.faulty is None else done & ~self.source.faulty
+        episodes = Episodes(ended, self._returns + step.reward, self._lengths + 1)
         self._returns, self._lengths = episodes.return_ * ~done, episodes.length * ~done
         self._taken.episodes.append(episodes)
         self._taken.seconds["env_step"] += time.perf_counter() - start

@@ -9,7 +9,7 @@ from typing import Protocol
 import jax
 import numpy as np
 
-from athlete.core import Agent, Array, Env, Rows, Run, Source
+from athlete.core import Agent, Array, Env, Health, Rows, Run, Source
 from athlete.loops.batch_hooks import BatchHooks
 from athlete.loops.compiling import COMPILER_OPTIONS, RUN_ONCE_OPTIONS
 from athlete.loops.episodes import WatchedSource
@@ -50,6 +50,11 @@ class Training(Protocol):
 
     def restore(self, run: Run, memory_since: int = 0) -> None:
         """Go on from `run`, whose memory was empty at timestep `memory_since`; one that is None is empty now."""
+        ...
+
+    @property
+    def health(self) -> Health:
+        """How its environments fare."""
         ...
 
     def close(self) -> None:
@@ -145,6 +150,10 @@ class CompiledTraining:
         self.run = jax.device_put(run, may_alias=False)  # its buffers will be given away
         self._timesteps, self.memory_since = int(run.timesteps), memory_since
         self._reports = []
+
+    @property
+    def health(self) -> Health:
+        return Health()
 
     def close(self) -> None:
         pass
@@ -244,6 +253,10 @@ class HostedTraining:
         self._broken_off, self._taken = False, _nothing()
         if self._stepper is not None:
             self._stepper.restart()
+
+    @property
+    def health(self) -> Health:
+        return self.source.health
 
     def close(self) -> None:
         self.source.close()
