@@ -9,7 +9,7 @@ endif
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --retries 5
 NOTEBOOKS := $(wildcard examples/notebooks/*.ipynb)
 
-.PHONY: help install demo test mutants mutants-sample test-extras learning learning-all notebook rllib-files untuned docs lint types clean
+.PHONY: help install demo test mutants mutants-sample test-extras fuzz learning learning-all notebook rllib-files untuned docs lint types clean
 
 help:
 	@echo "make install   an environment for development in $(VENV)"
@@ -17,6 +17,7 @@ help:
 	@echo "make test      the fast tests"
 	@echo "make mutants   whether the tests notice wrong code: wrong lines, one by one (a quarter of an hour)"
 	@echo "make test-extras  those of gymnax and EnvPool, with these packages in $(VENV)-extras"
+	@echo "make fuzz      500 checkpoints and 100 other files that are spoiled, and 100 kills: what came of them"
 	@echo "make learning  the tests that train to a threshold; make learning-all those of minutes a seed too"
 	@echo "make notebook  execute the notebooks"
 	@echo "make rllib-files  run RLlib's own experiment files to their stops (an hour); make untuned: every default (hours)"
@@ -64,6 +65,9 @@ $(VENV)-extras/.ready: pyproject.toml
 
 test-extras: $(VENV)-extras/.ready
 	$(VENV)-extras/bin/python -m pytest tests/test_gymnax.py tests/test_atari.py
+
+fuzz: install
+	$(BIN)/python -m pytest -m fuzz tests/test_fuzz.py
 
 learning: install
 	$(BIN)/python -m pytest -m "learning and not slow"

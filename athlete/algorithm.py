@@ -30,7 +30,7 @@ from athlete.checkpointing import (
     require_finite,
 )
 from athlete.core import Agent, Run, Source, Spec, Tree
-from athlete.env.randomness import global_generators_kept
+from athlete.env.randomness import global_generators_kept, seed_global_generators
 from athlete.env.supervision import Supervision
 from athlete.env.world import World, env_name, find_world
 from athlete.env.wrappers.frame_stack import require_stack
@@ -41,7 +41,7 @@ from athlete.loops.batch_hooks import BatchHooks
 from athlete.loops.collect import spec_of
 from athlete.loops.compiling import compilations, set_up
 from athlete.loops.episodes import WatchedSource
-from athlete.loops.evaluate import Evaluation, evaluate_compiled, evaluate_hosted
+from athlete.loops.evaluate import LONG_EPISODE, Evaluation, evaluate_compiled, evaluate_hosted
 from athlete.loops.learn import MOST_TIMESTEPS, transition_shapes
 from athlete.loops.progress import Progress, joined
 from athlete.loops.train import CompiledTraining, HostedTraining, Training
@@ -87,7 +87,7 @@ class Algorithm:
     Made by `PPOConfig()....build()`, or read back by `Algorithm.from_checkpoint(path)`.
     """
 
-    def __init__(self, config: AlgorithmConfig):
+    def __init__(self, config: AlgorithmConfig, begins: bool = True):
         set_up()
         set_level(config.log_level)
         self._lock, self._busy = threading.RLock(), ""
@@ -100,10 +100,13 @@ class Algorithm:
         self._hooks = overridden(self._callbacks) & HOSTED_HOOKS
         self._refuse_compiled_hooks()
         self._watched: WatchedSource | None = None
-        self._training = self._start_training()
+        self._training = self._start_training(begins)
+        self._trains = threading.Lock()
+        self._has_room = begins  # for its replay memory: asked before that is made
         self._evaluation_source: Source | None = None
         self._totals = Totals(config.metrics_num_episodes_for_smoothing)
         self._policy: Policy | None = None
+        self._told_of_endless = False
         self._stopped = False
         self._told_fault = False
         self._logdir = self._own_folder()
@@ -133,8 +136,22 @@ class Algorithm:
 
     @_alone
     def train(self) -> dict[str, Any]:
-        """Collect and learn, at least one iteration, and tell how it went; evaluate where the interval says so."""
+        """Collect and learn, at least one iteration, and tell how it went; evaluate where the interval says so.
+
+        Raises RuntimeError while another thread is in it: an iteration uses up the state that the next one starts from.
+        """
         self._refuse_if_stopped("train")
+        if not self._trains.acquire(blocking=False):
+            raise RuntimeError("train(): it is running already; give each thread an algorithm of its own")
+        try:
+            return self._train()
+        finally:
+            self._trains.release()
+
+    def _train(self) -> dict[str, Any]:
+        if not self._has_room:
+            self._require_room(self.agent)
+            self._has_room = True
         start = time.perf_counter()
         compiled_before, _ = compilations()
         batch = self._training.rows * self._training.length
@@ -147,6 +164,7 @@ class Algorithm:
         self._policy = None
         self._totals.iteration += 1
         progress = joined(parts)
+        self._tell_of_endless_episodes()
         if progress.fault is not None:
             self._tell_fault(progress.fault)
         result = self._totals.result(progress, time.perf_counter() - start)
@@ -165,6 +183,19 @@ class Algorithm:
         result |= self._totals.add_time(time.perf_counter() - start)
         self._callbacks.on_train_result(algorithm=self, result=result)
         return result
+
+    def _tell_of_endless_episodes(self) -> None:
+        rows = self._training.rows
+        if self._told_of_endless or self._totals.since_last_end < LONG_EPISODE * rows:
+            return
+        self._told_of_endless = True
+        logger.warning(
+            "no episode has ended in the last %d steps of each environment (%d side by side), and there is no "
+            "episode_reward_mean without one. If they never end, give the environment a limit: "
+            "env_config={'max_episode_steps': ...} for an id, gymnasium.wrappers.TimeLimit for a class",
+            self._totals.since_last_end // rows,
+            rows,
+        )
 
     def _tell_fault(self, fault: str) -> None:
         """Raise or warn of NaN or infinity that learning made."""
@@ -287,7 +318,7 @@ class Algorithm:
         if policy_id != "default_policy":
             raise ValueError(f"get_policy({policy_id!r}): there is one policy, 'default_policy'")
         if self._policy is None:
-            agent, run = self._training.agent, self._training.run
+            agent, run = self._training.agent, self._training.learned
             progress = np.float32(min(int(run.timesteps) / self.config.horizon(), 1.0))
             self._policy = Policy(agent, _view(agent, run.state, progress), self.seed)
         return self._policy
@@ -341,7 +372,7 @@ class Algorithm:
     @_alone
     def get_weights(self) -> dict[str, Tree]:
         """`{"default_policy": the learner's state}` as NumPy arrays: parameters, optimiser and normalisers."""
-        return {"default_policy": jax.device_get(self._training.run.state)}
+        return {"default_policy": jax.device_get(self._training.learned.state)}
 
     @_alone
     def set_weights(self, weights: Mapping[str, Tree]) -> None:
@@ -350,7 +381,7 @@ class Algorithm:
             raise ValueError(
                 f"set_weights: expected {{'default_policy': ...}} as get_weights gives, got {list(weights)}"
             )
-        run, new = self._training.run, weights["default_policy"]
+        run, new = self._training.learned, weights["default_policy"]
         own = run.state
         require_finite(new, "set_weights: nothing was taken over")
         if str(jax.tree.structure(own)) != str(jax.tree.structure(new)):
@@ -386,7 +417,7 @@ class Algorithm:
         folder = Path(checkpoint_dir) if checkpoint_dir is not None else self._logdir
         if not folder.name.startswith("checkpoint"):
             folder = folder / f"checkpoint_{self.iteration:06d}"
-        run = self._training.run
+        run = self._training.run if self._stores_memory() else self._training.learned
         trees: dict[str, Tree] = {"agent": learner_part(run)}
         if self._stores_memory():
             trees["memory"] = run.store
@@ -426,23 +457,25 @@ class Algorithm:
             metadata, algorithm=self.config.algorithm_name, observation_space=spec.obs, action_space=spec.action
         )
         check_meaning(metadata["config"], self.config, checkpoint_path)
-        run = self._training.run
-        learner = stored.load("agent", learner_part(run, counts_timesteps(counters)))
+        shapes = self._training.shapes
+        learner = stored.load("agent", learner_part(shapes, counts_timesteps(counters)))
         learner.setdefault("timesteps", np.uint32(min(counters["timesteps_total"], MOST_TIMESTEPS)))
         require_finite(learner["state"], f"{checkpoint_path} is not restored")
         since = memory_since(counters, learner, checkpoint_path)
-        rows, store = run.rows, None
+        rows: Any = None
+        load_memory = None
         if "memory" in stored.files:
-            store = stored.load("memory", run.store)
+            stored.require_fit("memory", shapes.store)
+            load_memory = functools.partial(stored.load, "memory", shapes.store)
         elif self._training.agent.memory.keeps:
             logger.info("%s holds no replay memory: training fills a new one before it learns", checkpoint_path)
             since = int(learner["timesteps"])
         if self._world.env is not None:
             try:  # every sum is right by now: what can fail is that another environment has another state
-                rows = stored.load("rows", rows)
+                rows = stored.load("rows", shapes.rows)
             except CheckpointError:
                 logger.warning("restored onto other environments than it was saved with: training starts new episodes")
-        self._training.restore(Run(rows=rows, store=store, **learner), since)
+        self._training.restore(Run(rows=rows, store=None, **learner), since, load_memory)
         self._totals.restore(counters)
         self.seed = metadata["seed"]
         self._policy = None
@@ -456,7 +489,8 @@ class Algorithm:
         `env` is needed only where the environment was a function, or a class that is not imported here; `settings`
         go over the saved ones. Nothing is executed on reading: code is never imported because a file says so. Nor does
         a file take what it likes: a saved setting that asks for too many processes, rows or layers is refused, and
-        the caller can ask for it in `settings`.
+        the caller can ask for it in `settings`. The replay memory is read, and its room taken, by the first `train()`:
+        who only acts or evaluates needs none.
         """
         metadata = read_metadata(path)
         check_metadata(metadata, path)
@@ -474,7 +508,7 @@ class Algorithm:
         refuse_code(values, path)
         values = {name: value for name, value in values.items() if name != "env" or value is not None}
         config = get_config_class(metadata["algorithm"]).from_dict(values)
-        algorithm = config.build(env=env, **settings)
+        algorithm = cls(config.ready(env, **settings), begins=False)
         algorithm.restore(path)
         return algorithm
 
@@ -487,9 +521,10 @@ class Algorithm:
         def choose(observation: Any, state: Any, first: bool) -> tuple[Any, Any]:
             return policy.act_one(observation, state, explore=explore, first=first)
 
-        films = record_episodes(
-            self._evaluation_world.make_for_film, choose, Path(folder), episodes, self.seed if seed is None else seed
-        )
+        seed = self.seed if seed is None else seed
+        with global_generators_kept():
+            seed_global_generators(seed)
+            films = record_episodes(self._evaluation_world.make_for_film, choose, Path(folder), episodes, seed)
         return [str(film.path) for film in films]
 
     def stop(self) -> None:
@@ -508,17 +543,17 @@ class Algorithm:
 
     # Inside -------------------------------------------------------------------------------------------------------
 
-    def _start_training(self) -> Training:
+    def _start_training(self, begins: bool) -> Training:
         config, world = self.config, self._world
         key = np.array([0, self.seed & 0xFFFFFFFF], np.uint32)
         if world.env is not None:
-            agent = self._make_agent(spec_of(world.env))
+            agent = self._make_agent(spec_of(world.env), begins)
             if (axis := getattr(agent.memory, "stack_axis", None)) is not None:
                 require_stack(world.env, axis)
             if config.get("sample_async"):
                 logger.info("sample_async=True: environment and updates are one program here; nothing waits")
-            env = with_info_metrics(world.env, config.info_metrics)
-            return CompiledTraining(agent, env, config.rows(), config.fragment_length(), config.horizon(), key)
+            env, length = with_info_metrics(world.env, config.info_metrics), config.fragment_length()
+            return CompiledTraining(agent, env, config.rows(), length, config.horizon(), key, begins=begins)
         if config.num_rollout_workers:
             processes, each = config.num_rollout_workers, config.num_envs_per_worker
             logger.info("%d worker processes with %d environments each", processes, each)
@@ -528,23 +563,27 @@ class Algorithm:
             supervision=self._supervision(),
         )
         try:
-            agent = self._make_agent(source.spec)
+            agent = self._make_agent(source.spec, begins)
             length, asynchronous = config.fragment_length(), bool(config.get("sample_async"))
             source = self._watching(source, length)
             self._watched = source if isinstance(source, WatchedSource) else None
             batch_hooks = self._batch_hooks(agent)
-            return HostedTraining(agent, source, length, config.horizon(), key, asynchronous, batch_hooks)
+            return HostedTraining(agent, source, length, config.horizon(), key, asynchronous, batch_hooks, begins)
         except BaseException:
             source.close()
             raise
 
-    def _make_agent(self, spec: Spec) -> Agent:
-        """The agent; says how much memory its replay takes, and refuses where there is not so much."""
+    def _make_agent(self, spec: Spec, begins: bool) -> Agent:
         require_served(self.config.algorithm_name, spec.action)
         agent = self.config.make_agent(spec)
+        if begins:
+            self._require_room(agent)
+        return agent
+
+    def _require_room(self, agent: Agent) -> None:
+        """Say how much memory the replay takes, and refuse where there is not so much."""
         if agent.memory.keeps:
             logger.info(require_room(agent.memory, transition_shapes(agent), self.config.rows()))
-        return agent
 
     def _check_devices(self) -> None:
         wanted = self.config.num_gpus

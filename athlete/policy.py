@@ -103,7 +103,7 @@ def _row(space: Space, observation: Any, where: str) -> Any:
             raise ValueError(f"{where}: expected a tuple of {len(space.spaces)} entries, got {observation!r}")
         return tuple(_row(part, observation[i], f"{where}[{i}]") for i, part in enumerate(space.spaces))
     if isinstance(space, Dict):
-        if not hasattr(observation, "keys") or set(observation.keys()) != {name for name, _ in space.items}:
+        if not hasattr(observation, "keys") or not {name for name, _ in space.items} <= set(observation.keys()):
             raise ValueError(f"{where}: expected the entries {[name for name, _ in space.items]}, got {observation!r}")
         return {name: _row(part, observation[name], f"{where}[{name!r}]") for name, part in space.items}
     if isinstance(space, OneOf):

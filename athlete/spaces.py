@@ -81,7 +81,9 @@ class Box(Space):
         half = high * np.float32(0.5) - low * np.float32(0.5)
         rescaled = self.bounded & (half > 0) & (half < 0.5 * largest)
         scale = np.where(rescaled, half, 1).astype(np.float32)
-        offset = np.where(rescaled, high * np.float32(0.5) + low * np.float32(0.5), 0).astype(np.float32)
+        # Agents act around 0: where that is outside of a bound on one side, it stands for the bound.
+        nearest = np.clip(np.float32(0), low, high)
+        offset = np.where(rescaled, high * np.float32(0.5) + low * np.float32(0.5), nearest).astype(np.float32)
         return Affine(scale, offset, low, high)
 
     def _identity(self) -> tuple:
@@ -267,7 +269,8 @@ def fixed_form(space: Space, element: Any) -> Any:
 def to_environment(space: Space, action: Any) -> Any:
     """Canonical action -> what the environment takes: Box rescaled and clipped to its bounds, whole numbers shifted.
 
-    Leading axes are kept. Only Box entries bounded on both sides are rescaled from [-1, 1]; others keep their scale.
+    Leading axes are kept. Only Box entries bounded on both sides are rescaled from [-1, 1]; others keep their scale and
+    are counted from their number nearest to 0: that of Box(100, inf) is 100.
     """
     if isinstance(space, Tuple):
         return tuple(to_environment(part, action[i]) for i, part in enumerate(space.spaces))

@@ -35,6 +35,7 @@ class Totals:
         self.learned = 0  # timesteps in all batches
         self.episodes = 0
         self.seconds = 0.0
+        self.since_last_end = 0  # timesteps in which no episode ended
         self.restored_at = Start(0, 0, 0.0)
         self._returns: deque[float] = deque(maxlen=window)
         self._lengths: deque[int] = deque(maxlen=window)
@@ -49,6 +50,7 @@ class Totals:
         self.timesteps += progress.timesteps
         self.learned += progress.learned
         self.episodes += len(progress.returns)
+        self.since_last_end = 0 if len(progress.returns) else self.since_last_end + progress.timesteps
         self._returns.extend(progress.returns.tolist())
         self._lengths.extend(progress.lengths.tolist())
 

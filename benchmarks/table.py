@@ -157,12 +157,12 @@ def random_sentence() -> str:
 
 def circumstances_table() -> str:
     """When and under which load the speeds were measured: a load above 0.5 is other work on the machine."""
-    rows = []
-    for path in sorted(RESULTS.glob("*.json")):
-        found = manifest(path.stem)
-        if not path.stem.startswith("learning-"):
-            load = f"{found['machine']['load_at_start']:.1f}"
-            rows.append([f"`{path.name}`", found["written"][:10], f"`{found['commit'][:8]}`", load])
+    found = {path.name: manifest(path.stem) for path in sorted(RESULTS.glob("*.json"))}
+    rows = [
+        [f"`{name}`", each["written"][:10], f"`{each['commit'][:8]}`", f"{each['machine']['load_at_start']:.1f}"]
+        for name, each in found.items()
+        if "machine" in each
+    ]
     return table(["manifest", "measured", "commit", "load before"], rows)
 
 

@@ -4,8 +4,9 @@
 
 For each `<!-- figure: NAME -->` of a page, `benchmarks/results/learning-NAME.json`, or that of `tuning-seeds` where
 there is no newer one, becomes `docs/assets/NAME.svg` with its caption, `NAME.txt`. What has its caption already is not
-drawn again without `--all`. The line is the interquartile mean over seeds and the band reaches from the first to the
-third quartile; of fewer than four seeds they are the mean and the whole range. One seed is passed over.
+drawn again without `--all`, and what no manifest stands behind is removed. The line is the interquartile mean over
+seeds and the band reaches from the first to the third quartile; of fewer than four seeds they are the mean and the
+whole range. One seed is passed over.
 """
 
 from __future__ import annotations
@@ -96,7 +97,10 @@ def main() -> None:
     parser.add_argument("--all", action="store_true", help="draw what has been drawn already, too")
     arguments = parser.parse_args()
     ASSETS.mkdir(exist_ok=True)
-    for name, manifest in manifests().items():
+    shown = manifests()
+    for old in [path for ending in ("*.svg", "*.txt") for path in ASSETS.glob(ending) if path.stem not in shown]:
+        old.unlink()
+    for name, manifest in shown.items():
         picture, text = ASSETS / f"{name}.svg", ASSETS / f"{name}.txt"
         if len(manifest["curves"]) < 2:
             print(f"{name}: one seed, not drawn")

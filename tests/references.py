@@ -279,19 +279,24 @@ def dueling(heads, actions, outputs):
 
 
 def noisy(params, normal):
-    """A draw of a noisy network (Fortunato et al. 2018, equations 10 and 11), or the plain network as it is."""
+    """A draw of a noisy network (Fortunato et al. 2018, equations 10 and 11), or the plain network as it is.
+
+    Each layer has one number for each of its inputs and one for each of its outputs, in the order of the tree.
+    """
     if "sigma" not in params:
         return params
-    noise, start = np.sign(normal) * np.sqrt(np.abs(normal)), 0
+    noise = iter(np.sign(normal) * np.sqrt(np.abs(normal)))
 
     def drawn(mean, sigma):
-        nonlocal start
-        part = noise[start : start + sum(mean.shape)]
-        start += sum(mean.shape)
-        own = part if mean.ndim == 1 else np.outer(part[: mean.shape[0]], part[mean.shape[0] :])
-        return mean + sigma * own
+        if isinstance(mean, list):
+            return [drawn(*each) for each in zip(mean, sigma, strict=True)]
+        if "kernel" not in mean:
+            return {name: drawn(mean[name], sigma[name]) for name in sorted(mean)}
+        inputs, outputs = (np.array([next(noise) for _ in range(size)]) for size in mean["kernel"].shape)
+        kernel = mean["kernel"] + sigma["kernel"] * np.outer(inputs, outputs)
+        return {"kernel": kernel, "bias": mean["bias"] + sigma["bias"] * outputs}
 
-    return mapped_in_order(drawn, params["mean"], params["sigma"])
+    return drawn(params["mean"], params["sigma"])
 
 
 def mapped_in_order(function, tree, other):
@@ -380,7 +385,8 @@ def iqn(agent, held, batch, draws, progress):
         seen = np.maximum(mlp(params["torso"], obs)["features"], 0)
         cosines = np.cos(math.pi * np.arange(64) * fractions[:, :, None])
         product = seen[:, None] * np.maximum(dense(params["fraction"], cosines), 0)
-        return np.swapaxes(dense(params["values"], product), 1, 2)
+        hidden = np.maximum(dense(params["hidden"], product), 0)
+        return np.swapaxes(dense(params["values"], hidden), 1, 2)
 
     fractions = draws["fractions"], draws["target_fractions"], even
     return quantile_regression(agent, held, batch, quantiles, fractions, progress)
@@ -945,8 +951,9 @@ def ppo(agent, held, batch, draws, progress):
     whole.advantage = standardized(whole.advantage)
     whole.log_prob = batch.extras["log_prob"].reshape(-1)
     losses, kls = [], []
-    for order in draws["orders"]:
+    for i, order in enumerate(draws["orders"]):
         some = SimpleNamespace(**{name: part[order] for name, part in vars(whole).items()})
+        some.moved = draws["moves"][i] if "moves" in draws else 0.0
         old = policy_of(batch.extras["outputs"].reshape(len(whole.obs), -1)[order], some.action)
 
         def loss(params, some=some, old=old):
@@ -965,8 +972,16 @@ def ppo(agent, held, batch, draws, progress):
     return {"total_loss": np.mean(losses), "kl": np.mean(kls), "vf_explained_var": explained(whole)}
 
 
-def ppo_loss(agent, params, batch, old, kl_coeff, progress):
+def ppo_outputs(params, batch):
+    """With the means moved where they are to be (robust policy optimisation, Rahman & Xue 2022)."""
     outputs, value = actor_critic(params, batch.obs)
+    if np.ndim(batch.moved):
+        outputs = outputs + joined(batch.moved, 0 * batch.moved)
+    return outputs, value
+
+
+def ppo_loss(agent, params, batch, old, kl_coeff, progress):
+    outputs, value = ppo_outputs(params, batch)
     policy = policy_of(outputs, batch.action)
     ratio, clip = np.exp(policy.log_prob(batch.action) - batch.log_prob), at(agent.clip_param, progress)
     gain = np.minimum(ratio * batch.advantage, np.clip(ratio, 1 - clip, 1 + clip) * batch.advantage)
@@ -984,7 +999,7 @@ def ppo_loss(agent, params, batch, old, kl_coeff, progress):
 
 
 def ppo_kl(agent, params, batch, old):
-    policy = policy_of(actor_critic(params, batch.obs)[0], batch.action)
+    policy = policy_of(ppo_outputs(params, batch)[0], batch.action)
     if agent.kl_coeff is not None:
         return old.kl(policy)
     log_ratio = policy.log_prob(batch.action) - batch.log_prob
@@ -1015,12 +1030,13 @@ def trpo(agent, held, batch, draws, progress):
     fisher = curvature(lambda vector: measure(vector)[1], start) + agent.damping * np.eye(len(start))
     direction = np.linalg.solve(fisher, slope)
     step = math.sqrt(2 * agent.kl_target / (direction @ fisher @ direction)) * direction
-    before, found = measure(start)[0], 0.0
+    before, found, gain = measure(start)[0], 0.0, 0.0
     for attempt in range(agent.line_search_steps):
         fraction = agent.line_search_decay**attempt
         objective, kl = measure(start + fraction * step)
         if objective > before and kl <= agent.kl_target:
             held.policy, found = from_vector(start + fraction * step, held.policy), fraction
+            gain = objective - before
             break
     losses = []
     for order in draws["orders"]:
@@ -1030,7 +1046,8 @@ def trpo(agent, held, batch, draws, progress):
 
         losses.append(loss(held.value))
         held.value = held.optimizer.step(held.value, gradient(loss, held.value), at(agent.lr, progress))
-    return {"line_search_fraction": found, "vf_loss": np.mean(losses), "grad_gnorm": np.linalg.norm(slope)}
+    metrics = {"line_search_fraction": found, "surrogate_gain": gain, "grad_gnorm": np.linalg.norm(slope)}
+    return metrics | {"vf_loss": np.mean(losses)}
 
 
 def to_vector(tree):

@@ -130,3 +130,12 @@ def test_the_settings_of_a3c_are_taken_for_a2c():
     agent = config.training(**{"lambda": 0.9}, grad_clip=40.0, entropy_coeff=0.02).make_agent(SPEC).agent
     assert isinstance(agent, A2C)
     assert (agent.lambda_, agent.grad_clip, agent.entropy_coeff) == (0.9, 40.0, 0.02)
+
+
+def test_small_batches_have_fewer_environments_of_at_least_five_steps():
+    assert A2CConfig().num_envs_per_worker == 16
+    small = A2CConfig().training(train_batch_size=20)
+    assert (small.num_envs_per_worker, small.fragment_length()) == (4, 5)
+    assert A2CConfig().training(train_batch_size=3).num_envs_per_worker == 1
+    assert small.training(train_batch_size=200).num_envs_per_worker == 16
+    assert A2CConfig().rollouts(num_envs_per_worker=10).training(train_batch_size=20).num_envs_per_worker == 10

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import multiprocessing.pool  # noqa: F401  (what a forged file could name is there)
 import sys
+import threading
 
 import gymnasium
 import jax
@@ -429,6 +430,29 @@ def test_without_a_folder_it_is_saved_among_the_results(tmp_path):
         assert algorithm.save() == f"{algorithm.logdir}/checkpoint_000000"
 
 
+@hyper
+class Endless(OneStep):
+    def step(self, state, action, key):
+        _, step = OneStep.step(self, state, action, key)
+        return state, step._replace(terminated=jnp.asarray(False))
+
+
+@pytest.mark.parametrize("env", [Endless, OneStep])
+def test_a_training_in_which_no_episode_ends_says_so_once(env, monkeypatch, caplog):
+    monkeypatch.setattr("athlete.algorithm.LONG_EPISODE", 20)
+    with (
+        config(env, train_batch_size=64, num_envs_per_worker=4).build() as algorithm,
+        caplog.at_level("WARNING", "athlete"),
+    ):
+        algorithm.train()
+        assert "no episode has ended" not in caplog.text  # 16 steps of each
+        for _ in range(3):
+            algorithm.train()
+    assert caplog.text.count("no episode has ended in the last 32 steps of each environment (4 side by side)") == (
+        env is Endless
+    )
+
+
 class Table:
     """Stands for a pandas.DataFrame, which has no JSON form and many lines."""
 
@@ -637,3 +661,24 @@ def test_training_on_gymnasium_learns(workers, tmp_path):
         path = algorithm.save(tmp_path)
         algorithm.restore(path)
         assert algorithm.train()["training_iteration"] == 13
+
+
+def test_two_threads_cannot_train_one_algorithm():
+    refused = []
+
+    class Another(DefaultCallbacks):
+        def on_train_result(self, *, algorithm, result, **info):
+            def train():
+                try:
+                    algorithm.train()
+                except RuntimeError as error:
+                    refused.append(str(error))
+
+            thread = threading.Thread(target=train)
+            thread.start()
+            thread.join()
+
+    with config().callbacks(Another).build() as algorithm:
+        algorithm.train()
+        assert refused == ["train(): it is running already; give each thread an algorithm of its own"]
+        assert algorithm.train()["training_iteration"] == 2

@@ -23,7 +23,7 @@ from athlete.bonuses.curiosity import Curiosity
 from athlete.bonuses.rnd import RND
 from athlete.combine.curious import Curious
 from athlete.combine.normalize import Normalize
-from athlete.core import Spec, Transition
+from athlete.core import Spec, Transition, hyper
 from athlete.exploration import EpsilonGreedy, SoftQ
 from athlete.memory.replay import Replay
 from athlete.models.cnn import ConvNet
@@ -118,6 +118,7 @@ def test_intrinsic_returns_go_on_from_one_trajectory_to_the_next():
     np.testing.assert_array_equal(accumulators, [0])
     obs = np.array([[[1, 1]], [[2, 0]], [[0, 4]]], np.float32)
     batch = steps(0 * obs, obs, np.zeros((3, 1), np.int32))
+    batch = batch._replace(first=np.array([[True], [False], [True]]))  # nor do episodes end them
     for _ in range(20):
         state, accumulators = jax.jit(bonus.observe)(state, accumulators, batch)
     errors = np.mean(np.square((obs - obs.mean(axis=0)) / obs.std(axis=0)), axis=2)[:, 0]
@@ -276,6 +277,31 @@ def test_the_agent_inside_learns_from_both_rewards_added_up():
     for name in ("obs", "next_obs", "action"):
         np.testing.assert_array_equal(getattr(after.agent, name), getattr(batch, name))
     assert metrics == {"loss": 7.0, "intrinsic_reward_mean": 0.5}
+
+
+@hyper
+class Observing(Witness):
+    """Keeps the rewards that it observes."""
+
+    def observe(self, state, accumulators, trajectory):
+        return trajectory.reward, accumulators
+
+
+def test_the_agent_inside_observes_both_rewards_added_up():
+    agent = Curious(Observing(), Counts(eta=0.5)).bind(Spec(Discrete(4), Discrete(2)))
+    batch = steps([[0, 1]], [[2, 3]], np.array([[0, 1]]), [[1.0, -2.0]])
+    state, _ = agent.observe(agent.init(KEY), agent.accumulators(2), batch)
+    np.testing.assert_allclose(state.agent, [[1.5, -1.5]])
+
+
+def test_a_bonus_is_that_of_before_the_batch_is_learned_from():
+    bonus, inside = distilling(lr=0.1)
+    agent = Curious(Witness(), bonus).bind(bonus.spec)
+    obs = np.ones((2, 1, 2), np.float32)
+    batch = steps(0 * obs, obs, np.zeros((2, 1), np.int32))
+    after, _ = agent.update(agent.init(KEY)._replace(bonus=inside), batch, KEY, 0.0)
+    np.testing.assert_allclose(after.agent.reward, bonus.reward(inside, batch), rtol=1e-5)
+    assert not np.allclose(after.agent.reward, bonus.reward(after.bonus, batch), rtol=1e-2)
 
 
 def test_nothing_of_the_bonus_travels_with_what_acts():

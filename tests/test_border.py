@@ -5,10 +5,15 @@ import numpy as np
 import pytest
 from gymnasium import spaces as gs
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
-from toy_gymnasium import Fickle, Pid
+from toy_gymnasium import Fickle, OldStep, Pid, SeedOnly
 
+from athlete.algorithms.ppo import PPOConfig
+from athlete.env.adapters import envpool
 from athlete.env.adapters.source import GymnasiumSource
+from athlete.env.baseline import baseline
+from athlete.env.checks.check import check_env
 from athlete.env.errors import EnvError
+from athlete.env.world import find_world
 
 KEY = np.array([0, 7], np.uint32)
 OBS = np.array([0.25, -0.5], np.float32)
@@ -250,3 +255,155 @@ def test_each_worker_process_has_rows_of_its_own(num_workers, size):
     assert len(pids) == num_workers * size
     assert [pids.count(pid) for pid in dict.fromkeys(pids)] == [size] * num_workers
     source.close()
+
+
+class FakePool:
+    """Two rows of EnvPool's interface: `answers` are the observation, reward and flags of each step."""
+
+    gymnasium_observation_space, gymnasium_action_space = gs.Box(-9, 9, (2,), np.float64), gs.Discrete(2)
+
+    def __init__(self, answers=()):
+        self.answers = iter(answers)
+
+    def list_all_envs(self):
+        return ["Fake-v0"]
+
+    def make_spec(self, name):
+        return self
+
+    def make(self, name, **settings):
+        return self
+
+    def reset(self, rows=(0, 1)):
+        return np.zeros((len(rows), 2)), {"env_id": np.asarray(rows)}
+
+    def step(self, actions):
+        return (*next(self.answers), {"elapsed_step": np.array([1, 2])})
+
+    def close(self):
+        pass
+
+
+def test_an_envpool_is_looked_at_too(monkeypatch):
+    sound = np.ones((2, 2)), np.zeros(2, np.float64), np.array([1, 0]), np.array([1, 0])
+    broken = np.array([[1, 1], [1, np.nan]]), *sound[1:]
+    pool = FakePool([sound, broken, (np.ones((2, 3)), *sound[1:])])
+    monkeypatch.setattr(envpool, "require_envpool", lambda: pool)
+    source = envpool.EnvPoolSource("Fake-v0", rows=2)
+    source.reset(KEY)
+    step = source.step(np.zeros(2, int), KEY)
+    assert (step.obs.dtype, step.reward.dtype, step.terminated.dtype) == (np.float32, np.float32, bool)
+    assert (step.terminated.tolist(), step.truncated.tolist()) == ([True, False], [False, False])
+    assert [info["elapsed_step"] for info in step.info] == [1, 2]
+    fresh = source.reset_where(step.terminated, step.obs, KEY)
+    assert fresh.tolist() == [[0, 0], [1, 1]] and step.obs.tolist() == [[1, 1], [1, 1]]
+    with pytest.raises(EnvError, match=r"observation\[1\] is nan; .* row 1, seeded with \d+, in step 2 of its episode"):
+        source.step(np.zeros(2, int), KEY)
+    with pytest.raises(EnvError, match=r"EnvPool's 'Fake-v0' returned what does not fit in step.*has shape \(2, 3\)"):
+        source.step(np.zeros(2, int), KEY)
+    source.close()
+
+
+# What environments of their own kind are ------------------------------------------------------------------------------
+
+
+class Mission(gs.Space):
+    """As MiniGrid's MissionSpace: a space of its own kind, of texts."""
+
+    def sample(self, mask=None, probability=None):
+        return "go to the goal"
+
+    def contains(self, x):
+        return isinstance(x, str)
+
+
+class Grid(gymnasium.Env):
+    observation_space = gs.Dict({"image": gs.Box(0, 255, (7, 7, 3), np.uint8), "mission": Mission(), "say": gs.Text(9)})
+    action_space = gs.Discrete(3)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return {"image": np.zeros((7, 7, 3), np.uint8), "mission": "go to the goal", "say": "hm"}, {}
+
+    def step(self, action):
+        return {"image": np.full((7, 7, 3), 9, np.uint8), "mission": "go", "say": "hm"}, 1.0, True, False, {}
+
+
+def test_texts_among_the_entries_of_an_observation_are_left_out_with_a_line(caplog):
+    config = PPOConfig().environment(Grid).rollouts(num_envs_per_worker=2)
+    config.training(train_batch_size=16, minibatch_size=16, num_epochs=1, model={"fcnet_hiddens": [4]})
+    with caplog.at_level("INFO", "athlete"), config.build() as algorithm:
+        assert algorithm.train()["episode_reward_mean"] == 1.0
+        assert algorithm.compute_single_action(Grid().reset()[0]) in range(3)
+    lines = sorted(record.getMessage() for record in caplog.records if "left out" in record.getMessage())
+    assert lines == [
+        "Grid: observation['mission'] is a Mission without a fixed shape; it is left out",
+        "Grid: observation['say'] is a Text without a fixed shape; it is left out",
+    ]
+
+
+def test_a_space_of_its_own_kind_is_refused_by_its_name_where_nothing_else_is_there():
+    class Talks(Grid):
+        observation_space = Mission()
+
+    with pytest.raises(ValueError, match="observation_space is a Mission space, which has no fixed shape; agents take"):
+        GymnasiumSource(Talks)
+
+
+def test_subclasses_of_gymnasiums_spaces_are_what_they_inherit_from():
+    class Angles(gs.Box):
+        def __init__(self):
+            super().__init__(-np.pi, np.pi, (2,), np.float32)
+
+    class Turns(gs.Discrete):
+        def __init__(self):
+            super().__init__(2)
+
+    class Turning(Fickle):
+        observation_space, action_space = Angles(), Turns()
+
+    source = GymnasiumSource(Turning, {"answer": answering()}, num_workers=1, num_envs_per_worker=2)
+    source.reset(KEY)
+    assert source.step(np.zeros(2, int), KEY).obs.tolist() == [OBS.tolist()] * 2
+    source.close()
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+@pytest.mark.parametrize("rows", [1, 2])
+@pytest.mark.parametrize("by_id", [False, True])
+def test_a_reset_that_takes_a_seed_only_trains(num_workers, rows, by_id):
+    if by_id:
+        gymnasium.register("SeedOnly-v0", entry_point=SeedOnly)
+    check_env("SeedOnly-v0" if by_id else SeedOnly)
+    source = GymnasiumSource("SeedOnly-v0" if by_id else SeedOnly, num_workers=num_workers, num_envs_per_worker=rows)
+    drawn = source.reset(KEY)
+    assert np.array_equal(source.reset(KEY), drawn) and len(np.unique(drawn)) == rows
+    source.close()
+
+
+def test_a_new_reset_beside_an_old_step_is_taken_and_the_check_says_what_is_true():
+    with pytest.raises(ValueError, match=r"returned 4 values.*This is the old Gym API.*training does so by itself"):
+        check_env(OldStep)
+    check_env(OldStep, adapt=True)
+    for num_workers, rows in ((0, 1), (0, 2), (1, 2)):
+        source = GymnasiumSource(OldStep, num_workers=num_workers, num_envs_per_worker=rows)
+        source.reset(KEY)
+        step = source.step(np.zeros(rows, int), KEY)
+        assert (step.terminated.tolist(), step.truncated.tolist()) == ([False] * rows, [True] * rows)
+        source.close()
+    config = PPOConfig().environment(OldStep).rollouts(num_envs_per_worker=1)
+    config.training(train_batch_size=16, minibatch_size=16, num_epochs=1, model={"fcnet_hiddens": [4]})
+    with config.build() as algorithm:
+        assert algorithm.train()["episode_len_mean"] == 1
+    assert baseline(OldStep, episodes=3).episode_len_mean == 1
+    film = find_world(DrawnOldStep, {}, "auto").make_for_film()
+    film.reset(seed=1)
+    assert film.step(0)[2:4] == (False, True) and film.render().shape == (4, 4, 3)
+
+
+class DrawnOldStep(OldStep):
+    def __init__(self, render_mode=None):
+        self.render_mode = render_mode
+
+    def render(self):
+        return np.zeros((4, 4, 3), np.uint8)

@@ -13,11 +13,13 @@ import jax
 import numpy as np
 import pytest
 import safetensors.numpy
+from typer.testing import CliRunner
 
 from athlete.algorithm import Algorithm
 from athlete.algorithms.dqn import DQNConfig
 from athlete.algorithms.ppo import PPOConfig
 from athlete.checkpointing import memory_since
+from athlete.cli.main import app
 from athlete.record import checkpoint as record
 from athlete.record.checkpoint import CheckpointError, open_checkpoint, read_metadata
 
@@ -207,6 +209,12 @@ def test_parameters_that_are_not_finite_are_neither_restored_nor_saved(
     assert not (tmp_path / "other").exists()
 
 
+def test_evaluating_such_a_checkpoint_ends_with_1_and_the_sentence(saved: Path) -> None:
+    change_arrays(saved, lambda arrays: [array.fill(np.nan) for array in arrays.values() if array.dtype == np.float32])
+    result = CliRunner().invoke(app, ["evaluate", str(saved)])
+    assert result.exit_code == 1 and "not finite" in result.stderr and "Traceback" not in result.stderr
+
+
 # Folders
 
 
@@ -257,6 +265,63 @@ def test_a_checkpoint_takes_the_room_of_what_is_in_the_memory(tmp_path: Path) ->
             path = Path(algorithm.save(tmp_path / str(capacity)))
             sizes.append(sum(file.stat().st_size for file in path.iterdir()))
     assert sizes[1] < sizes[0] + 1000 < 200_000
+
+
+@pytest.mark.parametrize("backend", ["auto", "gymnasium"])
+def test_who_acts_from_a_checkpoint_takes_no_room_for_its_memory(
+    tmp_path: Path, backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_memory(*_: Any) -> Any:
+        raise AssertionError("the memory was made")
+
+    with dqn().environment("CartPole-v1", backend=backend).build() as algorithm:
+        algorithm.train()
+        path = algorithm.save(tmp_path)
+        expected = algorithm.evaluate(episodes=2)["evaluation"]["hist_stats"]
+        going_on = algorithm.train()["timesteps_total"], jax.tree.leaves(algorithm.run.store)
+    with pytest.MonkeyPatch.context() as patch, Algorithm.from_checkpoint(path) as acting:
+        for module in ("train", "learn", "host"):
+            patch.setattr(f"athlete.loops.{module}.fresh_store", no_memory, raising=False)
+        patch.setattr(record, "_array_of", functools.partial(without_large, record._array_of))
+        assert acting.compute_single_action(np.zeros(4, np.float32)) in (0, 1)
+        assert acting.evaluate(episodes=2)["evaluation"]["hist_stats"] == expected
+        acting.set_weights(acting.get_weights())
+        assert acting._training.learned.store is None
+    with Algorithm.from_checkpoint(path) as other:
+        shutil.rmtree(path)  # what was opened is there until it is needed
+        assert other.train()["timesteps_total"] == going_on[0]
+        assert [leaf.shape for leaf in jax.tree.leaves(other.run.store)] == [leaf.shape for leaf in going_on[1]]
+        if backend == "auto":
+            pairs = zip(jax.tree.leaves(other.run.store), going_on[1], strict=True)
+            assert all(np.array_equal(one, two) for one, two in pairs)
+
+
+def without_large(array_of: Any, file: Any, name: str, like: Any) -> Any:
+    assert np.prod(like.shape) < 100_000, f"{name} was read"
+    return array_of(file, name, like)
+
+
+def test_a_restored_memory_is_saved_again_before_the_training_goes_on(tmp_path: Path) -> None:
+    with dqn().build() as algorithm:
+        algorithm.train()
+        path = algorithm.save(tmp_path / "one")
+    with Algorithm.from_checkpoint(path) as other:
+        again = Path(other.save(tmp_path / "other"))
+    for name in ("agent.safetensors", "memory.safetensors", "rows.safetensors"):
+        assert (again / name).read_bytes() == (Path(path) / name).read_bytes()
+
+
+def test_a_memory_for_which_there_is_no_room_is_refused_where_it_is_needed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with dqn(replay_buffer_config={"capacity": 100_000}).build() as algorithm:
+        algorithm.train()
+        path = algorithm.save(tmp_path)
+    monkeypatch.setattr("athlete.memory.room.available_bytes", lambda: 1_000_000)
+    with Algorithm.from_checkpoint(path) as small:
+        assert small.evaluate(episodes=1)["evaluation"]["episodes_this_iter"] == 1
+        with pytest.raises(ValueError, match=r"this machine has 1\.0 MB available"):
+            small.train()
 
 
 def test_from_a_checkpoint_without_its_memory_training_fills_a_new_one(tmp_path: Path, caplog: Any) -> None:

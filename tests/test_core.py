@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 
 from athlete.core import hyper
+from athlete.core.oldest import OLDEST_JAX, require_jax
 from athlete.ops.schedule import Schedule
 
 
@@ -90,3 +95,22 @@ def test_a_subclass_inherits_the_fields_of_its_parent():
         extra: float = 2.0
 
     assert jax.tree.leaves(Special()) == [1.0, 2.0]
+
+
+@pytest.mark.parametrize("version", ["0.4.38", "0.6.2.dev1"])
+def test_a_jax_that_is_too_old_is_told_in_one_sentence(version):
+    with pytest.raises(ImportError, match=rf"^Athlete needs JAX 0\.7 or newer, and this is JAX {version}: pip install"):
+        require_jax(version)
+
+
+def test_it_is_told_before_anything_else_fails():
+    code = "import jax; jax.__version__ = '0.4.30'; del jax.tree; import athlete.algorithms.ppo"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stderr.strip().splitlines()[-1].startswith("ImportError: Athlete needs JAX 0.7 or newer"), done.stderr
+
+
+def test_the_oldest_jax_is_the_one_that_is_asked_for_on_installation():
+    project = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text())
+    assert f"jax>={'.'.join(map(str, OLDEST_JAX))}" in project["project"]["dependencies"]
+    require_jax("0.7.0")
+    require_jax("1.0")

@@ -150,7 +150,7 @@ def test_the_policy_climbs_the_smaller_value_as_acting_would_see_it_and_the_temp
     state.actor["learned"]["heads"]["policy"]["kernel"] = jnp.zeros((2, 2))
     batch = batch_of(64)
     found, metrics = update(learner, state, batch)
-    action, log_prob = learner._policy({"policy": jnp.zeros((64, 2))}).sample_and_log_prob(jax.random.split(KEY)[1])
+    action, log_prob = learner._distribution(jnp.zeros((64, 2))).sample_and_log_prob(jax.random.split(KEY)[1])
     running = found.critics[0]["running"][0]  # of the update of the critics that came before
     standard = (np.asarray(action)[:, 0] - running.mean[2]) / np.sqrt(running.variance[2] + EPSILON)
     value = np.minimum(4.0 * standard, -2.0 * standard)

@@ -566,6 +566,9 @@ def test_a_figure_appears_on_its_page_once_it_has_been_drawn(tmp_path: Path, mon
     picture.write_text("drawn")
     figures.main()
     assert picture.read_text() == "drawn"  # nothing has changed
+    (tmp_path / "learning-cartpole-ppo.json").unlink()
+    figures.main()
+    assert not picture.exists()
 
 
 def test_captions_are_those_of_the_manifests() -> None:

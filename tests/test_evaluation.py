@@ -16,6 +16,7 @@ from athlete.loops.collect import spec_of
 from athlete.loops.evaluate import evaluate_compiled, evaluate_hosted
 from athlete.loops.host import HostedEnv
 from athlete.memory.latest import Latest
+from athlete.ops.random import unwrap
 from athlete.spaces import Box, Discrete
 
 KEY, OTHER_KEY = np.array([0, 1], np.uint32), np.array([0, 2], np.uint32)
@@ -43,7 +44,7 @@ class Lengths(Env):
     def step(self, state, action, key):
         step = state.step + 1
         reward = (action == state.step % 2).astype(jnp.float32)
-        over = step >= state.length
+        over = step == state.length  # only there: what goes on behind its end does not end again
         return LengthsState(state.length, step), Step(step.astype(jnp.float32), reward, over, jnp.asarray(False), {})
 
 
@@ -120,6 +121,34 @@ def test_both_modes_give_the_same_where_nothing_is_drawn():
     np.testing.assert_array_equal(hosted.lengths, [3] * 6)
 
 
+def test_policy_and_environments_and_rows_have_keys_of_their_own_in_every_step():
+    given = []
+
+    class Noted(HostedEnv):
+        def reset(self, key):
+            given.append(key)
+            return super().reset(key)
+
+        def step(self, action, key):
+            given.extend(key)
+            return super().step(action, key)
+
+        def reset_where(self, done, obs, key):
+            given.extend(key)
+            return super().reset_where(done, obs, key)
+
+    class Noting(Counting):
+        def act(self, view, carry, obs, first, key, explore=True):
+            jax.debug.callback(lambda data: given.append(np.asarray(data)), unwrap(key))
+            return super().act(view, carry, obs, first, key, explore)
+
+    env = Lengths()
+    evaluate_hosted(hyper(Noting)(spec_of(env)), Noted(env, 3), (), KEY, 6, True)
+    jax.effects_barrier()
+    assert len(given) > 20
+    assert len({np.asarray(key).tobytes() for key in given}) == len(given)
+
+
 def test_more_episodes_than_rows_are_played_in_waves_of_fresh_seeds(monkeypatch):
     monkeypatch.setattr(evaluate, "MOST_ROWS", 40)
     lengths = play("compiled", Lengths(), 100).lengths
@@ -139,7 +168,8 @@ def test_episodes_longer_than_one_compiled_call_go_on_in_the_next():
 
 
 def test_episodes_that_never_end_are_cut_with_a_warning(mode, monkeypatch, caplog):
-    monkeypatch.setattr(evaluate, "LONGEST_EPISODE", evaluate.STEPS_A_CALL)
+    monkeypatch.setattr(evaluate, "LONGEST_EPISODE", 2 * evaluate.STEPS_A_CALL)
+    monkeypatch.setattr(evaluate, "LONG_EPISODE", evaluate.STEPS_A_CALL)
 
     @hyper
     class Endless(Lengths):
@@ -147,6 +177,9 @@ def test_episodes_that_never_end_are_cut_with_a_warning(mode, monkeypatch, caplo
             return LengthsState(jnp.int32(10**9), jnp.int32(0)), jnp.float32(0)
 
     found = play(mode, Endless(), 4)
-    np.testing.assert_array_equal(found.lengths, [evaluate.STEPS_A_CALL] * 4)
+    np.testing.assert_array_equal(found.lengths, [2 * evaluate.STEPS_A_CALL] * 4)
     np.testing.assert_array_equal(found.returns, found.lengths)
-    assert "4 of 4 evaluation episodes were cut after 1000 steps" in caplog.text
+    said, cut = [record.getMessage() for record in caplog.records]
+    assert said.startswith("4 of 4 evaluation episodes have not ended in 1000 steps; they are cut after 2000.")
+    assert "env_config={'max_episode_steps': ...}" in said
+    assert cut.startswith("4 of 4 evaluation episodes were cut after 2000 steps")

@@ -101,9 +101,11 @@ def test_the_agent_sees_what_the_function_makes_of_observations():
     rows = {"a": np.array([[1.0, 2.0], [3.0, 4.0]], np.float32), "b": np.array([0, 2], np.int32)}
     shown = np.array([[2, 4, 0], [6, 8, 2]])
     np.testing.assert_array_equal(agent.act((), (), rows, np.zeros(2, bool), KEY)[0], shown)
-    batch = agent.update((), steps(jax.tree.map(lambda leaf: np.stack([leaf, leaf]), rows), REWARDS), KEY, 0.0)[0]
-    for seen in (batch.obs, batch.next_obs):
-        np.testing.assert_array_equal(seen, [shown, shown])
+    batch = steps(jax.tree.map(lambda leaf: np.stack([leaf, leaf]), rows), REWARDS)
+    batch = batch._replace(next_obs=jax.tree.map(lambda leaf: leaf[:, ::-1], batch.obs))
+    seen = agent.update((), batch, KEY, 0.0)[0]
+    np.testing.assert_array_equal(seen.obs, [shown, shown])
+    np.testing.assert_array_equal(seen.next_obs, [shown[::-1], shown[::-1]])
 
 
 @pytest.mark.parametrize("backend", ["auto", "gymnasium"])

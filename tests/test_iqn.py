@@ -19,13 +19,14 @@ KEY = wrap(np.array([0, 1], np.uint32))
 
 
 def agent_of(**settings) -> IQN:
-    return IQN(model=MLP(()), **{"embedding_size": 2, "gamma": 0.5, **settings}).bind(SPEC)
+    return IQN(model=MLP(()), **{"embedding_size": 2, "hidden_size": 2, "gamma": 0.5, **settings}).bind(SPEC)
 
 
 def params_of(cosine: int = 0, action_values: tuple = (1.0, 1.0)) -> dict:
     """A network whose features are (obs, 1) and whose embedding of a fraction is its cosine of this number, twice.
 
-    An action's quantile is then (obs + 1) times that cosine, where positive, times the action's value.
+    An action's quantile is then (obs + 1) times that cosine, where positive, times the action's value: the hidden
+    layer between them passes it on.
     """
     fraction = np.zeros((COSINES, 2), np.float32)
     fraction[cosine] = 1.0
@@ -35,6 +36,7 @@ def params_of(cosine: int = 0, action_values: tuple = (1.0, 1.0)) -> dict:
             "heads": {"features": {"kernel": np.array([[1.0, 0.0]], np.float32), "bias": np.array([0.0, 1.0])}},
         },
         "fraction": {"kernel": fraction, "bias": np.zeros(2, np.float32)},
+        "hidden": {"kernel": np.eye(2, dtype=np.float32), "bias": np.zeros(2, np.float32)},
         "values": {"kernel": np.array([action_values, action_values], np.float32), "bias": np.zeros(2, np.float32)},
     }
 
@@ -61,6 +63,16 @@ def test_a_fraction_is_embedded_by_its_cosines():
     found = agent_of()._quantiles(params_of(cosine=1, action_values=(1.0, 3.0)), jnp.array([[1.0]]), fractions)
     cosines = np.array([1.0, np.cos(np.pi / 4), 0.0])  # that of 1 is -1, which ReLU cuts
     np.testing.assert_allclose(found, [[2 * cosines, 6 * cosines]], atol=1e-6)
+
+
+def test_a_hidden_layer_behind_the_product_mixes_feature_and_fraction():
+    """As in the paper's network: without it quantiles are sums of products of the two."""
+    params = params_of(action_values=(1.0, 3.0))
+    params["hidden"] = {"kernel": np.array([[2.0, -1.0], [0.0, 0.0]], np.float32), "bias": np.array([-3.0, 0.0])}
+    fractions, obs = jnp.array([[0.5], [0.5]]), jnp.array([[1.0], [4.0]])
+    found = agent_of()._quantiles(params, obs, fractions)
+    # The product is (obs, 1): the first unit is ReLU(2 obs - 3), the second ReLU(-obs).
+    np.testing.assert_allclose(found[:, :, 0], [[0.0, 0.0], [5.0, 15.0]], atol=1e-6)
 
 
 def test_a_value_is_the_mean_over_evenly_spaced_fractions():

@@ -68,7 +68,7 @@ ROOMS: dict[str, set[str]] = {
     "twins": {"registry", "wrappers", "adapters", "games"},
     "checks": {"masks", "membership", "randomness", "registry", "adapters"},
     "world": {"checks", "masks", "registry", "supervision", "wrappers", "adapters", "twins"},
-    "baseline": {"masks", "membership", "adapters", "world"},
+    "baseline": {"masks", "membership", "randomness", "adapters", "world"},
 }
 
 # Libraries that one module alone speaks to.

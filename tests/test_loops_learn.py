@@ -11,7 +11,7 @@ import pytest
 from chain import transitions
 
 from athlete.core import Agent, Memory, hyper
-from athlete.loops.learn import learn
+from athlete.loops.learn import learn, progress_of
 from athlete.ops.random import wrap
 
 TRAJECTORY = transitions([0, 1], [1, 2], [1.0, 1.0], [False, False], [False, False])
@@ -74,3 +74,8 @@ def test_what_was_just_collected_is_learned_from_unless_updates_run_meanwhile():
     for sample_async, seen in ((False, 1), (True, 0)):
         state, store, _ = learned(1, sample_async)
         assert (float(state["added"]), float(store["added"])) == (seen, 1)
+
+
+def test_progress_is_the_share_of_the_horizon_and_at_most_all_of_it():
+    found = [float(progress_of(np.uint32(timesteps), np.float32(100.0))) for timesteps in (0, 40, 100, 180)]
+    assert found == pytest.approx([0.0, 0.4, 1.0, 1.0])

@@ -21,6 +21,8 @@ from athlete.algorithms.pg import PG
 from athlete.algorithms.ppo import PPO, PPOConfig
 from athlete.algorithms.pqn import PQN
 from athlete.algorithms.qrdqn import QRDQN
+from athlete.algorithms.r2d2 import R2D2
+from athlete.algorithms.rnnsac import RNNSAC
 from athlete.algorithms.sac import SAC
 from athlete.algorithms.trpo import TRPO
 from athlete.combine.normalize import Normalize
@@ -40,6 +42,7 @@ from athlete.loops.train import CompiledTraining
 from athlete.memory.replay import Replay
 from athlete.models.cnn import ConvNet
 from athlete.models.mlp import MLP
+from athlete.models.recurrent import LSTM
 from athlete.ops.features import feature_size, features
 from athlete.ops.masks import action_mask, check_mask, masked, observed_space, without_action
 from athlete.ops.random import wrap
@@ -159,6 +162,12 @@ AGENTS = {
         num_steps_sampled_before_learning_starts=64,
     ),
 }
+CELL = LSTM(4, (8,))
+RECURRENT = {
+    "R2D2": R2D2(model=CELL, zero_init_states=True, use_h_function=False, dueling=False),
+    "RNNSAC": RNNSAC(policy_model=CELL, q_model=CELL),
+}
+ALL = AGENTS | RECURRENT
 
 
 ON_POLICY = ("PPO", "A2C", "PG", "TRPO")
@@ -236,7 +245,7 @@ def tempted(name, agent):
         return state._replace(policy={"network": {"policy": tempting(state.policy["network"]["policy"])}})
     if name == "PQN":
         return state._replace(params=tempting(state.params))
-    if name == "SAC":
+    if name in ("SAC", "RNNSAC"):
         critics = [tempting(critic) for critic in state.critics]
         return state._replace(actor=tempting(state.actor), critics=critics, targets=critics)
     return state._replace(params=tempting(state.params), target=tempting(state.target))
@@ -249,9 +258,9 @@ TEMPTED = {
 }
 
 
-@pytest.mark.parametrize("name", AGENTS)
+@pytest.mark.parametrize("name", ALL)
 def test_the_best_of_all_actions_is_not_taken_where_it_is_illegal(name):
-    agent = AGENTS[name].bind(SPEC)
+    agent = ALL[name].bind(SPEC)
 
     def act(key, explore):
         view = agent.view(tempted(name, agent), jnp.zeros(()))
@@ -262,10 +271,10 @@ def test_the_best_of_all_actions_is_not_taken_where_it_is_illegal(name):
         assert set(np.unique(jax.jit(act, static_argnums=1)(wrap(KEY), explore))) <= {1, 2}
 
 
-@pytest.mark.parametrize("name", [name for name in AGENTS if name not in ON_POLICY])
+@pytest.mark.parametrize("name", [name for name in ALL if name not in ON_POLICY])
 def test_the_value_of_what_follows_is_that_of_a_legal_action(name):
     """The forbidden first action is said to be worth 1000 and the legal ones 0: targets are the reward, which is 1."""
-    agent = AGENTS[name].bind(SPEC)
+    agent = ALL[name].bind(SPEC)
     obs = jax.tree.map(lambda leaf: leaf[None], TEMPTED)
     flags, action, reward = np.zeros((1, ROWS), bool), np.ones((1, ROWS), np.int32), np.ones((1, ROWS), np.float32)
     batch = Transition(obs, flags, action, reward, obs, flags, flags, (), {})
@@ -274,8 +283,10 @@ def test_the_value_of_what_follows_is_that_of_a_legal_action(name):
         return agent.update(tempted(name, agent), batch, key, jnp.zeros(()))[1]
 
     metrics = jax.jit(update)(wrap(KEY))
-    entropy = 0.99 * np.log(2) if name == "SAC" else 0.0  # of two actions alike, worth alpha = 1
+    entropy = 0.99 * np.log(2) if name in ("SAC", "RNNSAC") else 0.0  # of two actions alike, worth alpha = 1
     assert metrics["mean_td_error"] == pytest.approx(-1.0 - entropy, abs=0.1)
+    if entropy:
+        assert metrics["entropy"] == pytest.approx(np.log(2)), "of the policy that learns, between legal actions"
 
 
 def test_masks_go_the_same_way_compiled_and_hosted():

@@ -102,6 +102,23 @@ def test_an_update_sees_the_observations_as_the_acting_side_did():
     assert not np.allclose(learnt.obs.mean[0], acted.obs.mean[0]), "and learns new moments after"
 
 
+def test_from_a_memory_an_update_sees_the_observations_by_all_that_was_visited():
+    agent = Normalize(Witness(memory=Replay())).bind(Spec(SPACE, Discrete(2)))
+    batch = batch_of(1)
+    learnt = update(agent, update(agent, agent.init(KEY), batch_of(0)), batch)  # acts with what it has just taken in
+    shown = act(agent, learnt, jax.tree.map(lambda leaf: leaf[0], batch.obs))
+    np.testing.assert_allclose(learnt.agent.obs["pose"][0], shown["pose"], rtol=1e-5, atol=1e-5)
+
+
+def test_a_mask_of_actions_is_not_standardised():
+    space = Dict({"observations": Box(-9, 9, (1,)), "action_mask": Box(0, 1, (2,))})
+    agent = Normalize(Witness()).bind(Spec(space, Discrete(2)))
+    mask = np.float32([[1, 0], [0, 1], [1, 1]])
+    shown = act(agent, agent.init(KEY), {"observations": np.ones((ROWS, 1), np.float32), "action_mask": mask})
+    np.testing.assert_array_equal(shown["action_mask"], mask)
+    assert [leaf.shape for leaf in agent.init(KEY).obs.mean] == [(1,)]
+
+
 def test_outliers_are_clipped():
     agent = bound(obs_clip=2.0)
     state = update(agent, agent.init(KEY), batch_of(0))

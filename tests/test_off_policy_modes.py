@@ -359,6 +359,7 @@ def test_actions_of_the_warm_up_are_uniform_and_those_after_it_are_the_agents():
     steps = np.arange(1200)
     action = np.asarray(ring_take(training.run.store, steps, np.zeros_like(steps), 1).action[0])
     assert 0.4 < action[:300].mean() < 0.6
+    assert 0.4 < np.mean(action[:300] == agent_actions(training, steps[:300])) < 0.6, "not the agent's"
     acted = agent_actions(training, steps[300:])
     np.testing.assert_array_equal(action[300:], acted)
 

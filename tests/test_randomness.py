@@ -11,6 +11,7 @@ from gymnasium import spaces as gs
 
 from athlete.algorithms.ppo import PPOConfig
 from athlete.env.adapters.source import GymnasiumSource
+from athlete.env.baseline import baseline
 from athlete.env.checks.check import check_env
 
 KEY = np.array([0, 7], np.uint32)
@@ -146,3 +147,13 @@ def test_an_environment_that_refuses_the_same_actions_the_second_time_is_told_as
 
     (line,) = told(Once, caplog)
     assert "the second time step 1 raised KeyError: 'used up'" in line
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_baseline_is_the_same_again_and_leaves_the_generators_alone(way):
+    before = random.getstate(), np.random.get_state()[1].tolist()
+    first = baseline(drawing(WAYS[way]), episodes=5, seed=3)
+    assert (random.getstate(), np.random.get_state()[1].tolist()) == before
+    random.random(), np.random.random()
+    assert baseline(drawing(WAYS[way]), episodes=5, seed=3).episode_reward_mean == first.episode_reward_mean
+    assert baseline(drawing(WAYS[way]), episodes=5, seed=4).episode_reward_mean != first.episode_reward_mean

@@ -139,9 +139,7 @@ def test_one_update_is_several_of_the_critics_and_then_one_of_the_policy():
     next_key, critics_key, _ = jax.random.split(KEY, 3)
     alpha = state.temperature.alpha()
     policy = functools.partial(learner._policy, state.actor)
-    parts = soft_samples(
-        batch, SPEC.obs, lambda obs: policy(obs).sample_and_log_prob(next_key), alpha, learner.gamma, 3
-    )
+    parts = soft_samples(batch, SPEC, lambda obs: policy(obs).sample_and_log_prob(next_key), alpha, learner.gamma, 3)
     keys, by_hand, errors = jax.random.split(critics_key, 3), state.ensemble, []
     for i in range(3):
         part = jax.tree.map(lambda leaf, i=i: leaf[i], parts)

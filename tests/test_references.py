@@ -158,6 +158,7 @@ Q_CASES = {
             **SYNC,
             model=MLP(()),
             embedding_size=2,
+            hidden_size=3,
             num_fractions=3,
             num_target_fractions=4,
             num_acting_fractions=5,
@@ -169,7 +170,7 @@ Q_CASES = {
         references.iqn,
     ),
     "IQN, plain": (
-        IQN(**EVERY, **SYNC, model=MLP(()), embedding_size=2, num_fractions=2, num_target_fractions=2),
+        IQN(**EVERY, **SYNC, model=MLP(()), embedding_size=2, hidden_size=2, num_fractions=2, num_target_fractions=2),
         references.iqn,
     ),
 }
@@ -184,8 +185,8 @@ def q_draws(agent, key, batch):
             "fractions": jax.random.uniform(key, (rows, agent.num_fractions)),
             "target_fractions": jax.random.uniform(target_key, (rows, agent.num_target_fractions)),
         }
-    params = blank(agent).params
-    size = sum(sum(leaf.shape) for leaf in jax.tree.leaves(params)) // 2  # of means and as many deviations
+    weights = [leaf for leaf in jax.tree.leaves(blank(agent).params) if leaf.ndim > 1]
+    size = sum(sum(leaf.shape) for leaf in weights) // 2  # each has a mean and a deviation
     return {
         name: jax.random.normal(part, (size,))
         for name, part in zip(("online", "next", "target"), jax.random.split(key, 4), strict=False)
@@ -257,7 +258,7 @@ DETERMINISTIC = {
         DDPG, **RATES, **SMALL, **SYNC, tau=0.3, n_step=2, use_huber=True, huber_threshold=0.6, l2_reg=0.1
     ),
     "DDPG, plain": dataclasses.replace(DDPG, **RATES, **SMALL, tau=0.3, l2_reg=None),
-    "TD3": TD3(**RATES, **SMALL, tau=0.3, n_step=2, l2_reg=0.1, target_noise=0.5, target_noise_clip=0.3),
+    "TD3": TD3(**RATES, **SMALL, tau=0.3, n_step=2, l2_reg=0.1, target_noise=0.9, target_noise_clip=0.7),
     "TD3, at every update": TD3(**RATES, **SMALL, **SYNC, tau=0.3, policy_delay=1, use_huber=True, huber_threshold=0.6),
     "TD3, without its cures": TD3(**RATES, **SMALL, twin_q=False, smooth_target_policy=False, policy_delay=1),
 }
@@ -521,7 +522,7 @@ A2C_CASES = {
 PPO_CLIP = {
     "lambda_": 0.7,
     "clip_param": Schedule((0.0, 1.0), (0.3, 0.01)),
-    "vf_clip_param": 0.1,
+    "vf_clip_param": 0.01,
     "entropy_coeff": ENTROPY,
     "minibatch_size": 5,
     "num_epochs": 2,
@@ -589,6 +590,24 @@ def test_ppo(name):
     assert_same_moments(state.optimizer, held.optimizer, "optimizer")
     if agent.kl_coeff is not None:
         assert float(state.kl_coeff) == pytest.approx(held.kl_coeff)
+
+
+def test_ppo_with_moved_means():
+    agent = PPO(**ON_POLICY, minibatch_size=6, num_epochs=2, rpo_alpha=0.4).bind(CONTINUOUS)
+    state = on_policy_state(agent)
+    optimizer = Adam(numbers(state.params), 1e-5, agent.grad_clip)
+    held = SimpleNamespace(params=numbers(state.params), optimizer=optimizer, kl_coeff=None)
+
+    def draws(key, batch):
+        orders = orders_of(agent, key, batch)["orders"]
+        keys = [jax.random.fold_in(key, step) for step in range(len(orders))]
+        shape = (orders.shape[1], ACTION_SIZE)
+        return {"orders": orders, "moves": [jax.random.uniform(k, shape, minval=-0.4, maxval=0.4) for k in keys]}
+
+    batch = acted(on_policy_batches(CONTINUOUS)[0], 0)
+    state = follow(agent, state, held, references.ppo, [batch], draws)
+    assert_equal(state.params, held.params, "params")
+    assert_same_moments(state.optimizer, held.optimizer, "optimizer")
 
 
 def acted(batch, seed):

@@ -11,7 +11,7 @@ from modes import CARTPOLE, assert_modes_are_equal, assert_resumes
 from tables import KEY, SPEC, Table, act, observe, tables, target, transitions, update
 
 from athlete.algorithms.dqn import DQN, DQNConfig
-from athlete.algorithms.simple_q import PARTS_OF_DQN, SimpleQConfig
+from athlete.algorithms.simple_q import SimpleQConfig
 from athlete.exploration import EpsilonGreedy
 from athlete.memory.replay import Replay
 from athlete.models.mlp import MLP
@@ -19,7 +19,7 @@ from athlete.ops.schedule import Schedule
 
 ONLINE = [[0.0, 1.0], [3.0, 2.0], [5.0, 5.5]]
 TARGET = [[1.0, 2.0], [4.0, -1.0], [6.0, 8.0]]
-SIMPLE_Q = SimpleQConfig().make_agent(SPEC)
+SIMPLE_Q = SimpleQConfig().training(hiddens=[]).make_agent(SPEC)
 
 
 def agent_of(**settings) -> DQN:
@@ -42,7 +42,10 @@ def test_it_is_dqn_with_each_of_its_parts_off():
     found = {field.name: getattr(SIMPLE_Q, field.name) for field in dataclasses.fields(DQN)}
     assert found.items() >= off.items()
     shared = SimpleQConfig().to_dict().keys() & DQNConfig().to_dict().keys()
-    assert not shared & set(PARTS_OF_DQN) and {"lr", "td_error_loss_fn", "target_network_update_freq"} <= shared
+    assert (
+        not shared & {*off, "sigma0", "v_min", "v_max"}
+        and {"lr", "td_error_loss_fn", "target_network_update_freq"} <= shared
+    )
     state = jax.jit(SIMPLE_Q.init)(KEY)
     assert state.params["heads"].keys() == {"advantage"}, "one head, which are the values"
 

@@ -132,7 +132,8 @@ def test_whatever_the_agent_gives_arrives_inside_the_box_and_comes_back(space, r
     rounding = 1e-6 * (1 + np.abs(np.where(np.isfinite(bounds), bounds, 0)).max(axis=0))
     assert (actual >= space.low - rounding).all()
     assert (actual <= space.high + rounding).all()
-    clipped = np.where(space.bounded, raw.clip(-1, 1), raw.clip(space.low, space.high))
+    nearest = np.clip(0, space.low, space.high)
+    clipped = np.where(space.bounded, raw.clip(-1, 1), (raw + nearest).clip(space.low, space.high) - nearest)
     width = np.where(space.bounded, space.high - space.low, 1.0)
     tolerance = float((4 * rounding / width).max())
     np.testing.assert_allclose(to_canonical(space, actual), clipped, rtol=1e-6, atol=tolerance)
@@ -152,3 +153,20 @@ def test_compiled_and_mapped_it_is_the_same_and_structures_are_kept():
     for a, b in zip(jax.tree.leaves(plain), jax.tree.leaves(mapped), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-6)
     np.testing.assert_array_equal(back["move"][1], action["move"][1])
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "canonical", "expected"),
+    [
+        (100, INF, [-1, 0, 2], [100, 100, 102]),
+        (100, np.finfo(np.float32).max, [-1, 0, 2], [100, 100, 102]),
+        (-INF, -100, [1, 0, -2], [-100, -100, -102]),
+        (-3, INF, [-1, 0, 2], [-1, 0, 2]),
+    ],
+)
+def test_a_box_without_0_is_counted_from_its_bound(low, high, canonical, expected):
+    """PPO, which acts around 0, only ever acted 100 in Box(100, inf): all that it tried was clipped."""
+    space, canonical = Box(low, high, (3,)), np.array(canonical, np.float32)
+    action = to_environment(space, canonical)
+    np.testing.assert_allclose(action, expected)
+    np.testing.assert_allclose(to_canonical(space, action)[1:], canonical[1:])

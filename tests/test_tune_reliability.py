@@ -65,7 +65,7 @@ def not_a_number(folder: Path) -> None:
 
 
 def never_ending(folder: Path) -> None:
-    change_metadata(folder, lambda metadata: metadata["counters"].update(memory_since=10**9))
+    change_metadata(folder, lambda metadata: metadata["counters"].update(memory_since_timesteps=10**9))
 
 
 @pytest.mark.parametrize("damage", [cut, without_manifest, not_a_number, never_ending])
@@ -134,6 +134,14 @@ def test_a_checkpoint_of_other_settings_is_not_damaged(tmp_path: Path) -> None:
     with pytest.raises(tune.TuneError, match="has arrays of other shapes"):
         tune.run("PPO", config=config, name="mine", resume=True, verbose=0, stop={"training_iteration": 3})
     assert sorted(path.name for path in trial.folder.glob("*checkpoint*")) == ["checkpoint_000001", "checkpoint_000002"]
+
+
+def test_a_trial_whose_learning_ends_in_no_numbers_is_an_error(tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"name": "mine", "verbose": 0, "raise_on_failed_trial": False, "checkpoint_at_end": True}
+    config = {"env": "CartPole-v1", "seed": 0, **TINY, "lr": 1e30}
+    (trial,) = tune.run("PPO", config=config, stop={"training_iteration": 5}, **settings).trials
+    assert trial.status == "ERROR" and not trial.checkpoints
+    assert "NaN or infinity" in Path(str(trial.error_file)).read_text()
 
 
 # Locks

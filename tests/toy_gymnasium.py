@@ -181,3 +181,26 @@ class Pid(gymnasium.Env):
 
     def step(self, action):
         return np.array([os.getpid()], np.int32), 0.0, False, False, {}
+
+
+class SeedOnly(gymnasium.Env):
+    """Its `reset` takes no options."""
+
+    observation_space, action_space = gs.Box(0, 1, (1,), np.float32), gs.Discrete(2)
+
+    def reset(self, seed=None):
+        super().reset(seed=seed)
+        return self.np_random.random(1).astype(np.float32), {}
+
+    def step(self, action):
+        return np.zeros(1, np.float32), 1.0, True, False, {}
+
+
+class OldStep(SeedOnly):
+    """Today's `reset`, and a `step` of four values."""
+
+    def reset(self, *, seed=None, options=None):
+        return super().reset(seed)
+
+    def step(self, action):
+        return np.zeros(1, np.float32), 1.0, True, {"TimeLimit.truncated": True}

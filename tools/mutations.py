@@ -29,6 +29,8 @@ def _in(file: str, tests: str, *changes: tuple) -> list[Mutation]:
     return found
 
 
+Q = "tests/test_references.py::test_q_learning"
+
 OPS = [
     *_in(
         "athlete/ops/returns.py",
@@ -166,10 +168,6 @@ OPS = [
             "jnp.mean(chosen, axis=-1) - jnp.mean(target, axis=-1)",
             "jnp.mean(target, axis=-1) - jnp.mean(chosen, axis=-1)",
         ),
-        ("jnp.min(values, axis=0) - alpha * log_prob", "jnp.mean(values, axis=0) - alpha * log_prob"),
-        ("jnp.min(values, axis=0) - alpha * log_prob", "jnp.min(values, axis=0) - log_prob"),
-        ("jax.nn.softmax(logits) * jnp.min(values, axis=0)", "jax.nn.softmax(logits) * jnp.max(values, axis=0)"),
-        ("axis=-1) + alpha * entropy", "axis=-1) - alpha * entropy"),
         ("midpoints(number), weight=kept) / number", "midpoints(number), weight=kept)"),
         ("windows(next_value, n), steps.last", "windows(next_value, n), 0 * steps.last"),
         ("steps.discount * reached", "gamma * reached"),
@@ -264,11 +262,14 @@ OPS = [
     ),
     *_in(
         "athlete/ops/noisy.py",
-        "tests/test_ops_noisy.py",
-        ("sigma0 / math.sqrt(leaf.shape[0])", "sigma0"),
-        ("jnp.sign(normal) * jnp.sqrt(jnp.abs(normal))", "normal"),
+        f"tests/test_ops_noisy.py '{Q}[DQN, noisy]'",
+        ("sigma0 / math.sqrt(_shape(weights)[0])", "sigma0"),
+        ("sigma0 / math.sqrt(_shape(weights)[0])", "sigma0 / math.sqrt(_shape(weights)[1])"),
+        ("jnp.sign(normal) * jnp.sqrt(jnp.abs(normal)), 0", "normal, 0"),
         ("mean + sigma * drawn", "mean + drawn"),
-        ("start += size", "start += 0"),
+        ("start += rows + columns", "start += 0"),
+        ("into[:, None] * out, out", "into[:, None] * out, 0 * out"),
+        ("""if name == "['bias']" else None""", "if True else None"),
     ),
     *_in(
         "athlete/ops/masks.py",
@@ -313,7 +314,7 @@ OPS = [
             "(1,) * (a.ndim - condition.ndim)",
             "(1,) * (a.ndim - condition.ndim) if a.ndim < 3 else (1,) * (a.ndim - 1) + condition.shape",
         ),
-        ("next(wide) if place is None", "next(wide) if place is None and False"),
+        ("leaf = leaf.astype(np.int32 if", "leaf = leaf.astype(np.float32 if"),
         ("start += size", "start += 1", 1),
     ),
     *_in(
@@ -324,6 +325,13 @@ OPS = [
         (".astype(jnp.int32) + start", ".astype(jnp.int32)"),
         ("count = (high - low + 1)", "count = (high - low)"),
         ("ceiling - tail", "ceiling + tail"),
+    ),
+    *_in(
+        "athlete/ops/finite.py",
+        "tests/test_ops_finite.py",
+        ("jnp.isfinite(leaf).all() for", "~jnp.isnan(leaf).any() for"),
+        ("not np.isfinite(array).all()", "np.isnan(array).all()"),
+        ("jnp.stack(flags).all() if flags", "jnp.stack(flags).any() if flags"),
     ),
     *_in(
         "athlete/ops/random.py",
@@ -413,6 +421,7 @@ MEMORY = [
 ]
 
 ENDINGS = "tests/test_loops_endings.py"
+WARM_UP = "tests/test_off_policy_modes.py::test_a_warm_up_comes_before_the_iterations_asked_for"
 ON_POLICY_MODES, OFF_POLICY_MODES = "tests/test_on_policy_modes.py", "tests/test_off_policy_modes.py"
 
 LOOPS = [
@@ -430,7 +439,11 @@ LOOPS = [
             "jax.random.split(reset, (length, rows))",
             "tests/test_mode_equivalence.py",
         ),
-        ("if random:", "if False:", "tests/test_replay_config.py tests/test_stepwise.py"),
+        (
+            "if random:",
+            "if False:",
+            "tests/test_off_policy_modes.py::test_actions_of_the_warm_up_are_uniform_and_those_after_it_are_the_agents",
+        ),
     ),
     *_in(
         "athlete/loops/learn.py",
@@ -439,7 +452,51 @@ LOOPS = [
         ("jax.random.split(key, agent.updates)", "jnp.stack([key] * agent.updates)"),
         ("jnp.mean(value, axis=0) for name", "jnp.sum(value, axis=0) for name"),
         ("    if sample_async:", "    if not sample_async:"),
+        ("jnp.clip(timesteps.astype(jnp.float32) / horizon, 0.0, 1.0)", "timesteps.astype(jnp.float32) / horizon"),
+        ("(agent.random_timesteps - sampled)", "(agent.random_timesteps)", WARM_UP),
+        (
+            "(agent.num_steps_sampled_before_learning_starts - sampled)",
+            "(agent.num_steps_sampled_before_learning_starts)",
+            WARM_UP,
+        ),
+        ("first < random, first >= waiting", "first < random, first > waiting", WARM_UP),
+        (
+            " * (timesteps <= np.uint32(MOST_TIMESTEPS - steps))",
+            "",
+            "tests/test_timesteps.py::test_no_more_timesteps_are_counted_than_fit",
+        ),
         ("for name, value in metrics.items() if jnp.ndim(value) == 0}", "for name, value in metrics.items()}"),
+    ),
+    *_in(
+        "athlete/loops/host.py",
+        ENDINGS,
+        (
+            "        running = ~done",
+            "        steps[-1] = (transition._replace(next_obs=obs), episodes)\n        running = ~done",
+        ),
+        ("done = step.terminated | step.truncated", "done = step.terminated"),
+        ("running = ~done", "running = ~step.terminated", "tests/test_mode_equivalence.py"),
+    ),
+    *_in(
+        "athlete/loops/stepwise.py",
+        ENDINGS,
+        ("        outcome.next_obs,\n", "        outcome.obs,\n"),
+        (
+            "first, carry = transition.terminated | transition.truncated, before.chosen.next_carry",
+            "first, carry = transition.terminated, before.chosen.next_carry",
+        ),
+        ("before.chosen.next_carry\n    chosen", "before.chosen.carry\n    chosen"),
+    ),
+    *_in(
+        "athlete/loops/stepper.py",
+        ENDINGS,
+        ("done = step.terminated | step.truncated", "done = step.terminated"),
+        (
+            "episodes.return_ * ~done, episodes.length * ~done",
+            "episodes.return_, episodes.length",
+            "tests/test_stepwise.py tests/test_off_policy_modes.py",
+        ),
+        ("last = step == self.length - 1", "last = step == 0", "tests/test_off_policy_modes.py"),
     ),
     *_in(
         "athlete/loops/evaluate.py",
@@ -452,8 +509,22 @@ LOOPS = [
         ("first = step.terminated | step.truncated", "first = step.terminated"),
         ("field[: episodes - start] for", "field for"),
         ("_nth(key, start), rows)", "_nth(key, 0), rows)"),
+        (
+            "return data[0], data[1 : 1 + rows], data[1 + rows :]",
+            "return data[0], data[1 : 1 + rows], data[1 : 1 + rows]",
+        ),
+        (
+            "return data[0], data[1 : 1 + rows], data[1 + rows :]",
+            "return data[1], data[1 : 1 + rows], data[1 + rows :]",
+        ),
     ),
 ]
+
+
+def bonuses(*names: str) -> str:
+    """Some of the quick tests of bonuses."""
+    return " ".join(f"tests/test_bonuses.py::test_{name}" for name in names)
+
 
 COMBINE = [
     *_in(
@@ -462,12 +533,12 @@ COMBINE = [
         (
             "state.obs if self.memory.keeps else state.acting",
             "state.obs",
-            "tests/test_normalize.py tests/test_filters.py",
+            "tests/test_normalize.py",
         ),
         (
             "state.obs if self.memory.keeps else state.acting",
             "state.acting",
-            "tests/test_normalize.py tests/test_filters.py",
+            "tests/test_normalize.py",
         ),
         ("state._replace(agent=agent, acting=state.obs)", "state._replace(agent=agent)"),
         ("update_moments(obs, self._floats(trajectory.obs))", "update_moments(obs, self._floats(trajectory.next_obs))"),
@@ -479,37 +550,45 @@ COMBINE = [
         (
             "ACTION_MASK: obs[ACTION_MASK] > 0",
             "ACTION_MASK: obs[ACTION_MASK]",
-            "tests/test_normalize.py tests/test_masks.py",
+            "tests/test_normalize.py",
         ),
     ),
     *_in(
         "athlete/combine/curious.py",
-        "tests/test_bonuses.py",
+        bonuses(
+            "the_agent_inside_learns_from_both_rewards_added_up",
+            "the_agent_inside_observes_both_rewards_added_up",
+            "a_bonus_is_that_of_before_the_batch_is_learned_from",
+        ),
         ("reward=batch.reward + intrinsic", "reward=batch.reward"),
         ("reward=batch.reward + intrinsic", "reward=intrinsic"),
         (
-            "        bonus, measured = self.bonus.update(state.bonus, batch)\n",
-            "        bonus, measured = self.bonus.update(state.bonus, batch)\n"
-            "        intrinsic = self.bonus.reward(bonus, batch)\n",
+            "jax.random.fold_in(key, 1))\n",
+            "jax.random.fold_in(key, 1))\n        intrinsic = self.bonus.reward(bonus, batch)\n",
         ),
         ("reward=trajectory.reward + self.bonus.reward(bonus, trajectory)", "reward=trajectory.reward"),
     ),
     *_in(
         "athlete/combine/rewards.py",
-        "tests/test_filters.py tests/test_normalize.py",
+        "tests/test_filters.py::test_rewards_are_clipped_and_then_scaled",
         ("jnp.sign(reward)", "reward"),
         ("jnp.clip(reward, -self.clip, self.clip)", "jnp.clip(reward, -1.0, 1.0)"),
         ("self.scale * reward", "reward"),
     ),
     *_in(
         "athlete/combine/observations.py",
-        "tests/test_filters.py",
+        "tests/test_filters.py::test_the_agent_sees_what_the_function_makes_of_observations",
         ("next_obs=each(batch.next_obs)", "next_obs=each(batch.obs)"),
         ("jax.vmap(self.function)(obs), first, key, explore", "jax.vmap(self.function)(0 * obs), first, key, explore"),
     ),
     *_in(
         "athlete/bonuses/rnd.py",
-        "tests/test_bonuses.py",
+        bonuses(
+            "the_reward_is_the_mean_squared_error_over_the_deviation_of_its_returns",
+            "intrinsic_returns_go_on_from_one_trajectory_to_the_next",
+            "observations_are_standardized_with_all_that_was_visited",
+            "the_predictor_learns_what_it_sees_and_the_random_network_stays",
+        ),
         ("features(self.spec.obs, batch.next_obs)", "features(self.spec.obs, batch.obs)"),
         ("/ jnp.sqrt(state.returns.variance + 1e-8)", "/ (state.returns.variance + 1e-8)"),
         ("jnp.zeros_like(trajectory.first), self.gamma, accumulators", "trajectory.first, self.gamma, accumulators"),
@@ -518,26 +597,46 @@ COMBINE = [
             "jnp.zeros_like(trajectory.first), self.gamma, 0 * accumulators",
         ),
         ("self.eta * error", "error"),
-        ("seen = standardize(seen, state.obs.mean, state.obs.variance, CLIP)", "pass"),
-        ("self._embedding(state.target, seen)", "self._embedding(predictor, seen) + 1.0"),
+        ("return standardize(seen, state.obs.mean, state.obs.variance, CLIP)", "return seen"),
+        ("(seen, self._embedding(state.target, seen))", "(seen, self._embedding(state.predictor, seen))"),
+        ("self._embedding(predictor, seen) - target", "self._embedding(predictor, seen)"),
         ("update_moments(state.obs, features(self.spec.obs, trajectory.next_obs))", "state.obs"),
     ),
     *_in(
         "athlete/bonuses/counts.py",
-        "tests/test_bonuses.py",
+        bonuses(
+            "the_reward_of_a_count_falls_with_its_root",
+            "a_code_is_the_signs_of_projections",
+            "every_step_counts_once_whether_learning_has_begun_or_not",
+        ),
         ("self.eta / jnp.sqrt(visits", "self.eta / (visits"),
         ("].add(1)", "].set(1)"),
         ("state.visits[self._code(state, batch.next_obs)]", "state.visits[self._code(state, batch.obs)]"),
         ("signs << jnp.arange(self.hash_bits)", "signs << 0"),
     ),
     *_in(
-        "athlete/bonuses/curiosity.py",
+        "athlete/bonuses/bonus.py",
         "tests/test_bonuses.py",
+        ("number <= minibatch_size", "True"),
+        (
+            "part = jax.tree.map(lambda leaf: leaf[order], samples)",
+            "part = jax.tree.map(lambda leaf: leaf[:8], samples)",
+        ),
+        ("return (params, optimizer), metrics", "return (learned[0], optimizer), metrics"),
+    ),
+    *_in(
+        "athlete/bonuses/curiosity.py",
+        bonuses(
+            "the_reward_is_half_the_squared_error_of_the_features_that_follow",
+            "continuous_actions_are_told_with_a_unit_standard_deviation",
+            "beta_chooses_what_is_learned",
+            "what_is_predictable_gets_dull",
+        ),
         ("(1.0 - self.beta) * inverse + self.beta * error", "self.beta * inverse + (1.0 - self.beta) * error"),
         ("self.eta * error", "error"),
         ("jnp.square(predicted - next_phi)", "jnp.square(predicted - phi)"),
         ("0.5 * jnp.sum(jnp.square", "jnp.sum(jnp.square"),
-        ("jnp.concatenate([phi, next_phi], axis=-1)", "jnp.concatenate([next_phi, phi], axis=-1)"),
+        ("jnp.concatenate([phi, next_phi], axis=-1)", "jnp.concatenate([phi, phi], axis=-1)"),
         ("inverse = -jnp.mean(", "inverse = jnp.mean("),
     ),
 ]
@@ -547,7 +646,7 @@ EXPLORING = [
         "athlete/exploration.py",
         "tests/test_exploration.py",
         ("uniform < level, random, greedy(values, mask)", "uniform > level, random, greedy(values, mask)"),
-        ("(bits[1] % values.shape[-1])", "(bits[0] % values.shape[-1])"),
+        ("(bits[1] % values.shape[-1])", "(bits[1] % 2)"),
         ("if mask is None else nth_legal(mask, bits[1])", "", "tests/test_masks.py"),
         ("values / jnp.maximum(level, 1e-6)", "values * jnp.maximum(level, 1e-6)"),
         ("self.stddev * value_at(self.scale, progress)", "self.stddev"),
@@ -693,7 +792,16 @@ MODELS = [
     ),
 ]
 
-Q = "tests/test_references.py::test_q_learning"
+
+def legal(algorithm: str) -> str:
+    """What tells that an algorithm neither takes nor values illegal actions."""
+    names = (
+        "the_value_of_what_follows_is_that_of_a_legal_action",
+        "the_best_of_all_actions_is_not_taken_where_it_is_illegal",
+    )
+    return " ".join(f"tests/test_masks.py::test_{name}[{algorithm}]" for name in names)
+
+
 DETERMINISTIC = "tests/test_references.py::test_deterministic_policies"
 SOFT = "tests/test_references.py::test_soft_actor_critics"
 ENSEMBLES = "tests/test_references.py::test_ensembles"
@@ -701,7 +809,7 @@ ENSEMBLES = "tests/test_references.py::test_ensembles"
 Q_LEARNING = [
     *_in(
         "athlete/algorithms/simple_q.py",
-        f"{Q}[SimpleQ] tests/test_simple_q.py",
+        "tests/test_simple_q.py::test_it_is_dqn_with_each_of_its_parts_off",
         ('"double_q": False, "dueling": False', '"double_q": False, "dueling": True'),
         ('"double_q": False, "dueling": False', '"double_q": True, "dueling": False'),
         ('"num_atoms", "v_min"', '"v_min"'),
@@ -717,7 +825,7 @@ Q_LEARNING = [
         ("learned.params, self.tau,", "state.params, self.tau,"),
         ("state.since_sync + self.timesteps_per_update", "state.since_sync + 1.0"),
         ("params=learned.params, target=target", "params=learned.params"),
-        ("greedy(values, mask), carry", "greedy(values), carry", "tests/test_masks.py"),
+        ("greedy(values, mask), carry", "greedy(values), carry", legal("QRDQN")),
         ('"td_error": error', '"td_error": 0 * error', f"{Q}[QR-DQN]"),
     ),
     *_in(
@@ -760,22 +868,16 @@ Q_LEARNING = [
         ("state.params if self.double_q else state.target", "state.params"),
         ("self._quantiles(params, step.obs, fractions)", "self._quantiles(params, step.obs, next_fractions)"),
         ("jnp.arange(COSINES) * fractions", "(1 + jnp.arange(COSINES)) * fractions"),
+        ('hidden = jax.nn.relu(dense(params["hidden"]', 'hidden = (dense(params["hidden"]'),
         ("selector, self.kappa)", "selector)"),
         ("jax.random.uniform(key, (rows", "jax.random.uniform(target_key, (rows"),
         ("seen[:, None] * embedded", "seen[:, None] + embedded"),
         ("n_step_transition(batch, self.spec, self.gamma)", "n_step_transition(batch, self.spec, 0.99)"),
     ),
     *_in(
-        "athlete/algorithms/simple_q.py",
-        "tests/test_simple_q.py",
-        ('"double_q": False, "dueling": False', '"double_q": True, "dueling": False'),
-        ('"double_q": False, "dueling": False', '"double_q": False, "dueling": True'),
-    ),
-    *_in(
         "athlete/algorithms/r2d2.py",
         "tests/test_references.py::test_r2d2",
         ("importance_weight(batch), progress", "None, progress"),
-        ("jax.lax.stop_gradient(self._target(", "(self._target("),
         ("self._target(state.target, params,", "self._target(params, params,"),
         ("self.model.start(rows) if self.zero_init_states else", "self.model.start(rows) if True else"),
         ("self._next_values(params, carries, next_obs) if self.double_q else values", "values"),
@@ -788,7 +890,7 @@ Q_LEARNING = [
         ("leaf[1:], carries", "leaf[:-1], carries"),
         ("sequence_priority(error, self.priority_eta)", "sequence_priority(error, 0.0)"),
         ("batch.action[self.burn_in :]", "batch.action[:]"),
-        ("greedy(selector, fold(action_mask(self.spec, batch.next_obs)))", "greedy(selector)", "tests/test_masks.py"),
+        ("greedy(selector, fold(action_mask(self.spec, batch.next_obs)))", "greedy(selector)", legal("R2D2")),
         ("next_value, self.n_step, self.gamma)", "next_value, self.n_step, 0.99)"),
         ("half_square(error), {", "jnp.abs(error), {"),
     ),
@@ -800,7 +902,7 @@ Q_LEARNING = [
         ("batch.terminated, batch.truncated,", "batch.truncated, batch.terminated,"),
         ("0.5 * error * error", "jnp.abs(error)"),
         ("lr = value_at(self.lr, progress)", "lr = value_at(self.lr, 0.0)"),
-        ("masked(values, action_mask(self.spec, batch.next_obs))", "values", "tests/test_masks.py"),
+        ("masked(values, action_mask(self.spec, batch.next_obs))", "values", legal("PQN")),
         ("jnp.max(masked(", "jnp.min(masked("),
         ("step_from(self.model, params, carries, next_obs)", "step_from(self.model, params, carries, obs)"),
     ),
@@ -855,7 +957,7 @@ ACTOR_CRITICS = [
         ("state.since_sync + self.timesteps_per_update", "state.since_sync + 1.0"),
         ("targets=targets, since_sync=since", "since_sync=since"),
         ("state.critics, self.tau", "state.critics, 1.0"),
-        ("masked(outputs, mask)", "outputs", "tests/test_masks.py"),
+        ("masked(outputs, mask)", "outputs", legal("SAC")),
     ),
     *_in(
         "athlete/algorithms/sac.py",
@@ -869,11 +971,11 @@ ACTOR_CRITICS = [
             "self._soft_value(policy, state.critics, step.obs, alpha, next_key)",
         ),
         ("next_policy, state.targets, step.next_obs", "next_policy, state.critics, step.next_obs"),
-        ("return -value, entropy", "return value, entropy"),
+        ("return -value, (entropy", "return value, (entropy"),
         ("state, step.weight, progress", "state, 1.0, progress"),
         ("n_step_transition(batch, self.spec, self.gamma)", "n_step_transition(batch, self.spec, 0.99)"),
-        ("step.next_obs, step.next_mask)", "step.next_obs)", "tests/test_masks.py"),
-        ("step.obs, step.mask)", "step.obs)", "tests/test_masks.py"),
+        ("step.next_obs, step.next_mask)", "step.next_obs)", legal("SAC")),
+        ("step.obs, step.mask)", "step.obs)", legal("SAC")),
     ),
     *_in(
         "athlete/algorithms/tqc.py",
@@ -891,18 +993,21 @@ ACTOR_CRITICS = [
     *_in(
         "athlete/algorithms/rnnsac.py",
         "tests/test_references.py::test_rnnsac",
-        ("jnp.sum(weight * error * error, axis=0)", "jnp.sum(error * error, axis=0)"),
+        ("weight * jnp.sum(half_square(error), axis=0)", "jnp.sum(half_square(error), axis=0)"),
         ("jax.lax.stop_gradient((critics, before(critic_states)))", "(critics, before(critic_states))"),
-        ("jax.lax.stop_gradient(self._target(batch, next_value))", "self._target(batch, next_value)"),
+        (
+            "jax.lax.stop_gradient(n_step_targets(batch, next_value, self.n_step, self.gamma))",
+            "n_step_targets(batch, next_value, self.n_step, self.gamma)",
+        ),
         ("next_policy, targets, after(target_states)", "next_policy, critics, after(target_states)"),
         ("next_policy, targets, after(target_states)", "next_policy, targets, before(target_states)"),
-        ("steps.discount * reached", "self.gamma * reached"),
-        ("state.actor_optimizer, actor_lr, self.grad_clip", "state.actor_optimizer, actor_lr, None"),
+        ("next_value, self.n_step, self.gamma)", "next_value, self.n_step, 0.99)"),
         (
-            "state.critics, gradients[1], state.critic_optimizer, critic_lr, self.grad_clip",
-            "state.critics, gradients[1], state.critic_optimizer, critic_lr, None",
+            "optimizer.step(state.actor, of_actor, state.actor_optimizer, actor_lr)",
+            "optimizer.step(state.actor, of_actor, state.actor_optimizer, critic_lr)",
         ),
-        ("jnp.min(jnp.stack(values), axis=0)", "jnp.mean(jnp.stack(values), axis=0)"),
+        ("state.critic_optimizer, critic_lr)", "state.critic_optimizer, actor_lr)"),
+        ("return self._follow(state), metrics", "return state, metrics"),
         ("if not self.zero_init_states else None", "if False else None"),
         ("obs, batch.first, alpha, key)", "obs, never, alpha, key)"),
         ("before(critic_states)", "after(critic_states)"),
@@ -910,32 +1015,26 @@ ACTOR_CRITICS = [
     *_in(
         "athlete/algorithms/redq.py",
         f"{ENSEMBLES}[REDQ]",
-        ("samples.weight * error * error", "error * error"),
-        ("jnp.min(believed, axis=0)", "jnp.mean(believed, axis=0)"),
-        ("samples.discount * jnp.min", "self.gamma * jnp.min"),
+        ("samples.weight * half_square(error)", "half_square(error)"),
+        ("jnp.min(next_values, axis=0)", "jnp.mean(next_values, axis=0)"),
         ("self._chosen(ensemble.targets, choose_key)", "self._chosen(ensemble.critics, choose_key)"),
         ("self._chosen(ensemble.targets, choose_key)", "ensemble.targets"),
         (
             "polyak_update(ensemble.targets, critics, self.tau)",
             "polyak_update(ensemble.targets, ensemble.critics, self.tau)",
         ),
-        ("learning_rate, self.grad_clip", "learning_rate, None"),
-        ("state.optimizer, actor_lr, self.grad_clip", "state.optimizer, actor_lr, None"),
-        (
-            "jnp.mean(alpha * log_prob) - jnp.mean(values)",
-            "jnp.mean(alpha * log_prob) - jnp.mean(jnp.min(values, axis=0))",
-        ),
+        ("alpha * log_prob - jnp.mean(values, axis=0)", "alpha * log_prob - jnp.min(values, axis=0)"),
         ("self._values(ensemble.critics, jnp.concatenate", "self._values(state.ensemble.critics, jnp.concatenate"),
         ("critic = with_dropout(critic, inputs.shape[0], self.dropout, key)", "pass", f"{ENSEMBLES}[DroQ]"),
         ("samples.next_inputs, target_key)", "samples.next_inputs, online_key)", f"{ENSEMBLES}[DroQ]"),
         (
-            "self._value(critic, samples.inputs, key) - target",
-            "self._value(critic, samples.inputs, online_key) - target",
+            "self._value(critic, samples.inputs, key)",
+            "self._value(critic, samples.inputs, online_key)",
             f"{ENSEMBLES}[DroQ]",
         ),
         (
-            "believed = self._values(",
-            "believed = dataclasses.replace(self, dropout=None)._values(",
+            "next_values = self._values(",
+            'next_values = REDQ(**{**vars(self), "dropout": None})._values(',
             f"{ENSEMBLES}[DroQ]",
         ),
         ("samples.inputs[-1, :,", "samples.inputs[0, :,"),
@@ -943,28 +1042,26 @@ ACTOR_CRITICS = [
     *_in(
         "athlete/ops/soft.py",
         f"{ENSEMBLES}[REDQ]",
-        ("steps.return_ - steps.discount * alpha * log_prob", "steps.return_"),
-        ("steps.return_ - steps.discount * alpha * log_prob", "steps.return_ - alpha * log_prob"),
-        ("at_step(batch.next_obs, steps.last)", "jax.tree.map(lambda leaf: leaf[0], batch.next_obs)"),
-        ('batch.extras["weight"][0] if "weight" in batch.extras else', ""),
+        ("step.reward - step.discount * alpha * log_prob", "step.reward"),
+        ("step.reward - step.discount * alpha * log_prob", "step.reward - alpha * log_prob"),
+        ("[step.next_obs, next_action]", "[step.obs, next_action]"),
+        ("step.weight,", "0 * step.weight + 1,"),
     ),
     *_in(
         "athlete/algorithms/crossq.py",
         "tests/test_references.py::test_crossq",
-        ("samples.weight * error * error", "error * error"),
+        ("learning_rate, samples.weight", "learning_rate, None"),
         ("jnp.concatenate([samples.inputs, samples.next_inputs])", "jnp.concatenate([samples.inputs, samples.inputs])"),
-        ("jnp.min(jax.lax.stop_gradient(next_value), axis=0)", "jnp.min(next_value, axis=0)"),
-        ("jnp.min(jax.lax.stop_gradient(next_value), axis=0)", "jnp.mean(jax.lax.stop_gradient(next_value), axis=0)"),
+        ("samples, jnp.min(next_value, axis=0)", "samples, jnp.mean(next_value, axis=0)"),
         ("critic_optimizer.count >= self.renormalize_after", "critic_optimizer.count > self.renormalize_after"),
-        ("learning_rate, self.grad_clip, beta1=self.adam_beta1", "learning_rate, None, beta1=self.adam_beta1"),
-        ("learning_rate, self.grad_clip, beta1=self.adam_beta1", "learning_rate, self.grad_clip"),
-        ("actor_lr, self.grad_clip, beta1=self.adam_beta1", "actor_lr, None, beta1=self.adam_beta1"),
-        ('{"learned": learned, "running": running}', '{"learned": learned, "running": state.actor["running"]}'),
+        ("Adam(self.grad_clip, beta1=self.adam_beta1)", "Adam(None, beta1=self.adam_beta1)"),
+        ("Adam(self.grad_clip, beta1=self.adam_beta1)", "Adam(self.grad_clip)"),
+        ('"running": learned.aux[1]', '"running": state.actor["running"]'),
         (
             "jnp.min(critic_values(self.q_model, critics, obs, action)[..., 0], axis=0)",
             "jnp.mean(critic_values(self.q_model, critics, obs, action)[..., 0], axis=0)",
         ),
-        ("jnp.mean(alpha * log_prob - value)", "jnp.mean(log_prob - value)"),
+        ("return alpha * log_prob - value", "return log_prob - value"),
     ),
 ]
 
@@ -1010,8 +1107,8 @@ ON_POLICY = [
             "policy.log_prob(batch.action) - batch.log_prob",
             "policy.log_prob(batch.action) - jax.lax.stop_gradient(policy.log_prob(batch.action))",
         ),
-        ("minval=-alpha, maxval=alpha", "minval=0.0, maxval=alpha", "tests/test_ppo.py"),
-        ("jax.random.fold_in(key, optimizer.count)", "key", "tests/test_ppo.py"),
+        ("minval=-alpha, maxval=alpha", "minval=0.0, maxval=alpha", f"{PPO}_with_moved_means"),
+        ("jax.random.fold_in(key, optimizer.count)", "key", f"{PPO}_with_moved_means"),
     ),
     *_in(
         "athlete/algorithms/a2c.py",

@@ -19,7 +19,8 @@ Departures:
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, ClassVar, NamedTuple
+from collections.abc import Mapping
+from typing import Any, ClassVar, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
@@ -44,6 +45,7 @@ from athlete.ops.returns import generalized_advantages
 from athlete.ops.schedule import Schedule, value_at
 from athlete.ops.sequences import cut_with_carry
 from athlete.ops.statistics import explained_variance
+from athlete.settings.checks import is_count
 from athlete.settings.families import OnPolicyConfig
 
 
@@ -138,8 +140,14 @@ class A2C(Agent):
         return total, jnp.append(means, total)
 
 
+LEAST_STEPS = 5  # t_max of the paper: shorter trajectories are bootstrapped from values that know too little
+
+
 class A2CConfig(OnPolicyConfig):
-    """Configuration of A2C: `A2CConfig().environment("CartPole-v1").training(lr=1e-3).build()`."""
+    """Configuration of A2C: `A2CConfig().environment("CartPole-v1").training(lr=1e-3).build()`.
+
+    A small `train_batch_size` makes fewer environments, unless their number is given: each takes `LEAST_STEPS` steps.
+    """
 
     algorithm_name = "A2C"
     summary = (
@@ -153,3 +161,10 @@ class A2CConfig(OnPolicyConfig):
         "train_batch_size": 256,
         "normalize_rewards": True,  # values of unlike size need learning rates of their own
     }
+
+    def _set(self, section: str | None, settings: Mapping[str, Any]) -> Self:
+        super()._set(section, settings)
+        if "num_envs_per_worker" not in self._chosen and is_count(self.train_batch_size):
+            most = self.defaults["num_envs_per_worker"]
+            self._values["num_envs_per_worker"] = max(1, min(most, self.train_batch_size // LEAST_STEPS))
+        return self

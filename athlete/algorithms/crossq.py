@@ -18,96 +18,80 @@ Departures:
 
 from __future__ import annotations
 
-import dataclasses
-from typing import Annotated, Any, ClassVar, NamedTuple
+from typing import Annotated, Any, ClassVar, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
 
-from athlete.core import Agent, Array, Key, Memory, Model, Spec, Transition, Tree, hyper
-from athlete.core.ranges import Fraction, Limit, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Range
-from athlete.distributions import SquashedGaussian, distribution, output_size, shape_action
+from athlete.algorithms.soft_actor_critic import SoftActorCritic, over_batches
+from athlete.core import Array, Key, Memory, Model, Spec, Transition, Tree, hyper
+from athlete.core.ranges import NonNegativeFloat, NonNegativeInt, PositiveInt, Range
+from athlete.distributions import output_size
 from athlete.memory.replay import Replay
 from athlete.models.batch_norm import BatchNormMLP, Moments
 from athlete.models.critics import critic_values, init_critics
-from athlete.models.forward import forward
 from athlete.models.mlp import MLP
-from athlete.ops.features import features
-from athlete.ops.gradient import AdamState, adam, adam_init
+from athlete.ops.gradient import Adam, AdamState, adam_init
 from athlete.ops.schedule import Schedule, value_at
 from athlete.ops.soft import SoftSamples, soft_samples
-from athlete.ops.temperature import Temperature, default_target_entropy, temperature_init, temperature_update
+from athlete.ops.td import td_error
+from athlete.ops.temperature import Temperature, temperature_init
+from athlete.ops.values import half_square
 from athlete.settings.families import DelayedPolicyConfig
-from athlete.spaces import require_kind
 
 
 class CrossQState(NamedTuple):
+    """The state of a `CrossQ`."""
+
     actor: Tree  # {"learned": ..., "running": moments of each layer's inputs}
     critics: list[Tree]  # in the same form
-    actor_optimizer: AdamState
-    critic_optimizer: AdamState
+    actor_optimizer: AdamState  # of what is learned
+    critic_optimizer: AdamState  # of all critics; its count is that of their updates
     temperature: Temperature
 
 
 @hyper
-class CrossQ(Agent):
+class CrossQ(SoftActorCritic):
     """Hyperparameters of CrossQ. Floats and schedules are traced, the rest shapes the program."""
-
-    serves = ("continuous",)
 
     actor_lr: NonNegativeFloat | Schedule = 1e-3
     critic_lr: NonNegativeFloat | Schedule = 1e-3
     alpha_lr: NonNegativeFloat | Schedule = 1e-3  # 0: the temperature stays at initial_alpha
     adam_beta1: Annotated[float, Range(0.0, 0.999)] = 0.5  # momentum of the actor's and the critics' Adam
-    gamma: Fraction = 0.99
     twin_q: bool = True  # the smaller value of two critics counts
     policy_delay: PositiveInt = 3  # updates of the critics for each one of the policy
     renormalize_after: NonNegativeFloat = 100_000.0  # updates of the critics; before, a batch is normalised alone
-    initial_alpha: PositiveFloat = 1.0
-    target_entropy: float | None = None  # of the policy, in nats; None: -1 for each number of an action
-    n_step: PositiveInt = 1
-    grad_clip: Limit | None = None  # of the global norm, actor and critics apart
     num_steps_sampled_before_learning_starts: NonNegativeInt = 5000  # timesteps
     random_timesteps: int = 5000  # uniformly random actions at the start
     policy_model: Model = BatchNormMLP()
     q_model: Model = BatchNormMLP()
     memory: Memory = Replay(batch_size=3 * 256)
-    updates: int = 1
-    spec: Spec = None  # type: ignore[assignment]  # known once bound
 
-    def bind(self, spec: Spec) -> CrossQ:
-        require_kind(type(self).__name__, self.serves, spec.action)
+    def bind(self, spec: Spec) -> Self:
         for name, model in {"policy_model": self.policy_model, "q_model": self.q_model}.items():
             if not isinstance(model, BatchNormMLP):
                 raise ValueError(
                     f"CrossQ needs networks with batch normalisation, and {name} is {model}; leave out custom_model "
                     "and use_layer_norm, or give an athlete.models.batch_norm.BatchNormMLP as custom_model"
                 )
-        return dataclasses.replace(self, spec=spec)
+        return super().bind(spec)
 
     def init(self, key: Key) -> CrossQState:
+        """The key is split in two: for the actor, and for the critics."""
         actor_key, critics_key = jax.random.split(key)
-        obs, action = self.spec.obs, self.spec.action
-        actor = self.policy_model.init(actor_key, obs, {"policy": (output_size(action), 0.01)})
-        critics = init_critics(self.q_model, critics_key, obs, action, 2 if self.twin_q else 1)
-        temperature = temperature_init(self.initial_alpha)
-        return CrossQState(actor, critics, adam_init(actor["learned"]), adam_init(_learned(critics)), temperature)
-
-    def view(self, state: CrossQState, progress: Array) -> Tree:
-        return state.actor
-
-    def act(self, view: Tree, carry: Tree, obs: Tree, first: Array, key: Key, explore: bool = True) -> tuple:
-        policy = self._policy(forward(self.policy_model, view, features(self.spec.obs, obs)))
-        action = policy.sample(key) if explore else policy.mode()
-        return shape_action(self.spec.action, action), carry, {}
+        actor = self._initial_actor(actor_key)
+        critics = init_critics(self.q_model, critics_key, *self.spec, 2 if self.twin_q else 1)
+        optimizers = adam_init(actor["learned"]), adam_init(_learned(critics))
+        return CrossQState(actor, critics, *optimizers, temperature_init(self.initial_alpha))
 
     def update(self, state: CrossQState, batch: Transition, key: Key, progress: Array) -> tuple[CrossQState, dict]:
+        """The key is split in two: for the next actions, and for those that the actor's loss is estimated with."""
         next_key, actor_key = jax.random.split(key)
         alpha, critic_lr = state.temperature.alpha(), value_at(self.critic_lr, progress)
         samples = soft_samples(
             batch,
-            self.spec.obs,
-            lambda obs: self._policy(forward(self.policy_model, state.actor, obs)).sample_and_log_prob(next_key),
+            self.spec,
+            lambda obs: self._policy(state.actor, obs).sample_and_log_prob(next_key),
             alpha,
             self.gamma,
             self.policy_delay,
@@ -120,36 +104,21 @@ class CrossQ(Agent):
         obs = samples.inputs[-1, :, : samples.inputs.shape[-1] - output_size(self.spec.action) // 2]
         late = self._late(critic_optimizer)
 
-        def actor_loss(learned: Tree) -> tuple[Array, tuple[Array, list[Moments]]]:
+        def actor_losses(learned: Tree) -> tuple[Array, tuple[Array, list[Moments]]]:
             heads, running = self._train(self.policy_model, {**state.actor, "learned": learned}, obs, late)
-            action, log_prob = self._policy(heads).sample_and_log_prob(actor_key)
+            action, log_prob = self._distribution(heads["policy"]).sample_and_log_prob(actor_key)
             value = jnp.min(critic_values(self.q_model, critics, obs, action)[..., 0], axis=0)
-            return jnp.mean(alpha * log_prob - value), (-log_prob, running)
+            return alpha * log_prob - value, (-log_prob, running)
 
-        learned = state.actor["learned"]
-        (loss, (entropy, running)), gradients = jax.value_and_grad(actor_loss, has_aux=True)(learned)
-        actor_lr, alpha_lr = value_at(self.actor_lr, progress), value_at(self.alpha_lr, progress)
-        learned, actor_optimizer, _ = adam(
-            learned, gradients, state.actor_optimizer, actor_lr, self.grad_clip, beta1=self.adam_beta1
+        learned, temperature, more = self._learn_policy(
+            actor_losses, state.actor["learned"], state.actor_optimizer, state.temperature, None, progress
         )
-        actor = {"learned": learned, "running": running}
-        temperature = temperature_update(state.temperature, entropy, self._target_entropy(), alpha_lr)
-        scalars = {name: jnp.mean(metrics[name]) for name in metrics if name != "td_error"}
-        metrics = {
-            **scalars,
-            "actor_loss": loss,
-            "alpha_value": alpha,
-            "entropy": jnp.mean(entropy),
-            "target_entropy": self._target_entropy(),
-            "cur_lr": critic_lr,
-            "td_error": metrics["td_error"].reshape(-1),
-        }
-        return CrossQState(actor, critics, actor_optimizer, critic_optimizer, temperature), metrics
+        actor = {"learned": learned.params, "running": learned.aux[1]}
+        metrics = over_batches(metrics) | more | {"cur_lr": critic_lr}
+        return CrossQState(actor, critics, learned.state, critic_optimizer, temperature), metrics
 
-    def _policy(self, heads: dict[str, Array]) -> SquashedGaussian:
-        """The distribution over flat canonical actions."""
-        found: Any = distribution(self.spec.action, heads["policy"])
-        return SquashedGaussian(found)
+    def _optimizer(self) -> Adam:
+        return Adam(self.grad_clip, beta1=self.adam_beta1)
 
     def _train(self, model: Model, params: Tree, x: Array, late: Array) -> tuple[dict[str, Array], list[Moments]]:
         assert isinstance(model, BatchNormMLP)
@@ -166,35 +135,27 @@ class CrossQ(Agent):
         both = jnp.concatenate([samples.inputs, samples.next_inputs])
         late = self._late(optimizer)
 
-        def loss_of(learned: list[Tree]) -> tuple[Array, tuple[Array, Array, list[list[Moments]]]]:
-            found = [
+        def losses_of(learned: list[Tree]) -> tuple[Array, tuple[Array, Array, list[list[Moments]]]]:
+            trained = [
                 self._train(self.q_model, {**critic, "learned": new}, both, late)
                 for critic, new in zip(critics, learned, strict=True)
             ]
-            values = jnp.stack([heads["q"][:, 0] for heads, _ in found])
+            values = jnp.stack([heads["q"][:, 0] for heads, _ in trained])
             value, next_value = jnp.split(values, 2, axis=1)
-            target = samples.reward + samples.discount * jnp.min(jax.lax.stop_gradient(next_value), axis=0)
-            error = value - target
-            loss = 0.5 * jnp.mean(jnp.sum(samples.weight * error * error, axis=0))
-            return loss, (error, value, [running for _, running in found])
+            error = td_error(value, samples, jnp.min(next_value, axis=0))
+            return jnp.sum(half_square(error), axis=0), (error, value, [running for _, running in trained])
 
-        (loss, (error, value, running)), gradients = jax.value_and_grad(loss_of, has_aux=True)(_learned(critics))
-        learned, optimizer, norm = adam(
-            _learned(critics), gradients, optimizer, learning_rate, self.grad_clip, beta1=self.adam_beta1
-        )
-        critics = [{"learned": new, "running": moments} for new, moments in zip(learned, running, strict=True)]
+        learned = self._optimizer().minimize(losses_of, _learned(critics), optimizer, learning_rate, samples.weight)
+        error, value, running = learned.aux
+        critics = [{"learned": new, "running": moments} for new, moments in zip(learned.params, running, strict=True)]
         metrics = {
-            "critic_loss": loss,
+            "critic_loss": learned.loss,
             "mean_q": jnp.mean(value),
             "mean_td_error": jnp.mean(error),
-            "grad_gnorm": norm,
+            "grad_gnorm": learned.norm,
             "td_error": jnp.mean(jnp.abs(error), axis=0),
         }
-        return (critics, optimizer), metrics
-
-    def _target_entropy(self) -> Array:
-        given = self.target_entropy
-        return jnp.asarray(default_target_entropy(self.spec.action) if given is None else given, jnp.float32)
+        return (critics, learned.state), metrics
 
 
 def _learned(critics: list[Tree]) -> list[Tree]:

@@ -1,8 +1,9 @@
 """Implicit quantile networks (IQN; Dabney et al. 2018, arXiv:1806.06923): Q-learning with a function of the fraction.
 
 Where QR-DQN learns quantiles at fixed fractions, this network takes a fraction tau and gives its quantile: the torso's
-features times an embedding of tau in cosines (equation 4), then one linear layer. It is trained at N random fractions
-against N' samples of the next action's return (equations 2 and 3); an action's value is the mean over K fractions.
+features times an embedding of tau in cosines (equation 4), then a hidden layer and a linear one. It is trained at N
+random fractions against N' samples of the next action's return (equations 2 and 3); an action's value is the mean over
+K fractions.
 
 Departures:
 
@@ -41,15 +42,17 @@ class IQN(QLearner):
     num_target_fractions: PositiveInt = 16  # N', of the target network in the loss; 64 in the paper
     num_acting_fractions: PositiveInt = 32  # K, that an action's value is the mean over
     embedding_size: PositiveInt = 64  # of features and of a fraction
+    hidden_size: PositiveInt = 256  # units of the layer behind the product of the two; 512 in the paper
     kappa: PositiveFloat = 1.0  # errors within it count by their square, larger ones by their size
 
     def init(self, key: Key) -> QState:
         """The key is split in two: for the torso, and for the layers behind it."""
         torso_key, key = jax.random.split(key)
-        size = self.embedding_size
-        fraction, values = init_layers(key, [Layer(COSINES, size, math.sqrt(2.0)), Layer(size, self._actions(), 1.0)])
-        torso = self.model.init(torso_key, self.spec.obs, {"features": (size, math.sqrt(2.0))})
-        return self._initial_state({"torso": torso, "fraction": fraction, "values": values})
+        size, gain = self.embedding_size, math.sqrt(2.0)
+        sizes = [(COSINES, size, gain), (size, self.hidden_size, gain), (self.hidden_size, self._actions(), 1.0)]
+        fraction, hidden, values = init_layers(key, [Layer(*each) for each in sizes])
+        torso = self.model.init(torso_key, self.spec.obs, {"features": (size, gain)})
+        return self._initial_state({"torso": torso, "fraction": fraction, "hidden": hidden, "values": values})
 
     def update(self, state: QState, batch: Transition, key: Key, progress: Array) -> tuple[QState, dict]:
         """The key is split in two: for the fractions of the target network, and for those of the online network."""
@@ -73,7 +76,8 @@ class IQN(QLearner):
         seen = jax.nn.relu(forward(self.model, params["torso"], obs)["features"])
         cosines = jnp.cos(math.pi * jnp.arange(COSINES) * fractions[..., None])
         embedded = jax.nn.relu(dense(params["fraction"], cosines))  # [B, N, embedding_size]
-        return jnp.swapaxes(dense(params["values"], seen[:, None] * embedded), 1, 2)
+        hidden = jax.nn.relu(dense(params["hidden"], seen[:, None] * embedded))
+        return jnp.swapaxes(dense(params["values"], hidden), 1, 2)
 
     def _values(self, params: Tree, obs: Array) -> Array:
         number = self.num_acting_fractions

@@ -71,7 +71,7 @@ class PG(Agent):
 
     serves = ("discrete", "continuous", "other")
 
-    lr: NonNegativeFloat | Schedule = 1e-3
+    lr: NonNegativeFloat | Schedule = 2e-3
     gamma: Fraction = 0.99
     use_critic: bool = True  # a baseline of values; False: none
     vf_loss_coeff: NonNegativeFloat = 0.5
@@ -138,7 +138,10 @@ class PGConfig(OnPolicyConfig):
     summary = "REINFORCE, the policy gradient and nothing else, with a baseline or without"
     paper = "Williams 1992, Machine Learning 8"
     agent_class = PG
-    defaults: ClassVar[dict[str, Any]] = {"normalize_rewards": True}  # returns of unlike size need rates of their own
+    defaults: ClassVar[dict[str, Any]] = {
+        "train_batch_size": 512,
+        "normalize_rewards": True,  # returns of unlike size need rates of their own
+    }
 
     def agent_parts(self) -> dict[str, Any]:
         """The network; where there is no critic, without one for its values."""

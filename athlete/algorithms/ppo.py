@@ -10,6 +10,9 @@ Departures from the paper, each of them common practice:
 - advantages are standardised over the batch;
 - a truncated episode is bootstrapped from its true last observation, with the recurrent state of that moment;
 - `vf_clip_param` clips how far a value may move from the old one, as OpenAI's code does (RLlib clips the error);
+- `kl_coeff` adapts to the mean KL over all minibatches of an update, as in RLlib, where the paper takes that of the
+  policy after it: over 25 updates with the defaults on CartPole and Pendulum that of the last epoch is 1.34 and 1.33
+  times the mean;
 - Adam's epsilon is 1e-5 and gradients are clipped by their global norm;
 - where the minibatch does not divide the batch, each epoch leaves out the remainder, another one each time.
 """

@@ -19,39 +19,40 @@ Departures:
 
 from __future__ import annotations
 
-import dataclasses
-from typing import Annotated, Any, ClassVar, NamedTuple
+from typing import Annotated, Any, ClassVar, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
 
-from athlete.core import Agent, Array, Key, Memory, Model, Spec, Transition, Tree, hyper
-from athlete.core.ranges import Fraction, Limit, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Range
-from athlete.distributions import SquashedGaussian, distribution, output_size, shape_action
+from athlete.algorithms.soft_actor_critic import SoftActorCritic, over_batches
+from athlete.core import Array, Key, Memory, Spec, Transition, Tree, hyper
+from athlete.core.ranges import Fraction, NonNegativeInt, PositiveInt, Range
+from athlete.distributions import output_size
 from athlete.memory.replay import Replay
 from athlete.models.critics import init_critics
 from athlete.models.dropout import with_dropout
 from athlete.models.forward import forward
 from athlete.models.mlp import MLP
-from athlete.ops.features import features
-from athlete.ops.gradient import AdamState, adam, adam_init
-from athlete.ops.schedule import Schedule, value_at
+from athlete.ops.gradient import AdamState, adam_init
+from athlete.ops.schedule import value_at
 from athlete.ops.soft import SoftSamples, soft_samples
-from athlete.ops.temperature import Temperature, default_target_entropy, temperature_init, temperature_update
-from athlete.ops.values import polyak_update
+from athlete.ops.td import td_error, td_target
+from athlete.ops.temperature import Temperature, temperature_init
+from athlete.ops.values import half_square, polyak_update
 from athlete.settings.families import DelayedPolicyConfig
-from athlete.spaces import require_kind
 
 
 class Ensemble(NamedTuple):
     """Critics side by side, each leaf `[num_critics, ...]`: a loop over them compiles once, whatever their number."""
 
     critics: Tree
-    targets: Tree
-    optimizer: AdamState
+    targets: Tree  # in the shapes of the critics
+    optimizer: AdamState  # of all critics
 
 
 class REDQState(NamedTuple):
+    """The state of a `REDQ`."""
+
     actor: Tree
     optimizer: AdamState  # the actor's
     ensemble: Ensemble
@@ -59,34 +60,19 @@ class REDQState(NamedTuple):
 
 
 @hyper
-class REDQ(Agent):
+class REDQ(SoftActorCritic):
     """Hyperparameters of REDQ and DroQ. Floats and schedules are traced, the rest shapes the program."""
 
-    serves = ("continuous",)
-
-    actor_lr: NonNegativeFloat | Schedule = 3e-4
-    critic_lr: NonNegativeFloat | Schedule = 3e-4
-    alpha_lr: NonNegativeFloat | Schedule = 3e-4  # 0: the temperature stays at initial_alpha
-    gamma: Fraction = 0.99
     tau: Fraction = 0.005  # how far the target critics move at each update of the critics
     num_critics: PositiveInt = 10  # N
     num_critics_in_target: PositiveInt = 2  # M, of which targets take the smallest value
     policy_delay: PositiveInt = 20  # updates of the critics for each one of the policy
     dropout: Annotated[float, Range(0.0, 0.9)] | None = None  # probability; None: no dropout
-    initial_alpha: PositiveFloat = 1.0
-    target_entropy: float | None = None  # of the policy, in nats; None: -1 for each number of an action
-    n_step: PositiveInt = 1
-    grad_clip: Limit | None = None  # of the global norm, actor and critics apart
     num_steps_sampled_before_learning_starts: NonNegativeInt = 5000  # timesteps
     random_timesteps: int = 5000  # uniformly random actions at the start
-    policy_model: Model = MLP((256, 256), "relu")
-    q_model: Model = MLP((256, 256), "relu")
     memory: Memory = Replay(batch_size=20 * 256)
-    updates: int = 1
-    spec: Spec = None  # type: ignore[assignment]  # known once bound
 
-    def bind(self, spec: Spec) -> REDQ:
-        require_kind(type(self).__name__, self.serves, spec.action)
+    def bind(self, spec: Spec) -> Self:
         if self.num_critics_in_target > self.num_critics:
             raise ValueError(
                 f"num_critics_in_target={self.num_critics_in_target}: targets take the smallest value of as many "
@@ -97,32 +83,25 @@ class REDQ(Agent):
                 f"dropout={self.dropout} is for critics that are MLPs, and q_model is {type(self.q_model).__name__}; "
                 "leave out custom_model and use_gru, or set dropout=None"
             )
-        return dataclasses.replace(self, spec=spec)
+        return super().bind(spec)
 
     def init(self, key: Key) -> REDQState:
+        """The key is split in two: for the actor, and for the critics, one each."""
         actor_key, critics_key = jax.random.split(key)
-        obs, action = self.spec.obs, self.spec.action
-        actor = self.policy_model.init(actor_key, obs, {"policy": (output_size(action), 0.01)})
-        critics = jax.vmap(lambda key: init_critics(self.q_model, key, obs, action, 1)[0])(
+        actor = self._initial_actor(actor_key)
+        critics = jax.vmap(lambda key: init_critics(self.q_model, key, *self.spec, 1)[0])(
             jax.random.split(critics_key, self.num_critics)
         )
         ensemble = Ensemble(critics, jax.tree.map(jnp.copy, critics), adam_init(critics))
         return REDQState(actor, adam_init(actor), ensemble, temperature_init(self.initial_alpha))
 
-    def view(self, state: REDQState, progress: Array) -> Tree:
-        return state.actor
-
-    def act(self, view: Tree, carry: Tree, obs: Tree, first: Array, key: Key, explore: bool = True) -> tuple:
-        policy = self._policy(view, features(self.spec.obs, obs))
-        action = policy.sample(key) if explore else policy.mode()
-        return shape_action(self.spec.action, action), carry, {}
-
     def update(self, state: REDQState, batch: Transition, key: Key, progress: Array) -> tuple[REDQState, dict]:
+        """The key is split in three: for the next actions, for the critics' updates, and for the actor's loss."""
         next_key, critics_key, actor_key = jax.random.split(key, 3)
         alpha, critic_lr = state.temperature.alpha(), value_at(self.critic_lr, progress)
         samples = soft_samples(
             batch,
-            self.spec.obs,
+            self.spec,
             lambda obs: self._policy(state.actor, obs).sample_and_log_prob(next_key),
             alpha,
             self.gamma,
@@ -134,32 +113,17 @@ class REDQ(Agent):
         )
         obs = samples.inputs[-1, :, : samples.inputs.shape[-1] - self._action_size()]
 
-        def actor_loss(actor: Tree) -> tuple[Array, Array]:
+        def actor_losses(actor: Tree) -> tuple[Array, tuple[Array, None]]:
             sample_key, values_key = jax.random.split(actor_key)
             action, log_prob = self._policy(actor, obs).sample_and_log_prob(sample_key)
             values = self._values(ensemble.critics, jnp.concatenate([obs, action], axis=-1), values_key)
-            return jnp.mean(alpha * log_prob) - jnp.mean(values), -log_prob
+            return alpha * log_prob - jnp.mean(values, axis=0), (-log_prob, None)
 
-        (loss, entropy), gradients = jax.value_and_grad(actor_loss, has_aux=True)(state.actor)
-        actor_lr, alpha_lr = value_at(self.actor_lr, progress), value_at(self.alpha_lr, progress)
-        actor, optimizer, _ = adam(state.actor, gradients, state.optimizer, actor_lr, self.grad_clip)
-        temperature = temperature_update(state.temperature, entropy, self._target_entropy(), alpha_lr)
-        scalars = {name: jnp.mean(metrics[name]) for name in metrics if name != "td_error"}
-        metrics = {
-            **scalars,
-            "actor_loss": loss,
-            "alpha_value": alpha,
-            "entropy": jnp.mean(entropy),
-            "target_entropy": self._target_entropy(),
-            "cur_lr": critic_lr,
-            "td_error": metrics["td_error"].reshape(-1),
-        }
-        return REDQState(actor, optimizer, ensemble, temperature), metrics
-
-    def _policy(self, actor: Tree, obs: Array) -> SquashedGaussian:
-        """The distribution over flat canonical actions at features `[B, n]`."""
-        found: Any = distribution(self.spec.action, forward(self.policy_model, actor, obs)["policy"])
-        return SquashedGaussian(found)
+        learned, temperature, more = self._learn_policy(
+            actor_losses, state.actor, state.optimizer, state.temperature, None, progress
+        )
+        metrics = over_batches(metrics) | more | {"cur_lr": critic_lr}
+        return REDQState(learned.params, learned.state, ensemble, temperature), metrics
 
     def _values(self, critics: Tree, inputs: Array, key: Key) -> Array:
         """`[critics, B]`: what each of the critics says, with dropout of its own, of inputs `[B, n]`."""
@@ -167,6 +131,7 @@ class REDQ(Agent):
         return jax.lax.map(lambda given: self._value(given[0], inputs, given[1]), (critics, keys))
 
     def _value(self, critic: Tree, inputs: Array, key: Key) -> Array:
+        """`[B]`: what one critic says, with dropout, of inputs `[B, n]`."""
         if self.dropout is not None:
             critic = with_dropout(critic, inputs.shape[0], self.dropout, key)
         return forward(self.q_model, critic, inputs)["q"][:, 0]
@@ -174,23 +139,28 @@ class REDQ(Agent):
     def _update_critics(
         self, ensemble: Ensemble, samples: SoftSamples, key: Key, learning_rate: Array
     ) -> tuple[Ensemble, dict[str, Array]]:
-        """One update of all critics on one batch, and metrics of it."""
+        """One update of all critics on one batch, and metrics of it.
+
+        The key is split in three: for choosing critics, and for the dropout of target and online critics.
+        """
         choose_key, target_key, online_key = jax.random.split(key, 3)
-        believed = self._values(self._chosen(ensemble.targets, choose_key), samples.next_inputs, target_key)
-        target = samples.reward + samples.discount * jnp.min(believed, axis=0)
+        next_values = self._values(self._chosen(ensemble.targets, choose_key), samples.next_inputs, target_key)
+        next_value = jnp.min(next_values, axis=0)
 
         def loss_of(critic: Tree, key: Key) -> tuple[Array, Array]:
-            error = self._value(critic, samples.inputs, key) - target
-            return 0.5 * jnp.mean(samples.weight * error * error), error
+            error = td_error(self._value(critic, samples.inputs, key), samples, next_value)
+            return jnp.mean(samples.weight * half_square(error)), error
 
         keys = jax.random.split(online_key, self.num_critics)
         (loss, error), gradients = jax.lax.map(
             lambda given: jax.value_and_grad(loss_of, has_aux=True)(*given), (ensemble.critics, keys)
         )
-        critics, optimizer, norm = adam(ensemble.critics, gradients, ensemble.optimizer, learning_rate, self.grad_clip)
+        critics, optimizer, norm = self._optimizer().step(
+            ensemble.critics, gradients, ensemble.optimizer, learning_rate
+        )
         metrics = {
             "critic_loss": jnp.mean(loss),
-            "mean_q": jnp.mean(target + error),
+            "mean_q": jnp.mean(td_target(samples, next_value) + error),
             "mean_td_error": jnp.mean(error),
             "grad_gnorm": norm,
             "td_error": jnp.mean(jnp.abs(error), axis=0),
@@ -207,10 +177,6 @@ class REDQ(Agent):
 
     def _action_size(self) -> int:
         return output_size(self.spec.action) // 2
-
-    def _target_entropy(self) -> Array:
-        given = self.target_entropy
-        return jnp.asarray(default_target_entropy(self.spec.action) if given is None else given, jnp.float32)
 
 
 SHARED_DEFAULTS: dict[str, Any] = {

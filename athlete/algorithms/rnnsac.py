@@ -21,46 +21,34 @@ Departures:
 
 from __future__ import annotations
 
-import dataclasses
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Self
 
 import jax
 import jax.numpy as jnp
 
-from athlete.core import ActingCarry, Agent, Array, Key, Memory, Model, Spec, Transition, Tree, hyper
-from athlete.core.ranges import Fraction, Limit, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
-from athlete.distributions import Categorical, SquashedGaussian, distribution, flat_action, output_size, shape_action
+from athlete.algorithms.soft_actor_critic import SACState, TargetedActorCritic
+from athlete.core import ActingCarry, Array, Key, Model, Spec, Transition, Tree, hyper
+from athlete.core.ranges import Fraction
+from athlete.distributions import Categorical, SquashedGaussian, flat_action, output_size, shape_action
 from athlete.exploration import ActingView, Exploration, StochasticSampling, require_fitting_noise
-from athlete.memory.replay import Replay
 from athlete.models.critics import init_critics
+from athlete.models.forward import forward_step
 from athlete.models.recurrent import LSTM
 from athlete.models.unroll import step_from, unroll
 from athlete.ops.features import features
-from athlete.ops.gradient import AdamState, adam, adam_init
-from athlete.ops.masks import action_mask, masked
+from athlete.ops.masks import action_mask
 from athlete.ops.priorities import sequence_priority
-from athlete.ops.returns import at_step, n_step_return
-from athlete.ops.schedule import Schedule, value_at
-from athlete.ops.sequences import windows
-from athlete.ops.temperature import Temperature, default_target_entropy, temperature_init, temperature_update
+from athlete.ops.schedule import value_at
+from athlete.ops.td import expected_soft_value, importance_weight, n_step_targets, soft_value
+from athlete.ops.temperature import temperature_update
 from athlete.ops.tree import fold
-from athlete.ops.values import batched_index, periodic_update
+from athlete.ops.values import batched_index, half_square
 from athlete.settings.families import ActorCriticConfig
-from athlete.spaces import Discrete, require_kind
-
-
-class RNNSACState(NamedTuple):
-    actor: Tree
-    critics: list[Tree]
-    targets: list[Tree]
-    actor_optimizer: AdamState
-    critic_optimizer: AdamState
-    temperature: Temperature
-    since_sync: Array  # timesteps sampled since the targets were updated
+from athlete.spaces import Discrete
 
 
 @hyper
-class RNNSAC(Agent):
+class RNNSAC(TargetedActorCritic):
     """Hyperparameters of RNNSAC under RLlib's names. Floats and schedules are traced, the rest shapes the program.
 
     The memory's windows are `burn_in` steps, `max_seq_len` to learn from and `n_step - 1` for the targets of the last.
@@ -68,52 +56,26 @@ class RNNSAC(Agent):
 
     serves = ("continuous", "discrete")
 
-    actor_lr: NonNegativeFloat | Schedule = 3e-4
-    critic_lr: NonNegativeFloat | Schedule = 3e-4
-    alpha_lr: NonNegativeFloat | Schedule = 3e-4  # 0: the temperature stays at initial_alpha
-    gamma: Fraction = 0.99
-    tau: Fraction = 0.005  # how far the target critics move at each of their updates
     twin_q: bool = True  # the smaller value of two critics counts
-    initial_alpha: PositiveFloat = 1.0
-    target_entropy: float | None = None  # of the policy, in nats; None: what the papers take
-    n_step: PositiveInt = 1
-    grad_clip: Limit | None = None  # of the global norm, actor and critics apart
     priority_eta: Fraction = 0.9  # of a sequence's largest TD error in its priority; the rest is for their mean
     zero_init_states: bool = True  # sequences begin with an empty memory instead of the stored state
-    target_network_update_freq: NonNegativeFloat = 0.0  # timesteps between two moves of the targets; 0: every update
-    num_steps_sampled_before_learning_starts: NonNegativeInt = 1500  # timesteps
-    random_timesteps: int = 0  # uniformly random actions at the start
-    timesteps_per_update: float = 1.0
     burn_in: int = 0  # steps of a sequence that only bring the states up to date
     max_seq_len: int = 1  # steps of a sequence to learn from
     exploration: Exploration = StochasticSampling()  # noise on top of the actions sampled, where these are continuous
     policy_model: Model = LSTM()
     q_model: Model = LSTM()
-    memory: Memory = Replay()
-    updates: int = 1
-    spec: Spec = None  # type: ignore[assignment]  # known once bound
 
-    def bind(self, spec: Spec) -> RNNSAC:
-        require_kind(type(self).__name__, self.serves, spec.action)
+    def bind(self, spec: Spec) -> Self:
         require_fitting_noise(self.exploration, spec.action)
-        return dataclasses.replace(self, spec=spec)
+        return super().bind(spec)
 
-    def init(self, key: Key) -> RNNSACState:
+    def init(self, key: Key) -> SACState:
+        """The key is split in two: for the actor, and for the critics."""
         actor_key, critic_key = jax.random.split(key)
-        obs, action = self.spec
-        actor = self.policy_model.init(actor_key, obs, {"policy": (output_size(action), 0.01)})
-        critics = init_critics(self.q_model, critic_key, obs, action, 2 if self.twin_q else 1)
-        return RNNSACState(
-            actor,
-            critics,
-            jax.tree.map(jnp.copy, critics),
-            adam_init(actor),
-            adam_init(critics),
-            temperature_init(self.initial_alpha),
-            jnp.zeros(()),
-        )
+        critics = init_critics(self.q_model, critic_key, *self.spec, 2 if self.twin_q else 1)
+        return self._initial_state(self._initial_actor(actor_key), critics)
 
-    def view(self, state: RNNSACState, progress: Array) -> ActingView:
+    def view(self, state: SACState, progress: Array) -> ActingView:
         return ActingView(state.actor, self.exploration.level(progress))
 
     def start(self, view: ActingView, rows: int, key: Key) -> ActingCarry:
@@ -123,43 +85,40 @@ class RNNSAC(Agent):
     def act(
         self, view: ActingView, carry: ActingCarry, obs: Tree, first: Array, key: Key, explore: bool = True
     ) -> tuple:
-        mask = action_mask(self.spec, obs)
-        obs = features(self.spec.obs, jax.tree.map(lambda leaf: leaf[None], obs))
-        carries, heads = self.policy_model.apply(view.params, carry.model, obs, first[None])
-        policy, noise = self._policy(heads["policy"][0], mask), carry.exploration
+        """The key is split in two: for sampling actions, and for the exploration's noise on them."""
+        mask, obs = action_mask(self.spec, obs), features(self.spec.obs, obs)
+        memory, heads = forward_step(self.policy_model, view.params, carry.model, obs, first)
+        policy, noise = self._distribution(heads["policy"], mask), carry.exploration
         if explore:
             sample_key, noise_key = jax.random.split(key)
             action, noise = self.exploration.disturb(policy.sample(sample_key), view.level, noise, first, noise_key)
         else:
             action = policy.mode()
-        carry = ActingCarry(jax.tree.map(lambda leaf: leaf[0], carries), noise)
-        return shape_action(self.spec.action, action), carry, {}
+        return shape_action(self.spec.action, action), ActingCarry(memory, noise), {}
 
-    def update(self, state: RNNSACState, batch: Transition, key: Key, progress: Array) -> tuple[RNNSACState, dict]:
+    def update(self, state: SACState, batch: Transition, key: Key, progress: Array) -> tuple[SACState, dict]:
+        """The key is split in two: for the next actions, and for those that the actor's loss is estimated with."""
         alpha = state.temperature.alpha()
 
         def loss_of(networks: tuple[Tree, list[Tree]]) -> tuple[Array, dict]:
             return self._losses(*networks, state.targets, batch, alpha, key)
 
-        gradients, found = jax.grad(loss_of, has_aux=True)((state.actor, state.critics))
+        (of_actor, of_critics), metrics = jax.grad(loss_of, has_aux=True)((state.actor, state.critics))
+        optimizer = self._optimizer()
         critic_lr, actor_lr = value_at(self.critic_lr, progress), value_at(self.actor_lr, progress)
-        actor, actor_optimizer, _ = adam(state.actor, gradients[0], state.actor_optimizer, actor_lr, self.grad_clip)
-        critics, critic_optimizer, norm = adam(
-            state.critics, gradients[1], state.critic_optimizer, critic_lr, self.grad_clip
+        actor, actor_optimizer, _ = optimizer.step(state.actor, of_actor, state.actor_optimizer, actor_lr)
+        critics, critic_optimizer, norm = optimizer.step(state.critics, of_critics, state.critic_optimizer, critic_lr)
+        temperature = temperature_update(
+            state.temperature, metrics["entropy"], metrics["target_entropy"], value_at(self.alpha_lr, progress)
         )
-        alpha_lr = value_at(self.alpha_lr, progress)
-        temperature = temperature_update(state.temperature, found["entropy"], found["target_entropy"], alpha_lr)
-        since = state.since_sync + self.timesteps_per_update
-        targets, since = periodic_update(state.targets, critics, self.tau, since, self.target_network_update_freq)
-        error = found.pop("error")
-        metrics = found | {
-            "alpha_value": alpha,
-            "mean_td_error": jnp.mean(error),
-            "grad_gnorm": norm,
-            "cur_lr": critic_lr,
-            "td_error": sequence_priority(jnp.mean(jnp.abs(error), axis=0), self.priority_eta),
-        }
-        return RNNSACState(actor, critics, targets, actor_optimizer, critic_optimizer, temperature, since), metrics
+        state = state._replace(
+            actor=actor,
+            critics=critics,
+            actor_optimizer=actor_optimizer,
+            critic_optimizer=critic_optimizer,
+            temperature=temperature,
+        )
+        return self._follow(state), metrics | {"alpha_value": alpha, "grad_gnorm": norm, "cur_lr": critic_lr}
 
     def _losses(
         self, actor: Tree, critics: list[Tree], targets: list[Tree], batch: Transition, alpha: Array, key: Key
@@ -169,31 +128,33 @@ class RNNSAC(Agent):
         actor_states, outputs = self._unroll_actor(actor, batch)
         critic_states, values = self._unroll_critics(critics, batch)
         target_states, _ = self._unroll_critics(targets, batch)
-        weight = batch.extras["weight"][0] if "weight" in batch.extras else 1.0
+        weight = importance_weight(batch)
         batch = jax.tree.map(lambda leaf: leaf[self.burn_in :], batch._replace(carry=(), extras=()))
 
         next_obs, never = features(self.spec.obs, batch.next_obs), jnp.zeros_like(batch.first)
         next_outputs = step_from(self.policy_model, actor, after(actor_states), next_obs)["policy"]
-        next_policy = self._policy(next_outputs, action_mask(self.spec, batch.next_obs))
+        next_policy = self._distribution(next_outputs, action_mask(self.spec, batch.next_obs))
         next_value, _ = self._soft_value(next_policy, targets, after(target_states), next_obs, never, alpha, next_key)
-        target = jax.lax.stop_gradient(self._target(batch, next_value))
+        target = jax.lax.stop_gradient(n_step_targets(batch, next_value, self.n_step, self.gamma))
         values = values[:, : self.max_seq_len]
         error = values - target
-        critic_loss = 0.5 * jnp.mean(jnp.sum(weight * error * error, axis=0))
+        critic_loss = jnp.mean(weight * jnp.sum(half_square(error), axis=0))
 
         obs, mask = features(self.spec.obs, batch.obs), action_mask(self.spec, batch.obs)
         held_critics, held_states = jax.lax.stop_gradient((critics, before(critic_states)))
-        policy = self._policy(outputs, mask)
+        policy = self._distribution(outputs, mask)
         value, entropy = self._soft_value(policy, held_critics, held_states, obs, batch.first, alpha, key)
         actor_loss = -jnp.mean(value)
-        found = {
+        metrics = {
             "critic_loss": critic_loss,
             "actor_loss": actor_loss,
             "entropy": jnp.mean(entropy),
             "target_entropy": self._target_entropy(mask),
             "mean_q": jnp.mean(values),
+            "mean_td_error": jnp.mean(error),
+            "td_error": sequence_priority(jnp.mean(jnp.abs(error), axis=0), self.priority_eta),
         }
-        return critic_loss + actor_loss, found | {"error": error}
+        return critic_loss + actor_loss, metrics
 
     def _unroll_actor(self, actor: Tree, batch: Transition) -> tuple[Tree, Array]:
         """The actor's states `[T + 1, B, ...]` before and after the T steps behind the burn-in, and its outputs."""
@@ -221,11 +182,6 @@ class RNNSAC(Agent):
         """What critics see: continuous actions beside the observation; of discrete ones they value all."""
         return obs if isinstance(self.spec.action, Discrete) else jnp.concatenate([obs, action], axis=-1)
 
-    def _policy(self, outputs: Array, mask: Array | None) -> Categorical | SquashedGaussian:
-        """The distribution over flat canonical actions that the actor's outputs `[..., outputs]` describe."""
-        found: Any = distribution(self.spec.action, masked(outputs, mask))
-        return found if isinstance(self.spec.action, Discrete) else SquashedGaussian(found)
-
     def _soft_value(
         self,
         policy: Categorical | SquashedGaussian,
@@ -241,27 +197,15 @@ class RNNSAC(Agent):
         `carries` `[T, B, ...]` is what each critic remembers before it sees `obs` `[T, B, n]`.
         """
 
-        def smallest(inputs: Array) -> Array:
+        def values_of(inputs: Array) -> Array:
             pairs = zip(critics, carries, strict=True)
-            values = [step_from(self.q_model, critic, carry, inputs, first)["q"] for critic, carry in pairs]
-            return jnp.min(jnp.stack(values), axis=0)
+            return jnp.stack([step_from(self.q_model, critic, carry, inputs, first)["q"] for critic, carry in pairs])
 
         if isinstance(policy, Categorical):
             entropy = policy.entropy()
-            return jnp.sum(jax.nn.softmax(policy.logits) * smallest(obs), axis=-1) + alpha * entropy, entropy
+            return expected_soft_value(values_of(obs), policy.logits, entropy, alpha), entropy
         action, log_prob = policy.sample_and_log_prob(key)
-        return smallest(self._critic_inputs(obs, action))[..., 0] - alpha * log_prob, -log_prob
-
-    def _target(self, batch: Transition, next_value: Array) -> Array:
-        """What the critics should have said, `[max_seq_len, B]`; `next_value` `[T, B]` is that of where steps led."""
-        steps = n_step_return(windows(batch, self.n_step), self.gamma)
-        reached = at_step(windows(next_value, self.n_step), steps.last)
-        return (steps.return_ + steps.discount * reached).reshape(-1, next_value.shape[1])
-
-    def _target_entropy(self, mask: Array | None) -> Array:
-        given = self.target_entropy
-        target = default_target_entropy(self.spec.action, mask) if given is None else given
-        return jnp.asarray(target, jnp.float32)
+        return soft_value(values_of(self._critic_inputs(obs, action))[..., 0], log_prob, alpha), -log_prob
 
 
 def before(states: Tree) -> Tree:

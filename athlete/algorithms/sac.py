@@ -94,10 +94,10 @@ class SAC(TargetedActorCritic):
 
         state, metrics = self._learn_critics(critic_losses, state, step.weight, progress)
 
-        def actor_losses(actor: Tree) -> tuple[Array, Array]:
+        def actor_losses(actor: Tree) -> tuple[Array, tuple[Array, None]]:
             policy = self._policy(actor, step.obs, step.mask)
             value, entropy = self._soft_value(policy, state.critics, step.obs, alpha, key)
-            return -value, entropy
+            return -value, (entropy, None)
 
         return self._finish(actor_losses, state, metrics, step.mask, progress)
 

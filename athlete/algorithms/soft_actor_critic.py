@@ -106,12 +106,12 @@ class SoftActorCritic(Agent):
     ) -> tuple[Minimized, Temperature, dict[str, Array]]:
         """One step of the actor and one of the temperature towards its target entropy, and metrics.
 
-        `losses_of(actor)` also gives the entropy `[...]` of the policy, or estimates of it.
+        `losses_of(actor)` also gives the entropy `[...]` of the policy, or estimates of it, and anything else.
         """
         learned = self._optimizer().minimize(
             losses_of, actor, optimizer, value_at(self.actor_lr, progress), weight=None
         )
-        entropy, target = learned.aux, self._target_entropy(mask)
+        (entropy, _), target = learned.aux, self._target_entropy(mask)
         metrics = {
             "actor_loss": learned.loss,
             "alpha_value": temperature.alpha(),
@@ -120,6 +120,12 @@ class SoftActorCritic(Agent):
         }
         temperature = temperature_update(temperature, entropy, target, value_at(self.alpha_lr, progress))
         return learned, temperature, metrics
+
+
+def over_batches(metrics: dict[str, Array]) -> dict[str, Array]:
+    """Metrics of several updates of the critics, `[updates, ...]`: their means, and the TD errors of all samples."""
+    errors = metrics["td_error"].reshape(-1)
+    return {name: jnp.mean(metric) for name, metric in metrics.items()} | {"td_error": errors}
 
 
 @hyper

@@ -73,10 +73,10 @@ class TQC(TargetedActorCritic):
 
         state, metrics = self._learn_critics(critic_losses, state, step.weight, progress)
 
-        def actor_losses(actor: Tree) -> tuple[Array, Array]:
+        def actor_losses(actor: Tree) -> tuple[Array, tuple[Array, None]]:
             action, log_prob = self._policy(actor, step.obs).sample_and_log_prob(key)
             value = jnp.mean(critic_values(self.q_model, state.critics, step.obs, action), axis=(0, 2))
-            return alpha * log_prob - value, -log_prob
+            return alpha * log_prob - value, (-log_prob, None)
 
         return self._finish(actor_losses, state, metrics, step.mask, progress)
 

@@ -1,5 +1,6 @@
 """What everything else is written in: the contracts (`contracts`) and the classes of hyperparameters (`hyper`)."""
 
+from athlete.core import oldest  # noqa: F401  # isort: skip  (first: others import what an older JAX lacks)
 from athlete.core.contracts import (
     ActingCarry,
     Agent,

@@ -15,6 +15,7 @@ from athlete.core import Array, Env, Spec, Tree
 from athlete.env.adapters.conversion import to_space
 from athlete.env.masks import told_mask
 from athlete.env.membership import sample_legal
+from athlete.env.randomness import global_generators_kept, seed_global_generators, seed_spaces
 from athlete.env.world import find_world
 from athlete.ops.masks import action_mask, random_legal
 from athlete.ops.random import wrap
@@ -68,9 +69,11 @@ def baseline(
     if world.env is not None:
         returns, lengths = _play_compiled(world.env, episodes, seed)
     else:
-        from athlete.env.adapters.gymnasium import make_gymnasium
+        from athlete.env.adapters.gymnasium import make_todays
 
-        returns, lengths = _play_gymnasium(make_gymnasium(world.maker, world.env_config), episodes, seed)
+        with global_generators_kept():
+            seed_global_generators(seed)
+            returns, lengths = _play_gymnasium(make_todays(world.maker, world.env_config), episodes, seed)
     return BaselineResult(
         episode_reward_mean=float(returns.mean()),
         episode_reward_std=float(returns.std()),
@@ -157,7 +160,7 @@ def _replace(old: Array, new: Array, rows: np.ndarray) -> np.ndarray:
 def _play_gymnasium(env: Any, episodes: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """The same on one Gymnasium environment, episode after episode."""
     returns, lengths = np.zeros(episodes), np.zeros(episodes)
-    env.action_space.seed(seed)
+    seed_spaces(env, seed)
     generator = np.random.default_rng(seed)
     spaces = to_space(env.observation_space), to_space(env.action_space)
 

@@ -89,6 +89,11 @@ def is_dotted_path(name: str) -> bool:
     return _DOTTED_PATH.fullmatch(name) is not None
 
 
+def _is_served_example(env: str) -> bool:
+    """Whether it is the class path of an example of RLlib's that ours serve, or refuse with a sentence of their own."""
+    return env.startswith(RLLIB) and importlib.import_module("athlete.env.games.rllib").is_known(env)
+
+
 def runs_code(env: Any) -> bool:
     """Whether making the environment `env` would import a module, or call something, that only this name chose.
 
@@ -96,7 +101,7 @@ def runs_code(env: Any) -> bool:
     already, and for an id `"module:Id-v0"` whose module is not. Whoever reads a name in a file asks this before
     `resolve`: files may choose among what is registered or imported here, and never what code runs.
     """
-    if not isinstance(env, str) or env in _factories or env in BUILT_IN:
+    if not isinstance(env, str) or env in _factories or env in BUILT_IN or _is_served_example(env):
         return False
     if ":" in env:
         return env.rpartition(":")[0] not in sys.modules
@@ -147,12 +152,8 @@ def resolve(env: Any) -> Any:
         return functools.partial(getattr(importlib.import_module(place), maker), env)
     if env.startswith(GYMNAX):
         return functools.partial(importlib.import_module("athlete.env.adapters.gymnax").make_gymnax, env)
-    if env.startswith(RLLIB):
-        from athlete.env.games import rllib
-
-        rllib.require_single_agent(env)
-        if env.rpartition(".")[2] in rllib.EXAMPLES:
-            return functools.partial(rllib.make_example, env)
+    if _is_served_example(env):
+        return functools.partial(importlib.import_module("athlete.env.games.rllib").make_example, env)
     if not is_dotted_path(env):
         return env
     module_name, _, attribute = env.rpartition(".")

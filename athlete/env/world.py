@@ -126,10 +126,10 @@ class World(NamedTuple):
         """One environment, Gymnasium's way, that renders arrays."""
         if self.env is not None and not self.is_twin:
             return FilmedEnv(self.env)
-        from athlete.env.adapters.gymnasium import make_gymnasium, to_space
+        from athlete.env.adapters.gymnasium import make_todays, to_space
 
         maker, env_config = self._unpooled() if self.pooled else (self.maker, self.env_config)
-        env = make_gymnasium(maker, {**env_config, "render_mode": "rgb_array"})
+        env = make_todays(maker, {**env_config, "render_mode": "rgb_array"})
         if self.pooled:
             seen, shown = self.source().spec.obs, to_space(env.observation_space, "observation_space")
             if seen != shown:

@@ -20,6 +20,7 @@ from athlete.spaces import to_environment
 
 MOST_ROWS = 128  # episodes side by side where the environment is compiled
 STEPS_A_CALL = 1000  # compiled steps between two looks at the keyboard
+LONG_EPISODE = 10_000  # steps after which a line says that it goes on
 LONGEST_EPISODE = 100_000  # steps; an episode of an environment without a time limit counts as it stands then
 
 
@@ -80,7 +81,9 @@ def evaluate_compiled(agent: Agent, env: Env, view: Tree, key: Array, episodes: 
     for start in range(0, episodes, MOST_ROWS):
         rows = min(MOST_ROWS, episodes - start)
         play = _start(agent, env, view, _nth(key, start), rows)
-        while not np.asarray(play.finished).all() and int(play.steps) < LONGEST_EPISODE:
+        while not np.asarray(play.finished).all() and (steps := int(play.steps)) < LONGEST_EPISODE:
+            if steps == LONG_EPISODE:
+                _tell_of_long(np.asarray(play.finished))
             play = _continue(agent, env, view, play, explore)
         finished = np.asarray(play.finished)
         _warn_of_endless(finished)
@@ -101,14 +104,17 @@ def evaluate_hosted(agent: Agent, source: Source, view: Tree, key: Array, episod
 def _play_wave(agent: Agent, source: Source, view: Tree, key: Array, explore: bool) -> Evaluation:
     """One episode in every row."""
     rows = source.rows
-    obs, carry = source.reset(key), _carry(agent, view, key, rows)
+    carry_key, reset_key = _keys(key, 0, 1)[:2]
+    obs, carry = source.reset(reset_key[0]), _carry(agent, view, carry_key, rows)
     first, finished = np.ones(rows, bool), np.zeros(rows, bool)
     returns, lengths = np.zeros(rows, np.float32), np.zeros(rows, np.int32)
     step_number = 0
     while not finished.all() and step_number < LONGEST_EPISODE:
-        step_key = _nth(key, step_number + 1)
-        action, carry, _ = act(agent, view, carry, obs, first, step_key, explore=explore)
-        step = source.step(jax.device_get(action), np.broadcast_to(step_key, (rows, 2)))
+        if step_number == LONG_EPISODE:
+            _tell_of_long(finished)
+        act_key, step_keys, reset_keys = _keys(key, step_number + 1, rows)
+        action, carry, _ = act(agent, view, carry, obs, first, act_key, explore=explore)
+        step = source.step(jax.device_get(action), step_keys)
         returns += np.where(finished, 0.0, step.reward)
         lengths += ~finished
         first = step.terminated | step.truncated
@@ -119,10 +125,22 @@ def _play_wave(agent: Agent, source: Source, view: Tree, key: Array, explore: bo
         else:
             finished |= first
         waits = first & ~finished.all()
-        obs = source.reset_where(first, step.obs, np.broadcast_to(step_key, (rows, 2))) if waits.any() else step.obs
+        obs = source.reset_where(first, step.obs, reset_keys) if waits.any() else step.obs
         step_number += 1
     _warn_of_endless(finished)
     return Evaluation(returns, lengths)
+
+
+def _tell_of_long(finished: np.ndarray) -> None:
+    logger.warning(
+        "%d of %d evaluation episodes have not ended in %d steps; they are cut after %d. If they never end, give "
+        "the environment a limit: env_config={'max_episode_steps': ...} for an id, gymnasium.wrappers.TimeLimit for a "
+        "class",
+        (~finished).sum(),
+        len(finished),
+        LONG_EPISODE,
+        LONGEST_EPISODE,
+    )
 
 
 def _warn_of_endless(finished: np.ndarray) -> None:
@@ -143,6 +161,12 @@ def _carry(agent: Agent, view: Tree, key: Array, rows: int) -> Tree:
 def _nth(key: Key, number: int) -> np.ndarray:
     """A key's data for the part that begins at `number`: another one for each, without a compiled call."""
     return np.random.SeedSequence([*np.asarray(key).tolist(), number]).generate_state(2)
+
+
+def _keys(key: Key, number: int, rows: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Keys' data for step `number`: of the policy `[2]`, of the rows' steps and of their resets, `[rows, 2]` each."""
+    data = np.random.SeedSequence([*np.asarray(key).tolist(), number]).generate_state(2 + 4 * rows).reshape(-1, 2)
+    return data[0], data[1 : 1 + rows], data[1 + rows :]
 
 
 def _join(parts: list[Evaluation]) -> Evaluation:

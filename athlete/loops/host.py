@@ -19,7 +19,7 @@ from athlete.loops.learn import Report, count, fresh_store, learn, progress_of
 from athlete.loops.transport import Packet, fetch, from_packet, to_packet
 from athlete.ops.finite import all_finite
 from athlete.ops.random import unwrap, wrap
-from athlete.spaces import to_environment
+from athlete.spaces import to_environment, zeros
 
 
 class Plan(NamedTuple):
@@ -71,8 +71,7 @@ def learn_from(
     return state, *held, metrics, all_finite(state)
 
 
-@functools.partial(jax.jit, static_argnames=("rows",), compiler_options=RUN_ONCE_OPTIONS)
-def begin(agent: Agent, key: Array, rows: int) -> tuple[Tree, Tree, Tree, Array, Array]:
+def beginning(agent: Agent, key: Array, rows: int) -> tuple[Tree, Tree, Tree, Array, Array]:
     """The agent's state, the carry and the accumulators of its rows, the run's key and the key of the first reset."""
     run_key, agent_key, rows_key = jax.random.split(wrap(key), 3)
     state = agent.init(agent_key)
@@ -81,18 +80,36 @@ def begin(agent: Agent, key: Array, rows: int) -> tuple[Tree, Tree, Tree, Array,
     return state, carry, agent.accumulators(rows), unwrap(run_key), unwrap(reset_key)
 
 
+begin = jax.jit(beginning, static_argnames=("rows",), compiler_options=RUN_ONCE_OPTIONS)
+
+
 def host_rows(obs: Tree, carry: Tree, accumulators: Tree, rows: int) -> Rows:
     """All rows at the start of an episode, as NumPy arrays; the environments' state stays where they live."""
     returns, lengths = np.zeros(rows, np.float32), np.zeros(rows, np.int32)
     return Rows((), obs, np.ones(rows, bool), carry, returns, lengths, accumulators)
 
 
-def init_hosted_run(agent: Agent, source: Source, key: Array, length: int) -> Run:
-    """A training about to begin on a source: the same as `init_run` where the source hosts a JAX environment."""
+def init_hosted_run(agent: Agent, source: Source, key: Array) -> Run:
+    """A training about to begin on a source, its store None yet.
+
+    All else is the same as `init_run` where the source hosts a JAX environment.
+    """
     state, carry, accumulators, run_key, reset_key = begin(agent, key, source.rows)
     rows = host_rows(source.reset(np.asarray(reset_key)), carry, accumulators, source.rows)
     counters = np.zeros((), np.int32), np.zeros((), np.uint32)
-    return Run(state, fresh_store(agent, state, rows), rows, np.asarray(run_key), *counters)
+    return Run(state, None, rows, np.asarray(run_key), *counters)
+
+
+def hosted_shapes(agent: Agent, source: Source) -> Run:
+    """The arrays of a training on a source as `jax.ShapeDtypeStruct`, made without any."""
+
+    def shapes(key: Array) -> Run:
+        state, carry, accumulators, run_key, _ = beginning(agent, key, source.rows)
+        rows = host_rows(zeros(source.spec.obs, (source.rows,)), carry, accumulators, source.rows)
+        store = fresh_store(agent, state, rows)
+        return Run(state, store, rows, run_key, np.zeros((), np.int32), np.zeros((), np.uint32))
+
+    return jax.eval_shape(shapes, jax.ShapeDtypeStruct((2,), np.uint32))
 
 
 def collect_hosted(agent: Agent, source: Source, plan: Plan, rows: Rows) -> tuple[Rows, Transition, Episodes, dict]:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Protocol
 
 import jax
 import numpy as np
 
-from athlete.core import Agent, Array, Env, Health, Rows, Run, Source
+from athlete.core import Agent, Array, Env, Health, Rows, Run, Source, Tree
 from athlete.loops.batch_hooks import BatchHooks
 from athlete.loops.compiling import COMPILER_OPTIONS, RUN_ONCE_OPTIONS
 from athlete.loops.episodes import WatchedSource
-from athlete.loops.host import collect_for, init_hosted_run, learn_of
+from athlete.loops.host import collect_for, hosted_shapes, init_hosted_run, learn_of
 from athlete.loops.interrupts import Interrupts
 from athlete.loops.learn import Report, advance_many, fresh_store, init_run, phases
 from athlete.loops.progress import Progress, Taken, find_fault, finished, learned_from
@@ -26,6 +27,9 @@ _iterate = jax.jit(
     donate_argnames=("run",),
     compiler_options=COMPILER_OPTIONS,
 )
+
+
+LoadStore = Callable[[], Tree]  # reads a memory, as arrays of NumPy
 
 
 class Training(Protocol):
@@ -48,8 +52,22 @@ class Training(Protocol):
         """Collect and learn `iterations` times, after what is left of a warm-up."""
         ...
 
-    def restore(self, run: Run, memory_since: int = 0) -> None:
-        """Go on from `run`, whose memory was empty at timestep `memory_since`; one that is None is empty now."""
+    @property
+    def shapes(self) -> Run:
+        """The run's arrays as `jax.ShapeDtypeStruct`: what a checkpoint must fit. Makes no array."""
+        ...
+
+    @property
+    def learned(self) -> Run:
+        """The run for who does not need its memory: after a `restore` the store is None until something asks for it."""
+        ...
+
+    def restore(self, run: Run, memory_since: int = 0, load_store: LoadStore | None = None) -> None:
+        """Go on from `run`, whose memory was empty at timestep `memory_since`.
+
+        A store of None is what `load_store` gives, or empty, and made when the training goes on: who only acts never
+        allocates it. Rows of None are new.
+        """
         ...
 
     @property
@@ -66,6 +84,7 @@ class CompiledTraining:
     """Collecting and learning in one program, where the environment is JAX too.
 
     `sample_async` is the order of the hosted loop of that name: updates come before what was just collected is added.
+    One that does not begin makes no arrays until it is restored, or they are asked for.
     """
 
     def __init__(
@@ -77,29 +96,45 @@ class CompiledTraining:
         horizon: float,
         key: Array,
         sample_async: bool = False,
+        begins: bool = True,
     ):
         # Python floats would be sent to the device at every call: put them there once.
         self.agent: Agent = jax.tree.map(_on_device, agent)
         self.env: Env = jax.tree.map(_on_device, env)
         self.rows, self.length, self.sample_async = rows, length, sample_async
         self._horizon = _on_device(horizon)
-        arguments = {"rows": rows, "key": key, "length": length}
-        self._shapes = _init.trace(self.agent, self.env, **arguments).out_info
-        # The first state is made in a thread of its own, so that its program compiles while `advance` traces the next.
-        executor = ThreadPoolExecutor(1)
-        self._first_run: Future[Run] | None = executor.submit(_init, self.agent, self.env, **arguments)
-        executor.shutdown(wait=False)
+        self._arguments = {"rows": rows, "key": key, "length": length}
+        self._shapes = _init.trace(self.agent, self.env, **self._arguments).out_info
+        self._first_run: Future[Run] | None = None
+        if begins:
+            # In a thread of its own, so that the program of the first state compiles while `advance` traces the next.
+            executor = ThreadPoolExecutor(1)
+            self._first_run = executor.submit(_init, self.agent, self.env, **self._arguments)
+            executor.shutdown(wait=False)
         self._run: Run | None = None
+        self._load_store: LoadStore | None = None
         self._reports: list[Report] = []  # that were not told yet
         self._timesteps = 0
         self.memory_since = 0
 
     @property
-    def run(self) -> Run:
+    def shapes(self) -> Run:
+        return self._shapes
+
+    @property
+    def learned(self) -> Run:
         if self._run is None:
-            assert self._first_run is not None
-            self._run, self._first_run = self._first_run.result(), None
+            started = self._first_run
+            self._run = started.result() if started else _init(self.agent, self.env, **self._arguments)
+            self._first_run = None
         return self._run
+
+    @property
+    def run(self) -> Run:
+        if self.learned.store is None:
+            run = _with_store(self.agent, self.learned, self._load_store)
+            self._run, self._load_store = jax.device_put(run, may_alias=False), None  # its buffers will be given away
+        return self.learned
 
     @run.setter
     def run(self, run: Run) -> None:
@@ -145,9 +180,11 @@ class CompiledTraining:
         self.run, report = _iterate(self.agent, self.env, **arguments, run=self.run)
         return report
 
-    def restore(self, run: Run, memory_since: int = 0) -> None:
-        run = _with_store(self.agent, run)
+    def restore(self, run: Run, memory_since: int = 0, load_store: LoadStore | None = None) -> None:
+        if run.rows is None:
+            run = run._replace(rows=self.learned.rows)
         self.run = jax.device_put(run, may_alias=False)  # its buffers will be given away
+        self._load_store = load_store
         self._timesteps, self.memory_since = int(run.timesteps), memory_since
         self._reports = []
 
@@ -175,6 +212,7 @@ class HostedTraining:
         key: Array,
         sample_async: bool = False,
         batch_hooks: BatchHooks | None = None,
+        begins: bool = True,
     ):
         self.agent: Agent = jax.tree.map(_on_device, agent)
         self.source = source
@@ -183,16 +221,29 @@ class HostedTraining:
         self._stepper: Stepper | None = None
         if self.agent.memory.keeps:
             self._stepper = Stepper(self.agent, source, length, self._horizon, sample_async)
-        self._run: Run = init_hosted_run(self.agent, source, key, length)
+        self._key = key
+        self._run: Run | None = None
+        self._load_store: LoadStore | None = None
+        if begins:
+            self._run = self.run
         self._batch_hooks = batch_hooks
         self._broken_off = False  # the environments have begun a trajectory that was not learned from
         self._taken = _nothing()
         self.memory_since = 0
 
     @property
+    def shapes(self) -> Run:
+        return hosted_shapes(self.agent, self.source)
+
+    @property
+    def learned(self) -> Run:
+        settled = self._stepper.settle() if self._stepper is not None else None
+        return self._started() if settled is None else settled
+
+    @property
     def run(self) -> Run:
         settled = self._stepper.settle() if self._stepper is not None else None
-        return self._run if settled is None else settled
+        return self._whole() if settled is None else settled
 
     @run.setter
     def run(self, run: Run) -> None:
@@ -200,31 +251,47 @@ class HostedTraining:
         if self._stepper is not None:
             self._stepper.forget()
 
+    def _started(self) -> Run:
+        """The run as it was given or begun, before the stepper's first step."""
+        if self._run is None:
+            self._run = init_hosted_run(self.agent, self.source, self._key)
+        return self._run
+
+    def _whole(self) -> Run:
+        """The same with its memory."""
+        run = self._started()
+        if run.store is None:
+            run, self._load_store = _with_store(self.agent, run, self._load_store), None
+            self._run = run
+        return run
+
     def advance(self, iterations: int) -> Progress:
         with Interrupts() as interrupts:
+            run = self._whole()
             if self._stepper is not None:
-                sampled = self._stepper.timesteps(self._run) - self.memory_since
+                sampled = self._stepper.timesteps(run) - self.memory_since
                 planned = phases(self.agent, self.rows * self.length, sampled, iterations)
-                return self._stepper.advance(self._run, planned, interrupts)
+                return self._stepper.advance(run, planned, interrupts)
             for _ in range(iterations):
                 self._iterate(interrupts)
             taken, self._taken = self._taken, _nothing()
-            return taken.progress(self.agent, self.rows * self.length, self._run.state)
+            return taken.progress(self.agent, self.rows * self.length, self._whole().state)
 
     def _iterate(self, interrupts: Interrupts) -> None:
         """An iteration of an agent that learns from whole trajectories."""
         interrupts.raise_noted()
         interrupts.at_once = True
+        run = self._whole()
         if self._broken_off:
-            self._run = self._run._replace(rows=self._new_episodes(self._run))
+            self._run = run = run._replace(rows=self._new_episodes(run.rows, run.key))
         self._broken_off = True
-        collected = collect_for(self.agent, self.source, self.length, self._horizon, self._run)
+        collected = collect_for(self.agent, self.source, self.length, self._horizon, run)
         if self._batch_hooks is not None:
             assert isinstance(self.source, WatchedSource)
             for name, value in self._batch_hooks.see(collected.trajectory, self.source).items():
                 self._taken.reported.setdefault(name, []).append(value)
         interrupts.at_once = False
-        self._run, report = learn_of(self.agent, self._run, collected)
+        self._run, report = learn_of(self.agent, run, collected)
         self._broken_off = False
         self._taken.iterations += 1
         self._taken.learn(tuple(report.metrics), list(report.metrics.values()))
@@ -233,22 +300,24 @@ class HostedTraining:
         for name, part in collected.seconds.items():
             self._taken.seconds[name] += part
 
-    def _new_episodes(self, run: Run) -> Rows:
-        """The rows of a run at the start of episodes: environments outside JAX cannot be put back to the middle of one.
+    def _new_episodes(self, rows: Rows, key: Array) -> Rows:
+        """The rows at the start of episodes: environments outside JAX cannot be put back to the middle of one.
 
         What the agent carries along them (`Rows.carry`) stays; it forgets what it must where an episode is new.
         """
-        obs = self.source.reset(np.asarray(run.key))
-        return run.rows._replace(
+        obs = self.source.reset(np.asarray(key))
+        return rows._replace(
             obs=obs,
             first=np.ones(self.rows, bool),
             episode_return=np.zeros(self.rows, np.float32),
             episode_length=np.zeros(self.rows, np.int32),
         )
 
-    def restore(self, run: Run, memory_since: int = 0) -> None:
+    def restore(self, run: Run, memory_since: int = 0, load_store: LoadStore | None = None) -> None:
         """Go on from `run` with new episodes."""
-        self.run = _with_store(self.agent, run._replace(rows=self._new_episodes(run)))
+        rows = run.rows if run.rows is not None else self._started().rows
+        self.run = run._replace(rows=self._new_episodes(rows, run.key))
+        self._load_store = load_store
         self.memory_since = memory_since
         self._broken_off, self._taken = False, _nothing()
         if self._stepper is not None:
@@ -266,9 +335,9 @@ def _nothing() -> Taken:
     return Taken(("env_step", "inference", "learn"))
 
 
-def _with_store(agent: Agent, run: Run) -> Run:
-    """The run; with an empty memory where it comes without one."""
-    return run if run.store is not None else run._replace(store=fresh_store(agent, run.state, run.rows))
+def _with_store(agent: Agent, run: Run, load_store: LoadStore | None) -> Run:
+    """The run with the memory that `load_store` reads, an empty one without it."""
+    return run._replace(store=load_store() if load_store else fresh_store(agent, run.state, run.rows))
 
 
 def _on_device(leaf: Array) -> Array:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from athlete.core import Tree
-from athlete.ops.tree import as_floats, from_floats
+from athlete.ops.tree import as_words, from_words
 
 IN_ONE_PIECE = 1 << 16  # numbers; larger leaves are worth a transfer of their own
 
@@ -68,9 +68,9 @@ def to_packet(tree: Tree, most: int = IN_ONE_PIECE, layout: Layout | None = None
     if layout is None:
         layout = Layout(structure, tuple([(leaf.shape, leaf.dtype) for leaf in leaves]), most)
     wide = tuple([leaf for leaf in leaves if leaf.size > layout.most])
-    parts = [as_floats(leaf.reshape(-1)) for leaf in leaves if leaf.size <= layout.most]
+    parts = [as_words(leaf.reshape(-1)) for leaf in leaves if leaf.size <= layout.most]
     array_module = np if all(isinstance(leaf, np.ndarray) for leaf in leaves) else jnp
-    vector = array_module.concatenate(parts) if parts else array_module.zeros(0, np.float32)
+    vector = array_module.concatenate(parts) if parts else array_module.zeros(0, np.uint32)
     return Packet(layout, vector, wide)
 
 
@@ -78,7 +78,7 @@ def from_packet(packet: Packet) -> Tree:
     """The inverse of `to_packet`, in NumPy where the packet's vector is a NumPy array."""
     layout, vector, wide = packet.layout, packet.vector, iter(packet.wide)
     leaves = [
-        next(wide) if place is None else from_floats(vector[place], dtype).reshape(shape)
+        next(wide) if place is None else from_words(vector[place], dtype).reshape(shape)
         for place, (shape, dtype) in zip(layout.places, layout.shapes, strict=True)
     ]
     return jax.tree.unflatten(layout.structure, leaves)
@@ -91,7 +91,7 @@ def write_packet(tree: Tree, packet: Packet) -> None:
         if place is None:
             np.asarray(next(wide))[...] = leaf
         else:
-            vector[place] = as_floats(leaf).reshape(-1)
+            vector[place] = as_words(leaf).reshape(-1)
 
 
 def fetch(packet: Packet) -> Tree:

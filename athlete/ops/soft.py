@@ -1,4 +1,4 @@
-"""What the critics of soft actor-critics learn from."""
+"""What the critics of soft actor-critics learn from that are updated several times for each update of the actor."""
 
 from __future__ import annotations
 
@@ -8,10 +8,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from athlete.core import Array, Transition
-from athlete.ops.features import features
-from athlete.ops.returns import at_step, n_step_return
-from athlete.spaces import Space
+from athlete.core import Array, Spec, Transition
+from athlete.ops.td import n_step_transition
 
 
 class SoftSamples(NamedTuple):
@@ -26,7 +24,7 @@ class SoftSamples(NamedTuple):
 
 def soft_samples(
     batch: Transition,
-    obs_space: Space,
+    spec: Spec,
     act: Callable[[Array], tuple[Array, Array]],
     alpha: Array,
     gamma: Array,
@@ -38,15 +36,13 @@ def soft_samples(
     still while the critics learn. The target is that of Haarnoja et al. 2018 (arXiv:1812.05905, equations 2 and 3) with
     n = T steps and without the entropies between them.
     """
-    steps = n_step_return(batch, gamma)
-    obs = features(obs_space, jax.tree.map(lambda leaf: leaf[0], batch.obs))
-    next_obs = features(obs_space, at_step(batch.next_obs, steps.last))
-    next_action, log_prob = act(next_obs)
+    step = n_step_transition(batch, spec, gamma)
+    next_action, log_prob = act(step.next_obs)
     samples = SoftSamples(
-        jnp.concatenate([obs, batch.action[0].reshape(next_action.shape)], axis=-1),
-        jnp.concatenate([next_obs, next_action], axis=-1),
-        steps.return_ - steps.discount * alpha * log_prob,
-        steps.discount,
-        batch.extras["weight"][0] if "weight" in batch.extras else jnp.ones_like(log_prob),
+        jnp.concatenate([step.obs, step.action.reshape(next_action.shape)], axis=-1),
+        jnp.concatenate([step.next_obs, next_action], axis=-1),
+        step.reward - step.discount * alpha * log_prob,
+        step.discount,
+        step.weight,
     )
     return jax.tree.map(lambda leaf: leaf.reshape(number, -1, *leaf.shape[1:]), samples)

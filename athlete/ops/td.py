@@ -17,7 +17,7 @@ masks of illegal actions are in the transition; importance weights are too, for 
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -43,6 +43,16 @@ class NStepTransition(NamedTuple):
     next_obs: Array  # [B, features], where the last step led
     next_mask: Array | None  # bool [B, actions], which actions are legal there
     weight: Array  # [B], of importance sampling: 1 unless replay is prioritised
+
+
+class Rewarded(Protocol):
+    """What a target is made of beside the value that follows, `[B]` each."""
+
+    @property
+    def reward(self) -> Array: ...
+
+    @property
+    def discount(self) -> Array: ...
 
 
 def n_step_transition(batch: Transition, spec: Spec, gamma: Array) -> NStepTransition:
@@ -74,13 +84,13 @@ def importance_weight(batch: Transition) -> Array:
     return batch.extras["weight"][0] if "weight" in batch.extras else jnp.ones(batch.reward.shape[1])
 
 
-def td_target(step: NStepTransition, next_value: Array) -> Array:
+def td_target(step: Rewarded, next_value: Array) -> Array:
     """r + discount v, `[B, ...]`, for values or samples of returns `next_value` `[B, ...]` at `next_obs`."""
     reward, discount = (part.reshape(-1, *(1,) * (next_value.ndim - 1)) for part in (step.reward, step.discount))
     return jax.lax.stop_gradient(reward + discount * next_value)
 
 
-def td_error(value: Array, step: NStepTransition, next_value: Array) -> Array:
+def td_error(value: Array, step: Rewarded, next_value: Array) -> Array:
     """v(s, a) - (r + discount v'(s')), for the values `[B]` of one critic or `[critics, B]` of several.
 
     `next_value` `[B]` is one for all critics, by their target networks: the value of the next action for DDPG

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -51,15 +51,15 @@ NARROW = 64  # numbers; wider leaves move at memory speed on their own, narrower
 class Packed(NamedTuple):
     """A tree whose narrow leaves share one table: one kernel to store, gather or copy where there was one a leaf."""
 
-    table: Array  # float32 [..., K]
+    table: Array  # uint32 [..., K]
     wide: list[Array]
 
 
 def pack(tree: Tree, leading: int) -> Packed:
     """Pack the leaves of `tree`, all with the same `leading` axes. Bits are kept: `unpack` gives the same tree back."""
     leaves = jax.tree.leaves(tree)
-    parts = [as_floats(leaf).reshape(*leaf.shape[:leading], -1) for leaf in leaves if _is_narrow(leaf, leading)]
-    table = jnp.concatenate(parts, axis=-1) if parts else jnp.zeros((*leaves[0].shape[:leading], 0))
+    parts = [as_words(leaf).reshape(*leaf.shape[:leading], -1) for leaf in leaves if _is_narrow(leaf, leading)]
+    table = jnp.concatenate(parts, axis=-1) if parts else jnp.zeros((*leaves[0].shape[:leading], 0), jnp.uint32)
     return Packed(table, [leaf for leaf in leaves if not _is_narrow(leaf, leading)])
 
 
@@ -74,7 +74,7 @@ def unpack(packed: Packed, like: Tree, leading: int) -> Tree:
         shape = leaf.shape[leading:]
         size = math.prod(shape)
         part = packed.table[..., start : start + size].reshape(*packed.table.shape[:-1], *shape)
-        leaves.append(from_floats(part, leaf.dtype))
+        leaves.append(from_words(part, leaf.dtype))
         start += size
     return jax.tree.unflatten(structure, leaves)
 
@@ -83,27 +83,23 @@ def _is_narrow(leaf: Array, leading: int) -> bool:
     return math.prod(leaf.shape[leading:]) <= NARROW and leaf.dtype.itemsize <= 4
 
 
-def _is_word(dtype: np.dtype) -> bool:
-    """Whether numbers of this type may need all 32 bits, and so travel as bits."""
-    return dtype.kind in "iu" and dtype.itemsize == 4
+def as_words(leaf: Array) -> Array:
+    """Numbers as 32 bits each, uint32: floats as their bits, integers as their value modulo 2^32.
+
+    Unsigned, since a gather of floats may flush what looks like a denormal to 0, as the bits of small integers do.
+    """
+    if leaf.dtype.kind not in "iuf" or leaf.dtype.itemsize != 4:
+        leaf = leaf.astype(np.int32 if leaf.dtype.kind in "iub" else np.float32)
+    return leaf.view(np.uint32) if isinstance(leaf, np.ndarray) else jax.lax.bitcast_convert_type(leaf, jnp.uint32)
 
 
-def as_floats(leaf: Array) -> Array:
-    """An array as float32: whole numbers of 32 bits keep their bits, all others their value."""
-    if _is_word(leaf.dtype):
-        if isinstance(leaf, np.ndarray):
-            return leaf.view(np.float32)
-        return jax.lax.bitcast_convert_type(leaf, jnp.float32)
-    return leaf.astype(np.float32)
-
-
-def from_floats(part: Array, dtype: jnp.dtype) -> Array:
-    """The inverse of `as_floats`."""
-    if _is_word(dtype):
-        if isinstance(part, np.ndarray):
-            return part.view(dtype)
-        return jax.lax.bitcast_convert_type(part, dtype)
-    return part.astype(dtype)
+def from_words(words: Array, dtype: jnp.dtype) -> Array:
+    """The inverse of `as_words`."""
+    kind: Any = np.int32 if dtype.kind in "iub" else np.float32
+    if dtype.itemsize == 4:
+        kind = dtype
+    numbers = words.view(kind) if isinstance(words, np.ndarray) else jax.lax.bitcast_convert_type(words, kind)
+    return numbers.astype(dtype)
 
 
 def packed_scan(step: Callable, carry: Tree, inputs: Tree, length: int | None = None, leading: int = 1) -> tuple:

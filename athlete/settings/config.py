@@ -219,6 +219,10 @@ class AlgorithmConfig:
         """
         from athlete.algorithm import Algorithm
 
+        return Algorithm(self.ready(env, **settings))
+
+    def ready(self, env: Any = None, **settings: Any) -> typing.Self:
+        """A frozen copy that an `Algorithm` can be made of; raises what `build` does for its settings."""
         if self.agent_class is None:
             raise ValueError("AlgorithmConfig has no algorithm to build; take an algorithm's own, such as PPOConfig()")
         config = self.copy()
@@ -227,7 +231,7 @@ class AlgorithmConfig:
         config._set(None, settings)
         config.validate()
         config.freeze()
-        return Algorithm(config)
+        return config
 
     def validate(self) -> None:
         """Raise ValueError where settings do not fit one another."""

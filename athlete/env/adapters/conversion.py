@@ -11,7 +11,7 @@ import numpy as np
 
 from athlete.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, OneOf, Space, Tuple, nested_tuples
 
-_KINDS = ("Box", "Discrete", "MultiDiscrete", "MultiBinary", "Tuple", "Dict", "Text", "Graph", "Sequence", "OneOf")
+_SHAPED = ("Box", "Discrete", "MultiDiscrete", "MultiBinary", "Tuple", "Dict", "OneOf")
 _NARROW = {"float64": "float32", "int64": "int32", "uint64": "uint32"}
 
 
@@ -26,9 +26,8 @@ def to_space(space: Any, name: str = "space", exact: bool = False) -> Space:
     """
     if isinstance(space, Space):
         return space
-    ancestry = [ancestor.__name__ for ancestor in type(space).__mro__]
-    kind = next((ancestor for ancestor in ancestry if ancestor in _KINDS), None)
-    if "Space" not in ancestry or kind is None:
+    kind = _kind(space)
+    if kind is None:
         raise ValueError(f"{name} is {space!r} ({type(space).__name__}); expected a space of gymnasium.spaces")
     if kind == "Tuple":
         parts = tuple(to_space(part, f"{name}[{i}]", exact) for i, part in enumerate(space.spaces))
@@ -52,8 +51,21 @@ def to_space(space: Any, name: str = "space", exact: bool = False) -> Space:
     raise ValueError(
         f"{name} is a {kind} space, which has no fixed shape; agents take Box, Discrete, MultiDiscrete, MultiBinary, "
         f"Tuple, Dict and OneOf: put what is needed of it into one of these with a wrapper "
-        "(gymnasium.ObservationWrapper)"
+        "(gymnasium.ObservationWrapper); training leaves out such an entry of a Dict observation that has others"
     )
+
+
+def has_fixed_shape(space: Any) -> bool:
+    """Whether `to_space` knows the kind of a space as one of numbers, whatever its entries are."""
+    return _kind(space) in _SHAPED
+
+
+def _kind(space: Any) -> str | None:
+    """The kind of space that an object is or inherits from, else the name of its class; None for what is no space."""
+    ancestry = [ancestor.__name__ for ancestor in type(space).__mro__]
+    if "Space" not in ancestry:
+        return None
+    return next((ancestor for ancestor in ancestry if ancestor in _SHAPED), ancestry[0])
 
 
 def _not_empty(parts: Any, name: str) -> Any:

@@ -78,7 +78,7 @@ class EnvPoolSource(Source):
     Raises:
         ValueError: EnvPool is not installed, or has no such environment or setting, or a space that is not of
             `athlete.spaces`.
-        EnvError: from `reset` and `step`, if EnvPool raises.
+        EnvError: from `reset`, `step` and `reset_where`, if EnvPool raises, or gives NaN or infinity.
     """
 
     any_thread = True
@@ -104,7 +104,7 @@ class EnvPoolSource(Source):
             name, env_type="gymnasium", num_envs=self.rows, seed=seed, **self._env_config
         )
         everywhere = np.ones(self.rows, bool)
-        self._lives.reset(everywhere, None)
+        self._lives.reset(everywhere, seed)  # of which EnvPool too makes a row by its number
         self._write(self._run(self._pool.reset)[0])
         return checked_obs(self._buffers, self._lives)
 

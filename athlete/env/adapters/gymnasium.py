@@ -19,9 +19,15 @@ import gymnasium
 import numpy as np
 from gymnasium.envs.registration import EnvSpec, load_env_creator, registry
 from gymnasium.vector import AutoresetMode, VectorEnv
-from gymnasium.wrappers import AtariPreprocessing, FrameStackObservation, TimeLimit, TransformObservation
+from gymnasium.wrappers import (
+    AtariPreprocessing,
+    FilterObservation,
+    FrameStackObservation,
+    TimeLimit,
+    TransformObservation,
+)
 
-from athlete.env.adapters.conversion import to_space
+from athlete.env.adapters.conversion import has_fixed_shape, to_space
 from athlete.env.adapters.old_gym import todays_reset, todays_step
 from athlete.env.masks import (
     METHOD,
@@ -138,8 +144,8 @@ def make_gymnasium(
             name given to `register_env`, a path `"package.module.Class"`, a class, a factory or an instance.
         env_config: what the environment is made with; classes and factories get it as `registry.create` says.
         worker_index, vector_index, num_workers: for the `EnvContext` that classes and factories get.
-        adapt: put environments of the old Gym API behind `OldGymAdapter`, and masks of actions into the observation;
-            a log line says so.
+        adapt: put environments of the old Gym API behind `OldGymAdapter`, masks of actions into the observation, and
+            leave out entries of a Dict observation that have no fixed shape; a log line says so.
 
     Raises:
         ValueError: no such id, name or path; `env_config` does not fit; what was made is no Gymnasium environment.
@@ -149,7 +155,7 @@ def make_gymnasium(
         env = find_spec(env)
     if isinstance(env, EnvSpec):
         made = _make_from_spec(env, dict(env_config or {}), adapt)
-        return _showing_mask(made) if adapt else made
+        return _as_agents_see_it(made) if adapt else made
     is_maker = isinstance(env, type) or (callable(env) and not hasattr(env, "step"))
     if is_maker and not is_jax_env(env):
         made = create(env, EnvContext(env_config, worker_index, vector_index, num_workers))
@@ -165,7 +171,39 @@ def make_gymnasium(
         raise ValueError(f"environment {env!r} gave {made!r}, which has no reset and step; expected a gymnasium.Env")
     if not adapt:
         return made
-    return _showing_mask(made if isinstance(made, gymnasium.Env) and _is_todays(made.reset) else OldGymAdapter(made))
+    is_todays = isinstance(made, gymnasium.Env) and _is_todays(made.reset)
+    return _as_agents_see_it(made if is_todays else OldGymAdapter(made))
+
+
+def make_todays(env: Any, env_config: Mapping[str, Any] | None = None) -> gymnasium.Env:
+    """`make_gymnasium`, with `reset` and `step` that answer in today's form whatever the environment's answer in."""
+    made = make_gymnasium(env, env_config)
+    return made if isinstance(made, OldGymAdapter) else OldGymAdapter(made)
+
+
+def _as_agents_see_it(env: gymnasium.Env) -> gymnasium.Env:
+    """The environment without what agents cannot see, and with its mask of actions where they read it."""
+    return _showing_mask(_without_shapeless(env))
+
+
+_left_out: set[tuple[str, str]] = set()  # the environments and entries that were already spoken of
+
+
+def _without_shapeless(env: gymnasium.Env) -> gymnasium.Env:
+    """The environment without entries of its Dict observation that hold no numbers, such as MiniGrid's mission."""
+    entries = getattr(env.observation_space, "spaces", None)
+    if not isinstance(entries, Mapping):
+        return env
+    kept = [name for name, part in entries.items() if has_fixed_shape(part)]
+    if not kept or len(kept) == len(entries):
+        return env
+    name = type(env.unwrapped).__name__
+    for entry in set(entries) - set(kept):
+        if (name, entry) not in _left_out:
+            _left_out.add((name, entry))
+            kind = type(entries[entry]).__name__
+            logger.info("%s: observation[%r] is a %s without a fixed shape; it is left out", name, entry, kind)
+    return FilterObservation(env, kept)
 
 
 def _make_from_spec(spec: EnvSpec, env_config: dict[str, Any], adapt: bool) -> gymnasium.Env:
@@ -265,6 +303,7 @@ class OldGymAdapter(gymnasium.Env):
         self.observation_space = _todays_space(env, "observation_space")
         self.action_space = _todays_space(env, "action_space")
         self.metadata = dict(getattr(env, "metadata", None) or {})
+        self.spec = getattr(env, "spec", None)
         self._render_takes_mode = (
             "mode" in inspect.signature(env.render).parameters if hasattr(env, "render") else False
         )

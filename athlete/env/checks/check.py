@@ -82,10 +82,9 @@ def _make(env: Any, env_config: Mapping[str, Any] | None) -> Any:
 
 def _adapted(env: Any) -> Any:
     """The environment as training sees it: what is of the old Gym API behind an adapter."""
-    from athlete.env.adapters.gymnasium import OldGymAdapter, make_gymnasium
+    from athlete.env.adapters.gymnasium import make_todays
 
-    env = make_gymnasium(env)
-    return env if isinstance(env, OldGymAdapter) else OldGymAdapter(env)
+    return make_todays(env)
 
 
 def _check_gymnasium(env: Any, adapt: bool) -> None:

@@ -54,6 +54,20 @@ def _random_env(config: dict[str, Any]) -> dict[str, Any]:
     return {**fields, "p_done": float(p_done), "max_episode_len": config.get("max_episode_len") or 0}
 
 
+def _large_random_env(config: dict[str, Any]) -> dict[str, Any]:
+    """Observations of 5000 numbers."""
+    from athlete.spaces import Box
+
+    return {"obs": Box(-1.0, 1.0, (5000,)), **_random_env(config)}
+
+
+def _large_continuous_random_env(config: dict[str, Any]) -> dict[str, Any]:
+    """The same with five continuous actions."""
+    from athlete.spaces import Box
+
+    return {"actions": Box(-1.0, 1.0, (5,)), **_large_random_env(config)}
+
+
 class Example(NamedTuple):
     """What serves one class: module below `athlete.env.games`, class, time limit in steps (None: its own), and how its
     `env_config` becomes the fields of ours.
@@ -80,8 +94,16 @@ EXAMPLES: dict[str, Example] = {
     "CartPoleWrapper": Example("classic.cartpole", "CartPole", 500),
     "PendulumWrapper": Example("classic.pendulum", "Pendulum", 200),
     "RandomEnv": Example("rllib.random_env", "RandomEnv", None, _random_env),
+    "RandomLargeObsSpaceEnv": Example("rllib.random_env", "RandomEnv", None, _large_random_env),
+    "RandomLargeObsSpaceEnvContActions": Example("rllib.random_env", "RandomEnv", None, _large_continuous_random_env),
 }
 SEVERAL_AGENTS = re.compile(r"MultiAgent\w*|TwoStepGame\w*|RockPaperScissors\w*|\w*Grouped\w*|CooperativePong\w*")
+
+
+def is_known(path: str) -> bool:
+    """Whether `make_example` knows the class of `path`: serves it, or says what it lacks for it."""
+    name = path.rpartition(".")[2]
+    return name in EXAMPLES or SEVERAL_AGENTS.fullmatch(name) is not None
 
 
 def make_example(path: str, env_config: Mapping[str, Any] | None = None) -> Env:
@@ -91,13 +113,19 @@ def make_example(path: str, env_config: Mapping[str, Any] | None = None) -> Env:
     class by the name of its argument have it. `max_episode_steps` changes the time limit (-1: none).
 
     Raises:
-        ValueError: `env_config` has an entry that the environment does not have.
+        ValueError: `env_config` has an entry that the environment does not have, or several agents play it.
     """
-    example = EXAMPLES[path.rpartition(".")[2]]
+    name = path.rpartition(".")[2]
+    if SEVERAL_AGENTS.fullmatch(name):
+        raise ValueError(
+            f"environment {path!r}: {name} is played by several agents, which Athlete does not train yet; "
+            f"of RLlib's examples it has {', '.join(EXAMPLES)}"
+        )
+    example = EXAMPLES[name]
     config = dict(env_config or {})
-    for name in ("config", "env_config"):
-        if isinstance(config.get(name), Mapping):
-            config |= config.pop(name)
+    for nested in ("config", "env_config"):
+        if isinstance(config.get(nested), Mapping):
+            config |= config.pop(nested)
     limit = config.pop("max_episode_steps", example.limit)
     module = importlib.import_module(f"athlete.env.games.{example.module}")
     env = create(getattr(module, example.name), EnvContext(example.fields(config)))
@@ -106,13 +134,3 @@ def make_example(path: str, env_config: Mapping[str, Any] | None = None) -> Env:
     from athlete.env.wrappers.time_limit import TimeLimit
 
     return TimeLimit(env, limit)
-
-
-def require_single_agent(path: str) -> None:
-    """Raise ValueError for a path of an example that is played by several agents."""
-    name = path.rpartition(".")[2]
-    if SEVERAL_AGENTS.fullmatch(name):
-        raise ValueError(
-            f"environment {path!r}: {name} is played by several agents, which Athlete does not train yet; "
-            f"of RLlib's examples it has {', '.join(EXAMPLES)}"
-        )
