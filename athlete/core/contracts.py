@@ -83,10 +83,8 @@ class Source:
     def health(self) -> Health:
         return Health()
 
-    @property
-    def hung(self) -> str | None:
-        """A sentence about a row that does not come back from a step, of whichever thread; None where there is none."""
-        return None
+    def raise_if_hung(self) -> None:
+        """Raise where a row does not come back from a step that another thread takes."""
 
     def environments(self) -> list[Any]:
         """The rows' environments where they live in this process, else none."""

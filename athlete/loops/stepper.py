@@ -23,7 +23,6 @@ import jax
 import numpy as np
 
 from athlete.core import Agent, Array, Episodes, Rows, Run, Source
-from athlete.env.errors import EnvError
 from athlete.loops.calling_back import Ended, register, run_iterations
 from athlete.loops.interrupts import Interrupts
 from athlete.loops.learn import Metrics, Phase
@@ -219,12 +218,11 @@ class Stepper:
                 patience -= 0.05 * self._interrupts.noted
                 if patience < 0.0:
                     raise KeyboardInterrupt
-                if self.source.hung is not None:
-                    patience = 0.0
-                    raise EnvError(self.source.hung)
-        except BaseException:
+                self.source.raise_if_hung()
+        except BaseException as error:
             self._interrupts.noted = True
-            if not wait([future], timeout=max(patience, 0.0)).done:
+            patience = max(patience, 0.0) if isinstance(error, KeyboardInterrupt) else 0.0
+            if not wait([future], timeout=patience).done:
                 self._abandoned = True
             raise
         return future.result()

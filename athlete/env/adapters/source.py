@@ -186,11 +186,10 @@ class GymnasiumSource(Source):
             return Health(self.vector.healthy(), self.vector.restarts, self._renewals)
         return Health(0, 0, self._renewals)
 
-    @property
-    def hung(self) -> str | None:
+    def raise_if_hung(self) -> None:
         dog = self._watchdog
-        row = dog.hung if dog is not None else None
-        return None if dog is None or row is None else f"{dog.sentence()}. {self._lives.tell(row)}"
+        if dog is not None and (row := dog.hung) is not None:
+            raise EnvError(f"{dog.sentence()}. {self._lives.tell(row)}")
 
     def environments(self) -> list[Any]:
         return [row.env for row in self.vector.rows] if isinstance(self.vector, LocalRows) else []

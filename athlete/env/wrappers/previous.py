@@ -116,9 +116,8 @@ class PreviousStepSource(Source):
     def health(self) -> Health:
         return self.source.health
 
-    @property
-    def hung(self) -> str | None:
-        return self.source.hung
+    def raise_if_hung(self) -> None:
+        self.source.raise_if_hung()
 
     def environments(self) -> list[Any]:
         return self.source.environments()
