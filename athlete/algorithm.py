@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -76,6 +77,7 @@ class Algorithm:
         self._refuse_compiled_hooks()
         self._watched: WatchedSource | None = None
         self._training = self._start_training(begins)
+        self._trains = threading.Lock()
         self._has_room = begins  # for its replay memory: asked before that is made
         self._evaluation_source: Source | None = None
         self._totals = Totals(config.metrics_num_episodes_for_smoothing)
@@ -109,8 +111,19 @@ class Algorithm:
         return self._training.run
 
     def train(self) -> dict[str, Any]:
-        """Collect and learn, at least one iteration, and tell how it went; evaluate where the interval says so."""
+        """Collect and learn, at least one iteration, and tell how it went; evaluate where the interval says so.
+
+        Raises RuntimeError while another thread is in it: an iteration uses up the state that the next one starts from.
+        """
         self._refuse_if_stopped("train")
+        if not self._trains.acquire(blocking=False):
+            raise RuntimeError("train(): it is running already; give each thread an algorithm of its own")
+        try:
+            return self._train()
+        finally:
+            self._trains.release()
+
+    def _train(self) -> dict[str, Any]:
         if not self._has_room:
             self._require_room(self.agent)
             self._has_room = True

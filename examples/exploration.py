@@ -12,6 +12,8 @@ import argparse
 
 from athlete.algorithms.dqn import DQNConfig
 
+ETA = {"RND": 0.5, "Curiosity": 0.1, "Counts": 0.1}  # the weight of a bonus, which each has on a scale of its own
+
 
 def make_config(bonus: str | None, size: int) -> DQNConfig:
     config = DQNConfig().environment("DeepSea-v0", env_config={"size": size}).debugging(seed=0)
@@ -24,7 +26,7 @@ def make_config(bonus: str | None, size: int) -> DQNConfig:
         model={"fcnet_hiddens": [64, 64], "fcnet_activation": "relu"},
     )
     config.rollouts(rollout_fragment_length=16)
-    return config if bonus is None else config.exploration(exploration_config={"type": bonus, "eta": 0.1})
+    return config if bonus is None else config.exploration(exploration_config={"type": bonus, "eta": ETA[bonus]})
 
 
 def explore(bonus: str | None, size: int, timesteps: int) -> float:

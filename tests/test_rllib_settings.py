@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from athlete.algorithms import get_config_class
 from athlete.algorithms.ddpg import DDPGConfig
 from athlete.algorithms.dqn import DQNConfig
 from athlete.algorithms.ppo import PPOConfig
@@ -73,8 +74,9 @@ def test_hiddens_are_layers_behind_the_network_for_value_and_advantages(config):
         config().training(hiddens=[0])
 
 
-def test_dqn_has_hiddens_as_rllibs_by_default():
-    assert DQNConfig().hiddens == [256]
+@pytest.mark.parametrize("algorithm", ["DQN", "SimpleQ", "QRDQN"])
+def test_learners_of_single_values_have_hiddens_as_rllibs_dqn_by_default(algorithm):
+    assert get_config_class(algorithm)().hiddens == [256]
 
 
 @pytest.mark.parametrize("config", [DDPGConfig, TD3Config])

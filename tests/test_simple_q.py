@@ -19,7 +19,7 @@ from athlete.ops.schedule import Schedule
 
 ONLINE = [[0.0, 1.0], [3.0, 2.0], [5.0, 5.5]]
 TARGET = [[1.0, 2.0], [4.0, -1.0], [6.0, 8.0]]
-SIMPLE_Q = SimpleQConfig().make_agent(SPEC)
+SIMPLE_Q = SimpleQConfig().training(hiddens=[]).make_agent(SPEC)
 
 
 def agent_of(**settings) -> DQN:

@@ -168,6 +168,7 @@ class DQNConfig(ReplayConfig):
         "rollout_fragment_length": 4,
         "train_batch_size": 32,
         "hiddens": [256],
+        "n_step": 3,  # as Rainbow's: with 1 the greedy policy was now and then stuck on Acrobot
         "min_sample_timesteps_per_iteration": 1000,
         "replay_buffer_config": {"type": "PrioritizedReplayBuffer", "capacity": 50_000},
         "exploration_config": {

@@ -42,7 +42,7 @@ class IQN(QLearner):
     num_target_fractions: PositiveInt = 16  # N', of the target network in the loss; 64 in the paper
     num_acting_fractions: PositiveInt = 32  # K, that an action's value is the mean over
     embedding_size: PositiveInt = 64  # of features and of a fraction
-    hidden_size: PositiveInt = 64  # units of the layer behind the product of the two; 512 in the paper
+    hidden_size: PositiveInt = 256  # units of the layer behind the product of the two; 512 in the paper
     kappa: PositiveFloat = 1.0  # errors within it count by their square, larger ones by their size
 
     def init(self, key: Key) -> QState:

@@ -81,6 +81,7 @@ class QRDQNConfig(ReplayConfig):
         "num_envs_per_worker": 1,
         "rollout_fragment_length": 4,
         "train_batch_size": 32,
+        "hiddens": [256],
         "min_sample_timesteps_per_iteration": 1000,
         "replay_buffer_config": {"type": "ReplayBuffer", "capacity": 50_000},
         "exploration_config": {

@@ -13,8 +13,9 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from athlete.algorithms.dqn import DQN
-from athlete.settings.families import ReplayConfig
+from athlete.settings.families import REPLAY_SETTINGS, STREAM_SETTINGS, ReplayConfig
 from athlete.settings.memory import UNIFORM_MEMORIES
+from athlete.settings.table import Setting
 
 PARTS_OF_DQN = ("double_q", "dueling", "noisy", "sigma0", "n_step", "num_atoms", "v_min", "v_max", "tau")
 
@@ -27,12 +28,14 @@ class SimpleQConfig(ReplayConfig):
     paper = "Mnih et al. 2015, Nature 518"
     agent_class = DQN
     exploration_types = ("EpsilonGreedy", "SoftQ")
+    more_settings: ClassVar[dict[str, Setting]] = {**REPLAY_SETTINGS, **STREAM_SETTINGS}
     memory_types = UNIFORM_MEMORIES
     fields_set_elsewhere = (*ReplayConfig.fields_set_elsewhere, *PARTS_OF_DQN)
     defaults: ClassVar[dict[str, Any]] = {
         "num_envs_per_worker": 1,
         "rollout_fragment_length": 4,
         "train_batch_size": 32,
+        "hiddens": [256],
         "min_sample_timesteps_per_iteration": 1000,
         "replay_buffer_config": {"type": "ReplayBuffer", "capacity": 50_000},
         "exploration_config": {
