@@ -11,6 +11,7 @@ Departures:
 - n-step returns, without the entropies of the steps in between; prioritised replay; noise on top of sampled actions;
   all off by default;
 - a truncated episode is bootstrapped from its true last observation;
+- the entropy aimed at is 0.3 log n for n discrete actions, Christodoulou's is 0.98 log n;
 - the temperature's loss is in log alpha, and alpha is that of before the update in all losses;
 - the squared errors of the critics are added, not averaged, over critics, as in most codes.
 """
