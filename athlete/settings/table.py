@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 from athlete.callbacks import DefaultCallbacks
 from athlete.core.ranges import Range
-from athlete.env.supervision import ENV_TIMEOUT
 from athlete.models.dense import ACTIVATIONS
 from athlete.settings.checks import SCHEDULE_FORM, is_count, is_number, is_schedule
 from athlete.spaces import Space
@@ -34,7 +33,7 @@ SETTINGS: dict[str, Setting] = {
     "num_rollout_workers": Setting("rollouts", 0, "count"),
     "num_envs_per_worker": Setting("rollouts", 8, "positive count"),
     "rollout_fragment_length": Setting("rollouts", "auto", "positive count or auto"),
-    "env_timeout": Setting("rollouts", ENV_TIMEOUT, "positive number or None"),
+    "env_timeout": Setting("rollouts", 600.0, "positive number or None"),  # longer than any takes, shorter than a night
     "preprocessor_pref": Setting("rollouts", "deepmind", "deepmind|rllib or None"),
     "observation_filter": Setting("rollouts", "NoFilter", "NoFilter|MeanStdFilter"),
     "observation_fn": Setting("rollouts", None, "observation function or None"),
