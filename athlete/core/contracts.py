@@ -46,6 +46,14 @@ class Step(NamedTuple):
     info: Tree
 
 
+class Health(NamedTuple):
+    """How the rows of a source fare, since it was made."""
+
+    workers: int = 0  # processes that are alive
+    worker_restarts: int = 0
+    faulty_episodes: int = 0  # that ended since their environment failed, and were begun anew
+
+
 class Source:
     """Environments that live outside JAX, seen as rows: a Gymnasium vector, a PettingZoo game. It owns the row axis.
 
@@ -56,6 +64,7 @@ class Source:
 
     rows: int
     spec: Spec
+    faulty: Array | None = None  # bool [B]: rows whose last step failed and is cut off there; None where there are none
     any_thread: bool = False  # `step` and `reset_where` may be called from a thread that is not the maker's
 
     def reset(self, key: Key) -> Tree:
@@ -69,6 +78,13 @@ class Source:
     def reset_where(self, done: Array, obs: Tree, key: Key) -> Tree:
         """Start new episodes in the rows where `done`: `obs` with these rows replaced."""
         raise NotImplementedError
+
+    @property
+    def health(self) -> Health:
+        return Health()
+
+    def raise_if_hung(self) -> None:
+        """Raise where a row does not come back from a step that another thread takes."""
 
     def environments(self) -> list[Any]:
         """The rows' environments where they live in this process, else none."""
