@@ -9,7 +9,8 @@ from chain import Chain, transitions
 from tables import Table
 
 from athlete.algorithms import A2CConfig, get_config_class
-from athlete.algorithms.a2c import A2C, A2CState, Batch
+from athlete.algorithms.a2c import A2C
+from athlete.algorithms.on_policy import ActorCriticState, Batch
 from athlete.core import Spec
 from athlete.loops.learn import init_run, iterate_many
 from athlete.ops.gradient import adam_init
@@ -87,7 +88,7 @@ def test_an_update_is_one_step_that_follows_the_schedules():
     falling = Schedule((0.0, 1.0), (0.4, 0.0))
     agent = agent_of(lr=falling, entropy_coeff=falling)
     for progress, lr in [(0.0, 0.4), (0.75, 0.1), (1.0, 0.0)]:
-        state = A2CState(PARAMS, adam_init(PARAMS))
+        state = ActorCriticState(PARAMS, adam_init(PARAMS))
         state, metrics = jax.jit(agent.update, compiler_options=QUICK)(state, batch, KEY, progress)
         assert metrics["cur_lr"] == pytest.approx(lr)
         assert int(state.optimizer.count) == 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import multiprocessing.pool  # noqa: F401  (what a forged file could name is there)
 import sys
+import threading
 
 import gymnasium
 import jax
@@ -660,3 +661,24 @@ def test_training_on_gymnasium_learns(workers, tmp_path):
         path = algorithm.save(tmp_path)
         algorithm.restore(path)
         assert algorithm.train()["training_iteration"] == 13
+
+
+def test_two_threads_cannot_train_one_algorithm():
+    refused = []
+
+    class Another(DefaultCallbacks):
+        def on_train_result(self, *, algorithm, result, **info):
+            def train():
+                try:
+                    algorithm.train()
+                except RuntimeError as error:
+                    refused.append(str(error))
+
+            thread = threading.Thread(target=train)
+            thread.start()
+            thread.join()
+
+    with config().callbacks(Another).build() as algorithm:
+        algorithm.train()
+        assert refused == ["train(): it is running already; give each thread an algorithm of its own"]
+        assert algorithm.train()["training_iteration"] == 2

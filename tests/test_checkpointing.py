@@ -13,11 +13,13 @@ import jax
 import numpy as np
 import pytest
 import safetensors.numpy
+from typer.testing import CliRunner
 
 from athlete.algorithm import Algorithm
 from athlete.algorithms.dqn import DQNConfig
 from athlete.algorithms.ppo import PPOConfig
 from athlete.checkpointing import memory_since
+from athlete.cli.main import app
 from athlete.record import checkpoint as record
 from athlete.record.checkpoint import CheckpointError, open_checkpoint, read_metadata
 
@@ -205,6 +207,12 @@ def test_parameters_that_are_not_finite_are_neither_restored_nor_saved(
         with pytest.raises(CheckpointError, match=r"nothing was saved into .*not finite"):
             algorithm.save(tmp_path / "other")
     assert not (tmp_path / "other").exists()
+
+
+def test_evaluating_such_a_checkpoint_ends_with_1_and_the_sentence(saved: Path) -> None:
+    change_arrays(saved, lambda arrays: [array.fill(np.nan) for array in arrays.values() if array.dtype == np.float32])
+    result = CliRunner().invoke(app, ["evaluate", str(saved)])
+    assert result.exit_code == 1 and "not finite" in result.stderr and "Traceback" not in result.stderr
 
 
 # Folders

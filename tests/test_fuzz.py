@@ -19,8 +19,10 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
+import jax  # noqa: F401 (here, so that what is forked need not import it)
 import numpy as np
 import pytest
+import safetensors.numpy  # noqa: F401
 
 from athlete.record.checkpoint import drop_tree, open_checkpoint, save_checkpoint
 from athlete.record.results import read_results
@@ -151,11 +153,13 @@ def kill_a_saver(folder: Path, draw: random.Random) -> Killed:
         finally:
             os._exit(1)
     os.close(writer)
-    time.sleep(draw.uniform(0.0, 0.12))
-    os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
     with os.fdopen(reader) as lines:
-        complete = [int(line) for line in lines.read().splitlines(keepends=True) if line.endswith("\n")]
+        first = lines.readline()
+        time.sleep(draw.uniform(0.0, 0.1))
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        complete = [int(line) for line in [first, *lines.read().splitlines(keepends=True)] if line.endswith("\n")]
+    assert complete, "it saved nothing"
     there = sorted(folder.glob("checkpoint_*"))
     for path in there:
         opened = open_checkpoint(path)
@@ -197,11 +201,13 @@ def kill_a_training(folder: Path, draw: random.Random) -> None:
 
 
 def left_over(folder: Path) -> list[str]:
-    return [
-        path.name
-        for path in folder.rglob(".*")
-        if path.name.startswith((".tmp-", ".lock-", ".replaced-")) or path.name.endswith(".tmp")
-    ]
+    """What killed processes left: half written files, locks, and files of checkpoints that no manifest lists."""
+    hidden = [path.name for path in folder.rglob(".*")]
+    left = [name for name in hidden if name.startswith((".tmp-", ".lock-", ".replaced-")) or name.endswith(".tmp")]
+    for manifest in folder.rglob("manifest.json"):
+        listed = json.loads(manifest.read_bytes())["files"]
+        left += [str(path) for path in manifest.parent.iterdir() if path.name not in listed and path != manifest]
+    return left
 
 
 @pytest.mark.parametrize(("savers", "trainings"), [(6, 1), pytest.param(85, 15, marks=pytest.mark.fuzz)])

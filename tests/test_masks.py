@@ -137,7 +137,7 @@ def test_explorations_try_the_legal_actions_alike_and_no_other():
 
 def test_the_entropy_that_is_aimed_at_counts_legal_actions():
     mask = jnp.array([[True, True, False, False], [True, True, True, True]])
-    expected = 0.98 * (np.log(2) + np.log(4)) / 2
+    expected = 0.3 * (np.log(2) + np.log(4)) / 2
     assert default_target_entropy(Discrete(4), mask) == pytest.approx(expected, rel=1e-5)
 
 

@@ -36,6 +36,6 @@ def test_without_a_learning_rate_it_stays():
     assert moved.alpha() == pytest.approx(0.3)
 
 
-def test_targets_of_the_papers():
+def test_targets_are_the_papers_and_a_share_of_the_largest_entropy_for_discrete_actions():
     assert default_target_entropy(Box(-1, 1, (2, 3))) == -6.0
-    assert default_target_entropy(Discrete(4)) == pytest.approx(0.98 * math.log(4))
+    assert default_target_entropy(Discrete(4)) == pytest.approx(0.3 * math.log(4))

@@ -8,7 +8,8 @@ import pytest
 from chain import transitions
 from tables import Table
 
-from athlete.algorithms.pg import PG, Batch, PGConfig
+from athlete.algorithms.on_policy import Batch
+from athlete.algorithms.pg import PG, PGConfig
 from athlete.core import Spec
 from athlete.models.mlp import MLP
 from athlete.models.separate import Separate
@@ -38,15 +39,15 @@ def test_with_a_baseline_returns_go_on_with_the_value_of_where_a_cut_led():
     found = jax.jit(agent_of()._prepare)(VALUES, BATCH)
     truncated, terminated, last = 2 + 0.5 * 4, 4, 5 + 0.5 * 2
     returns = np.array([1 + 0.5 * truncated, truncated, 3 + 0.5 * terminated, terminated, last])
-    np.testing.assert_allclose(found.return_[0], returns, rtol=1e-6)
+    np.testing.assert_allclose(found.target[0], returns, rtol=1e-6)
     np.testing.assert_allclose(found.advantage[0], returns - np.array([1, 2, 1, 2, 1]), rtol=1e-6)
 
 
 def test_without_one_they_are_what_was_earned():
     found = jax.jit(agent_of(use_critic=False)._prepare)(NO_VALUES, BATCH)
     returns = [1 + 0.5 * 2, 2, 3 + 0.5 * 4, 4, 5]
-    np.testing.assert_allclose(found.return_[0], returns, rtol=1e-6)
-    np.testing.assert_array_equal(found.advantage, found.return_)
+    np.testing.assert_allclose(found.target[0], returns, rtol=1e-6)
+    np.testing.assert_array_equal(found.advantage, found.target)
 
 
 PROBABILITY, ADVANTAGE = np.array([0.6, 0.25, 0.8]), np.array([2.0, -1.0, 0.5], np.float32)
@@ -55,7 +56,8 @@ SAMPLES = Batch(
     first=np.zeros((1, 3), bool),
     carry=(),
     action=np.zeros((1, 3), np.int32),
-    return_=np.array([[0, 3, 6]], np.float32),
+    value=np.array([[1, 2, 4]], np.float32),
+    target=np.array([[0, 3, 6]], np.float32),
     advantage=ADVANTAGE[None],
 )
 POLICY = np.log(np.stack([PROBABILITY, 1 - PROBABILITY], axis=1)).astype(np.float32)

@@ -152,7 +152,7 @@ def test_it_explores_by_type_and_is_greedy_without(exploration, share):
     act = jax.jit(agent.act, static_argnames="explore")
     action, carry, extras = act(view, (), obs, np.zeros(rows, bool), KEY)
     assert np.asarray(action).mean() == pytest.approx(share, abs=0.03)
-    assert (carry, extras) == ((), ())
+    assert (carry, extras) == ((), {})
     assert (act(view, (), obs, np.zeros(rows, bool), KEY, explore=False)[0] == 1).all()
 
 

@@ -136,3 +136,11 @@ def test_a_python_file_of_rllib_runs_with_its_imports_taken_for_ours(tmp_path: P
     )
     (experiment,) = read_experiments(path)
     assert experiment.run == "A2C" and experiment.config["gamma"] == 0.95 and experiment.config["env"] == "CartPole-v1"
+
+
+def test_accelerators_that_a_file_only_pretends_to_have_are_not_asked_for() -> None:
+    entry = {"run": "A2C", "env": "CartPole-v1", "config": {"num_gpus": 5, "_fake_gpus": True, "lr": "1e-3"}}
+    experiment = experiment_of("x", entry, "x")
+    experiment.check()
+    assert "num_gpus" not in experiment.config
+    assert experiment_of("x", {**entry, "config": {"num_gpus": 0}}, "x").config["num_gpus"] == 0

@@ -8,7 +8,8 @@ import pytest
 from chain import transitions
 from tables import Table
 
-from athlete.algorithms.trpo import TRPO, Batch, TRPOConfig, TRPOState, joined
+from athlete.algorithms.on_policy import Batch
+from athlete.algorithms.trpo import TRPO, TRPOConfig, TRPOState, joined
 from athlete.core import Spec
 from athlete.ops.gradient import adam_init
 from athlete.ops.random import wrap

@@ -136,6 +136,14 @@ def test_a_checkpoint_of_other_settings_is_not_damaged(tmp_path: Path) -> None:
     assert sorted(path.name for path in trial.folder.glob("*checkpoint*")) == ["checkpoint_000001", "checkpoint_000002"]
 
 
+def test_a_trial_whose_learning_ends_in_no_numbers_is_an_error(tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"name": "mine", "verbose": 0, "raise_on_failed_trial": False, "checkpoint_at_end": True}
+    config = {"env": "CartPole-v1", "seed": 0, **TINY, "lr": 1e30}
+    (trial,) = tune.run("PPO", config=config, stop={"training_iteration": 5}, **settings).trials
+    assert trial.status == "ERROR" and not trial.checkpoints
+    assert "NaN or infinity" in Path(str(trial.error_file)).read_text()
+
+
 # Locks
 
 

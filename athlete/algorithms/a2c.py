@@ -18,115 +18,54 @@ Departures:
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, Self
 
 import jax
 import jax.numpy as jnp
 
-from athlete.core import Agent, Array, Key, Memory, Model, Spec, Transition, Tree, hyper
+from athlete.algorithms.on_policy import ActorCriticState, Batch, OnPolicy
+from athlete.core import Array, Key, Transition, Tree, hyper
 from athlete.core.ranges import Fraction, Limit, NonNegativeFloat
-from athlete.distributions import flat_action, output_size, shape_action
-from athlete.memory.latest import Latest
-from athlete.models.actor_critic import (
-    apply_actor_critic,
-    init_actor_critic,
-    legal_distribution,
-    policy_of,
-    values_of_steps,
-)
-from athlete.models.mlp import MLP
-from athlete.models.separate import Separate
-from athlete.ops.features import features
-from athlete.ops.gradient import AdamState, adam, adam_init
-from athlete.ops.masks import action_mask
-from athlete.ops.returns import generalized_advantages
+from athlete.models.actor_critic import apply_actor_critic, init_actor_critic, legal_distribution
+from athlete.ops.gradient import Adam, adam_init
 from athlete.ops.schedule import Schedule, value_at
-from athlete.ops.sequences import cut_with_carry
 from athlete.ops.statistics import explained_variance
 from athlete.settings.checks import is_count
 from athlete.settings.families import OnPolicyConfig
-
-
-class A2CState(NamedTuple):
-    params: Tree
-    optimizer: AdamState
-
-
-class Batch(NamedTuple):
-    """What the loss reads, as sequences `[L, N, ...]`: L steps each, 1 for a network without memory."""
-
-    obs: Array
-    first: Array
-    carry: Tree  # at the start of each sequence, [N, ...]
-    action: Tree
-    advantage: Array
-    value: Array
-    target: Array
-    mask: Array | None = None  # which actions were legal
-
 
 METRICS = ("policy_loss", "vf_loss", "entropy", "total_loss")  # in the order of the loss
 
 
 @hyper
-class A2C(Agent):
+class A2C(OnPolicy):
     """Hyperparameters of A2C under RLlib's names. Floats and schedules are traced, the rest shapes the program."""
 
-    serves = ("discrete", "continuous", "other")
-
-    lr: NonNegativeFloat | Schedule = 1e-3
-    gamma: Fraction = 0.99
     lambda_: Fraction = 1.0  # 1: the paper's advantages
     vf_loss_coeff: NonNegativeFloat = 0.5
     entropy_coeff: float | Schedule = 0.01  # beta
     grad_clip: Limit | None = 0.5  # of the global norm
-    max_seq_len: int = 1  # timesteps that gradients flow through; 1 for a network without memory
-    free_log_std: bool = True  # Box: one log standard deviation an action, whatever the observation
-    model: Model = Separate(MLP())
-    memory: Memory = Latest()
-    updates: int = 1
-    spec: Spec = None  # type: ignore[assignment]  # known once bound
 
-    def bind(self, spec: Spec) -> A2C:
-        output_size(spec.action)
-        return dataclasses.replace(self, spec=spec)
-
-    def init(self, key: Key) -> A2CState:
+    def init(self, key: Key) -> ActorCriticState:
         params = init_actor_critic(self.model, key, self.spec, self.free_log_std)
-        return A2CState(params, adam_init(params))
+        return ActorCriticState(params, adam_init(params))
 
-    def view(self, state: A2CState, progress: Array) -> Tree:
-        return state.params
-
-    def start(self, view: Tree, rows: int, key: Key) -> Tree:
-        return self.model.start(rows)
-
-    def act(self, view: Tree, carry: Tree, obs: Tree, first: Array, key: Key, explore: bool = True) -> tuple:
-        policy, carry = policy_of(self.model, self.spec, view, carry, obs, first)
-        action = policy.sample(key) if explore else policy.mode()
-        return shape_action(self.spec.action, action), carry, ()
-
-    def update(self, state: A2CState, batch: Transition, key: Key, progress: Array) -> tuple[A2CState, dict]:
+    def update(
+        self, state: ActorCriticState, batch: Transition, key: Key, progress: Array
+    ) -> tuple[ActorCriticState, dict]:
+        """The key is not used: nothing here is random."""
         sequences = self._prepare(state.params, batch)
         lr = value_at(self.lr, progress)
         gradients, measured = jax.grad(self._loss, has_aux=True)(state.params, sequences, progress)
-        params, optimizer, norm = adam(state.params, gradients, state.optimizer, lr, self.grad_clip, epsilon=1e-5)
+        optimizer = Adam(self.grad_clip, epsilon=1e-5)
+        params, moments, norm = optimizer.step(state.params, gradients, state.optimizer, lr)
         metrics = {name: measured[i] for i, name in enumerate(METRICS)}
         metrics["vf_explained_var"] = explained_variance(sequences.target, sequences.value)
-        return A2CState(params, optimizer), metrics | {"grad_gnorm": norm, "cur_lr": lr}
+        return ActorCriticState(params, moments), metrics | {"grad_gnorm": norm, "cur_lr": lr}
 
     def _prepare(self, params: Tree, batch: Transition) -> Batch:
         """Advantages and targets under the acting parameters, and the batch cut into sequences."""
-        value, next_value = values_of_steps(self.model, self.spec, params, batch)
-        advantage = generalized_advantages(
-            batch.reward, value, next_value, batch.terminated, batch.truncated, self.gamma, self.lambda_
-        )
-        obs, action = features(self.spec.obs, batch.obs), flat_action(self.spec.action, batch.action)
-        mask = action_mask(self.spec, batch.obs)
-        whole = Batch(obs, batch.first, batch.carry, action, advantage, value, value + advantage, mask)
-        return cut_with_carry(whole, self.max_seq_len)
+        return self._sequences(params, batch, self.lambda_)
 
     def _loss(self, params: Tree, batch: Batch, progress: Array) -> tuple[Array, Array]:
         """The paper's gradients as those of one loss, mean over the batch; `METRICS`."""

@@ -17,116 +17,59 @@ Departures:
 
 from __future__ import annotations
 
-import dataclasses
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 
-from athlete.core import Agent, Array, Key, Memory, Model, Spec, Transition, Tree, hyper
-from athlete.core.ranges import Fraction, Limit, NonNegativeFloat
-from athlete.distributions import flat_action, output_size, shape_action
-from athlete.memory.latest import Latest
-from athlete.models.actor_critic import (
-    apply_actor_critic,
-    init_actor_critic,
-    legal_distribution,
-    policy_of,
-    values_of_steps,
-)
+from athlete.algorithms.on_policy import ActorCriticState, Batch, OnPolicy
+from athlete.core import Array, Key, Model, Transition, Tree, hyper
+from athlete.core.ranges import Limit, NonNegativeFloat
+from athlete.models.actor_critic import apply_actor_critic, init_actor_critic, legal_distribution
 from athlete.models.catalog import make_model
 from athlete.models.mlp import MLP
-from athlete.ops.features import features
-from athlete.ops.gradient import AdamState, adam, adam_init
-from athlete.ops.masks import action_mask
-from athlete.ops.returns import generalized_advantages
+from athlete.ops.gradient import Adam, adam_init
 from athlete.ops.schedule import Schedule, value_at
-from athlete.ops.sequences import cut_with_carry
 from athlete.settings.families import OnPolicyConfig
-
-
-class PGState(NamedTuple):
-    params: Tree
-    optimizer: AdamState
-
-
-class Batch(NamedTuple):
-    """What the loss reads, as sequences `[L, N, ...]`: L steps each, 1 for a network without memory."""
-
-    obs: Array
-    first: Array
-    carry: Tree  # at the start of each sequence, [N, ...]
-    action: Tree
-    return_: Array  # G
-    advantage: Array  # G - b
-    mask: Array | None = None  # which actions were legal
-
 
 METRICS = ("policy_loss", "vf_loss", "entropy", "total_loss")  # in the order of the loss
 
 
 @hyper
-class PG(Agent):
+class PG(OnPolicy):
     """Hyperparameters of PG under RLlib's names. Floats and schedules are traced, the rest shapes the program."""
 
-    serves = ("discrete", "continuous", "other")
-
     lr: NonNegativeFloat | Schedule = 2e-3
-    gamma: Fraction = 0.99
     use_critic: bool = True  # a baseline of values; False: none
     vf_loss_coeff: NonNegativeFloat = 0.5
     grad_clip: Limit | None = None  # of the global norm
-    max_seq_len: int = 1  # timesteps that gradients flow through; 1 for a network without memory
-    free_log_std: bool = True  # Box: one log standard deviation an action, whatever the observation
     model: Model = MLP()
-    memory: Memory = Latest()
-    updates: int = 1
-    spec: Spec = None  # type: ignore[assignment]  # known once bound
 
-    def bind(self, spec: Spec) -> PG:
-        output_size(spec.action)
-        return dataclasses.replace(self, spec=spec)
-
-    def init(self, key: Key) -> PGState:
+    def init(self, key: Key) -> ActorCriticState:
         params = init_actor_critic(self.model, key, self.spec, self.free_log_std, self.use_critic)
-        return PGState(params, adam_init(params))
+        return ActorCriticState(params, adam_init(params))
 
-    def view(self, state: PGState, progress: Array) -> Tree:
-        return state.params
-
-    def start(self, view: Tree, rows: int, key: Key) -> Tree:
-        return self.model.start(rows)
-
-    def act(self, view: Tree, carry: Tree, obs: Tree, first: Array, key: Key, explore: bool = True) -> tuple:
-        policy, carry = policy_of(self.model, self.spec, view, carry, obs, first)
-        action = policy.sample(key) if explore else policy.mode()
-        return shape_action(self.spec.action, action), carry, ()
-
-    def update(self, state: PGState, batch: Transition, key: Key, progress: Array) -> tuple[PGState, dict]:
+    def update(
+        self, state: ActorCriticState, batch: Transition, key: Key, progress: Array
+    ) -> tuple[ActorCriticState, dict]:
+        """The key is not used: nothing here is random."""
         sequences = self._prepare(state.params, batch)
         lr = value_at(self.lr, progress)
         gradients, measured = jax.grad(self._loss, has_aux=True)(state.params, sequences)
-        params, optimizer, norm = adam(state.params, gradients, state.optimizer, lr, self.grad_clip)
+        params, optimizer, norm = Adam(self.grad_clip).step(state.params, gradients, state.optimizer, lr)
         metrics = {name: measured[i] for i, name in enumerate(METRICS)}
-        return PGState(params, optimizer), metrics | {"grad_gnorm": norm, "cur_lr": lr}
+        return ActorCriticState(params, optimizer), metrics | {"grad_gnorm": norm, "cur_lr": lr}
 
     def _prepare(self, params: Tree, batch: Transition) -> Batch:
-        """Returns under the acting parameters, and the batch cut into sequences."""
-        value, next_value = values_of_steps(self.model, self.spec, params, batch)  # all 0 without a critic
-        advantage = generalized_advantages(
-            batch.reward, value, next_value, batch.terminated, batch.truncated, self.gamma, 1.0
-        )
-        obs, action = features(self.spec.obs, batch.obs), flat_action(self.spec.action, batch.action)
-        mask = action_mask(self.spec, batch.obs)
-        whole = Batch(obs, batch.first, batch.carry, action, value + advantage, advantage, mask)
-        return cut_with_carry(whole, self.max_seq_len)
+        """Returns G as targets, G - b as advantages, under the acting parameters; b is 0 without a critic."""
+        return self._sequences(params, batch, 1.0)
 
     def _loss(self, params: Tree, batch: Batch) -> tuple[Array, Array]:
         """-log pi(a | s) (G - b), and with a critic the squared error of b; means over the batch; `METRICS`."""
         _, outputs, value = apply_actor_critic(self.model, params, batch.carry, batch.obs, batch.first)
         policy = legal_distribution(self.spec, outputs, batch.mask)
         policy_loss = jnp.mean(-policy.log_prob(batch.action) * batch.advantage)
-        vf_loss = jnp.mean(jnp.square(value - batch.return_)) if self.use_critic else jnp.zeros(())
+        vf_loss = jnp.mean(jnp.square(value - batch.target)) if self.use_critic else jnp.zeros(())
         total = policy_loss + self.vf_loss_coeff * vf_loss
         return total, jnp.stack([policy_loss, vf_loss, jnp.mean(policy.entropy()), total])
 

@@ -19,69 +19,59 @@ Departures from the paper, each of them common practice:
 
 from __future__ import annotations
 
-import dataclasses
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
 
-from athlete.core import Agent, Array, Key, Memory, Model, Spec, Transition, Tree, hyper
+from athlete.algorithms.on_policy import OnPolicy, standardized
+from athlete.core import Array, Key, Spec, Transition, Tree, hyper
 from athlete.core.ranges import Fraction, Limit, NonNegativeFloat, PositiveInt
-from athlete.distributions import continuous_size, flat_action, output_size, shape_action
-from athlete.memory.latest import Latest
-from athlete.models.actor_critic import (
-    apply_actor_critic,
-    init_actor_critic,
-    legal_distribution,
-    values_of_steps,
-)
-from athlete.models.mlp import MLP
-from athlete.models.separate import Separate
+from athlete.distributions import continuous_size, flat_action, shape_action
+from athlete.models.actor_critic import apply_actor_critic, init_actor_critic, legal_distribution, outputs_of
 from athlete.ops.features import features
-from athlete.ops.gradient import AdamState, adam, adam_init
+from athlete.ops.gradient import Adam, AdamState, adam_init
 from athlete.ops.masks import action_mask
-from athlete.ops.returns import generalized_advantages
 from athlete.ops.schedule import Schedule, value_at
-from athlete.ops.sequences import cut_with_carry, minibatch_orders, take
+from athlete.ops.sequences import cut_with_carry, minibatches
 from athlete.ops.statistics import explained_variance
 from athlete.ops.surrogate import discovered_surrogate
-from athlete.ops.tree import pack, where
+from athlete.ops.tree import where
 from athlete.settings.families import OnPolicyConfig
 from athlete.spaces import Box
 
 
 class PPOState(NamedTuple):
+    """The state of a `PPO`."""
+
     params: Tree
     optimizer: AdamState
-    kl_coeff: Array  # of equation 8; adapted to kl_target
+    kl_coeff: Array  # float32 scalar, of equation 8; adapted to kl_target
 
 
 class Batch(NamedTuple):
     """What the loss reads, as sequences `[L, N, ...]`: L steps each, 1 for a network without memory."""
 
     obs: Tree  # as it came: pictures stay uint8 until their minibatch
-    first: Array
+    first: Array  # bool [L, N]
     carry: Tree  # at the start of each sequence, [N, ...]
-    action: Tree
-    log_prob: Array
-    old_outputs: Tree  # the acting policy's outputs, for the exact KL; () where no KL coefficient is set
-    advantage: Array
-    value: Array
-    target: Array
-    mask: Array | None = None  # which actions were legal
+    action: Tree  # flat and canonical
+    log_prob: Array  # [L, N], of the policy that acted
+    old_outputs: Tree  # [L, N, outputs] of the policy that acted, for the exact KL; () where no KL coefficient is set
+    advantage: Array  # [L, N], standardised
+    value: Array  # [L, N], of the parameters that acted
+    target: Array  # [L, N], what values should be
+    mask: Array | None = None  # bool [L, N, actions]: which were legal
 
 
 METRICS = ("policy_loss", "vf_loss", "entropy", "kl", "total_loss", "grad_gnorm")  # of each minibatch, in this order
 
 
 @hyper
-class PPO(Agent):
+class PPO(OnPolicy):
     """Hyperparameters of PPO under RLlib's names. Floats and schedules are traced, the rest shapes the program."""
 
-    serves = ("discrete", "continuous", "other")
-
     lr: NonNegativeFloat | Schedule = 3e-4
-    gamma: Fraction = 0.99
     lambda_: Fraction = 0.95
     surrogate: Literal["clip", "discovered"] = "clip"  # "discovered": DPO's, without a clip_param
     clip_param: Limit | Schedule = 0.2
@@ -95,21 +85,14 @@ class PPO(Agent):
     rpo_alpha: NonNegativeFloat | None = None  # Box: learn with means moved by U(-rpo_alpha, rpo_alpha), in [-1, 1]
     minibatch_size: PositiveInt = 256  # timesteps
     num_epochs: PositiveInt = 10
-    max_seq_len: int = 1  # timesteps that gradients flow through; 1 for a network without memory
-    free_log_std: bool = True  # Box: one log standard deviation an action, whatever the observation
-    model: Model = Separate(MLP())
-    memory: Memory = Latest()
-    updates: int = 1
-    spec: Spec = None  # type: ignore[assignment]  # known once bound
 
-    def bind(self, spec: Spec) -> PPO:
-        output_size(spec.action)
+    def bind(self, spec: Spec) -> Self:
         if self.rpo_alpha is not None and not (isinstance(spec.action, Box) and continuous_size(spec.action)):
             raise ValueError(
                 f"PPO: rpo_alpha={self.rpo_alpha} moves the means of continuous actions, and this action space is "
                 f"{spec.action}; leave it out"
             )
-        return dataclasses.replace(self, spec=spec)
+        return super().bind(spec)
 
     def init(self, key: Key) -> PPOState:
         params = init_actor_critic(self.model, key, self.spec, self.free_log_std)
@@ -117,42 +100,29 @@ class PPO(Agent):
             params, adam_init(params), jnp.asarray(0.0 if self.kl_coeff is None else self.kl_coeff, jnp.float32)
         )
 
-    def view(self, state: PPOState, progress: Array) -> Tree:
-        return state.params
-
-    def start(self, view: Tree, rows: int, key: Key) -> Tree:
-        return self.model.start(rows)
-
     def act(self, view: Tree, carry: Tree, obs: Tree, first: Array, key: Key, explore: bool = True) -> tuple:
-        mask = action_mask(self.spec, obs)
-        obs = jax.tree.map(lambda leaf: leaf[None], obs)
-        obs = features(self.spec.obs, obs)
-        carries, outputs, _ = apply_actor_critic(self.model, view, carry, obs, first[None])
-        policy = legal_distribution(self.spec, outputs[0], mask)
+        """The key is for sampling actions. The extras are their log probabilities, and what the exact KL needs."""
+        outputs, mask, carry = outputs_of(self.model, self.spec, view, carry, obs, first)
+        policy = legal_distribution(self.spec, outputs, mask)
         action = policy.sample(key) if explore else policy.mode()
         extras = {"log_prob": policy.log_prob(action)}
         if self.kl_coeff is not None:
-            extras["outputs"] = outputs[0]
-        carry = jax.tree.map(lambda leaf: leaf[0], carries)
+            extras["outputs"] = outputs
         return shape_action(self.spec.action, action), carry, extras
 
     def update(self, state: PPOState, batch: Transition, key: Key, progress: Array) -> tuple[PPOState, dict]:
+        """The key is for the order of minibatches and, with `rpo_alpha`, for the noise on each."""
         sequences = self._prepare(state.params, batch)
-        length, number = sequences.advantage.shape
-        orders = minibatch_orders(key, self.num_epochs, number, self.minibatch_size // length)
-        lr = value_at(self.lr, progress)
-        like = sequences._replace(carry=())
-        packed = pack(like, leading=2)
+        orders, gather = minibatches(sequences, key, self.num_epochs, self.minibatch_size)
+        lr, adam = value_at(self.lr, progress), Adam(self.grad_clip, epsilon=1e-5)
 
-        def step(carried, order):
+        def step(carried: tuple[Tree, AdamState, Array], order: Array) -> tuple[tuple[Tree, AdamState, Array], Array]:
             params, optimizer, running = carried
-            minibatch, carry = take(packed, sequences.carry, order, like)
-            minibatch = minibatch._replace(carry=carry)
             noise_key = jax.random.fold_in(key, optimizer.count)
             gradients, measured = jax.grad(self._loss, has_aux=True)(
-                params, minibatch, state.kl_coeff, progress, noise_key
+                params, gather(order), state.kl_coeff, progress, noise_key
             )
-            new_params, new_optimizer, norm = adam(params, gradients, optimizer, lr, self.grad_clip, epsilon=1e-5)
+            new_params, new_optimizer, norm = adam.step(params, gradients, optimizer, lr)
             if self.kl_stop is not None:
                 running = running & (measured[METRICS.index("kl")] <= self.kl_stop)
                 new_params = where(running, new_params, params)
@@ -170,12 +140,8 @@ class PPO(Agent):
 
     def _prepare(self, params: Tree, batch: Transition) -> Batch:
         """Advantages and targets under the acting parameters, and the batch cut into sequences."""
-        value, next_value = values_of_steps(self.model, self.spec, params, batch)
-        advantage = generalized_advantages(
-            batch.reward, value, next_value, batch.terminated, batch.truncated, self.gamma, self.lambda_
-        )
-        target = value + advantage
-        advantage = (advantage - jnp.mean(advantage)) / (jnp.std(advantage) + 1e-8)
+        value, advantage = self._estimates(params, batch, self.lambda_)
+        target, advantage = value + advantage, standardized(advantage)
         old_outputs = batch.extras.get("outputs", ())
         action, log_prob = flat_action(self.spec.action, batch.action), batch.extras["log_prob"]
         mask = action_mask(self.spec, batch.obs)
@@ -200,7 +166,8 @@ class PPO(Agent):
         else:
             clip = value_at(self.clip_param, progress)
             clipped = jax.lax.clamp(1.0 - clip, ratio, 1.0 + clip)  # jnp.clip's gradient splits ties: 3 kernels more
-            surrogate = smaller(ratio * batch.advantage, clipped * batch.advantage)
+            plain, clipped = ratio * batch.advantage, clipped * batch.advantage
+            surrogate = jnp.where(plain < clipped, plain, clipped)  # jnp.minimum splits ties too
         error = jnp.square(value - batch.target)
         if self.vf_clip_param is not None:
             near = batch.value + jnp.clip(value - batch.value, -self.vf_clip_param, self.vf_clip_param)
@@ -225,11 +192,6 @@ class PPO(Agent):
         """The paper's rule (section 4) with RLlib's factors: half as much again above 2 targets, half below 1/2."""
         larger = jnp.where(kl > 2.0 * self.kl_target, kl_coeff * 1.5, kl_coeff)
         return jnp.where(kl < 0.5 * self.kl_target, larger * 0.5, larger)
-
-
-def smaller(a: Array, b: Array) -> Array:
-    """The minimum, whose gradient at ties goes to `b` alone."""
-    return jnp.where(a < b, a, b)
 
 
 class PPOConfig(OnPolicyConfig):

@@ -23,17 +23,18 @@ import jax.numpy as jnp
 
 from athlete.core import Agent, Array, Key, Memory, Model, Spec, Transition, Tree, hyper
 from athlete.core.ranges import Fraction, Limit, NonNegativeFloat, PositiveInt
-from athlete.exploration import EpsilonGreedy, SoftQ, greedy
+from athlete.exploration import ActingView, EpsilonGreedy, SoftQ, greedy
 from athlete.memory.latest import Latest
+from athlete.models.forward import forward_step
 from athlete.models.mlp import MLP
 from athlete.models.unroll import step_from
 from athlete.ops.features import features
-from athlete.ops.gradient import AdamState, adam, adam_init
+from athlete.ops.gradient import Adam, AdamState, adam_init
 from athlete.ops.masks import action_mask, masked
 from athlete.ops.returns import lambda_returns
 from athlete.ops.schedule import Schedule, value_at
-from athlete.ops.sequences import cut_with_carry, minibatch_orders, take
-from athlete.ops.tree import fold, pack
+from athlete.ops.sequences import cut_with_carry, minibatches
+from athlete.ops.tree import fold
 from athlete.ops.values import batched_index
 from athlete.settings.families import ExplorationConfig, trajectory_parts
 from athlete.spaces import Discrete, require_kind
@@ -42,11 +43,6 @@ from athlete.spaces import Discrete, require_kind
 class PQNState(NamedTuple):
     params: Tree
     optimizer: AdamState
-
-
-class PQNView(NamedTuple):
-    params: Tree
-    level: Array  # of exploration
 
 
 class Batch(NamedTuple):
@@ -91,35 +87,28 @@ class PQN(Agent):
         params = self.model.init(key, self.spec.obs, {"q": (self.spec.action.n, 1.0)})
         return PQNState(params, adam_init(params))
 
-    def view(self, state: PQNState, progress: Array) -> PQNView:
-        return PQNView(state.params, self.exploration.level(progress))
+    def view(self, state: PQNState, progress: Array) -> ActingView:
+        return ActingView(state.params, self.exploration.level(progress))
 
-    def start(self, view: PQNView, rows: int, key: Key) -> Tree:
+    def start(self, view: ActingView, rows: int, key: Key) -> Tree:
         return self.model.start(rows)
 
-    def act(self, view: PQNView, carry: Tree, obs: Tree, first: Array, key: Key, explore: bool = True) -> tuple:
-        mask = action_mask(self.spec, obs)
-        obs = features(self.spec.obs, jax.tree.map(lambda leaf: leaf[None], obs))
-        carries, heads = self.model.apply(view.params, carry, obs, first[None])
-        values = heads["q"][0]
-        action = self.exploration.choose(values, view.level, key, mask) if explore else greedy(values, mask)
-        return action, jax.tree.map(lambda leaf: leaf[0], carries), ()
+    def act(self, view: ActingView, carry: Tree, obs: Tree, first: Array, key: Key, explore: bool = True) -> tuple:
+        """The key is for choosing actions."""
+        mask, obs = action_mask(self.spec, obs), features(self.spec.obs, obs)
+        carry, heads = forward_step(self.model, view.params, carry, obs, first)
+        values = heads["q"]
+        return self.exploration.choose(values, view.level, key, mask) if explore else greedy(values, mask), carry, {}
 
     def update(self, state: PQNState, batch: Transition, key: Key, progress: Array) -> tuple[PQNState, dict]:
+        """The key is for the order of minibatches."""
         sequences = self._prepare(state.params, batch)
-        length, number = sequences.target.shape
-        orders = minibatch_orders(key, self.num_epochs, number, self.minibatch_size // length)
-        lr = value_at(self.lr, progress)
-        like = sequences._replace(carry=())
-        packed = pack(like, leading=2)
+        orders, gather = minibatches(sequences, key, self.num_epochs, self.minibatch_size)
+        lr, adam = value_at(self.lr, progress), Adam(self.grad_clip, self.adam_epsilon)
 
         def step(carried: PQNState, order: Array) -> tuple[PQNState, Array]:
-            minibatch, carry = take(packed, sequences.carry, order, like)
-            minibatch = minibatch._replace(carry=carry)
-            gradients, measured = jax.grad(self._loss, has_aux=True)(carried.params, minibatch)
-            params, optimizer, norm = adam(
-                carried.params, gradients, carried.optimizer, lr, self.grad_clip, epsilon=self.adam_epsilon
-            )
+            gradients, measured = jax.grad(self._loss, has_aux=True)(carried.params, gather(order))
+            params, optimizer, norm = adam.step(carried.params, gradients, carried.optimizer, lr)
             return PQNState(params, optimizer), jnp.append(measured, norm)
 
         state, measured = jax.lax.scan(step, state, orders)

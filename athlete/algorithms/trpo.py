@@ -19,101 +19,63 @@ Departures:
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from athlete.core import Agent, Array, Key, Memory, Model, Spec, Transition, Tree, hyper
+from athlete.algorithms.on_policy import Batch, OnPolicy
+from athlete.core import Array, Key, Model, Transition, Tree, hyper
 from athlete.core.ranges import Fraction, NonNegativeFloat, PositiveInt
-from athlete.distributions import Distribution, flat_action, output_size, shape_action
-from athlete.memory.latest import Latest
-from athlete.models.actor_critic import (
-    apply_actor_critic,
-    init_actor_critic,
-    legal_distribution,
-    policy_of,
-    values_of_steps,
-)
+from athlete.distributions import Distribution
+from athlete.models.actor_critic import apply_actor_critic, init_actor_critic, legal_distribution
 from athlete.models.catalog import make_model
 from athlete.models.mlp import MLP
 from athlete.models.separate import Separate
-from athlete.ops.features import features
-from athlete.ops.gradient import AdamState, adam, adam_init
-from athlete.ops.masks import action_mask
-from athlete.ops.returns import generalized_advantages
-from athlete.ops.schedule import Schedule, value_at
-from athlete.ops.sequences import cut_with_carry, minibatch_orders, take
+from athlete.ops.gradient import Adam, AdamState, adam_init
+from athlete.ops.schedule import value_at
+from athlete.ops.sequences import minibatches
 from athlete.ops.statistics import explained_variance
-from athlete.ops.tree import flatten, pack, unflatten
+from athlete.ops.tree import flatten, unflatten
 from athlete.ops.trust_region import line_search, natural_step
 from athlete.settings.families import OnPolicyConfig
 
 
 class TRPOState(NamedTuple):
+    """The state of a `TRPO`."""
+
     policy: Tree  # its network and, for a Box, its log standard deviations
     value: Tree  # the value function's network
     optimizer: AdamState  # of the value function
 
 
-class Batch(NamedTuple):
-    """What both losses read, as sequences `[L, N, ...]`: L steps each, 1 for a network without memory."""
-
-    obs: Array
-    first: Array
-    carry: Tree  # at the start of each sequence, [N, ...]
-    action: Tree
-    advantage: Array
-    value: Array
-    target: Array
-    mask: Array | None = None  # which actions were legal
-
-
 @hyper
-class TRPO(Agent):
+class TRPO(OnPolicy):
     """Hyperparameters of TRPO under RLlib's names. Floats and schedules are traced, the rest shapes the program."""
 
-    serves = ("discrete", "continuous", "other")
-
     kl_target: NonNegativeFloat = 0.01  # delta of equation 14: the largest mean KL of an update
-    gamma: Fraction = 0.99
     lambda_: Fraction = 0.97
     conjugate_gradient_steps: PositiveInt = 10
     damping: NonNegativeFloat = 0.1
     line_search_steps: PositiveInt = 10  # attempts, the full step among them; then the policy stays as it was
     line_search_decay: Fraction = 0.8  # of the step from one attempt to the next
-    lr: NonNegativeFloat | Schedule = 1e-3  # of the value function, as are the next two
-    minibatch_size: PositiveInt = 128  # timesteps
+    minibatch_size: PositiveInt = 128  # timesteps, of the value function, as are the next and `lr`
     num_epochs: PositiveInt = 10
-    max_seq_len: int = 1  # timesteps that gradients flow through; 1 for a network without memory
-    free_log_std: bool = True  # Box: one log standard deviation an action, whatever the observation
     model: Model = MLP()  # of the policy, and of the value function
-    memory: Memory = Latest()
-    updates: int = 1
-    spec: Spec = None  # type: ignore[assignment]  # known once bound
-
-    def bind(self, spec: Spec) -> TRPO:
-        output_size(spec.action)
-        return dataclasses.replace(self, spec=spec)
 
     def init(self, key: Key) -> TRPOState:
-        params = init_actor_critic(Separate(self.model), key, self.spec, self.free_log_std)
+        params = init_actor_critic(self._network(), key, self.spec, self.free_log_std)
         value = params["network"].pop("value")
         return TRPOState(params, value, adam_init(value))
 
     def view(self, state: TRPOState, progress: Array) -> Tree:
         return joined(state.policy, state.value)
 
-    def start(self, view: Tree, rows: int, key: Key) -> Tree:
-        return Separate(self.model).start(rows)
-
-    def act(self, view: Tree, carry: Tree, obs: Tree, first: Array, key: Key, explore: bool = True) -> tuple:
-        policy, carry = policy_of(Separate(self.model), self.spec, view, carry, obs, first)
-        action = policy.sample(key) if explore else policy.mode()
-        return shape_action(self.spec.action, action), carry, ()
+    def _network(self) -> Model:
+        return Separate(self.model)
 
     def update(self, state: TRPOState, batch: Transition, key: Key, progress: Array) -> tuple[TRPOState, dict]:
+        """The key is for the order of the value function's minibatches."""
         sequences = self._prepare(state, batch)
         policy, metrics = self._improve(state.policy, sequences)
         lr = value_at(self.lr, progress)
@@ -127,17 +89,7 @@ class TRPO(Agent):
 
     def _prepare(self, state: TRPOState, batch: Transition) -> Batch:
         """Advantages and targets under the acting parameters, and the batch cut into sequences."""
-        params = joined(state.policy, state.value)
-        value, next_value = values_of_steps(Separate(self.model), self.spec, params, batch)
-        advantage = generalized_advantages(
-            batch.reward, value, next_value, batch.terminated, batch.truncated, self.gamma, self.lambda_
-        )
-        target = value + advantage
-        advantage = (advantage - jnp.mean(advantage)) / (jnp.std(advantage) + 1e-8)
-        obs, action = features(self.spec.obs, batch.obs), flat_action(self.spec.action, batch.action)
-        mask = action_mask(self.spec, batch.obs)
-        whole = Batch(obs, batch.first, batch.carry, action, advantage, value, target, mask)
-        return cut_with_carry(whole, self.max_seq_len)
+        return self._sequences(joined(state.policy, state.value), batch, self.lambda_, standardize=True)
 
     def _improve(self, params: Tree, batch: Batch) -> tuple[Tree, dict]:
         """The policy after its step, and the step's metrics. Parameters are one vector here."""
@@ -174,16 +126,12 @@ class TRPO(Agent):
 
     def _fit(self, state: TRPOState, batch: Batch, key: Key, lr: Array) -> tuple[Tree, AdamState, Array]:
         """The value function after some epochs of minibatches, its optimiser, and the mean squared error."""
-        length, number = batch.target.shape
-        orders = minibatch_orders(key, self.num_epochs, number, self.minibatch_size // length)
-        like = batch._replace(carry=())
-        packed = pack(like, leading=2)
+        orders, gather = minibatches(batch, key, self.num_epochs, self.minibatch_size)
 
         def step(carried: tuple[Tree, AdamState], order: Array) -> tuple[tuple[Tree, AdamState], Array]:
             value, optimizer = carried
-            minibatch, carry = take(packed, batch.carry, order, like)
-            loss, gradients = jax.value_and_grad(self._value_loss)(value, minibatch._replace(carry=carry))
-            value, optimizer, _ = adam(value, gradients, optimizer, lr)
+            loss, gradients = jax.value_and_grad(self._value_loss)(value, gather(order))
+            value, optimizer, _ = Adam(grad_clip=None).step(value, gradients, optimizer, lr)
             return (value, optimizer), loss
 
         (value, optimizer), losses = jax.lax.scan(step, (state.value, state.optimizer), orders)

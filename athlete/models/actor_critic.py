@@ -43,14 +43,21 @@ def apply_actor_critic(model: Model, params: Tree, carry: Tree, obs: Array, firs
     return carries, outputs, heads["value"][..., 0] if "value" in heads else jnp.zeros(first.shape)
 
 
+def outputs_of(
+    model: Model, spec: Spec, params: Tree, carry: Tree, obs: Tree, first: Array
+) -> tuple[Array, Array | None, Tree]:
+    """The policy's outputs `[B, outputs]` and the mask of legal actions for rows `[B, ...]`, and the carry after."""
+    seen = features(spec.obs, obs)[None]
+    carries, outputs, _ = apply_actor_critic(model, params, carry, seen, first[None])
+    return outputs[0], action_mask(spec, obs), jax.tree.map(lambda leaf: leaf[0], carries)
+
+
 def policy_of(
     model: Model, spec: Spec, params: Tree, carry: Tree, obs: Tree, first: Array
 ) -> tuple[Distribution, Tree]:
     """The distribution over the legal actions of rows `[B, ...]`, and the carry after the step."""
-    mask = action_mask(spec, obs)
-    obs = features(spec.obs, jax.tree.map(lambda leaf: leaf[None], obs))
-    carries, outputs, _ = apply_actor_critic(model, params, carry, obs, first[None])
-    return legal_distribution(spec, outputs[0], mask), jax.tree.map(lambda leaf: leaf[0], carries)
+    outputs, mask, carry = outputs_of(model, spec, params, carry, obs, first)
+    return legal_distribution(spec, outputs, mask), carry
 
 
 def legal_distribution(spec: Spec, outputs: Array, mask: Array | None) -> Distribution:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import jax
@@ -9,7 +10,7 @@ import jax.numpy as jnp
 
 from athlete.core import Array, Key, Tree
 from athlete.ops.shuffle import random_orders
-from athlete.ops.tree import Packed, unpack
+from athlete.ops.tree import Packed, pack, unpack
 
 Batch = TypeVar("Batch", bound=Any)  # a named tuple
 
@@ -53,6 +54,23 @@ def minibatch_orders(key: Key, epochs: int, number: int, size: int) -> Array:
     size = min(max(1, size), number)
     orders = random_orders(key, epochs, number)
     return orders[:, : number // size * size].reshape(-1, size)
+
+
+def minibatches(sequences: Batch, key: Key, epochs: int, timesteps: int) -> tuple[Array, Callable[[Array], Batch]]:
+    """Orders `[minibatches, size]` of sequences for some epochs of minibatches, and what gathers one by its order.
+
+    `sequences` `[L, N, ...]` has the field `carry`, the recurrent state at the start of each, `[N, ...]`. A minibatch
+    is `timesteps` of them, as near as whole sequences come to it.
+    """
+    length, number = sequences.first.shape
+    like = sequences._replace(carry=())
+    packed = pack(like, leading=2)
+
+    def gather(order: Array) -> Batch:
+        minibatch, carry = take(packed, sequences.carry, order, like)
+        return minibatch._replace(carry=carry)
+
+    return minibatch_orders(key, epochs, number, timesteps // length), gather
 
 
 def take(packed: Packed, carry: Tree, order: Array, like: Tree) -> tuple[Tree, Tree]:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 
 from athlete.core import Array
-from athlete.ops.gradient import AdamState, adam, adam_init
+from athlete.ops.gradient import Adam, AdamState, adam_init
 from athlete.spaces import Discrete, Space
 
 
@@ -34,17 +34,23 @@ def temperature_update(temperature: Temperature, entropy: Array, target: Array, 
     vanish with alpha: J = log alpha (entropy - target). A `learning_rate` of 0 holds alpha where it is.
     """
     gradient = jnp.mean(entropy) - target
-    log_alpha, optimizer, _ = adam(temperature.log_alpha, gradient, temperature.optimizer, learning_rate)
-    return Temperature(log_alpha, optimizer)
+    optimizer = Adam(grad_clip=None)
+    log_alpha, state, _ = optimizer.step(temperature.log_alpha, gradient, temperature.optimizer, learning_rate)
+    return Temperature(log_alpha, state)
+
+
+DISCRETE_SHARE = 0.3  # of the largest entropy there is
 
 
 def default_target_entropy(space: Space, mask: Array | None = None) -> Array | float:
-    """-dim(A) where continuous (arXiv:1812.05905, appendix D), 0.98 log n for n actions (arXiv:1910.07207).
+    """-dim(A) where continuous (arXiv:1812.05905, appendix D), `DISCRETE_SHARE` of log n for n actions.
+
+    The share of arXiv:1910.07207 is 0.98: a policy so near the uniform one collects little of what it knows.
 
     With a mask of actions `[B, n]`, n is how many are legal, and the target the mean over the batch.
     """
     if mask is not None:
-        return 0.98 * jnp.mean(jnp.log(jnp.sum(mask, axis=-1, dtype=jnp.float32)))
+        return DISCRETE_SHARE * jnp.mean(jnp.log(jnp.sum(mask, axis=-1, dtype=jnp.float32)))
     if isinstance(space, Discrete):
-        return 0.98 * math.log(space.n)
+        return DISCRETE_SHARE * math.log(space.n)
     return -float(math.prod(space.shape))
