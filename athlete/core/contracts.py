@@ -37,7 +37,10 @@ class Spec(NamedTuple):
 
 
 class Step(NamedTuple):
-    """What one step of an environment gives. `reward` is a float32 scalar, the two flags are bool scalars."""
+    """What one step of an environment gives. `reward` is a float32 scalar, the two flags are bool scalars.
+
+    `info` is what the environment tells besides; of a `Source` it is a sequence of the rows' own dictionaries.
+    """
 
     obs: Tree
     reward: Array
