@@ -6,9 +6,9 @@ import functools
 import os
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import jax
 import numpy as np
@@ -58,6 +58,29 @@ from athlete.totals import Totals, episode_statistics, told_statistics
 EVALUATION_SALT = 0x45564131  # keeps the keys of evaluations apart from those of training
 
 
+_Method = TypeVar("_Method", bound=Callable[..., Any])
+
+
+def _alone(method: _Method) -> _Method:
+    """A method during which no other thread may call one: each uses up or replaces the state of the training."""
+
+    @functools.wraps(method)
+    def alone(self: Algorithm, *arguments: Any, **options: Any) -> Any:
+        if not self._lock.acquire(blocking=False):
+            raise RuntimeError(
+                f"{method.__name__}(): another thread is in {self._busy}() of this algorithm; wait for it, or act with "
+                "what get_policy() gave before"
+            )
+        outer, self._busy = self._busy, method.__name__
+        try:
+            return method(self, *arguments, **options)
+        finally:
+            self._busy = outer
+            self._lock.release()
+
+    return cast(_Method, alone)
+
+
 class Algorithm:
     """An algorithm in its environment: `train()`, `evaluate()`, `save()`, `restore()`, `compute_single_action()`.
 
@@ -67,6 +90,7 @@ class Algorithm:
     def __init__(self, config: AlgorithmConfig, begins: bool = True):
         set_up()
         set_level(config.log_level)
+        self._lock, self._busy = threading.RLock(), ""
         self.config = config
         self.seed: int = config.seed if config.seed is not None else int.from_bytes(os.urandom(4), "little")
         self._check_devices()
@@ -110,6 +134,7 @@ class Algorithm:
         """The whole state of the training. The next `train()` uses it up: copy what you keep."""
         return self._training.run
 
+    @_alone
     def train(self) -> dict[str, Any]:
         """Collect and learn, at least one iteration, and tell how it went; evaluate where the interval says so.
 
@@ -143,7 +168,13 @@ class Algorithm:
         if progress.fault is not None:
             self._tell_fault(progress.fault)
         result = self._totals.result(progress, time.perf_counter() - start)
-        result |= {"num_healthy_workers": self.config.num_rollout_workers, "seed": self.seed}
+        health = self._training.health
+        result |= {
+            "num_healthy_workers": health.workers,
+            "num_worker_restarts": health.worker_restarts,
+            "num_faulty_episodes": health.faulty_episodes,
+            "seed": self.seed,
+        }
         # Only those of collecting and learning: what evaluations and others in this process compile is not ours.
         result["perf"]["compilations_this_iter"] = compilations()[0] - compiled_before
         interval = self.config.evaluation_interval
@@ -180,6 +211,7 @@ class Algorithm:
 
     # Evaluation ---------------------------------------------------------------------------------------------------
 
+    @_alone
     def evaluate(self, episodes: int | None = None, seed: int | None = None) -> dict[str, Any]:
         """`{"evaluation": {...}}` over whole episodes, greedy unless `evaluation_config={"explore": True}`.
 
@@ -279,6 +311,7 @@ class Algorithm:
 
     # Acting -------------------------------------------------------------------------------------------------------
 
+    @_alone
     def get_policy(self, policy_id: str = "default_policy") -> Policy:
         """The acting side as it is now: a snapshot that later training does not change."""
         self._refuse_if_stopped("get_policy")
@@ -336,10 +369,12 @@ class Algorithm:
         actions, new_states = actor.many(observations, state, prev_action, prev_reward, bool(explore), info)
         return (actions, new_states, {}) if state is not None else actions
 
+    @_alone
     def get_weights(self) -> dict[str, Tree]:
         """`{"default_policy": the learner's state}` as NumPy arrays: parameters, optimiser and normalisers."""
         return {"default_policy": jax.device_get(self._training.learned.state)}
 
+    @_alone
     def set_weights(self, weights: Mapping[str, Tree]) -> None:
         """Take over what `get_weights` gave. Raises ValueError where structure or shapes differ."""
         if "default_policy" not in weights:
@@ -368,6 +403,7 @@ class Algorithm:
         """
         return str(self._logdir)
 
+    @_alone
     def save(self, checkpoint_dir: str | Path | None = None) -> str:
         """Write a checkpoint and return its folder.
 
@@ -404,6 +440,7 @@ class Algorithm:
             except CheckpointError as error:
                 logger.warning("the replay memory stays in an older checkpoint: %s", error)
 
+    @_alone
     def restore(self, checkpoint_path: str | Path) -> None:
         """Go on from a checkpoint of the same algorithm, settings and spaces.
 
@@ -598,7 +635,14 @@ class Algorithm:
 
     def _supervision(self) -> Supervision:
         created = Created(self._callbacks) if "on_sub_environment_created" in self._hooks else None
-        return Supervision(created=created)
+        config = self.config
+        return Supervision(
+            config.env_timeout,
+            config.restart_failed_sub_environments,
+            config.recreate_failed_workers,
+            config.max_num_worker_restarts,
+            created,
+        )
 
     def _metadata(self) -> dict[str, Any]:
         spec = self._training.agent.spec

@@ -396,8 +396,13 @@ def test_a_kill_while_a_tree_is_taken_out_leaves_a_whole_checkpoint(tmp_path: Pa
     content = (folder / "memory.safetensors").read_bytes()
     drop_tree(folder, "memory")
     (folder / "memory.safetensors").write_bytes(content)  # the manifest was new, and the file not removed yet
+    (tmp_path / ".lock-checkpoint").touch()
+    (tmp_path / ".tmp-checkpoint").mkdir()
+    (tmp_path / ".tmp-checkpoint" / ".manifest.json.1.tmp").touch()
     assert set(open_checkpoint(folder).files) == {"agent"}
-    save_checkpoint(folder, {}, {})
+    save_checkpoint(tmp_path / "checkpoint_next", {}, {})
+    assert sorted(path.name for path in folder.iterdir()) == ["agent.safetensors", "checkpoint.json", "manifest.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint", "checkpoint_next"]
 
 
 def test_a_folder_with_other_files_is_never_replaced(tmp_path: Path, saved: Path) -> None:

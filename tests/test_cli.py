@@ -375,7 +375,7 @@ def test_experiments_of_a_file_with_a_grid_and_a_class_of_ones_own(here: Path) -
 def test_a_failed_trial_ends_with_1_and_names_its_error(here: Path) -> None:
     result = athlete(f"train PPO my_corridors.Broken {TINY} --stop-iters 1")
     assert result.exit_code == 1
-    assert "Error: PPO_" in result.stderr and "expected five" in result.stderr and "error.txt" in result.stderr
+    assert "Error: PPO_" in result.stderr and "expected a dict" in result.stderr and "error.txt" in result.stderr
     assert "Traceback" not in result.stderr
 
 

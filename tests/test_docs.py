@@ -134,8 +134,12 @@ def test_links_and_snippets_lead_to_what_exists(page: Path) -> None:
 
 @pytest.mark.parametrize("page", sorted((ROOT / "docs" / "reference").glob("*.md")), ids=name_of)
 def test_the_reference_names_what_exists(page: Path) -> None:
-    for path in re.findall(r"^::: ([\w.]+)", page.read_text(encoding="utf-8"), re.M):
+    text = page.read_text(encoding="utf-8")
+    for path in re.findall(r"^::: ([\w.]+)", text, re.M):
         assert pkgutil.resolve_name(path) is not None
+    for path, members in re.findall(r"^::: ([\w.]+)\n    options:\n      members: \[(.*)\]", text, re.M):
+        module = pkgutil.resolve_name(path)
+        assert not [name for name in members.split(", ") if not hasattr(module, name)], path
 
 
 # Tables: every first cell that is code, with the cells after it

@@ -201,11 +201,13 @@ def kill_a_training(folder: Path, draw: random.Random) -> None:
 
 
 def left_over(folder: Path) -> list[str]:
-    return [
-        path.name
-        for path in folder.rglob(".*")
-        if path.name.startswith((".tmp-", ".lock-", ".replaced-")) or path.name.endswith(".tmp")
-    ]
+    """What killed processes left: half written files, locks, and files of checkpoints that no manifest lists."""
+    hidden = [path.name for path in folder.rglob(".*")]
+    left = [name for name in hidden if name.startswith((".tmp-", ".lock-", ".replaced-")) or name.endswith(".tmp")]
+    for manifest in folder.rglob("manifest.json"):
+        listed = json.loads(manifest.read_bytes())["files"]
+        left += [str(path) for path in manifest.parent.iterdir() if path.name not in listed and path != manifest]
+    return left
 
 
 @pytest.mark.parametrize(("savers", "trainings"), [(6, 1), pytest.param(85, 15, marks=pytest.mark.fuzz)])

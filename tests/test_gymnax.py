@@ -12,7 +12,7 @@ def test_without_the_package_the_error_says_what_to_install(monkeypatch):
 
     gymnax._made.cache_clear()
     monkeypatch.setitem(__import__("sys").modules, "gymnax", None)
-    with pytest.raises(ValueError, match=r"gymnax is missing; pip install 'athlete\[gymnax\]'"):
+    with pytest.raises(ValueError, match=r"gymnax is missing; pip install gymnax six"):
         PPOConfig().environment("gymnax/CartPole-v1").build()
 
 

@@ -85,7 +85,7 @@ def test_the_first_step_has_the_length_of_the_learning_rate_whatever_the_gradien
 def test_momentum_is_beta1():
     # Gradients 1 and then 0: the mean is 1 - beta1, then beta1 (1 - beta1); the square 0.001, then 0.000999.
     params, state = {"w": np.zeros(1, np.float32)}, adam_init({"w": np.zeros(1, np.float32)})
-    step = jax.jit(functools.partial(adam, beta1=0.5, epsilon=0.0))
+    step = jax.jit(functools.partial(adam, grad_clip=None, beta1=0.5, epsilon=0.0))
     first, state, _ = step(params, {"w": np.ones(1, np.float32)}, state, 1.0)
     second, _, _ = step(first, {"w": np.zeros(1, np.float32)}, state, 1.0)
     np.testing.assert_allclose(first["w"], [-1.0], rtol=1e-4)
@@ -112,7 +112,7 @@ def test_gradients_are_averaged_over_a_named_axis():
     gradients = {"w": np.array([[[1.0, 2.0], [3.0, 4.0]], [[3.0, 4.0], [5.0, 6.0]]], np.float32)}
     gradients["b"] = np.array([[0.0], [8.0]], np.float32)
     over_devices = jax.vmap(
-        lambda gradient: adam(PARAMS, gradient, adam_init(PARAMS), 0.1, axis_name="devices"), axis_name="devices"
+        lambda gradient: adam(PARAMS, gradient, adam_init(PARAMS), 0.1, None, axis_name="devices"), axis_name="devices"
     )
     moved, _, norm = jax.jit(over_devices)(gradients)
     expected, _, expected_norm = unclipped(

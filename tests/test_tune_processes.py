@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from test_fault_tolerance import is_alive, wait_for
 from tune_fakes import Counter
 
 from athlete import tune
@@ -119,3 +120,34 @@ def test_a_script_needs_no_main_guard_and_its_classes_travel(tmp_path: Path) -> 
     )
     done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=60)
     assert done.stdout.splitlines() == ["the script runs", "[3, 6]"], done.stderr
+
+
+KILLED = """
+import os, sys
+sys.path.insert(0, sys.argv[1])
+from athlete import tune
+import time
+def train(config):
+    open(config["folder"] + "/" + str(os.getpid()), "w").close()
+    time.sleep(1000)
+tune.run(train, config={"folder": sys.argv[2], "x": tune.grid_search([1, 2])}, max_concurrent_trials=2, verbose=0)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="looks for processes in /proc")
+def test_a_program_that_is_killed_leaves_no_trial_behind(tmp_path: Path) -> None:
+    folder = tmp_path / "processes"
+    folder.mkdir()
+    with subprocess.Popen([sys.executable, "-c", KILLED, str(Path(__file__).parent), str(folder)]) as parent:
+        wait_for(lambda: len(list(folder.iterdir())) == 2)
+        parent.kill()
+        parent.wait()
+        trials = [int(path.name) for path in folder.iterdir()]
+        wait_for(lambda: not any(is_alive(trial) for trial in trials))
+
+
+def test_an_interrupt_is_answered_in_silence_too(capfd: pytest.CaptureFixture[str]) -> None:
+    from athlete.record.progress import reporter
+
+    reporter(0).print_always("Once more ends at once")
+    assert capfd.readouterr() == ("", "Once more ends at once\n")

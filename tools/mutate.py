@@ -82,12 +82,12 @@ def _tests(folder: Path, tests: list[str], output: Path) -> None:
     sys.exit(pytest.main(["-x", "-q", "--tb=line", "-p", "no:cacheprovider", *tests]))
 
 
-def run_tests(folder: Path, tests: list[str]) -> tuple[int, str]:
-    """pytest's exit status in a copy of the tree, and what it printed; `FAILED` where it does not end."""
+def run_tests(folder: Path, tests: list[str], timeout: float | None = TIMEOUT) -> tuple[int, str]:
+    """pytest's exit status in a copy of the tree, and what it printed; `FAILED` where it does not end in time."""
     output = folder / "output"
     child = CHILDREN.Process(target=_tests, args=(folder, tests, output))
     child.start()
-    child.join(TIMEOUT)
+    child.join(timeout)
     if child.exitcode is None:
         child.kill()
         child.join()
@@ -148,7 +148,7 @@ def main() -> int:
         folders = copies(parent, arguments.processes)
         if not arguments.unchecked:
             tests = sorted({test for mutation in chosen for test in shlex.split(mutation.tests)})
-            status, output = run_tests(Path(parent) / "0", [*tests, "-n", str(arguments.processes)])
+            status, output = run_tests(Path(parent) / "0", [*tests, "-n", str(arguments.processes)], timeout=None)
             if status != PASSED:
                 print(output, "these tests fail on the code as it is", sep="\n")
                 return 2

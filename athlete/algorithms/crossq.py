@@ -33,7 +33,7 @@ from athlete.models.critics import critic_values, init_critics
 from athlete.models.mlp import MLP
 from athlete.ops.gradient import Adam, AdamState, adam_init
 from athlete.ops.schedule import Schedule, value_at
-from athlete.ops.soft import SoftSamples, soft_samples
+from athlete.ops.soft import SoftSamples
 from athlete.ops.td import td_error
 from athlete.ops.temperature import Temperature, temperature_init
 from athlete.ops.values import half_square
@@ -88,14 +88,7 @@ class CrossQ(SoftActorCritic):
         """The key is split in two: for the next actions, and for those that the actor's loss is estimated with."""
         next_key, actor_key = jax.random.split(key)
         alpha, critic_lr = state.temperature.alpha(), value_at(self.critic_lr, progress)
-        samples = soft_samples(
-            batch,
-            self.spec,
-            lambda obs: self._policy(state.actor, obs).sample_and_log_prob(next_key),
-            alpha,
-            self.gamma,
-            self.policy_delay,
-        )
+        samples = self._samples(state.actor, batch, alpha, self.policy_delay, next_key)
         (critics, critic_optimizer), metrics = jax.lax.scan(
             lambda carried, samples: self._update_critics(*carried, samples, critic_lr),
             (state.critics, state.critic_optimizer),

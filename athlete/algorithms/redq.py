@@ -35,7 +35,7 @@ from athlete.models.forward import forward
 from athlete.models.mlp import MLP
 from athlete.ops.gradient import AdamState, adam_init
 from athlete.ops.schedule import value_at
-from athlete.ops.soft import SoftSamples, soft_samples
+from athlete.ops.soft import SoftSamples
 from athlete.ops.td import td_error, td_target
 from athlete.ops.temperature import Temperature, temperature_init
 from athlete.ops.values import half_square, polyak_update
@@ -99,14 +99,7 @@ class REDQ(SoftActorCritic):
         """The key is split in three: for the next actions, for the critics' updates, and for the actor's loss."""
         next_key, critics_key, actor_key = jax.random.split(key, 3)
         alpha, critic_lr = state.temperature.alpha(), value_at(self.critic_lr, progress)
-        samples = soft_samples(
-            batch,
-            self.spec,
-            lambda obs: self._policy(state.actor, obs).sample_and_log_prob(next_key),
-            alpha,
-            self.gamma,
-            self.policy_delay,
-        )
+        samples = self._samples(state.actor, batch, alpha, self.policy_delay, next_key)
         keys = jax.random.split(critics_key, self.policy_delay)
         ensemble, metrics = jax.lax.scan(
             lambda ensemble, given: self._update_critics(ensemble, *given, critic_lr), state.ensemble, (samples, keys)

@@ -21,18 +21,15 @@ Departures:
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 
-from athlete.algorithms.soft_actor_critic import SACState, TargetedActorCritic
-from athlete.core import ActingCarry, Array, Key, Model, Spec, Transition, Tree, hyper
+from athlete.algorithms.soft_actor_critic import ExploringActorCritic, SACState
+from athlete.core import Array, Key, Model, Transition, Tree, hyper
 from athlete.core.ranges import Fraction
-from athlete.distributions import Categorical, SquashedGaussian, flat_action, output_size, shape_action
-from athlete.exploration import ActingView, Exploration, StochasticSampling, require_fitting_noise
-from athlete.models.critics import init_critics
-from athlete.models.forward import forward_step
+from athlete.distributions import Categorical, SquashedGaussian, flat_action
 from athlete.models.recurrent import LSTM
 from athlete.models.unroll import step_from, unroll
 from athlete.ops.features import features
@@ -41,60 +38,25 @@ from athlete.ops.priorities import sequence_priority
 from athlete.ops.schedule import value_at
 from athlete.ops.td import expected_soft_value, importance_weight, n_step_targets, soft_value
 from athlete.ops.temperature import temperature_update
-from athlete.ops.tree import fold
+from athlete.ops.tree import merge_time
 from athlete.ops.values import batched_index, half_square
 from athlete.settings.families import ActorCriticConfig
 from athlete.spaces import Discrete
 
 
 @hyper
-class RNNSAC(TargetedActorCritic):
+class RNNSAC(ExploringActorCritic):
     """Hyperparameters of RNNSAC under RLlib's names. Floats and schedules are traced, the rest shapes the program.
 
     The memory's windows are `burn_in` steps, `max_seq_len` to learn from and `n_step - 1` for the targets of the last.
     """
 
-    serves = ("continuous", "discrete")
-
-    twin_q: bool = True  # the smaller value of two critics counts
     priority_eta: Fraction = 0.9  # of a sequence's largest TD error in its priority; the rest is for their mean
     zero_init_states: bool = True  # sequences begin with an empty memory instead of the stored state
     burn_in: int = 0  # steps of a sequence that only bring the states up to date
     max_seq_len: int = 1  # steps of a sequence to learn from
-    exploration: Exploration = StochasticSampling()  # noise on top of the actions sampled, where these are continuous
     policy_model: Model = LSTM()
     q_model: Model = LSTM()
-
-    def bind(self, spec: Spec) -> Self:
-        require_fitting_noise(self.exploration, spec.action)
-        return super().bind(spec)
-
-    def init(self, key: Key) -> SACState:
-        """The key is split in two: for the actor, and for the critics."""
-        actor_key, critic_key = jax.random.split(key)
-        critics = init_critics(self.q_model, critic_key, *self.spec, 2 if self.twin_q else 1)
-        return self._initial_state(self._initial_actor(actor_key), critics)
-
-    def view(self, state: SACState, progress: Array) -> ActingView:
-        return ActingView(state.actor, self.exploration.level(progress))
-
-    def start(self, view: ActingView, rows: int, key: Key) -> ActingCarry:
-        noise = self.exploration.start(rows, output_size(self.spec.action) // 2, key)
-        return ActingCarry(self.policy_model.start(rows), noise)
-
-    def act(
-        self, view: ActingView, carry: ActingCarry, obs: Tree, first: Array, key: Key, explore: bool = True
-    ) -> tuple:
-        """The key is split in two: for sampling actions, and for the exploration's noise on them."""
-        mask, obs = action_mask(self.spec, obs), features(self.spec.obs, obs)
-        memory, heads = forward_step(self.policy_model, view.params, carry.model, obs, first)
-        policy, noise = self._distribution(heads["policy"], mask), carry.exploration
-        if explore:
-            sample_key, noise_key = jax.random.split(key)
-            action, noise = self.exploration.disturb(policy.sample(sample_key), view.level, noise, first, noise_key)
-        else:
-            action = policy.mode()
-        return shape_action(self.spec.action, action), ActingCarry(memory, noise), {}
 
     def update(self, state: SACState, batch: Transition, key: Key, progress: Array) -> tuple[SACState, dict]:
         """The key is split in two: for the next actions, and for those that the actor's loss is estimated with."""
@@ -173,7 +135,7 @@ class RNNSAC(TargetedActorCritic):
         values = [heads["q"] for _, heads in found]
         if isinstance(self.spec.action, Discrete):
             taken = action[self.burn_in :]
-            chosen = [batched_index(fold(value), fold(taken)).reshape(taken.shape) for value in values]
+            chosen = [batched_index(merge_time(value), merge_time(taken)).reshape(taken.shape) for value in values]
         else:
             chosen = [value[..., 0] for value in values]
         return [states for states, _ in found], jnp.stack(chosen)

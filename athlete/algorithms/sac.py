@@ -18,19 +18,16 @@ Departures:
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 
-from athlete.algorithms.soft_actor_critic import SACState, TargetedActorCritic
-from athlete.core import ActingCarry, Array, Key, Spec, Transition, Tree, hyper
-from athlete.distributions import Categorical, flat_action, output_size, shape_action
-from athlete.exploration import ActingView, Exploration, StochasticSampling, require_fitting_noise
-from athlete.models.critics import critic_values, init_critics
+from athlete.algorithms.soft_actor_critic import ExploringActorCritic, SACState
+from athlete.core import Array, Key, Transition, Tree, hyper
+from athlete.distributions import Categorical, flat_action
+from athlete.models.critics import critic_values
 from athlete.models.forward import forward
-from athlete.ops.features import features
-from athlete.ops.masks import action_mask
 from athlete.ops.td import expected_soft_value, n_step_transition, soft_value, td_error
 from athlete.ops.values import batched_index, half_square
 from athlete.settings.families import ActorCriticConfig
@@ -38,42 +35,8 @@ from athlete.spaces import Discrete
 
 
 @hyper
-class SAC(TargetedActorCritic):
+class SAC(ExploringActorCritic):
     """Hyperparameters of SAC under RLlib's names. Floats and schedules are traced, the rest shapes the program."""
-
-    serves = ("continuous", "discrete")
-
-    twin_q: bool = True  # the smaller value of two critics counts
-    exploration: Exploration = StochasticSampling()  # noise on top of the actions sampled, where these are continuous
-
-    def bind(self, spec: Spec) -> Self:
-        require_fitting_noise(self.exploration, spec.action)
-        return super().bind(spec)
-
-    def init(self, key: Key) -> SACState:
-        """The key is split in two: for the actor, and for the critics."""
-        actor_key, critic_key = jax.random.split(key)
-        critics = init_critics(self.q_model, critic_key, *self.spec, 2 if self.twin_q else 1)
-        return self._initial_state(self._initial_actor(actor_key), critics)
-
-    def view(self, state: SACState, progress: Array) -> ActingView:
-        return ActingView(state.actor, self.exploration.level(progress))
-
-    def start(self, view: ActingView, rows: int, key: Key) -> ActingCarry:
-        return ActingCarry((), self.exploration.start(rows, output_size(self.spec.action) // 2, key))
-
-    def act(
-        self, view: ActingView, carry: ActingCarry, obs: Tree, first: Array, key: Key, explore: bool = True
-    ) -> tuple:
-        """The key is split in two: for sampling actions, and for the exploration's noise on them."""
-        policy = self._policy(view.params, features(self.spec.obs, obs), action_mask(self.spec, obs))
-        if not explore:
-            return shape_action(self.spec.action, policy.mode()), carry, {}
-        sample_key, noise_key = jax.random.split(key)
-        action, noise = self.exploration.disturb(
-            policy.sample(sample_key), view.level, carry.exploration, first, noise_key
-        )
-        return shape_action(self.spec.action, action), ActingCarry((), noise), {}
 
     def update(self, state: SACState, batch: Transition, key: Key, progress: Array) -> tuple[SACState, dict]:
         """The key is split in two: for the next actions, and for those that the actor's loss is estimated with."""

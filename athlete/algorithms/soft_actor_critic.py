@@ -9,16 +9,19 @@ from typing import Any, ClassVar, NamedTuple, Self
 import jax
 import jax.numpy as jnp
 
-from athlete.core import Agent, Array, Key, Memory, Model, Spec, Tree, hyper
+from athlete.core import ActingCarry, Agent, Array, Key, Memory, Model, Spec, Transition, Tree, hyper
 from athlete.core.ranges import Fraction, Limit, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from athlete.distributions import SquashedGaussian, distribution, output_size, shape_action
+from athlete.exploration import ActingView, Exploration, StochasticSampling, require_fitting_noise
 from athlete.memory.replay import Replay
-from athlete.models.forward import forward
+from athlete.models.critics import init_critics
+from athlete.models.forward import forward, forward_step
 from athlete.models.mlp import MLP
 from athlete.ops.features import features
 from athlete.ops.gradient import Adam, AdamState, Minimized, adam_init
 from athlete.ops.masks import action_mask, masked
 from athlete.ops.schedule import Schedule, value_at
+from athlete.ops.soft import SoftSamples, soft_samples
 from athlete.ops.temperature import Temperature, default_target_entropy, temperature_init, temperature_update
 from athlete.ops.values import periodic_update
 from athlete.spaces import Discrete, require_kind
@@ -95,6 +98,14 @@ class SoftActorCritic(Agent):
         target = default_target_entropy(self.spec.action, mask) if given is None else given
         return jnp.asarray(target, jnp.float32)
 
+    def _samples(self, actor: Tree, batch: Transition, alpha: Array, number: int, key: Key) -> SoftSamples:
+        """`number` batches for updates of the critics. The key is for the next actions."""
+
+        def act(obs: Array) -> tuple[Array, Array]:
+            return self._policy(actor, obs).sample_and_log_prob(key)
+
+        return soft_samples(batch, self.spec, act, alpha, self.gamma, number)
+
     def _learn_policy(
         self,
         losses_of: Losses,
@@ -165,3 +176,45 @@ class TargetedActorCritic(SoftActorCritic):
         since = state.since_sync + self.timesteps_per_update
         targets, since = periodic_update(state.targets, state.critics, self.tau, since, self.target_network_update_freq)
         return state._replace(targets=targets, since_sync=since)
+
+
+@hyper
+class ExploringActorCritic(TargetedActorCritic):
+    """A soft actor-critic of one or two critics whose sampled actions may have noise on top, with memory or without."""
+
+    serves = ("continuous", "discrete")
+
+    twin_q: bool = True  # the smaller value of two critics counts
+    exploration: Exploration = StochasticSampling()  # noise on top of the actions sampled, where these are continuous
+
+    def bind(self, spec: Spec) -> Self:
+        require_fitting_noise(self.exploration, spec.action)
+        return super().bind(spec)
+
+    def init(self, key: Key) -> SACState:
+        """The key is split in two: for the actor, and for the critics."""
+        actor_key, critic_key = jax.random.split(key)
+        critics = init_critics(self.q_model, critic_key, *self.spec, 2 if self.twin_q else 1)
+        return self._initial_state(self._initial_actor(actor_key), critics)
+
+    def view(self, state: SACState, progress: Array) -> ActingView:
+        return ActingView(state.actor, self.exploration.level(progress))
+
+    def start(self, view: ActingView, rows: int, key: Key) -> ActingCarry:
+        """The key is for the exploration's noise."""
+        noise = self.exploration.start(rows, output_size(self.spec.action) // 2, key)
+        return ActingCarry(self.policy_model.start(rows), noise)
+
+    def act(
+        self, view: ActingView, carry: ActingCarry, obs: Tree, first: Array, key: Key, explore: bool = True
+    ) -> tuple:
+        """The key is split in two: for sampling actions, and for the exploration's noise on them."""
+        mask, obs = action_mask(self.spec, obs), features(self.spec.obs, obs)
+        memory, heads = forward_step(self.policy_model, view.params, carry.model, obs, first)
+        policy, noise = self._distribution(heads["policy"], mask), carry.exploration
+        if explore:
+            sample_key, noise_key = jax.random.split(key)
+            action, noise = self.exploration.disturb(policy.sample(sample_key), view.level, noise, first, noise_key)
+        else:
+            action = policy.mode()
+        return shape_action(self.spec.action, action), ActingCarry(memory, noise), {}

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from athlete.core import Array, Key, Spec, Transition, Tree
-from athlete.ops.gradient import AdamState, adam
+from athlete.ops.gradient import Adam, AdamState
 from athlete.ops.sequences import minibatch_orders
 
 
@@ -62,7 +62,7 @@ def fit(
         params, optimizer = learned
         part = jax.tree.map(lambda leaf: leaf[order], samples)
         gradients, metrics = jax.grad(loss_of, has_aux=True)(params, part)
-        params, optimizer, _ = adam(params, gradients, optimizer, lr)
+        params, optimizer, _ = Adam(grad_clip=None).step(params, gradients, optimizer, lr)
         return (params, optimizer), metrics
 
     number = jax.tree.leaves(samples)[0].shape[0]

@@ -37,13 +37,24 @@ class Spec(NamedTuple):
 
 
 class Step(NamedTuple):
-    """What one step of an environment gives. `reward` is a float32 scalar, the two flags are bool scalars."""
+    """What one step of an environment gives. `reward` is a float32 scalar, the two flags are bool scalars.
+
+    `info` is what the environment tells besides; of a `Source` it is a sequence of the rows' own dictionaries.
+    """
 
     obs: Tree
     reward: Array
     terminated: Array
     truncated: Array
     info: Tree
+
+
+class Health(NamedTuple):
+    """How the rows of a source fare, since it was made."""
+
+    workers: int = 0  # processes that are alive
+    worker_restarts: int = 0
+    faulty_episodes: int = 0  # that ended since their environment failed, and were begun anew
 
 
 class Source:
@@ -56,6 +67,7 @@ class Source:
 
     rows: int
     spec: Spec
+    faulty: Array | None = None  # bool [B]: rows whose last step failed and is cut off there; None where there are none
     any_thread: bool = False  # `step` and `reset_where` may be called from a thread that is not the maker's
 
     def reset(self, key: Key) -> Tree:
@@ -69,6 +81,13 @@ class Source:
     def reset_where(self, done: Array, obs: Tree, key: Key) -> Tree:
         """Start new episodes in the rows where `done`: `obs` with these rows replaced."""
         raise NotImplementedError
+
+    @property
+    def health(self) -> Health:
+        return Health()
+
+    def raise_if_hung(self) -> None:
+        """Raise where a row does not come back from a step that another thread takes."""
 
     def environments(self) -> list[Any]:
         """The rows' environments where they live in this process, else none."""

@@ -5,14 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-# Seconds in which a step or a reset is to come back: far more than any takes, and less than a night.
-ENV_TIMEOUT = 600.0
-
 
 class Supervision(NamedTuple):
     """What is done where an environment fails, hangs, or was made."""
 
-    env_timeout: float | None = ENV_TIMEOUT  # seconds for a step or a reset; None: as long as it takes
+    env_timeout: float | None = None  # seconds for a step or a reset; None: as long as it takes
     restart_rows: bool = False  # a row whose environment fails begins anew
     recreate_workers: bool = False  # so does a process that dies or hangs
     max_restarts: int = 1000  # of rows and processes together; the next failure is an error

@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from athlete.core import Array, Key, Source, Step, Tree
+from athlete.core import Array, Health, Key, Source, Step, Tree
 from athlete.log import logger
 from athlete.spaces import Space, to_environment
 
@@ -138,9 +138,12 @@ class WatchedSource(Source):
             for row in range(self.rows):
                 self._start(row)
         step = self.source.step(action, key)
+        self.faulty = self.source.faulty
         before, self._obs = self._obs, step.obs
         done = step.terminated | step.truncated
         for row, episode in enumerate(self._episodes):
+            if self.faulty is not None and self.faulty[row]:
+                self._episodes[row] = episode = None  # it has no end that could be told
             if episode is not None:
                 taken = _row(action, row)
                 episode.add_step(taken, float(step.reward[row]), _row(step.obs, row), step.info[row])
@@ -159,6 +162,13 @@ class WatchedSource(Source):
             for row in np.flatnonzero(done).tolist():
                 self._start(row)
         return self._obs
+
+    @property
+    def health(self) -> Health:
+        return self.source.health
+
+    def raise_if_hung(self) -> None:
+        self.source.raise_if_hung()
 
     def environments(self) -> list[Any]:
         return self.source.environments()

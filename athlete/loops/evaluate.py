@@ -118,7 +118,12 @@ def _play_wave(agent: Agent, source: Source, view: Tree, key: Array, explore: bo
         returns += np.where(finished, 0.0, step.reward)
         lengths += ~finished
         first = step.terminated | step.truncated
-        finished |= first
+        if source.faulty is not None:  # played again
+            again = source.faulty & ~finished
+            returns[again], lengths[again] = 0.0, 0
+            finished |= first & ~again
+        else:
+            finished |= first
         waits = first & ~finished.all()
         obs = source.reset_where(first, step.obs, reset_keys) if waits.any() else step.obs
         step_number += 1

@@ -127,7 +127,8 @@ def collect_hosted(agent: Agent, source: Source, plan: Plan, rows: Rows) -> tupl
             rows.obs, rows.first, action, step.reward, step.obs, step.terminated, step.truncated, rows.carry, extras
         )
         done = step.terminated | step.truncated
-        episodes = Episodes(done, rows.episode_return + step.reward, rows.episode_length + 1)
+        ended = done if source.faulty is None else done & ~source.faulty
+        episodes = Episodes(ended, rows.episode_return + step.reward, rows.episode_length + 1)
         steps.append((transition, episodes))
         obs = source.reset_where(done, step.obs, reset_keys[t]) if done.any() else step.obs
         running = ~done

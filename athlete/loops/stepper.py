@@ -137,7 +137,7 @@ class Stepper:
             self._lost = "it was interrupted within a program"
         if self._abandoned:
             raise RuntimeError(
-                "this training cannot go on: its environments did not come back from a step when it was interrupted; "
+                "this training cannot go on: its environments did not come back from a step when it was broken off; "
                 "build a new one from a checkpoint"
             )
         if self._lost:
@@ -218,9 +218,11 @@ class Stepper:
                 patience -= 0.05 * self._interrupts.noted
                 if patience < 0.0:
                     raise KeyboardInterrupt
-        except BaseException:
+                self.source.raise_if_hung()
+        except BaseException as error:
             self._interrupts.noted = True
-            if not wait([future], timeout=max(patience, 0.0)).done:
+            patience = max(patience, 0.0) if isinstance(error, KeyboardInterrupt) else 0.0
+            if not wait([future], timeout=patience).done:
                 self._abandoned = True
             raise
         return future.result()
@@ -307,7 +309,8 @@ class Stepper:
         step = self.source.step(order.action, order.step_keys)
         done = step.terminated | step.truncated
         obs = self.source.reset_where(done, step.obs, order.reset_keys) if done.any() else step.obs
-        episodes = Episodes(done, self._returns + step.reward, self._lengths + 1)
+        ended = done if self.source.faulty is None else done & ~self.source.faulty
+        episodes = Episodes(ended, self._returns + step.reward, self._lengths + 1)
         self._returns, self._lengths = episodes.return_ * ~done, episodes.length * ~done
         self._taken.episodes.append(episodes)
         self._taken.seconds["env_step"] += time.perf_counter() - start

@@ -10,7 +10,7 @@ from typing import Protocol
 import jax
 import numpy as np
 
-from athlete.core import Agent, Array, Env, Rows, Run, Source, Tree
+from athlete.core import Agent, Array, Env, Health, Rows, Run, Source, Tree
 from athlete.loops.batch_hooks import BatchHooks
 from athlete.loops.compiling import COMPILER_OPTIONS, RUN_ONCE_OPTIONS
 from athlete.loops.episodes import WatchedSource
@@ -68,6 +68,11 @@ class Training(Protocol):
         A store of None is what `load_store` gives, or empty, and made when the training goes on: who only acts never
         allocates it. Rows of None are new.
         """
+        ...
+
+    @property
+    def health(self) -> Health:
+        """How its environments fare."""
         ...
 
     def close(self) -> None:
@@ -182,6 +187,10 @@ class CompiledTraining:
         self._load_store = load_store
         self._timesteps, self.memory_since = int(run.timesteps), memory_since
         self._reports = []
+
+    @property
+    def health(self) -> Health:
+        return Health()
 
     def close(self) -> None:
         pass
@@ -313,6 +322,10 @@ class HostedTraining:
         self._broken_off, self._taken = False, _nothing()
         if self._stepper is not None:
             self._stepper.restart()
+
+    @property
+    def health(self) -> Health:
+        return self.source.health
 
     def close(self) -> None:
         self.source.close()

@@ -53,7 +53,7 @@ def adam(
     gradients: Tree,
     state: AdamState,
     learning_rate: Array,
-    grad_clip: float | None = None,
+    grad_clip: float | None,
     epsilon: float = 1e-8,
     axis_name: str | None = None,
     beta1: float = 0.9,

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 
 from athlete.core import Array
-from athlete.ops.gradient import AdamState, adam, adam_init
+from athlete.ops.gradient import Adam, AdamState, adam_init
 from athlete.spaces import Discrete, Space
 
 
@@ -34,8 +34,9 @@ def temperature_update(temperature: Temperature, entropy: Array, target: Array, 
     vanish with alpha: J = log alpha (entropy - target). A `learning_rate` of 0 holds alpha where it is.
     """
     gradient = jnp.mean(entropy) - target
-    log_alpha, optimizer, _ = adam(temperature.log_alpha, gradient, temperature.optimizer, learning_rate)
-    return Temperature(log_alpha, optimizer)
+    optimizer = Adam(grad_clip=None)
+    log_alpha, state, _ = optimizer.step(temperature.log_alpha, gradient, temperature.optimizer, learning_rate)
+    return Temperature(log_alpha, state)
 
 
 DISCRETE_SHARE = 0.3  # of the largest entropy there is

@@ -79,7 +79,13 @@ def drop_tree(folder: str | Path, name: str) -> None:
     with _explained(folder), locked(folder):
         files = _listed(folder, _read_manifest(folder))
         if files.pop(_tree_file(name), None) is not None:
-            write_beside(folder / MANIFEST_FILE, _manifest_bytes(files))
+            temporary = _fresh_temporary(folder)  # beside the folder, where a sweep finds what a killed process left
+            try:
+                write_beside(temporary / MANIFEST_FILE, _manifest_bytes(files))
+                (temporary / MANIFEST_FILE).replace(folder / MANIFEST_FILE)
+                flush_folder(folder)
+            finally:
+                shutil.rmtree(temporary, ignore_errors=True)
             (folder / _tree_file(name)).unlink(missing_ok=True)
 
 
@@ -100,9 +106,7 @@ def _explained(folder: Path) -> Iterator[None]:
 
 
 def _write(folder: Path, files: Mapping[str, _Arrays], document: bytes) -> None:
-    temporary = _beside(folder, "tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
+    temporary = _fresh_temporary(folder)
     try:
         (temporary / METADATA_FILE).write_bytes(document)
         for file_name, arrays in files.items():
@@ -267,6 +271,13 @@ def _beside(folder: Path, word: str) -> Path:
     return folder.with_name(f".{word}-{folder.name}")
 
 
+def _fresh_temporary(folder: Path) -> Path:
+    temporary = _beside(folder, "tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    return temporary
+
+
 def _put_in_place(temporary: Path, folder: Path) -> None:
     """Rename the complete `temporary` to `folder`; after a kill between the renames, `_located` finds the old one."""
     replaced = _beside(folder, "replaced")
@@ -287,6 +298,18 @@ def _sweep(parent: Path) -> None:
                 shutil.rmtree(_beside(folder, "tmp"), ignore_errors=True)
                 if folder.exists():
                     shutil.rmtree(_beside(folder, "replaced"), ignore_errors=True)
+                    _remove_unlisted(folder)
+
+
+def _remove_unlisted(folder: Path) -> None:
+    """Remove a tree that was taken out of the manifest of a checkpoint just before its process was killed."""
+    try:
+        files = _listed(folder, _read_manifest(folder))
+    except CheckpointError:
+        return
+    for path in folder.glob("*.safetensors"):
+        if path.name not in files:
+            path.unlink(missing_ok=True)
 
 
 # Reading

@@ -116,6 +116,10 @@ class ProgressReporter:
         """Say something beside the table."""
         print(text, flush=True)
 
+    def print_always(self, text: str) -> None:
+        """Say what has to be known, in silence too: on stderr there."""
+        self.print(text)
+
     def close(self) -> None:
         """Leave the terminal as it was."""
 
@@ -284,6 +288,9 @@ class SilentReporter(ProgressReporter):
 
     def print(self, text: str) -> None:
         pass
+
+    def print_always(self, text: str) -> None:
+        print(text, file=sys.stderr, flush=True)
 
 
 def reporter(verbose: int) -> ProgressReporter:

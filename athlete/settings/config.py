@@ -73,7 +73,8 @@ class AlgorithmConfig:
     def rollouts(self, **settings: Any) -> typing.Self:
         """`num_rollout_workers` (processes; 0 is this process), `num_envs_per_worker`, `rollout_fragment_length`,
         `observation_filter` ("NoFilter" or "MeanStdFilter"), `observation_fn` (what the agent sees of an observation),
-        `preprocessor_pref` ("deepmind": Atari's pictures shrunk and stacked; "rllib" or None: as they are).
+        `preprocessor_pref` ("deepmind": Atari's pictures shrunk and stacked; "rllib" or None: as they are),
+        `env_timeout` (seconds in which a step or a reset has to come back, None for no limit).
         """
         return self._set("rollouts", settings)
 
@@ -125,7 +126,10 @@ class AlgorithmConfig:
         return self._set("callbacks", {"callbacks": callbacks})
 
     def fault_tolerance(self, **settings: Any) -> typing.Self:
-        """Accepted for RLlib's users."""
+        """`restart_failed_sub_environments` (an environment that raises or hangs is made anew),
+        `recreate_failed_workers` (so is a process that dies or hangs), `max_num_worker_restarts` (of both together; the
+        next one is an error).
+        """
         return self._set("fault_tolerance", settings)
 
     def api_stack(self, **settings: Any) -> typing.Self:

@@ -33,6 +33,7 @@ SETTINGS: dict[str, Setting] = {
     "num_rollout_workers": Setting("rollouts", 0, "count"),
     "num_envs_per_worker": Setting("rollouts", 8, "positive count"),
     "rollout_fragment_length": Setting("rollouts", "auto", "positive count or auto"),
+    "env_timeout": Setting("rollouts", 600.0, "positive number or None"),  # longer than any takes, shorter than a night
     "preprocessor_pref": Setting("rollouts", "deepmind", "deepmind|rllib or None"),
     "observation_filter": Setting("rollouts", "NoFilter", "NoFilter|MeanStdFilter"),
     "observation_fn": Setting("rollouts", None, "observation function or None"),
@@ -54,6 +55,9 @@ SETTINGS: dict[str, Setting] = {
     "info_metrics": Setting("reporting", [], "names or bool"),
     "min_time_s_per_iteration": Setting("reporting", None, "number or None"),
     "min_sample_timesteps_per_iteration": Setting("reporting", 0, "count"),
+    "restart_failed_sub_environments": Setting("fault_tolerance", False, "bool"),
+    "recreate_failed_workers": Setting("fault_tolerance", False, "bool"),
+    "max_num_worker_restarts": Setting("fault_tolerance", 1000, "count"),
     "callbacks": Setting("callbacks", None, "callbacks or None"),
 }
 

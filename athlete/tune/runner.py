@@ -109,7 +109,7 @@ class Runner:
         self.trials = experiment.trials
         self.waiting = [trial for trial in self.trials if trial.status == PENDING]
         self.running: list[Running] = []
-        self.interrupt = Interrupt(reporter.print)
+        self.interrupt = Interrupt(reporter.print_always)
         self.first_error: BaseException | None = None
         self._failed_fast = False
         self._events = 0

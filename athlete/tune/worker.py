@@ -21,6 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+from athlete.env.adapters.parent import end_with_parent
 from athlete.env.registry import register_env, registered, registered_names
 from athlete.tune.trainable import Trainable, make_trainable
 
@@ -304,6 +305,7 @@ def _cloudpickle(value: Any) -> bytes:
 
 def main() -> None:
     """A trial's process: carry out commands until the parent closes the pipe, or is no more."""
+    end_with_parent()
     commands = sys.stdin.buffer
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what the training prints goes to the log, not among the answers

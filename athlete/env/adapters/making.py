@@ -75,6 +75,11 @@ def make_rows(
             f"{env!r} is one instance, but {count} rows in {num_workers} worker processes were asked for; "
             "pass its class, its id or a factory"
         )
+    if supervision.restart_rows and hasattr(env, "step") and not isinstance(env, type):
+        raise ValueError(
+            f"{env!r} is one instance, and fault_tolerance(restart_failed_sub_environments=True) makes environments "
+            "anew; pass its class, its id or a factory"
+        )
     makers = [
         RowMaker(env, dict(env_config or {}), row, num_workers, num_envs_per_worker, supervision.created)
         for row in range(count)
@@ -86,17 +91,20 @@ def make_rows(
         space, action_space = to_space(first.observation_space, "observation_space"), first.action_space
         to_space(action_space, "action_space")
         if not num_workers:
-            return _local_rows(first, makers, Buffers(space, count), action_space)
+            return _local_rows(first, makers, Buffers(space, count), action_space, supervision)
     except BaseException:
         first.close()
         raise
     first.close()
     size = num_envs_per_worker
-    groups = [Group(makers[i : i + size], i, count, space, action_space) for i in range(0, count, size)]
-    return ProcessRows(groups)
+    again = supervision.restart_rows
+    groups = [Group(makers[i : i + size], i, count, space, action_space, again) for i in range(0, count, size)]
+    return ProcessRows(groups, supervision)
 
 
-def _local_rows(first: Any, makers: list[RowMaker], buffers: Buffers, action_space: Any) -> LocalRows:
+def _local_rows(
+    first: Any, makers: list[RowMaker], buffers: Buffers, action_space: Any, supervision: Supervision
+) -> LocalRows:
     rows = [Row(first, 0, buffers)]
     makers[0].tell_created(first)
     try:
@@ -106,7 +114,7 @@ def _local_rows(first: Any, makers: list[RowMaker], buffers: Buffers, action_spa
         for row in rows[1:]:
             row.close()
         raise
-    return LocalRows(rows, buffers, action_space)
+    return LocalRows(rows, buffers, action_space, makers if supervision.restart_rows else ())
 
 
 def _require_picklable(maker: RowMaker) -> None:

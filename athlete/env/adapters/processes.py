@@ -13,7 +13,7 @@ import multiprocessing.connection
 import pickle
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.context import BaseContext
@@ -23,13 +23,13 @@ import numpy as np
 
 from athlete import spaces
 from athlete.env.adapters.buffers import Buffers
-from athlete.env.adapters.rows import Answer, Info, LocalRows, Row, per_row, told
+from athlete.env.adapters.parent import end_with_parent
+from athlete.env.adapters.rows import Answer, Info, LocalRows, Maker, Row, per_row, told
 from athlete.env.errors import EnvError
+from athlete.env.supervision import UNSUPERVISED, Supervision
 from athlete.log import logger
 
 PATIENCE = 2.0  # seconds in which a process is to end by itself
-
-Maker = Callable[[Buffers], Row]
 
 
 @dataclass(frozen=True)
@@ -41,10 +41,11 @@ class Group:
     rows: int
     space: spaces.Space
     action_space: Any  # Gymnasium's
+    restart_rows: bool = False
 
 
 class LostProcessError(EnvError):
-    """A worker process died, while its environment of the row `row` was at work."""
+    """A worker process died or hung, while its environment of the row `row` was at work."""
 
     def __init__(self, message: str, row: int):
         super().__init__(message)
@@ -61,44 +62,47 @@ class ProcessRows:
 
     any_thread = True
 
-    def __init__(self, groups: list[Group]):
-        context = _context()
+    def __init__(self, groups: list[Group], supervision: Supervision = UNSUPERVISED):
         space, rows = groups[0].space, groups[0].rows
         self.action_space = groups[0].action_space
-        self.memory = context.RawArray("b", Buffers.size(space, rows))  # type: ignore[attr-defined]
+        self.restarts = 0  # of processes
+        self._context = _context()
+        self.memory = self._context.RawArray("b", Buffers.size(space, rows))  # type: ignore[attr-defined]
         self.buffers = Buffers(space, rows, self.memory)
-        self._groups = groups
+        self._groups, self._supervision = groups, supervision
         self._split = per_row(self.action_space)
         self._serials = itertools.count(1)
-        self.processes: list[Any] = []
-        self._pipes: list[Connection] = []
+        self.processes: list[Any] = [None] * len(groups)
+        self._pipes: list[Any] = [None] * len(groups)
         try:
             with _main_left_out():
-                for group in groups:
-                    self._begin(context, group)
-            failures = {row: failure for made in self._received(0) for row, failure in made.failures.items()}
-        except LostProcessError as error:
-            self.close()
-            raise EnvError(f"{error} while it made its environments; what it printed is above") from error
+                for i in range(len(groups)):
+                    self._begin(i)
+            answers, losses = self._received(0, range(len(groups)))
+            for error in losses.values():
+                raise EnvError(f"{error} while it made its environments; what it printed is above") from error
+            self._require_made(answers.values())
         except BaseException:
             self.close()
             raise
-        if failures:
-            self.close()
-            made = "while its environment was being made"
-            raise EnvError("\n\n".join(f"{text}\nThis was row {row}, {made}" for row, text in failures.items()))
 
-    def _begin(self, context: BaseContext, group: Group) -> None:
+    def _begin(self, i: int) -> None:
+        """Start the process of group i."""
         import cloudpickle  # sends classes and functions of scripts and notebooks; a dependency of Gymnasium
 
-        here, there = context.Pipe()
-        process = context.Process(  # type: ignore[attr-defined]
-            target=_serve, args=(there, cloudpickle.dumps(group), self.memory), daemon=True
+        here, there = self._context.Pipe()
+        process = self._context.Process(  # type: ignore[attr-defined]
+            target=_serve, args=(there, cloudpickle.dumps(self._groups[i]), self.memory), daemon=True
         )
         process.start()
         there.close()  # so that the end of the process is the end of the pipe
-        self.processes.append(process)
-        self._pipes.append(here)
+        self.processes[i], self._pipes[i] = process, here
+
+    def _require_made(self, answers: Iterable[Answer]) -> None:
+        failures = {row: failure for made in answers for row, failure in made.failures.items()}
+        if failures:
+            made = "while its environment was being made"
+            raise EnvError("\n\n".join(f"{text}\nThis was row {row}, {made}" for row, text in failures.items()))
 
     def reset(self, seed: int | None, where: np.ndarray) -> Answer:
         arguments = []
@@ -113,45 +117,117 @@ class ProcessRows:
 
     def _call(self, method: str, arguments: list[tuple]) -> Answer:
         serial = next(self._serials)
-        for i, pipe in enumerate(self._pipes):
-            try:
-                pipe.send((serial, method, arguments[i]))
-            except (EOFError, ConnectionError) as error:
-                raise self._loss(i) from error
+        losses = {i: error for i in range(len(self._pipes)) if (error := self._sent(i, (serial, method, arguments[i])))}
+        answers, lost = self._received(serial, [i for i in range(len(self._pipes)) if i not in losses])
+        for i, error in (losses | lost).items():
+            answers[i] = self._after_loss(i, error, method, arguments[i])
         infos: list[Info] = []
         failures: dict[int, str] = {}
-        for group, answer in zip(self._groups, self._received(serial), strict=True):
+        renewed: dict[int, str] = {}
+        for i, group in enumerate(self._groups):
+            answer = answers[i]
             infos.extend(answer.infos)
             failures.update({group.first + row: failure for row, failure in answer.failures.items()})
-        return Answer(infos, failures)
+            renewed.update({group.first + row: failure for row, failure in (answer.renewed or {}).items()})
+        return Answer(infos, failures, renewed)
 
-    def _received(self, serial: int) -> list[Answer]:
-        """The answers to the call of this number; those to a call that was interrupted are thrown away."""
+    def _sent(self, i: int, message: tuple) -> LostProcessError | None:
+        try:
+            self._pipes[i].send(message)
+            return None
+        except (EOFError, ConnectionError):
+            return self._loss(i)
+
+    def _received(self, serial: int, indices: Iterable[int]) -> tuple[dict[int, Answer], dict[int, LostProcessError]]:
+        """Answers to the call of this number, and processes that will not give one.
+
+        Answers to a call that was interrupted are thrown away.
+        """
         answers: dict[int, Answer] = {}
-        while waiting := [pipe for i, pipe in enumerate(self._pipes) if i not in answers]:
-            for ready in multiprocessing.connection.wait(waiting):
-                i = self._pipes.index(ready)  # type: ignore[arg-type]
+        losses: dict[int, LostProcessError] = {}
+        waiting = {self._pipes[i]: i for i in indices}
+        at_work = self.buffers.under_way.copy()
+        while waiting:
+            ready = multiprocessing.connection.wait(list(waiting), self._supervision.env_timeout)
+            for pipe in ready:
+                i = waiting[pipe]
                 try:
                     number, answer = self._pipes[i].recv()
-                except (EOFError, ConnectionError) as error:
-                    raise self._loss(i) from error
+                except (EOFError, ConnectionError):
+                    losses[i] = self._loss(i)
+                    del waiting[pipe]
+                    continue
                 if number == serial:
                     answers[i] = answer
-        return [answers[i] for i in range(len(self._pipes))]
+                    del waiting[pipe]
+            if not ready:
+                hung = {pipe: i for pipe, i in waiting.items() if self._stands_still(i, at_work)}
+                losses |= {i: self._hang(i) for i in hung.values()}
+                waiting = {pipe: i for pipe, i in waiting.items() if pipe not in hung}
+                at_work = self.buffers.under_way.copy()
+        return answers, losses
+
+    def _of_group(self, i: int, of_rows: np.ndarray) -> np.ndarray:
+        group = self._groups[i]
+        return of_rows[group.first : group.first + len(group.makers)]
+
+    def _stands_still(self, i: int, at_work: np.ndarray) -> bool:
+        """Whether process i is at the same row as when `at_work` was noted; its only row is."""
+        now = self._of_group(i, self.buffers.under_way)
+        return len(now) == 1 or bool((now == self._of_group(i, at_work)).all())
 
     def _loss(self, i: int) -> LostProcessError:
         process = self.processes[i]
         process.join(PATIENCE)
         killed = " (killed; is the memory full?)" if process.exitcode == -signal.SIGKILL else ""
-        group = self._groups[i]
-        at_work = self.buffers.under_way[group.first : group.first + len(group.makers)]
-        sentence = f"worker process {i} died with exit code {process.exitcode}{killed}"
-        return LostProcessError(sentence, group.first + int(at_work.argmax()))
+        return self._error(i, f"worker process {i} died with exit code {process.exitcode}{killed}")
+
+    def _hang(self, i: int) -> LostProcessError:
+        seconds = self._supervision.env_timeout
+        self.processes[i].kill()
+        return self._error(
+            i, f"worker process {i} did not come back within {seconds:g} seconds (rollouts(env_timeout={seconds:g}))"
+        )
+
+    def _error(self, i: int, sentence: str) -> LostProcessError:
+        at_work = self._of_group(i, self.buffers.under_way)
+        return LostProcessError(sentence, self._groups[i].first + int(at_work.argmax()))
+
+    def _after_loss(self, i: int, error: LostProcessError, method: str, arguments: tuple) -> Answer:
+        """The answer of a process in the place of one that was lost. Raises `error` where there is to be none."""
+        if not self._supervision.recreate_workers or self.restarts >= self._supervision.max_restarts:
+            raise error
+        logger.warning("%s; it begins anew", error)
+        self.restarts += 1
+        self._pipes[i].close()
+        self.processes[i].kill()
+        self._of_group(i, self.buffers.under_way)[:] = False
+        with _main_left_out():
+            self._begin(i)
+        self._require_made([self._answer_of(i, 0)])
+        count = len(self._groups[i].makers)
+        if method == "reset":
+            serial = next(self._serials)
+            self._sent(i, (serial, method, arguments))
+            return self._answer_of(i, serial)
+        return Answer([{}] * count, {}, dict.fromkeys(range(count), str(error)))
+
+    def _answer_of(self, i: int, serial: int) -> Answer:
+        answers, losses = self._received(serial, [i])
+        if i in losses:
+            raise losses[i]
+        return answers[i]
+
+    def healthy(self) -> int:
+        """How many processes are alive."""
+        return sum(process is not None and process.is_alive() for process in self.processes)
 
     def close(self) -> None:
+        begun = [process for process in self.processes if process is not None]
         for pipe in self._pipes:
-            pipe.close()  # its end is the word to a process that waits for the next call
-        for process in self.processes:
+            if pipe is not None:
+                pipe.close()  # its end is the word to a process that waits for the next call
+        for process in begun:
             process.join(PATIENCE)
             for end in (process.terminate, process.kill):
                 if process.is_alive():
@@ -165,6 +241,7 @@ class ProcessRows:
 
 def _serve(pipe: Connection, pickled: bytes, memory: Any) -> None:
     """The life of a worker process: make the rows, then answer calls until the pipe is closed."""
+    end_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # so that environments are closed
     logger.setLevel(logging.ERROR)  # the parent made the same environment and said what there is to say
@@ -177,7 +254,7 @@ def _serve(pipe: Connection, pickled: bytes, memory: Any) -> None:
             made.append(maker(buffers))
         except Exception as error:
             failures[group.first + i] = told(error)
-    rows = LocalRows(made, buffers, group.action_space)
+    rows = LocalRows(made, buffers, group.action_space, group.makers if group.restart_rows else ())
     calls: dict[str, Callable[..., Answer]] = {"reset": rows.reset, "step": rows.step_each}
     try:
         pipe.send((0, Answer([], failures)))

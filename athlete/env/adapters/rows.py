@@ -29,6 +29,7 @@ class Answer(NamedTuple):
 
     infos: Sequence[Info]  # of each row; empty where the call did not concern it
     failures: dict[int, str]  # by row: a traceback, or a sentence
+    renewed: Mapping[int, str] | None = None  # rows that failed so, whose environments were made anew
 
 
 class Rows(Protocol):
@@ -89,41 +90,80 @@ def _checked_info(info: Any) -> Info:
     return info
 
 
+Maker = Callable[[Buffers], Row]
+
+
 class LocalRows:
     """Rows of this process, one after another."""
 
-    def __init__(self, rows: list[Row], buffers: Buffers, action_space: Any):
+    def __init__(self, rows: list[Row], buffers: Buffers, action_space: Any, makers: Sequence[Maker] = ()):
+        """With `makers` of the rows, one that fails is made anew."""
         self.rows, self.buffers, self.action_space = rows, buffers, action_space
         self.any_thread = all(_any_thread(row.env) for row in rows)
+        self._makers = makers
+        self._calls = 0
         self._per_row = per_row(action_space)
         self._closed = False
 
     def reset(self, seed: int | None, where: np.ndarray) -> Answer:
+        self._calls += 1
         infos: list[Info] = [{} for _ in self.rows]
         failures: dict[int, str] = {}
+        renewed: dict[int, str] = {}
         if seed is not None and where.all():
             seed_global_generators(seed)
         for i in np.flatnonzero(where).tolist():
+            own = None if seed is None else seed + i
             try:
-                infos[i] = self.rows[i].reset(None if seed is None else seed + i)
+                infos[i] = self.rows[i].reset(own)
             except Exception as error:
-                failures[i] = told(error)
-        return Answer(infos, failures)
+                self._renew(i, told(error), failures, renewed)
+                if i in renewed:
+                    infos[i] = self._reset_renewed(i, own, failures)
+        return Answer(infos, failures, renewed)
+
+    def _reset_renewed(self, i: int, seed: int | None, failures: dict[int, str]) -> Info:
+        """The first reset of an environment that replaces another; where it fails too there is no third."""
+        try:
+            return self.rows[i].reset(seed)
+        except Exception as error:
+            failures[i] = told(error)
+            return {}
+
+    def _renew(self, i: int, text: str, failures: dict[int, str], renewed: dict[int, str]) -> None:
+        """Make a row anew that failed so, where that was asked for and is possible; else it is a failure."""
+        self.buffers.under_way[self.rows[i].index] = False
+        if not self._makers:
+            failures[i] = text
+            return
+        self.rows[i].close()
+        try:
+            self.rows[i] = self._makers[i](self.buffers)
+            renewed[i] = text
+        except Exception as error:
+            failures[i] = f"{text}\nand it could not be made anew: {told(error)}"
+
+    def at_work(self) -> tuple[int, int] | None:
+        """The number of the call and the row that is at work in it; None between calls."""
+        row = next((row.index for row in self.rows if self.buffers.under_way[row.index]), None)
+        return None if row is None else (self._calls, row)
 
     def step(self, actions: Any) -> Answer:
         return self.step_each(self._per_row(actions))
 
     def step_each(self, actions: Sequence[Any]) -> Answer:
         """`step` with the rows' own actions."""
+        self._calls += 1
         infos: list[Info] = []
         failures: dict[int, str] = {}
+        renewed: dict[int, str] = {}
         for i, action in enumerate(actions):
             try:
                 infos.append(self.rows[i].step(action))
             except Exception as error:
-                failures[i] = told(error)
+                self._renew(i, told(error), failures, renewed)
                 infos.append({})
-        return Answer(infos, failures)
+        return Answer(infos, failures, renewed)
 
     def close(self) -> None:
         if not self._closed:

@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 
 from athlete import spaces
-from athlete.core import Array, Key, Source, Spec, Step, Tree
+from athlete.core import Array, Health, Key, Source, Spec, Step, Tree
 from athlete.env.adapters.buffers import Buffers, MisfitError
 from athlete.env.adapters.gymnasium import VectorEnv, require_no_autoreset, to_space
 from athlete.env.adapters.lives import Lives
 from athlete.env.adapters.making import make_rows
-from athlete.env.adapters.processes import LostProcessError
+from athlete.env.adapters.processes import LostProcessError, ProcessRows
 from athlete.env.adapters.rows import Answer, LocalRows, Rows, VectorRows
+from athlete.env.adapters.watchdog import Watchdog
 from athlete.env.errors import EnvError
 from athlete.env.supervision import UNSUPERVISED, Supervision
 from athlete.log import logger
@@ -72,6 +73,13 @@ class GymnasiumSource(Source):
         self._fit_action = action_fitter(self.vector.action_space)
         self._lives = Lives(self.rows)
         self._everywhere = np.ones(self.rows, bool)
+        self._supervision = supervision
+        self._renewals = 0
+        self._unseeded = np.zeros(self.rows, bool)  # rows whose environment is new and was never seeded
+        self._obs: Tree = ()
+        self._watchdog: Watchdog | None = None
+        if isinstance(self.vector, LocalRows) and supervision.env_timeout is not None:
+            self._watchdog = Watchdog(self.vector, supervision.env_timeout)
 
     def reset(self, key: Key) -> Tree:
         seed = seed_of(key)
@@ -83,24 +91,47 @@ class GymnasiumSource(Source):
                 "athlete.env.adapters.gymnasium.ActionMaskObservation to have it honoured",
                 self.vector,
             )
-        return self._checked_obs(self._everywhere)
+        self._unseeded[:] = False
+        self._obs = self._checked_obs(self._everywhere)
+        return self._obs
 
     def step(self, action: Tree, key: Key) -> Step:
         taken = self._fit_action(spaces.to_environment(self.spec.action, map_arrays(np.asarray, action)))
         self._lives.step(taken)
+        self.faulty = None
         infos = self._run(self.vector.step, taken)
         came = self.vector.buffers
+        if self.faulty is not None:
+            self._cut_off(self.faulty)
         terminated = came.terminated.copy()
-        return Step(self._checked_obs(~terminated), came.reward.copy(), terminated, came.truncated.copy(), infos)
+        self._obs = self._checked_obs(~terminated)
+        return Step(self._obs, came.reward.copy(), terminated, came.truncated.copy(), infos)
+
+    def _cut_off(self, rows: Array) -> None:
+        """In the place of a step that failed: the rows stand where they stood, for no reward, and are truncated."""
+        came = self.vector.buffers
+        for buffer, before in zip(_leaves(came.obs), _leaves(self._obs), strict=True):
+            buffer[rows] = before[rows]
+        came.reward[rows], came.terminated[rows], came.truncated[rows] = 0.0, False, True
+        self._unseeded |= rows
 
     def reset_where(self, done: Array, obs: Tree, key: Key) -> Tree:
         done = np.array(done, bool)
         if not done.any():
             return obs
         seed = seed_of(key) if self._seeded_resets else None
-        self._lives.reset(done, seed)
-        self._run(self.vector.reset, seed, done)
-        return self._checked_obs(done)
+        new = done & self._unseeded
+        if seed is None and new.any():
+            self._reset_rows(new, seed_of(key))
+            self._unseeded &= ~new
+        if (old := done & ~new).any():
+            self._reset_rows(old, seed)
+        self._obs = self._checked_obs(done)
+        return self._obs
+
+    def _reset_rows(self, where: Array, seed: int | None) -> None:
+        self._lives.reset(where, seed)
+        self._run(self.vector.reset, seed, where)
 
     def _checked_obs(self, goes_on: np.ndarray) -> Tree:
         """The observations in arrays of their own.
@@ -133,13 +164,47 @@ class GymnasiumSource(Source):
             raise EnvError(
                 "\n\n".join(f"{text}\n{self._lives.tell(row)}" for row, text in sorted(answer.failures.items()))
             )
+        if answer.renewed:
+            self._note_renewed(answer.renewed)
         return answer.infos
+
+    def _note_renewed(self, renewed: Mapping[int, str]) -> None:
+        for row, text in renewed.items():
+            logger.warning("%s\n%s. It begins anew", text, self._lives.tell(row))
+        self._renewals += len(renewed)
+        self.faulty = np.isin(np.arange(self.rows), list(renewed))
+        if self._renewals > self._supervision.max_restarts:
+            row, text = next(iter(renewed.items()))
+            raise EnvError(
+                f"{text}\n{self._lives.tell(row)}. No more is begun anew: fault_tolerance(max_num_worker_restarts="
+                f"{self._supervision.max_restarts})"
+            )
+
+    @property
+    def health(self) -> Health:
+        if isinstance(self.vector, ProcessRows):
+            return Health(self.vector.healthy(), self.vector.restarts, self._renewals)
+        return Health(0, 0, self._renewals)
+
+    def raise_if_hung(self) -> None:
+        dog = self._watchdog
+        if dog is not None and (row := dog.hung) is not None:
+            raise EnvError(f"{dog.sentence()}. {self._lives.tell(row)}")
 
     def environments(self) -> list[Any]:
         return [row.env for row in self.vector.rows] if isinstance(self.vector, LocalRows) else []
 
     def close(self) -> None:
+        if self._watchdog is not None:
+            self._watchdog.end()
         self.vector.close()
+
+
+def _leaves(tree: Tree) -> list[Array]:
+    if isinstance(tree, tuple | dict):
+        parts = tree.values() if isinstance(tree, dict) else tree
+        return [leaf for part in parts for leaf in _leaves(part)]
+    return [tree]
 
 
 def checked_obs(buffers: Buffers, lives: Lives) -> Tree:
