@@ -1118,7 +1118,11 @@ ON_POLICY = [
         ("target = value + advantage", "target = advantage"),
         ("standardized(advantage) if standardize else advantage", "standardized(advantage)"),
         ("(jnp.std(advantage) + 1e-8)", "(jnp.std(advantage) + 1.0)"),
-        ("action_mask(self.spec, batch.obs),", "None,", "tests/test_masks.py"),
+        (
+            "action_mask(self.spec, batch.obs),",
+            "None,",
+            "tests/test_masks.py::test_a_policy_learns_between_legal_actions",
+        ),
     ),
     *_in(
         "athlete/algorithms/a2c.py",
