@@ -291,7 +291,7 @@ def test_the_value_of_what_follows_is_that_of_a_legal_action(name):
 
 @pytest.mark.parametrize("name", ON_POLICY)
 def test_a_policy_learns_between_legal_actions(name):
-    """Two legal actions are as likely, so that the entropy is log 2; with the forbidden one, which it prefers, it is 0."""
+    """Both legal actions are as likely: the entropy is log 2. With the forbidden one, which is preferred, it is 0."""
     agent = AGENTS[name].bind(SPEC)
     obs = jax.tree.map(lambda leaf: leaf[None], TEMPTED)
     flags, action, reward = np.zeros((1, ROWS), bool), np.ones((1, ROWS), np.int32), np.ones((1, ROWS), np.float32)
