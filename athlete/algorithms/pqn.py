@@ -152,13 +152,12 @@ class PQNConfig(ExplorationConfig):
     fields_set_elsewhere = (*ExplorationConfig.fields_set_elsewhere, "max_seq_len")
     defaults: ClassVar[dict[str, Any]] = {
         "num_envs_per_worker": 32,
-        "train_batch_size": 1024,
         "normalize_rewards": True,  # values of unlike size need learning rates of their own
         "model": {"fcnet_activation": "relu", "use_layer_norm": True},
         "exploration_config": {
             "type": "EpsilonGreedy",
             "initial_epsilon": 1.0,
-            "final_epsilon": 0.05,
+            "final_epsilon": 0.1,
             "epsilon_timesteps": 50_000,
         },
     }
