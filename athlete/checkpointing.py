@@ -155,7 +155,8 @@ _METADATA: dict[str, _Check] = {
     "compiled": (lambda value: isinstance(value, bool), "true or false"),
 }
 _COUNTERS: dict[str, _Check] = {
-    **dict.fromkeys(("iteration", "timesteps_total", "learned_total", "episodes_total"), _COUNT),
+    "iteration": (lambda value: _is_count(value) and value < 2**32, "a whole number below 2^32"),
+    **dict.fromkeys(("timesteps_total", "learned_total", "episodes_total"), _COUNT),
     "time_total_s": (lambda value: _is_finite(value) and value >= 0, "a finite number of at least 0"),
     "window_returns": (_are(_is_finite), "a list of finite numbers"),
     "window_lengths": (_are(_is_count), "a list of whole numbers"),

@@ -110,6 +110,7 @@ def test_a_missing_entry_is_named(saved: Path, entry: str) -> None:
     [
         ("iteration", -1),
         ("iteration", True),
+        ("iteration", 10**12),
         ("timesteps_total", 1e9),
         ("episodes_total", 2**60),
         ("time_total_s", float("nan")),

@@ -18,7 +18,7 @@ from athlete.loops.transport import IN_ONE_PIECE, fetch, from_packet, to_packet
 from athlete.ops.tree import (
     NARROW,
     flatten,
-    fold,
+    merge_time,
     pack,
     packed_scan,
     unflatten,
@@ -159,7 +159,7 @@ def test_where_takes_one_condition_for_all(condition):
 
 
 def test_folding_merges_time_and_rows_in_that_order():
-    found = fold({"x": np.arange(12).reshape(2, 3, 2), "flag": np.array([[True, False, False]] * 2)})
+    found = merge_time({"x": np.arange(12).reshape(2, 3, 2), "flag": np.array([[True, False, False]] * 2)})
     np.testing.assert_array_equal(found["x"], np.arange(12).reshape(6, 2))
     assert found["flag"].shape == (6,)
 

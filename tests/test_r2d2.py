@@ -18,7 +18,7 @@ from athlete.memory.prioritized import Prioritized
 from athlete.memory.replay import Replay
 from athlete.models.attention import GTrXL
 from athlete.models.recurrent import GRU, LSTM
-from athlete.ops.tree import fold
+from athlete.ops.tree import merge_time
 from athlete.ops.values import signed_parabolic
 from athlete.spaces import ACTION_MASK, Box, Dict, Discrete, MultiBinary
 
@@ -37,7 +37,7 @@ def state_of(agent, online=ONLINE, target=TARGET):
 
 def values_of(agent, heads):
     """Action values `[T * B, actions]` of heads `[T, B, outputs]`."""
-    return agent._action_values(jax.tree.map(fold, heads))
+    return agent._action_values(jax.tree.map(merge_time, heads))
 
 
 def target_of(agent, state, batch):
@@ -45,7 +45,7 @@ def target_of(agent, state, batch):
 
     def compute(agent, state, batch):
         carries, _ = agent._unroll(state.params, batch)
-        return fold(agent._target(state.target, state.params, carries, batch))
+        return merge_time(agent._target(state.target, state.params, carries, batch))
 
     return jax.jit(compute, compiler_options=QUICK)(agent, state, batch)
 

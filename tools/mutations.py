@@ -619,8 +619,8 @@ COMBINE = [
         "tests/test_bonuses.py",
         ("number <= minibatch_size", "True"),
         (
-            "part = jax.tree.map(lambda leaf: leaf[order], samples)",
-            "part = jax.tree.map(lambda leaf: leaf[:8], samples)",
+            "jnp.asarray(leaf)[order], samples)",
+            "jnp.asarray(leaf)[:8], samples)",
         ),
         ("return (params, optimizer), metrics", "return (learned[0], optimizer), metrics"),
     ),
@@ -772,8 +772,8 @@ MODELS = [
         "athlete/models/actor_critic.py",
         "tests/test_actor_critic.py tests/test_on_policy_modes.py",
         (
-            "apply_actor_critic(model, params, fold(carries), next_obs, never)",
-            "apply_actor_critic(model, params, jax.tree.map(jnp.zeros_like, fold(carries)), next_obs, never)",
+            "apply_actor_critic(model, params, merge_time(carries), next_obs, never)",
+            "apply_actor_critic(model, params, jax.tree.map(jnp.zeros_like, merge_time(carries)), next_obs, never)",
         ),
         (
             "distribution(spec.action, masked(outputs, mask))",
@@ -890,7 +890,7 @@ Q_LEARNING = [
         ("leaf[1:], carries", "leaf[:-1], carries"),
         ("sequence_priority(error, self.priority_eta)", "sequence_priority(error, 0.0)"),
         ("batch.action[self.burn_in :]", "batch.action[:]"),
-        ("greedy(selector, fold(action_mask(self.spec, batch.next_obs)))", "greedy(selector)", legal("R2D2")),
+        ("greedy(selector, merge_time(action_mask(self.spec, batch.next_obs)))", "greedy(selector)", legal("R2D2")),
         ("next_value, self.n_step, self.gamma)", "next_value, self.n_step, 0.99)"),
         ("half_square(error), {", "jnp.abs(error), {"),
     ),
@@ -1118,7 +1118,11 @@ ON_POLICY = [
         ("target = value + advantage", "target = advantage"),
         ("standardized(advantage) if standardize else advantage", "standardized(advantage)"),
         ("(jnp.std(advantage) + 1e-8)", "(jnp.std(advantage) + 1.0)"),
-        ("action_mask(self.spec, batch.obs),", "None,", "tests/test_masks.py"),
+        (
+            "action_mask(self.spec, batch.obs),",
+            "None,",
+            "tests/test_masks.py::test_a_policy_learns_between_legal_actions",
+        ),
     ),
     *_in(
         "athlete/algorithms/a2c.py",

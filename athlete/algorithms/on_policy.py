@@ -19,7 +19,7 @@ from athlete.ops.gradient import AdamState
 from athlete.ops.masks import action_mask
 from athlete.ops.returns import generalized_advantages
 from athlete.ops.schedule import Schedule
-from athlete.ops.sequences import cut_with_carry
+from athlete.ops.sequences import sequences_with_carry
 
 
 class ActorCriticState(NamedTuple):
@@ -99,7 +99,7 @@ class OnPolicy(Agent):
             target,
             action_mask(self.spec, batch.obs),
         )
-        return cut_with_carry(whole, self.max_seq_len)
+        return sequences_with_carry(whole, self.max_seq_len)
 
 
 def standardized(advantage: Array) -> Array:

@@ -33,7 +33,7 @@ from athlete.ops.features import features
 from athlete.ops.gradient import Adam, AdamState, adam_init
 from athlete.ops.masks import action_mask
 from athlete.ops.schedule import Schedule, value_at
-from athlete.ops.sequences import cut_with_carry, minibatches
+from athlete.ops.sequences import minibatches, sequences_with_carry
 from athlete.ops.statistics import explained_variance
 from athlete.ops.surrogate import discovered_surrogate
 from athlete.ops.tree import where
@@ -148,7 +148,7 @@ class PPO(OnPolicy):
         whole = Batch(
             batch.obs, batch.first, batch.carry, action, log_prob, old_outputs, advantage, value, target, mask
         )
-        return cut_with_carry(whole, self.max_seq_len)
+        return sequences_with_carry(whole, self.max_seq_len)
 
     def _loss(
         self, params: Tree, batch: Batch, kl_coeff: Array, progress: Array, noise_key: Key

@@ -33,8 +33,8 @@ from athlete.ops.gradient import Adam, AdamState, adam_init
 from athlete.ops.masks import action_mask, masked
 from athlete.ops.returns import lambda_returns
 from athlete.ops.schedule import Schedule, value_at
-from athlete.ops.sequences import cut_with_carry, minibatches
-from athlete.ops.tree import fold
+from athlete.ops.sequences import minibatches, sequences_with_carry
+from athlete.ops.tree import merge_time
 from athlete.ops.values import batched_index
 from athlete.settings.families import ExplorationConfig, trajectory_parts
 from athlete.spaces import Discrete, require_kind
@@ -127,12 +127,12 @@ class PQN(Agent):
         values = step_from(self.model, params, carries, next_obs)["q"]
         next_value = jnp.max(masked(values, action_mask(self.spec, batch.next_obs)), axis=-1)
         target = lambda_returns(batch.reward, next_value, batch.terminated, batch.truncated, self.gamma, self.lambda_)
-        return cut_with_carry(Batch(obs, batch.first, batch.carry, batch.action, target), self.max_seq_len)
+        return sequences_with_carry(Batch(obs, batch.first, batch.carry, batch.action, target), self.max_seq_len)
 
     def _loss(self, params: Tree, batch: Batch) -> tuple[Array, Array]:
         """Half the squared error of the values of the actions taken; mean over the minibatch."""
         _, heads = self.model.apply(params, batch.carry, batch.obs, batch.first)
-        value = batched_index(fold(heads["q"]), batch.action.reshape(-1))
+        value = batched_index(merge_time(heads["q"]), batch.action.reshape(-1))
         error = value - batch.target.reshape(-1)
         means = jnp.mean(jnp.stack([0.5 * error * error, value, error]), axis=1)
         return means[0], means
@@ -152,13 +152,12 @@ class PQNConfig(ExplorationConfig):
     fields_set_elsewhere = (*ExplorationConfig.fields_set_elsewhere, "max_seq_len")
     defaults: ClassVar[dict[str, Any]] = {
         "num_envs_per_worker": 32,
-        "train_batch_size": 1024,
         "normalize_rewards": True,  # values of unlike size need learning rates of their own
         "model": {"fcnet_activation": "relu", "use_layer_norm": True},
         "exploration_config": {
             "type": "EpsilonGreedy",
             "initial_epsilon": 1.0,
-            "final_epsilon": 0.05,
+            "final_epsilon": 0.1,
             "epsilon_timesteps": 50_000,
         },
     }

@@ -40,7 +40,7 @@ from athlete.ops.masks import action_mask
 from athlete.ops.priorities import sequence_priority
 from athlete.ops.schedule import Schedule
 from athlete.ops.td import importance_weight, n_step_targets
-from athlete.ops.tree import fold
+from athlete.ops.tree import merge_time
 from athlete.ops.values import batched_index, dueling, greedy, half_square, signed_hyperbolic, signed_parabolic
 from athlete.settings.families import REPLAY_SETTINGS, STREAM_SETTINGS, ReplayConfig
 from athlete.settings.table import Setting
@@ -90,8 +90,8 @@ class R2D2(QLearner):
         def losses_of(params: Tree) -> tuple[Array, dict[str, Array]]:
             carries, heads = self._unroll(params, batch)
             target = jax.lax.stop_gradient(self._target(state.target, params, carries, batch))
-            values = self._action_values(jax.tree.map(fold, heads))[: target.size]
-            error = batched_index(values, fold(action)).reshape(action.shape) - target
+            values = self._action_values(jax.tree.map(merge_time, heads))[: target.size]
+            error = batched_index(values, merge_time(action)).reshape(action.shape) - target
             return half_square(error), {
                 "mean_q": jnp.mean(self._unscaled(values)),
                 "mean_td_error": jnp.mean(error),
@@ -123,7 +123,7 @@ class R2D2(QLearner):
         next_obs = features(self.spec.obs, batch.next_obs)
         values = self._next_values(target, target_carries, next_obs)
         selector = self._next_values(params, carries, next_obs) if self.double_q else values
-        best = batched_index(values, greedy(selector, fold(action_mask(self.spec, batch.next_obs))))
+        best = batched_index(values, greedy(selector, merge_time(action_mask(self.spec, batch.next_obs))))
         next_value = self._unscaled(best).reshape(batch.reward.shape)
         return_ = n_step_targets(batch, next_value, self.n_step, self.gamma)
         return signed_hyperbolic(return_, self.h_function_epsilon) if self.use_h_function else return_
@@ -131,7 +131,7 @@ class R2D2(QLearner):
     def _next_values(self, params: Tree, carries: Tree, next_obs: Array) -> Array:
         """Rescaled values `[T * B, actions]` of where steps led, from the states after them."""
         after = jax.tree.map(lambda leaf: leaf[1:], carries)
-        return self._action_values(jax.tree.map(fold, step_from(self.model, params, after, next_obs)))
+        return self._action_values(jax.tree.map(merge_time, step_from(self.model, params, after, next_obs)))
 
 
 class R2D2Config(ReplayConfig):

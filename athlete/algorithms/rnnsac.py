@@ -38,7 +38,7 @@ from athlete.ops.priorities import sequence_priority
 from athlete.ops.schedule import value_at
 from athlete.ops.td import expected_soft_value, importance_weight, n_step_targets, soft_value
 from athlete.ops.temperature import temperature_update
-from athlete.ops.tree import fold
+from athlete.ops.tree import merge_time
 from athlete.ops.values import batched_index, half_square
 from athlete.settings.families import ActorCriticConfig
 from athlete.spaces import Discrete
@@ -135,7 +135,7 @@ class RNNSAC(ExploringActorCritic):
         values = [heads["q"] for _, heads in found]
         if isinstance(self.spec.action, Discrete):
             taken = action[self.burn_in :]
-            chosen = [batched_index(fold(value), fold(taken)).reshape(taken.shape) for value in values]
+            chosen = [batched_index(merge_time(value), merge_time(taken)).reshape(taken.shape) for value in values]
         else:
             chosen = [value[..., 0] for value in values]
         return [states for states, _ in found], jnp.stack(chosen)

@@ -25,7 +25,7 @@ from athlete.models.forward import forward
 from athlete.models.mlp import MLP
 from athlete.ops.features import action_features, feature_size, features
 from athlete.ops.gradient import AdamState, adam_init
-from athlete.ops.tree import fold
+from athlete.ops.tree import merge_time
 from athlete.spaces import Box
 
 
@@ -92,9 +92,9 @@ class Curiosity(Bonus):
         return CuriosityState(params, optimizer), metrics
 
     def _samples(self, batch: Transition) -> Samples:
-        action = fold(flat_action(self.spec.action, batch.action))
-        inputs = action_features(self.spec.action, fold(batch.action))
-        before, after = (fold(features(self.spec.obs, obs)) for obs in (batch.obs, batch.next_obs))
+        action = merge_time(flat_action(self.spec.action, batch.action))
+        inputs = action_features(self.spec.action, merge_time(batch.action))
+        before, after = (merge_time(features(self.spec.obs, obs)) for obs in (batch.obs, batch.next_obs))
         return Samples(before, after, action, inputs)
 
     def _phi(self, params: Tree, samples: Samples) -> tuple[Array, Array]:

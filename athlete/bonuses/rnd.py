@@ -29,7 +29,7 @@ from athlete.ops.features import feature_size, features
 from athlete.ops.gradient import AdamState, adam_init
 from athlete.ops.moments import Moments, initial_moments, standardize, update_moments
 from athlete.ops.returns import discounted_sums
-from athlete.ops.tree import fold
+from athlete.ops.tree import merge_time
 
 CLIP = 5.0  # of standardised observations
 
@@ -102,7 +102,7 @@ class RND(Bonus):
 
     def _seen(self, state: RNDState, batch: Transition) -> Array:
         """Where steps led, standardised: `[T * B, ...]`."""
-        seen = fold(features(self.spec.obs, batch.next_obs))
+        seen = merge_time(features(self.spec.obs, batch.next_obs))
         return standardize(seen, state.obs.mean, state.obs.variance, CLIP)
 
     def _embedding(self, params: Tree, seen: Array) -> Array:

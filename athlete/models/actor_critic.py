@@ -12,7 +12,7 @@ from athlete.core import Array, Key, Model, Spec, Transition, Tree
 from athlete.distributions import Distribution, continuous_size, distribution, output_size
 from athlete.ops.features import features
 from athlete.ops.masks import action_mask, masked
-from athlete.ops.tree import fold
+from athlete.ops.tree import merge_time
 
 
 def init_actor_critic(model: Model, key: Key, spec: Spec, free_log_std: bool = True, critic: bool = True) -> Tree:
@@ -73,6 +73,6 @@ def values_of_steps(model: Model, spec: Spec, params: Tree, batch: Transition) -
     carry = jax.tree.map(lambda leaf: leaf[0], batch.carry)
     carries, _, value = apply_actor_critic(model, params, carry, features(spec.obs, batch.obs), batch.first)
     never = jnp.zeros((1, value.size), bool)
-    next_obs = fold(features(spec.obs, batch.next_obs))[None]
-    _, _, next_value = apply_actor_critic(model, params, fold(carries), next_obs, never)
+    next_obs = merge_time(features(spec.obs, batch.next_obs))[None]
+    _, _, next_value = apply_actor_critic(model, params, merge_time(carries), next_obs, never)
     return value, next_value.reshape(value.shape)

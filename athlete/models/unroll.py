@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from athlete.core import Array, Model, Tree
-from athlete.ops.tree import fold
+from athlete.ops.tree import merge_time
 
 
 def unroll(
@@ -33,5 +33,5 @@ def step_from(model: Model, params: Tree, carries: Tree, obs: Array, first: Arra
     """
     length, rows = obs.shape[:2]
     first = jnp.zeros((length, rows), bool) if first is None else first
-    _, heads = model.apply(params, fold(carries), fold(obs)[None], first.reshape(1, -1))
+    _, heads = model.apply(params, merge_time(carries), merge_time(obs)[None], first.reshape(1, -1))
     return {name: out.reshape(length, rows, -1) for name, out in heads.items()}

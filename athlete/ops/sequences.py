@@ -15,7 +15,7 @@ from athlete.ops.tree import Packed, pack, unpack
 Batch = TypeVar("Batch", bound=Any)  # a named tuple
 
 
-def cut(tree: Tree, length: int) -> Tree:
+def to_sequences(tree: Tree, length: int) -> Tree:
     """Leaves `[T, B, ...]` as sequences `[length, T / length * B, ...]`."""
 
     def cut_leaf(leaf: Array) -> Array:
@@ -25,18 +25,19 @@ def cut(tree: Tree, length: int) -> Tree:
     return jax.tree.map(cut_leaf, tree)
 
 
-def cut_with_carry(batch: Batch, length: int) -> Batch:
-    """`cut` of a batch whose field `carry` is the recurrent state before each step: it keeps that of each sequence's
-    first step, `[N, ...]`.
+def sequences_with_carry(batch: Batch, length: int) -> Batch:
+    """`to_sequences` of a batch whose field `carry` is the recurrent state before each step.
+
+    What remains of it are the states before the first step of each sequence, `[N, ...]`.
     """
-    sequences = cut(batch, length)
+    sequences = to_sequences(batch, length)
     return sequences._replace(carry=jax.tree.map(lambda leaf: leaf[0], sequences.carry))
 
 
 def windows(tree: Tree, length: int) -> Tree:
     """All runs of `length` consecutive steps of leaves `[T, B, ...]`, side by side: `[length, N, ...]`.
 
-    N is (T - length + 1) * B: B rows that begin at step 0, then B at step 1, in the order of `ops.tree.fold`.
+    N is (T - length + 1) * B: B rows that begin at step 0, then B at step 1, in the order of `ops.tree.merge_time`.
     """
 
     def slide(leaf: Array) -> Array:
@@ -67,13 +68,13 @@ def minibatches(sequences: Batch, key: Key, epochs: int, timesteps: int) -> tupl
     packed = pack(like, leading=2)
 
     def gather(order: Array) -> Batch:
-        minibatch, carry = take(packed, sequences.carry, order, like)
+        minibatch, carry = gather_sequences(packed, sequences.carry, order, like)
         return minibatch._replace(carry=carry)
 
     return minibatch_orders(key, epochs, number, timesteps // length), gather
 
 
-def take(packed: Packed, carry: Tree, order: Array, like: Tree) -> tuple[Tree, Tree]:
+def gather_sequences(packed: Packed, carry: Tree, order: Array, like: Tree) -> tuple[Tree, Tree]:
     """The sequences numbered `order`, gathered from one table, in the form of `like`, and their carries.
 
     `packed` is `pack(sequences, leading=2)`, `carry` the states at their starts, `[N, ...]`.

@@ -40,7 +40,7 @@ def where(condition: Array, yes: Tree, no: Tree) -> Tree:
     return jax.tree.map(pick, yes, no)
 
 
-def fold(tree: Tree) -> Tree:
+def merge_time(tree: Tree) -> Tree:
     """Merge the first two axes of every leaf: `[T, B, ...]` to `[T * B, ...]`."""
     return jax.tree.map(lambda leaf: leaf.reshape((-1, *leaf.shape[2:])), tree)
 

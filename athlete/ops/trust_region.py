@@ -32,7 +32,7 @@ def natural_step(
     return jnp.sqrt(2.0 * bound / (curvature + 1e-8)) * direction
 
 
-class Found(NamedTuple):
+class LineSearch(NamedTuple):
     """Where a line search ended: scalars. All but `attempts` are 0 where no attempt was accepted."""
 
     attempts: Array
@@ -48,7 +48,7 @@ def line_search(
     bound: Array,
     decay: Array,
     attempts: int,
-) -> tuple[Array, Found]:
+) -> tuple[Array, LineSearch]:
     """The first of `start + decay^i step`, i = 0 ... `attempts` - 1, that gains at a divergence of at most `bound`.
 
     `measure` gives the objective and the divergence at parameters `[n]`. `start` itself where no attempt is accepted,
@@ -57,15 +57,15 @@ def line_search(
     before, _ = measure(start)
     none = jnp.zeros(())
 
-    def is_open(found: Found) -> Array:
+    def is_open(found: LineSearch) -> Array:
         return (found.attempts < attempts) & (found.fraction == 0.0)
 
-    def attempt(found: Found) -> Found:
+    def attempt(found: LineSearch) -> LineSearch:
         fraction = decay ** found.attempts.astype(jnp.float32)
         objective, kl = measure(start + fraction * step)
         accepted = (objective > before) & (kl <= bound)
         fraction, gain, kl = (jnp.where(accepted, number, none) for number in (fraction, objective - before, kl))
-        return Found(found.attempts + 1, fraction, gain, kl)
+        return LineSearch(found.attempts + 1, fraction, gain, kl)
 
-    found = jax.lax.while_loop(is_open, attempt, Found(jnp.zeros((), jnp.int32), none, none, none))
+    found = jax.lax.while_loop(is_open, attempt, LineSearch(jnp.zeros((), jnp.int32), none, none, none))
     return jnp.where(found.fraction > 0.0, start + found.fraction * step, start), found
