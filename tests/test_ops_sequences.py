@@ -82,11 +82,11 @@ def test_minibatches_are_whole_sequences_with_their_states_each_once_an_epoch():
     number = np.arange(12, dtype=np.float32).reshape(2, 6)  # six sequences of two steps: i and i + 6
     sequences = Sequences(np.zeros((2, 6), bool), number, 100 + number[0][:, None])
 
-    def gathered(key):
+    def gathered(sequences, key):
         orders, gather = minibatches(sequences, key, 3, 4)
         return jax.lax.map(gather, orders)
 
-    found = jax.jit(gathered)(wrap(np.array([0, 1], np.uint32)))
+    found = jax.jit(gathered)(sequences, wrap(np.array([0, 1], np.uint32)))
     assert found.number.shape == (9, 2, 2), "three epochs of three minibatches of two sequences"
     np.testing.assert_array_equal(found.number[:, 1], found.number[:, 0] + 6)
     np.testing.assert_array_equal(found.carry[..., 0], 100 + found.number[:, 0])
