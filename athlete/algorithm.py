@@ -66,12 +66,16 @@ def _alone(method: _Method) -> _Method:
 
     @functools.wraps(method)
     def alone(self: Algorithm, *arguments: Any, **options: Any) -> Any:
+        name = method.__name__
         if not self._lock.acquire(blocking=False):
             raise RuntimeError(
-                f"{method.__name__}(): another thread is in {self._busy}() of this algorithm; wait for it, or act with "
-                "what get_policy() gave before"
+                f"{name}(): another thread is in {self._busy}() of this algorithm; wait for it, or act with what "
+                "get_policy() gave before"
             )
-        outer, self._busy = self._busy, method.__name__
+        if name == self._busy == "train":
+            self._lock.release()
+            raise RuntimeError("train(): it is running already, and calls what called it")
+        outer, self._busy = self._busy, name
         try:
             return method(self, *arguments, **options)
         finally:
@@ -101,7 +105,6 @@ class Algorithm:
         self._refuse_compiled_hooks()
         self._watched: WatchedSource | None = None
         self._training = self._start_training(begins)
-        self._trains = threading.Lock()
         self._has_room = begins  # for its replay memory: asked before that is made
         self._evaluation_source: Source | None = None
         self._totals = Totals(config.metrics_num_episodes_for_smoothing)
@@ -141,14 +144,6 @@ class Algorithm:
         Raises RuntimeError while another thread is in it: an iteration uses up the state that the next one starts from.
         """
         self._refuse_if_stopped("train")
-        if not self._trains.acquire(blocking=False):
-            raise RuntimeError("train(): it is running already; give each thread an algorithm of its own")
-        try:
-            return self._train()
-        finally:
-            self._trains.release()
-
-    def _train(self) -> dict[str, Any]:
         if not self._has_room:
             self._require_room(self.agent)
             self._has_room = True

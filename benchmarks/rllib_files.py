@@ -108,17 +108,22 @@ def main() -> None:
     found: dict[str, Any] = json.loads(RESULTS.read_text())["files"] if RESULTS.exists() else {}
     for name, entry in described.items():
         chosen = not arguments.words or any(word in name for word in arguments.words)
-        known = name in found and "trials" in found[name] and found[name]["entry"] == json.loads(json.dumps(entry))
+        known = name in found and found[name]["entry"] == json.loads(json.dumps(entry))
         if not chosen or (known and not arguments.again):
             continue
-        found[name] = examined(name, entry)
-        write_json(RESULTS, {"command": "python benchmarks/rllib_files.py", "files": dict(sorted(found.items()))})
-        print(line(name, found[name]), flush=True)
-    summarize(found)
+        result = examined(name, entry)
+        print(line(name, result), flush=True)
+        if "trials" in result:
+            found[name] = result
+            write_json(RESULTS, {"command": "python benchmarks/rllib_files.py", "files": dict(sorted(found.items()))})
+    passed = [name for name, entry in found.items() if all(trial["passed"] for trial in entry["trials"])]
+    print(f"\n{len(passed)} of the {len(found)} files that were run reach their own stop; {len(described)} are known.")
+    for name in sorted(found.keys() - set(passed)):
+        print(line(name, found[name]))
 
 
 def examined(name: str, entry: Mapping[str, Any]) -> dict[str, Any]:
-    """The entry of the results for a file."""
+    """What comes of a file: its trials, or why there are none."""
     try:
         experiment = experiment_of(name.replace("/", "-"), entry, name)
     except ValueError as error:
@@ -128,14 +133,6 @@ def examined(name: str, entry: Mapping[str, Any]) -> dict[str, Any]:
         return {"entry": entry, "why": why}
     made_by = {"commit": commit(), "dirty": is_dirty()}
     return {"entry": entry, **made_by, "stop": experiment.stop, "trials": run(experiment)}
-
-
-def summarize(found: Mapping[str, Any]) -> None:
-    ran = {name: entry for name, entry in found.items() if "trials" in entry}
-    passed = [name for name, entry in ran.items() if all(trial["passed"] for trial in entry["trials"])]
-    print(f"\n{len(passed)} of the {len(ran)} files that can run here reach their own stop; {len(found)} are known.")
-    for name in ran.keys() - set(passed):
-        print(line(name, ran[name]))
 
 
 if __name__ == "__main__":

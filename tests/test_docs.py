@@ -244,7 +244,8 @@ def test_the_page_of_exploration_bonuses_has_every_key_and_metric() -> None:
     expected = {"intrinsic_reward_mean": "all"}
     for kind, settings in BONUSES.items():
         bonus = make_bonus({"type": kind, **settings}, Discrete(2)).bind(Spec(Discrete(2), Discrete(2)))
-        given = jax.eval_shape(lambda bonus: bonus.update(bonus.init(wrap(np.zeros(2, np.uint32))), step)[2], bonus)
+        key = wrap(np.zeros(2, np.uint32))
+        given = jax.eval_shape(lambda bonus, key=key: bonus.update(bonus.init(key), step, key)[1], bonus)
         expected |= dict.fromkeys(given, f"`{kind}`")
     assert metrics == expected
 

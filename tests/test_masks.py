@@ -289,6 +289,20 @@ def test_the_value_of_what_follows_is_that_of_a_legal_action(name):
         assert metrics["entropy"] == pytest.approx(np.log(2)), "of the policy that learns, between legal actions"
 
 
+@pytest.mark.parametrize("name", ON_POLICY)
+def test_a_policy_learns_between_legal_actions(name):
+    """Both legal actions are as likely: the entropy is log 2. With the forbidden one, which is preferred, it is 0."""
+    agent = AGENTS[name].bind(SPEC)
+    obs = jax.tree.map(lambda leaf: leaf[None], TEMPTED)
+    flags, action, reward = np.zeros((1, ROWS), bool), np.ones((1, ROWS), np.int32), np.ones((1, ROWS), np.float32)
+    outputs = np.broadcast_to(np.float32([1000, 0, 0]), (1, ROWS, 3))
+    extras = {"log_prob": np.full((1, ROWS), -np.log(2), np.float32), "outputs": outputs}
+    carry = jax.tree.map(lambda leaf: leaf[None], agent.start((), ROWS, None))
+    batch = Transition(obs, flags, action, reward, obs, flags, flags, carry, extras)
+    metrics = jax.jit(lambda key: agent.update(tempted(name, agent), batch, key, jnp.zeros(()))[1])(wrap(KEY))
+    assert metrics["entropy"] == pytest.approx(np.log(2), abs=0.1)
+
+
 def test_masks_go_the_same_way_compiled_and_hosted():
     assert_modes_are_equal(MaskedGrid(limit=5), AGENTS["PPO"], rows=2, length=16)
 

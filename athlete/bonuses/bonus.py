@@ -60,7 +60,7 @@ def fit(
 
     def step(learned: tuple[Tree, AdamState], order: Array) -> tuple[tuple[Tree, AdamState], dict[str, Array]]:
         params, optimizer = learned
-        part = jax.tree.map(lambda leaf: leaf[order], samples)
+        part = jax.tree.map(lambda leaf: jnp.asarray(leaf)[order], samples)
         gradients, metrics = jax.grad(loss_of, has_aux=True)(params, part)
         params, optimizer, _ = Adam(grad_clip=None).step(params, gradients, optimizer, lr)
         return (params, optimizer), metrics

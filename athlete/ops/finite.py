@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from athlete.core import Array, Tree
+from athlete.ops.tree import flatten
 
 
 class NonFiniteError(ArithmeticError):
@@ -15,8 +16,9 @@ class NonFiniteError(ArithmeticError):
 
 def all_finite(tree: Tree) -> Array:
     """A bool scalar: no floating-point leaf holds NaN or an infinity. For compiled programs."""
-    flags = [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
-    return jnp.stack(flags).all() if flags else jnp.ones((), bool)
+    # As one vector: one kernel, which compiles and runs in a fraction of the time of one for each leaf.
+    floats = [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
+    return jnp.isfinite(flatten(floats)).all()
 
 
 def first_nonfinite(tree: Tree) -> str | None:
