@@ -41,6 +41,8 @@ from athlete.spaces import Discrete, require_kind
 
 
 class PQNState(NamedTuple):
+    """The state of a `PQN`."""
+
     params: Tree
     optimizer: AdamState
 
@@ -48,11 +50,11 @@ class PQNState(NamedTuple):
 class Batch(NamedTuple):
     """What the loss reads, as sequences `[L, N, ...]`: L steps each, 1 for a network without memory."""
 
-    obs: Array
-    first: Array
+    obs: Array  # features [L, N, n]
+    first: Array  # bool [L, N]
     carry: Tree  # at the start of each sequence, [N, ...]
-    action: Array
-    target: Array
+    action: Array  # int32 [L, N]
+    target: Array  # [L, N], what the values of these actions should be
 
 
 METRICS = ("loss", "mean_q", "mean_td_error", "grad_gnorm")  # of each minibatch, in this order

@@ -18,9 +18,9 @@ LARGE = 1 << 14  # numbers, from which a leaf stands alone: see `to_parts`
 class AdamState(NamedTuple):
     """Moments of the gradient, in the form of `to_parts`, and the number of steps taken."""
 
-    mean: list[Array]
-    square: list[Array]
-    count: Array
+    mean: list[Array]  # of the gradient
+    square: list[Array]  # of its square, in the same shapes
+    count: Array  # int32 scalar
 
 
 def to_parts(tree: Tree) -> list[Array]:

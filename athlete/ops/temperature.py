@@ -15,7 +15,7 @@ from athlete.spaces import Discrete, Space
 class Temperature(NamedTuple):
     """The temperature alpha, as its logarithm so that it stays positive."""
 
-    log_alpha: Array
+    log_alpha: Array  # float32 scalar
     optimizer: AdamState
 
     def alpha(self) -> Array:
