@@ -37,6 +37,8 @@ def learned() -> dict[str, dict[str, Any]]:
 
 def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     lines = [list(head), *map(list, rows)]
+    if len(lines) == 1:
+        return "Nothing has been measured on fresh seeds yet."
     lines.insert(1, ["---"] * len(lines[0]))
     return "\n".join(f"| {' | '.join(line)} |".replace("|  |", "| |") for line in lines)
 
