@@ -9,12 +9,13 @@ endif
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --retries 5
 NOTEBOOKS := $(wildcard examples/notebooks/*.ipynb)
 
-.PHONY: help install demo test mutants mutants-sample test-extras fuzz learning learning-all notebook rllib-files untuned docs lint types clean
+.PHONY: help install demo test thorough mutants mutants-sample test-extras fuzz learning learning-all notebook rllib-files untuned docs lint types clean
 
 help:
 	@echo "make install   an environment for development in $(VENV)"
 	@echo "make demo      train CartPole-v1 to its threshold, show the learning curve, film the policy"
 	@echo "make test      the fast tests"
+	@echo "make thorough  every algorithm in every loop, and the code of every page"
 	@echo "make mutants   whether the tests notice wrong code: wrong lines, one by one (a quarter of an hour)"
 	@echo "make test-extras  those of gymnax and EnvPool, with these packages in $(VENV)-extras"
 	@echo "make fuzz      500 checkpoints and 100 other files that are spoiled, and 100 kills: what came of them"
@@ -49,6 +50,9 @@ demo: $(BIN)/athlete
 
 test: install
 	$(BIN)/python -m pytest -n auto
+
+thorough: install
+	$(BIN)/python -m pytest -n auto -m "thorough and not learning"
 
 # tools/mutations.py has the list. The sample is another one for each commit; CI runs it behind the tests.
 mutants: install

@@ -382,7 +382,8 @@ def main(kind: str, seed: int, first: int, last: int, folder: Path) -> None:
     watch = Watch(folder)
     for number in range(first, last):
         draw = random.Random(f"{kind} {seed} {number}")
-        place = folder / f"case_{number}"
+        place = folder / f"{kind}_{number}"
+        shutil.rmtree(place, ignore_errors=True)  # of a process that ended in the middle of it
         place.mkdir()
         what, read = CASES[kind](place, draw)
         print(json.dumps({"case": number, "begins": what}), flush=True)

@@ -337,6 +337,7 @@ MODES = {
 }
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("case", MODES)
 def test_trainings_are_the_same_compiled_and_hosted(case):
     env, agent, rows, length, sample_async = MODES[case]
@@ -353,6 +354,7 @@ TRAININGS = {
 }
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("name", "bonus"), [("PPO", "Curiosity"), ("DQN", "RND"), ("DQN", "Counts")])
 def test_a_restored_training_goes_on_to_the_last_bit(name, bonus, tmp_path):
     config = get_config_class(name).from_dict({**TRAININGS[name], "model": {"fcnet_hiddens": [8]}, "seed": 7})

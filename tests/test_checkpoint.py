@@ -653,7 +653,7 @@ def test_reading_metadata_imports_neither_jax_nor_anything_that_can_execute(save
 
 
 # Pickles go only through pipes between a process and the children that it started itself, never through files.
-PIPES_TO_CHILDREN = {"tune/worker.py", "env/adapters/gymnasium.py"}
+PIPES_TO_CHILDREN = {"tune/worker.py", "env/adapters/processes.py", "env/adapters/making.py"}
 PICKLE = re.compile(r"^\s*(?:import|from)\s+(?:pickle|cPickle|cloudpickle|dill|joblib|shelve|marshal)\b", re.MULTILINE)
 EXECUTES = re.compile(
     r"allow_pickle\s*=\s*True|(?<![\w.])(?:eval|exec)\("

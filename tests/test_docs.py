@@ -74,6 +74,7 @@ def run(fence: Fence, variables: dict[str, Any]) -> str:
     return f"{type(raised.value).__name__}: {raised.value}\n"
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("page", [page for page in PAGES if any(map(is_run, fences(page)))], ids=name_of)
 def test_the_code_of_a_page_runs_and_prints_what_it_says(
     page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -407,6 +408,7 @@ def load(path: Path) -> ModuleType:
     return module
 
 
+@pytest.mark.thorough
 def test_the_example_of_a_jax_environment_runs_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -418,6 +420,7 @@ def test_the_example_of_a_jax_environment_runs_whole(
     assert (tmp_path / "episode_000.mp4").exists()
 
 
+@pytest.mark.thorough
 def test_the_example_of_learning_from_replay_runs_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -435,6 +438,7 @@ def test_the_example_of_learning_from_replay_runs_whole(
     assert (tmp_path / "episode_000.mp4").exists()
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("memory", ["lstm", "gtrxl"])
 def test_the_example_of_memory_runs_whole(
     memory: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -450,6 +454,7 @@ def test_the_example_of_memory_runs_whole(
     assert float(re.findall(r"^by hand: (.*)$", printed, re.M)[0]) >= 8
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("bonus", ["RND", "Counts"])
 def test_the_example_of_exploration_runs_whole(
     bonus: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -29,7 +29,7 @@ def config(kind, tmp_path, trouble, workers=0, rows=2, at=7, row=1, **env_config
         return made.training(train_batch_size=10 * rows * max(1, workers), minibatch_size=10, num_epochs=1)
     made.rollouts(rollout_fragment_length=2)
     made.training(
-        train_batch_size=4, num_steps_sampled_before_learning_starts=4, replay_buffer_config={"capacity": 200}
+        train_batch_size=4, num_steps_sampled_before_learning_starts=4, n_step=1, replay_buffer_config={"capacity": 200}
     )
     return made.reporting(min_sample_timesteps_per_iteration=40)
 

@@ -193,7 +193,7 @@ def test_every_agent_that_sees_images_has_convolutions():
     spec = Spec(MINATAR, Discrete(2))
     model = {"fcnet_hiddens": [32], "fcnet_activation": "relu"}
     behind = MLP((32,), "relu")
-    assert DQNConfig().training(model=model).make_agent(spec).model == ConvNet((10, 10, 4), model=behind)
+    assert DQNConfig().training(model=model, hiddens=[]).make_agent(spec).model == ConvNet((10, 10, 4), model=behind)
     ppo = PPOConfig().training(model=model).environment(normalize_rewards=False).make_agent(spec)
     assert ppo.model == ConvNet((10, 10, 4), model=Separate(behind)), "shared by policy and value"
     pqn = PQNConfig().training(model=model).environment(normalize_rewards=False).make_agent(spec)

@@ -225,6 +225,7 @@ CASES = {
 }
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("any_thread", [False, True], ids=["called for every step", "calling back"])
 @pytest.mark.parametrize("case", CASES)
 def test_a_memory_is_filled_and_learned_from_the_same_compiled_and_hosted(case, any_thread):
@@ -319,6 +320,7 @@ TRAININGS = {
 }
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("algorithm", TRAININGS)
 def test_a_training_resumes_to_the_last_bit_memory_included(algorithm, tmp_path):
     env, settings = TRAININGS[algorithm]

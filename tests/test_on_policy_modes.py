@@ -39,6 +39,7 @@ CASES = {
 }
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("case", CASES)
 def test_iterations_are_the_same_compiled_and_hosted(case):
     env, agent = CASES[case]

@@ -203,6 +203,7 @@ MODELS = {
 }
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("model", MODELS)
 def test_iterations_are_the_same_compiled_and_hosted(model):
     exploration = EpsilonGreedy(Schedule((0.0, 0.5), (1.0, 0.1)))

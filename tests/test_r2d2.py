@@ -293,9 +293,21 @@ def test_it_has_memory_and_priorities_by_default():
 @pytest.mark.parametrize(
     ("config", "settings", "message"),
     [
-        (DQNConfig, {"model": {"use_lstm": True}}, r"DQN: model is recurrent \(LSTM\).*take R2D2 .*or RNNSAC"),
-        (DQNConfig, {"replay_buffer_config": {"replay_burn_in": 4}}, r"DQN: .*replay_burn_in=4.*no memory.*R2D2"),
-        (R2D2Config, {"model": {"use_lstm": False}}, r"R2D2: model has no memory \(MLP\).*'use_lstm': True.*DQN"),
+        (
+            DQNConfig,
+            {"model": {"use_lstm": True}},
+            r"DQN: model is recurrent \(LSTM\).*an algorithm that learns from sequences",
+        ),
+        (
+            DQNConfig,
+            {"replay_buffer_config": {"replay_burn_in": 4}},
+            r"DQN: .*replay_burn_in=4.*no memory.*an algorithm that learns from sequences",
+        ),
+        (
+            R2D2Config,
+            {"model": {"use_lstm": False}},
+            r"R2D2: model has no memory \(MLP\).*'use_lstm': True.*without memory",
+        ),
         (
             R2D2Config,
             {"model": {"max_seq_len": 2000}},

@@ -79,7 +79,9 @@ def _tests(folder: Path, tests: list[str], output: Path) -> None:
     sys.path[:] = [str(folder), *(path for path in sys.path if not path.startswith(str(ROOT)))]
     import pytest
 
-    sys.exit(pytest.main(["-x", "-q", "--tb=line", "-p", "no:cacheprovider", *tests]))
+    sys.exit(
+        pytest.main(["-x", "-q", "--tb=line", "-p", "no:cacheprovider", "-m", "not learning and not fuzz", *tests])
+    )
 
 
 def run_tests(folder: Path, tests: list[str], timeout: float | None = TIMEOUT) -> tuple[int, str]:

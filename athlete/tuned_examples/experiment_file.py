@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 import importlib.util
 import re
+import runpy
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,13 +32,10 @@ RLLIB_ONLY = {
     *("use_pytorch", "torch", "eager", "gpu", "use_kl_loss", "optimizer", "horizon"),
     *("soft_horizon", "no_done_at_end", "observation_space", "action_space", "env_task_fn"),
     *("sample_collector", "sample_timeout_s", "remote_worker_envs", "remote_env_batch_wait_ms", "_fake_gpus"),
-    *("validate_workers_after_construction", "num_consecutive_worker_failures_tolerance", "worker_cls"),
     *("extra_python_environs_for_driver", "extra_python_environs_for_worker", "grad_clip_by", "logger_config"),
     *("max_requests_in_flight_per_sampler_worker", "max_requests_in_flight_per_env_runner", "fake_sampler"),
     *("evaluation_sample_timeout_s", "off_policy_estimation_methods", "ope_split_batch_by_episode"),
     *("min_train_timesteps_per_iteration", "metrics_episode_collection_timeout_s", "export_native_model_files"),
-    *("gym_env_vectorize_mode", "ignore_env_runner_failures", "max_num_env_runner_restarts", "local_gpu_idx"),
-    *("num_consecutive_env_runner_failures_tolerance", "num_aggregator_actors_per_learner", "log_gradients"),
     *("_disable_action_flattening", "_tf_policy_handles_more_than_one_loss", "learner_config_dict"),
 }
 
@@ -159,13 +158,16 @@ _IMPORTS = (
 
 def _run(path: Path) -> dict[str, Any]:
     """The variables of a Python file, run with its imports of RLlib taken for ours where RLlib is not installed."""
-    text = path.read_text(encoding="utf-8")
+    text = given = path.read_text(encoding="utf-8")
     if importlib.util.find_spec("ray") is None:
         for theirs, ours in _IMPORTS:
             text = theirs.sub(ours, text)
-    variables: dict[str, Any] = {"__name__": "<run_path>", "__file__": str(path)}
-    exec(compile(text, str(path), "exec"), variables)
-    return variables
+    if text == given:
+        return runpy.run_path(str(path))
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / path.name
+        copy.write_text(text, encoding="utf-8")
+        return runpy.run_path(str(copy))
 
 
 def _from_python(path: Path) -> Experiment:

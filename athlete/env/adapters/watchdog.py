@@ -75,7 +75,9 @@ class Watchdog:
             if ident == threading.main_thread().ident and hasattr(signal, "SIGURG"):
                 signal.pthread_kill(ident, signal.SIGURG)
             else:
-                ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(ident), ctypes.py_object(TimeoutError))
+                said = self.sentence()  # only a class can be raised in another thread: it knows what to say
+                error = type("TimeoutError", (TimeoutError,), {"__str__": lambda _, said=said: said})
+                ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(ident), ctypes.py_object(error))
 
 
 def _listen() -> None:
