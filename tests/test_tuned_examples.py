@@ -47,9 +47,11 @@ QUICK = ("masked-grid-ppo", "mirror-dqn")  # the others take minutes together
 def test_an_example_trains_and_is_evaluated_from_its_checkpoint(name: str, tmp_path: Path) -> None:
     """One iteration, the shortest there is, and one episode: what `athlete example run` does, small."""
     example = load(name)
-    for start, module in EXTRAS.items():
-        if str(example.config["env"]).startswith(start) and importlib.util.find_spec(module) is None:
-            pytest.skip(f"{example.config['env']} needs {module}, which is not installed")
+    needed = [module for start, module in EXTRAS.items() if str(example.config["env"]).startswith(start)]
+    needed += ["envpool"] if example.config.get("backend") == "envpool" else []
+    for module in needed:
+        if importlib.util.find_spec(module) is None:
+            pytest.skip(f"{name} needs {module}, which is not installed")
     config = {**example.config, "min_sample_timesteps_per_iteration": 0, "evaluation_duration": 1}
     short = dataclasses.replace(example, config=config, stop={"training_iteration": 1})
     (outcome,) = tuned_examples.train(short, [0], verbose=0, local_dir=tmp_path)
