@@ -76,7 +76,8 @@ def _tests(folder: Path, tests: list[str], output: Path) -> None:
         os.dup2(file.fileno(), 2)
     os.chdir(folder)
     os.environ["PYTHONPATH"] = str(folder)  # of what the tests start
-    sys.path[:] = [str(folder), *(path for path in sys.path if not path.startswith(str(ROOT)))]
+    original = {"", *map(str, (ROOT, ROOT / "tools", ROOT / "tests"))}  # the environment may lie inside the tree
+    sys.path[:] = [str(folder), *(path for path in sys.path if path not in original)]
     import pytest
 
     sys.exit(
