@@ -17,7 +17,7 @@ from jax.experimental.buffer_callback import buffer_callback
 
 from athlete.core import Array
 from athlete.loops.compiling import ONE_BY_ONE_OPTIONS
-from athlete.loops.stepwise import APART, Order, take_in_step
+from athlete.loops.stepwise import APART, Live, Order, take_in_step
 from athlete.loops.transport import Layout, Packet, from_packet, to_packet
 
 
@@ -69,14 +69,14 @@ def run_iterations(
     """
     results = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), (outcome, jnp.int32(0)))
 
-    def take_in(live: Packet, came: Packet, last: bool) -> tuple[Packet, Packet, Array]:
+    def take_in(live: Live, came: Packet, last: bool) -> tuple[Live, Packet, Array]:
         after, order = take_in_step(agent, live, came, length, last, last and learning, random)
         packet = to_packet(order)
         step_of = functools.partial(_call_back, packet.layout, Ended(last, last and learning))
         came, stop = buffer_callback(step_of, results, has_side_effect=True)(caller, packet.vector)
-        return to_packet(after, APART), came, stop
+        return after, came, stop
 
-    def iterate(carry: tuple[Array, Packet, Packet, Array]) -> tuple[Array, Packet, Packet, Array]:
+    def iterate(carry: tuple[Array, Live, Packet, Array]) -> tuple[Array, Live, Packet, Array]:
         done, live, came, stop = carry
         if length > 1:
             live, came = jax.lax.fori_loop(
@@ -85,9 +85,10 @@ def run_iterations(
         live, came, stop = take_in(live, came, True)
         return done + 1, live, came, stop
 
-    start = (jnp.int32(0), live, outcome, jnp.int32(0))
-    _, live, came, _ = jax.lax.while_loop(lambda carry: (carry[0] < iterations) & (carry[3] == 0), iterate, start)
-    return live, came
+    # Within the program live is a tree: packing it at every step would cost a tenth of a small network's update.
+    start = (jnp.int32(0), from_packet(live), outcome, jnp.int32(0))
+    _, after, came, _ = jax.lax.while_loop(lambda carry: (carry[0] < iterations) & (carry[3] == 0), iterate, start)
+    return to_packet(after, APART), came
 
 
 def _call_back(layout: Layout, ended: Ended, _: Any, results: tuple[Packet, Any], caller: Any, order: Any) -> None:

@@ -44,10 +44,13 @@ def joined(parts: list[Progress]) -> Progress:
     return Progress(sampled, learned, metrics, returns, lengths, seconds, info, fault)
 
 
-def finished(episodes: Episodes) -> tuple[np.ndarray, np.ndarray]:
+def finished(parts: Sequence[Episodes]) -> tuple[np.ndarray, np.ndarray]:
     """Returns and lengths of the episodes that ended, in the order in which they did: `[n]` each."""
-    done = np.asarray(episodes.done).reshape(-1)
-    return np.asarray(episodes.return_).reshape(-1)[done], np.asarray(episodes.length).reshape(-1)[done]
+    done, returns, lengths = (
+        np.concatenate(field, axis=None)
+        for field in ([part.done for part in parts], [part.return_ for part in parts], [part.length for part in parts])
+    )
+    return returns[done], lengths[done]
 
 
 def learned_from(agent: Agent, timesteps: int, learning_iterations: int) -> int:
@@ -94,7 +97,7 @@ class Taken:
         values = np.array(self._values, np.float64).reshape(len(self._values), len(self._names))
         metrics = dict(zip(self._names, values.mean(axis=0).tolist(), strict=True)) if self._values else {}
         metrics |= {name: float(np.mean(numbers)) for name, numbers in self.reported.items()}
-        returns, lengths = map(np.concatenate, zip(*map(finished, self.episodes), strict=True))
+        returns, lengths = finished(self.episodes)
         learned = learned_from(agent, timesteps, len(self._values))
         fault = find_fault(self._names, values, None if self.finite else state)
         return Progress(timesteps, learned, metrics, returns, lengths, self.seconds, fault=fault)

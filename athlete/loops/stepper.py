@@ -308,10 +308,12 @@ class Stepper:
         assert order is not None
         step = self.source.step(order.action, order.step_keys)
         done = step.terminated | step.truncated
-        obs = self.source.reset_where(done, step.obs, order.reset_keys) if done.any() else step.obs
         ended = done if self.source.faulty is None else done & ~self.source.faulty
         episodes = Episodes(ended, self._returns + step.reward, self._lengths + 1)
-        self._returns, self._lengths = episodes.return_ * ~done, episodes.length * ~done
+        obs, self._returns, self._lengths = step.obs, episodes.return_, episodes.length
+        if done.any():
+            obs = self.source.reset_where(done, obs, order.reset_keys)
+            self._returns, self._lengths = episodes.return_ * ~done, episodes.length * ~done
         self._taken.episodes.append(episodes)
         self._taken.seconds["env_step"] += time.perf_counter() - start
         return Outcome(step.reward, step.obs, step.terminated, step.truncated, obs)

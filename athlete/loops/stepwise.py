@@ -130,15 +130,15 @@ def take_step(
     agent: Packet, live: Packet, outcome: Packet, length: int, last: bool, learning: bool, random: bool
 ) -> tuple[Packet, Packet]:
     """Take in a step's outcome, learn if it was the `last` of its trajectory, and choose the next action."""
-    after, order = take_in_step(agent, live, outcome, length, last, learning, random)
+    after, order = take_in_step(agent, from_packet(live), outcome, length, last, learning, random)
     return to_packet(after, APART), to_packet(order)
 
 
 def take_in_step(
-    agent: Packet, live: Packet, outcome: Packet, length: int, last: bool, learning: bool, random: bool
+    agent: Packet, before: Live, outcome: Packet, length: int, last: bool, learning: bool, random: bool
 ) -> tuple[Live, Order]:
     """`take_step` inside a program."""
-    (bound, horizon), before, came = from_packet(agent), from_packet(live), from_packet(outcome)
+    (bound, horizon), came = from_packet(agent), from_packet(outcome)
     transition = _transition(before.chosen, came)
     trajectory = jax.tree.map(lambda leaf: leaf[None], transition)
     state, store, accumulators = take_in(bound, before.state, before.store, before.accumulators, trajectory)

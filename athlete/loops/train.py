@@ -155,7 +155,7 @@ class CompiledTraining:
         learned = [report for report in reports if report.metrics.names] or reports[-1:]
         names, values = learned[0].metrics.names, np.concatenate([np.asarray(part.metrics.values) for part in learned])
         episodes = [jax.tree.map(np.asarray, report.episodes) for report in reports]
-        returns, lengths = map(np.concatenate, zip(*map(finished, episodes), strict=True))
+        returns, lengths = finished(episodes)
         metrics = dict(zip(names, values.mean(axis=0, dtype=np.float64).tolist(), strict=True))
         sampled = sum(part.done.size for part in episodes)
         batches = learned_from(self.agent, sampled, len(values) if names else 0)

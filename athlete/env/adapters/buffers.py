@@ -63,9 +63,10 @@ class Buffers:
     def write_step(self, row: int, obs: Any, reward: Any, terminated: Any, truncated: Any) -> None:
         """One row's step, as the environment gave it. Raises MisfitError."""
         self._write_row(row, obs)
-        self.reward[row] = as_reward(reward)
-        self.terminated[row] = as_flag(terminated, "terminated")
-        self.truncated[row] = as_flag(truncated, "truncated")
+        # What is so already needs no call: every step of every row comes by here.
+        self.reward[row] = reward if type(reward) is float else as_reward(reward)
+        self.terminated[row] = terminated if type(terminated) is bool else as_flag(terminated, "terminated")
+        self.truncated[row] = truncated if type(truncated) is bool else as_flag(truncated, "truncated")
 
     def write_all_obs(self, obs: Any) -> None:
         """The observations of all rows, as a ready-made vector gave them. Raises MisfitError."""
@@ -86,7 +87,8 @@ class Buffers:
 
     def all_finite(self) -> bool:
         """Whether no observation and no reward is NaN or infinite: one look at all of them."""
-        return all(np.isfinite(numbers).all() for numbers in self._floats)
+        # A sum of squares of numbers is a number, but for overflows, and the cheapest look at all of them.
+        return all(math.isfinite(numbers.dot(numbers)) or np.isfinite(numbers).all() for numbers in self._floats)
 
     def first_nonfinite(self) -> tuple[int, str]:
         """The row and the sentence about its first number that is none, where `all_finite` is false."""
