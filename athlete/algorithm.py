@@ -13,21 +13,20 @@ from typing import Any, TypeVar, cast
 import jax
 import numpy as np
 
-from athlete.acting import Actor
-from athlete.algorithms import get_config_class
 from athlete.algorithms.catalog import require_served
 from athlete.callbacks import BATCH_HOOKS, HOSTED_HOOKS, Created, DefaultCallbacks, Policies, overridden
 from athlete.checkpointing import (
     check_compatible,
-    check_limits,
     check_meaning,
     check_metadata,
+    config_of,
     counts_timesteps,
     learner_part,
     memory_since,
     metadata_of,
-    refuse_code,
+    progress_at,
     require_finite,
+    require_same_form,
 )
 from athlete.core import Agent, Run, Source, Spec, Tree
 from athlete.env.randomness import global_generators_kept, seed_global_generators
@@ -35,7 +34,7 @@ from athlete.env.supervision import Supervision
 from athlete.env.world import World, env_name, find_world
 from athlete.env.wrappers.frame_stack import require_stack
 from athlete.env.wrappers.info_metrics import with_info_metrics
-from athlete.env.wrappers.previous import Previous
+from athlete.env.wrappers.previous import previous_of
 from athlete.log import logger, set_level
 from athlete.loops.batch_hooks import BatchHooks
 from athlete.loops.collect import spec_of
@@ -47,9 +46,8 @@ from athlete.loops.progress import Progress, joined
 from athlete.loops.train import CompiledTraining, HostedTraining, Training
 from athlete.memory.room import require_room
 from athlete.ops.finite import NonFiniteError
-from athlete.policy import Policy
+from athlete.policy import Policy, require_default, view_of
 from athlete.record.checkpoint import CheckpointError, drop_tree, open_checkpoint, read_metadata, save_checkpoint
-from athlete.record.portable import from_portable
 from athlete.record.video import record_episodes
 from athlete.settings.config import AlgorithmConfig
 from athlete.spaces import Box, Space
@@ -285,14 +283,8 @@ class Algorithm:
     def _find_world(self, env: Any, env_config: Mapping[str, Any]) -> World:
         """The environment, checked before training comes across what is wrong with it, as the network sees it."""
         config = self.config
-        world = find_world(env, env_config, config.backend, config.preprocessor_pref).showing(self._previous())
+        world = find_world(env, env_config, config.backend, config.preprocessor_pref).showing(previous_of(config))
         return world if config.disable_env_checking else world.checked()
-
-    def _previous(self) -> Previous:
-        """What the networks see besides the observation: actor and critics see the same."""
-        models = [self.config.get(name) or {} for name in ("model", "policy_model_config", "q_model_config")]
-        action, reward = (any(model.get(f"lstm_use_prev_{part}") for model in models) for part in ("action", "reward"))
-        return Previous(action, reward)
 
     def _check_evaluation_spaces(self, spec: Spec) -> None:
         """Raise ValueError where the policy does not fit the environment of `evaluation_config`."""
@@ -310,12 +302,11 @@ class Algorithm:
     def get_policy(self, policy_id: str = "default_policy") -> Policy:
         """The acting side as it is now: a snapshot that later training does not change."""
         self._refuse_if_stopped("get_policy")
-        if policy_id != "default_policy":
-            raise ValueError(f"get_policy({policy_id!r}): there is one policy, 'default_policy'")
+        require_default(policy_id, "get_policy")
         if self._policy is None:
             agent, run = self._training.agent, self._training.learned
-            progress = np.float32(min(int(run.timesteps) / self.config.horizon(), 1.0))
-            self._policy = Policy(agent, _view(agent, run.state, progress), self.seed)
+            progress = progress_at(int(run.timesteps), self.config.horizon())
+            self._policy = Policy(agent, view_of(agent, run.state, progress), self.seed, self._world.previous)
         return self._policy
 
     def compute_single_action(
@@ -340,11 +331,18 @@ class Algorithm:
         Raises ValueError, with the space, for an observation that does not fit, and where a network with memory would
         lose it or does not get what it sees.
         """
-        actor = Actor(self.get_policy(policy_id), self._world.previous)
+        policy = self.get_policy(policy_id)
         if state is None and not full_fetch:
-            actor.require_state("compute_single_action")
-        action, new_state = actor.single(observation, state, prev_action, prev_reward, bool(explore), info)
-        return (action, new_state, {}) if state is not None or full_fetch else action
+            _require_state(policy, "compute_single_action")
+        fetched = policy.compute_single_action(
+            observation,
+            state,
+            prev_action=prev_action,
+            prev_reward=prev_reward,
+            info=info,
+            explore=bool(explore),
+        )
+        return fetched if state is not None or full_fetch else fetched[0]
 
     def compute_actions(
         self,
@@ -358,10 +356,22 @@ class Algorithm:
         policy_id: str = "default_policy",
     ) -> Any:
         """Actions for many observations: a dictionary by name, as RLlib's, or a list; so are states and all else."""
-        actor = Actor(self.get_policy(policy_id), self._world.previous)
+        policy = self.get_policy(policy_id)
         if state is None:
-            actor.require_state("compute_actions")
-        actions, new_states = actor.many(observations, state, prev_action, prev_reward, bool(explore), info)
+            _require_state(policy, "compute_actions")
+        names = list(observations) if isinstance(observations, Mapping) else list(range(len(observations)))
+        states, actions_before, rewards_before, infos = (
+            dict.fromkeys(names) if given is None else given for given in (state, prev_action, prev_reward, info)
+        )
+        rows = [
+            policy.row(observations[name], states[name], actions_before[name], rewards_before[name], infos[name])
+            for name in names
+        ]
+        acted = policy.act_each(rows, [states[name] for name in names], bool(explore)) if names else []
+        actions, new_states = ([part[i] for part in acted] for i in range(2))
+        if isinstance(observations, Mapping):
+            by_name = [dict(zip(names, parts, strict=True)) for parts in (actions, new_states)]
+            return (*by_name, {}) if state is not None else by_name[0]
         return (actions, new_states, {}) if state is not None else actions
 
     @_alone
@@ -379,12 +389,7 @@ class Algorithm:
         run, new = self._training.learned, weights["default_policy"]
         own = run.state
         require_finite(new, "set_weights: nothing was taken over")
-        if str(jax.tree.structure(own)) != str(jax.tree.structure(new)):
-            raise ValueError("set_weights: these weights are of another network or algorithm")
-        for (path, a), b in zip(jax.tree_util.tree_leaves_with_path(own), jax.tree.leaves(new), strict=True):
-            if np.shape(a) != np.shape(b):
-                name = jax.tree_util.keystr(path)
-                raise ValueError(f"set_weights: {name} has shape {np.shape(b)}, and here it has {np.shape(a)}")
+        require_same_form(own, new)
         self._training.run = run._replace(state=jax.device_put(new, may_alias=False))
         self._policy = None
 
@@ -489,20 +494,8 @@ class Algorithm:
         """
         metadata = read_metadata(path)
         check_metadata(metadata, path)
-        saved = dict(metadata["config"])
-        if env is not None:
-            saved["env"] = None
-        for name in ("callbacks", *settings):
-            saved.pop(name, None)
-        check_limits(saved, path)
-        try:
-            values = from_portable(saved)
-        except LookupError as error:
-            setting = str(error).removeprefix("config.").partition(":")[0].partition(".")[0]
-            raise CheckpointError(f"{path}: {error}; give it again: from_checkpoint(path, {setting}=...)") from error
-        refuse_code(values, path)
-        values = {name: value for name, value in values.items() if name != "env" or value is not None}
-        config = get_config_class(metadata["algorithm"]).from_dict(values)
+        given = ("callbacks", *settings) if env is None else ("callbacks", "env", *settings)
+        config = config_of(metadata, path, given)
         algorithm = cls(config.ready(env, **settings), begins=False)
         algorithm.restore(path)
         return algorithm
@@ -669,7 +662,10 @@ def _alike(there: Space, here: Space) -> bool:
     return there == here
 
 
-@jax.jit
-def _view(agent: Any, state: Tree, progress: Any) -> Tree:
-    # A copy: the state's own buffers are given away by the next iteration.
-    return jax.tree.map(lambda leaf: leaf.copy(), agent.view(state, progress))
+def _require_state(policy: Policy, method: str) -> None:
+    """Raise ValueError where a call without a state would lose the network's memory."""
+    if policy.is_recurrent():
+        raise ValueError(
+            f"{method}(...): this network has memory and would lose it: give state, at the start of an episode "
+            "algo.get_policy().get_initial_state() and then the state that came back with the last action"
+        )
