@@ -164,7 +164,7 @@ class CompiledTraining:
             for name in self.env.info_metrics
         }
         fault = find_fault(names, values, None if all(report.finite for report in reports) else self.run.state)
-        return Progress(sampled, batches, metrics, returns, lengths, {"sample_and_learn": seconds}, info, fault)
+        return Progress(sampled, batches, metrics, returns, lengths, {"sample_and_learn": seconds}, info, fault=fault)
 
     def _iterate(self, iterations: int, random: bool, learning: bool) -> Report:
         arguments = {
@@ -266,6 +266,10 @@ class HostedTraining:
         return run
 
     def advance(self, iterations: int) -> Progress:
+        progress = self._advance(iterations)
+        return progress._replace(told=self.source.take()) if isinstance(self.source, WatchedSource) else progress
+
+    def _advance(self, iterations: int) -> Progress:
         with Interrupts() as interrupts:
             run = self._whole()
             if self._stepper is not None:
