@@ -63,12 +63,13 @@ ROOMS: dict[str, set[str]] = {
     "randomness": set(),
     "supervision": set(),
     "registry": set(),
+    "multi_agent": set(),
     "wrappers": {"masks"},
-    "adapters": {"errors", "masks", "membership", "randomness", "registry", "supervision"},
-    "games": {"registry", "wrappers", "adapters"},  # adapters: to draw as Gymnasium draws
+    "adapters": {"errors", "masks", "membership", "randomness", "registry", "supervision", "multi_agent"},
+    "games": {"registry", "wrappers", "adapters", "multi_agent"},  # adapters: to draw as Gymnasium draws
     "twins": {"registry", "wrappers", "adapters", "games"},
-    "checks": {"masks", "membership", "randomness", "registry", "adapters"},
-    "world": {"checks", "masks", "registry", "supervision", "wrappers", "adapters", "twins"},
+    "checks": {"masks", "membership", "randomness", "registry", "adapters", "multi_agent"},
+    "world": {"checks", "masks", "registry", "supervision", "wrappers", "adapters", "twins", "multi_agent"},
     "baseline": {"masks", "membership", "randomness", "adapters", "world"},
 }
 

@@ -784,6 +784,7 @@ MODELS = [
             "outputs = jnp.concatenate([outputs, jnp.broadcast_to(log_std, ",
             "outputs = jnp.concatenate([outputs, jnp.broadcast_to(0 * log_std, ",
         ),
+        ("jnp.full(free, log_std_init, jnp.float32)", "jnp.zeros(free, jnp.float32)"),
     ),
     *_in(
         "athlete/models/actors.py",

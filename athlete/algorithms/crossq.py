@@ -80,7 +80,7 @@ class CrossQ(SoftActorCritic):
         """The key is split in two: for the actor, and for the critics."""
         actor_key, critics_key = jax.random.split(key)
         actor = self._initial_actor(actor_key)
-        critics = init_critics(self.q_model, critics_key, *self.spec, 2 if self.twin_q else 1)
+        critics = init_critics(self.q_model, critics_key, self.spec.obs, self.spec.action, 2 if self.twin_q else 1)
         optimizers = adam_init(actor["learned"]), adam_init(_learned(critics))
         return CrossQState(actor, critics, *optimizers, temperature_init(self.initial_alpha))
 

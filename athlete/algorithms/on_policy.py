@@ -52,6 +52,7 @@ class OnPolicy(Agent):
     gamma: Fraction = 0.99
     max_seq_len: int = 1  # timesteps that gradients flow through; 1 for a network without memory
     free_log_std: bool = True  # Box: one log standard deviation an action, whatever the observation
+    log_std_init: float = 0.0  # where it starts
     model: Model = Separate(MLP())
     memory: Memory = Latest()
     updates: int = 1

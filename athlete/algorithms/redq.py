@@ -89,7 +89,7 @@ class REDQ(SoftActorCritic):
         """The key is split in two: for the actor, and for the critics, one each."""
         actor_key, critics_key = jax.random.split(key)
         actor = self._initial_actor(actor_key)
-        critics = jax.vmap(lambda key: init_critics(self.q_model, key, *self.spec, 1)[0])(
+        critics = jax.vmap(lambda key: init_critics(self.q_model, key, self.spec.obs, self.spec.action, 1)[0])(
             jax.random.split(critics_key, self.num_critics)
         )
         ensemble = Ensemble(critics, jax.tree.map(jnp.copy, critics), adam_init(critics))

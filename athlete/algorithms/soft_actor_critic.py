@@ -194,7 +194,7 @@ class ExploringActorCritic(TargetedActorCritic):
     def init(self, key: Key) -> SACState:
         """The key is split in two: for the actor, and for the critics."""
         actor_key, critic_key = jax.random.split(key)
-        critics = init_critics(self.q_model, critic_key, *self.spec, 2 if self.twin_q else 1)
+        critics = init_critics(self.q_model, critic_key, self.spec.obs, self.spec.action, 2 if self.twin_q else 1)
         return self._initial_state(self._initial_actor(actor_key), critics)
 
     def view(self, state: SACState, progress: Array) -> ActingView:
