@@ -16,13 +16,13 @@ from athlete.loops.compiling import COMPILER_OPTIONS, RUN_ONCE_OPTIONS
 from athlete.loops.episodes import WatchedSource
 from athlete.loops.host import collect_for, hosted_shapes, init_hosted_run, learn_of
 from athlete.loops.interrupts import Interrupts
-from athlete.loops.learn import Report, advance_many, fresh_store, init_run, phases
+from athlete.loops.learn import Report, fresh_store, init_run, iterate_many, phases
 from athlete.loops.progress import Progress, Taken, find_fault, finished, learned_from
 from athlete.loops.stepper import Stepper
 
 _init = jax.jit(init_run, static_argnames=("rows", "length"), compiler_options=RUN_ONCE_OPTIONS)
 _iterate = jax.jit(
-    advance_many,
+    iterate_many,
     static_argnames=("length", "iterations", "random", "learning", "sample_async"),
     donate_argnames=("run",),
     compiler_options=COMPILER_OPTIONS,
