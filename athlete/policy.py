@@ -62,7 +62,7 @@ class Policy:
         metadata = stored.metadata
         check_metadata(metadata, path)
         config = config_of(metadata, path, (*OF_TRAINING, *settings)).update_from_dict(settings)
-        spec = Spec(*(space_from_json(metadata[f"{name}_space"]) for name in ("observation", "action")))
+        spec = Spec(space_from_json(metadata["observation_space"]), space_from_json(metadata["action_space"]))
         agent = config.make_agent(spec)
         like = learner_part(_learner(agent), counts_timesteps(metadata["counters"]))
         state = stored.load("agent", like)["state"]

@@ -42,6 +42,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     "checkpointing": BELOW_AGENTS | {"algorithms", "env", "models", "record", "settings", "version"},
     "policy": BELOW_AGENTS | {"acting", "checkpointing", "env", "loops", "record"},
 }
+# What `Algorithm` is made of.
+MAY_IMPORT["hooks"] = BELOW_AGENTS | {"callbacks", "env", "loops", "policy", "settings"}
+MAY_IMPORT["building"] = BELOW_AGENTS | {"log", "env", "hooks", "loops", "memory", "algorithms", "settings"}
+MAY_IMPORT["evaluation"] = BELOW_AGENTS | {"building", "env", "hooks", "loops", "policy", "settings", "totals"}
+MAY_IMPORT["restoring"] = BELOW_AGENTS | {"checkpointing", "log", "loops", "record", "settings"}
 MAY_IMPORT["algorithm"] = set(MAY_IMPORT)
 MAY_IMPORT["tune"] = set(MAY_IMPORT)
 MAY_IMPORT["tuned_examples"] = set(MAY_IMPORT)
@@ -58,12 +63,13 @@ ROOMS: dict[str, set[str]] = {
     "randomness": set(),
     "supervision": set(),
     "registry": set(),
+    "multi_agent": set(),
     "wrappers": {"masks"},
-    "adapters": {"errors", "masks", "membership", "randomness", "registry", "supervision"},
-    "games": {"registry", "wrappers", "adapters"},  # adapters: to draw as Gymnasium draws
+    "adapters": {"errors", "masks", "membership", "randomness", "registry", "supervision", "multi_agent"},
+    "games": {"registry", "wrappers", "adapters", "multi_agent"},  # adapters: to draw as Gymnasium draws
     "twins": {"registry", "wrappers", "adapters", "games"},
-    "checks": {"masks", "membership", "randomness", "registry", "adapters"},
-    "world": {"checks", "masks", "registry", "supervision", "wrappers", "adapters", "twins"},
+    "checks": {"masks", "membership", "randomness", "registry", "adapters", "multi_agent"},
+    "world": {"checks", "masks", "registry", "supervision", "wrappers", "adapters", "twins", "multi_agent"},
     "baseline": {"masks", "membership", "randomness", "adapters", "world"},
 }
 

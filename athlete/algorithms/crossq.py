@@ -33,8 +33,7 @@ from athlete.models.critics import critic_values, init_critics
 from athlete.models.mlp import MLP
 from athlete.ops.gradient import Adam, AdamState, adam_init
 from athlete.ops.schedule import Schedule, value_at
-from athlete.ops.soft import SoftSamples
-from athlete.ops.td import td_error
+from athlete.ops.td import CriticBatches, td_error
 from athlete.ops.temperature import Temperature, temperature_init
 from athlete.ops.values import half_square
 from athlete.settings.families import DelayedPolicyConfig
@@ -80,7 +79,7 @@ class CrossQ(SoftActorCritic):
         """The key is split in two: for the actor, and for the critics."""
         actor_key, critics_key = jax.random.split(key)
         actor = self._initial_actor(actor_key)
-        critics = init_critics(self.q_model, critics_key, *self.spec, 2 if self.twin_q else 1)
+        critics = init_critics(self.q_model, critics_key, self.spec.obs, self.spec.action, 2 if self.twin_q else 1)
         optimizers = adam_init(actor["learned"]), adam_init(_learned(critics))
         return CrossQState(actor, critics, *optimizers, temperature_init(self.initial_alpha))
 
@@ -122,7 +121,7 @@ class CrossQ(SoftActorCritic):
         return critic_optimizer.count >= self.renormalize_after
 
     def _update_critics(
-        self, critics: list[Tree], optimizer: AdamState, samples: SoftSamples, learning_rate: Array
+        self, critics: list[Tree], optimizer: AdamState, samples: CriticBatches, learning_rate: Array
     ) -> tuple[tuple[list[Tree], AdamState], dict[str, Array]]:
         """One update of all critics on one batch, and metrics of it."""
         both = jnp.concatenate([samples.inputs, samples.next_inputs])

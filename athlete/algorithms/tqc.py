@@ -48,7 +48,9 @@ class TQC(TargetedActorCritic):
     def init(self, key: Key) -> SACState:
         """The key is split in two: for the actor, and for the critics."""
         actor_key, critic_key = jax.random.split(key)
-        critics = init_critics(self.q_model, critic_key, *self.spec, self.num_critics, self.num_quantiles)
+        critics = init_critics(
+            self.q_model, critic_key, self.spec.obs, self.spec.action, self.num_critics, self.num_quantiles
+        )
         return self._initial_state(self._initial_actor(actor_key), critics)
 
     def update(self, state: SACState, batch: Transition, key: Key, progress: Array) -> tuple[SACState, dict]:

@@ -7,6 +7,7 @@ from athlete.core.contracts import (
     Array,
     Env,
     Episodes,
+    Group,
     Health,
     Key,
     Memory,
@@ -20,6 +21,7 @@ from athlete.core.contracts import (
     Tree,
 )
 from athlete.core.hyper import hyper
+from athlete.core.multi_agent import MultiEnv, MultiStep, agent_ids
 
 __all__ = [
     "ActingCarry",
@@ -27,10 +29,13 @@ __all__ = [
     "Array",
     "Env",
     "Episodes",
+    "Group",
     "Health",
     "Key",
     "Memory",
     "Model",
+    "MultiEnv",
+    "MultiStep",
     "Rows",
     "Run",
     "Source",
@@ -38,5 +43,6 @@ __all__ = [
     "Step",
     "Transition",
     "Tree",
+    "agent_ids",
     "hyper",
 ]

@@ -29,15 +29,35 @@ class Transition(NamedTuple):
     extras: Tree  # what `act` attached: log_prob, ...
 
 
+class Group(NamedTuple):
+    """Agents with the same spaces, side by side."""
+
+    size: int
+    obs: Space  # of one of them
+    action: Space
+
+
 class Spec(NamedTuple):
-    """All that an agent knows of its surroundings."""
+    """All that an agent knows of its surroundings.
+
+    `groups` is where many agents are seen as one, and empty elsewhere: `obs` and `action` are then those of
+    `env.multi_agent.joint_spec`.
+    """
 
     obs: Space
     action: Space
+    groups: tuple[tuple[str, Group], ...] = ()  # by name, sorted
+
+    @property
+    def reward_shape(self) -> tuple[int, ...]:
+        """Of the reward of one step of one row: a number, or one for each of many agents."""
+        return (sum(group.size for _, group in self.groups),) if self.groups else ()
 
 
 class Step(NamedTuple):
     """What one step of an environment gives. `reward` is a float32 scalar, the two flags are bool scalars.
+
+    Where many agents are seen as one, the reward is `[agents]`, see `Spec.groups`.
 
     `info` is what the environment tells besides; of a `Source` it is a sequence of the rows' own dictionaries.
     """
@@ -107,6 +127,7 @@ class Env:
 
     __hyper__ = True
     info_metrics: tuple[str, ...] = ()  # entries of `Step.info` that results tell of at the end of an episode
+    groups: tuple[tuple[str, Group], ...] = ()  # of agents, where it is many seen as one
 
     @property
     def observation_space(self) -> Space:
@@ -255,7 +276,7 @@ class Rows(NamedTuple):
     obs: Tree
     first: Array
     carry: Tree
-    episode_return: Array  # float32, of the running episode, undiscounted
+    episode_return: Array  # float32, of the running episode, undiscounted; `[B, agents]` of many seen as one
     episode_length: Array  # int32
     accumulators: Tree = ()  # the agent's, see `Agent.observe`
 
