@@ -27,7 +27,7 @@ class Transition(NamedTuple):
     terminated: Array  # bool: the episode ended here, nothing follows
     truncated: Array  # bool: the episode was cut here; its value goes on from next_obs
     carry: Tree  # the agent's recurrent state BEFORE the step; () if it has none
-    extras: Tree  # what `act` attached: log_prob, ...
+    extras: Tree  # what `act` attached: log_prob, ...; "valid" where some places are no steps, see ops/statistics.py
 
 
 class Group(NamedTuple):
@@ -191,6 +191,10 @@ class Memory:
 
         From a memory that `keeps`, rows come in random order: any part of them is a sample too, only a smaller one.
         """
+        raise NotImplementedError
+
+    def ready(self, store: Tree) -> Array:
+        """A bool: whether there is anything to sample. Asked only where steps may come to no row for a while."""
         raise NotImplementedError
 
     def feedback(self, store: Tree, batch: Transition, metrics: Tree) -> Tree:
