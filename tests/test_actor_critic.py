@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from tables import steps_since_first
 
+from athlete.algorithms import get_config_class
 from athlete.core import Model, Spec, Transition, hyper
 from athlete.models.actor_critic import apply_actor_critic, init_actor_critic, policy_of, values_of_steps
 from athlete.models.mlp import MLP
@@ -75,6 +76,18 @@ def test_heads_have_the_size_that_the_space_asks_for(space, free, head, deviatio
     if deviations is not None:
         np.testing.assert_array_equal(params["log_std"], np.zeros(deviations))
     assert np.abs(heads["policy"]["kernel"]).max() < 0.1, "the first policy is close to uniform"
+
+
+@pytest.mark.parametrize("algorithm", ["PPO", "A2C", "PG", "TRPO"])
+def test_the_first_policy_has_the_standard_deviation_that_the_model_asks_for(algorithm):
+    config = get_config_class(algorithm)().training(model={"log_std_init": -1.0, "fcnet_hiddens": [4]})
+    agent = config.make_agent(Spec(OBS, Box(-1, 1, (2,))))
+    agent = getattr(agent, "agent", agent)  # inside its normalisation, if it has one
+    params = agent.view(agent.init(KEY), np.float32(0))
+    np.testing.assert_array_equal(params["log_std"], [-1.0, -1.0])
+    obs, first = np.zeros((3, 3), np.float32), np.zeros(3, bool)
+    policy, _ = policy_of(agent._network(), agent.spec, params, agent.start(params, 3, KEY), obs, first)
+    np.testing.assert_allclose(policy.entropy(), np.full(3, 2 * (-1.0 + 0.5 * np.log(2 * np.pi * np.e))), rtol=1e-6)
 
 
 def test_without_a_critic_values_are_0():

@@ -264,6 +264,8 @@ def test_batches_of_recurrent_networks_are_whole_sequences():
 def test_model_settings_reach_the_agent():
     assert agent_of(PPOConfig()).free_log_std is True
     assert agent_of(PPOConfig().training(model={"free_log_std": False})).free_log_std is False
+    assert agent_of(PPOConfig()).log_std_init == 0.0
+    assert agent_of(PPOConfig().training(model={"log_std_init": -1})).log_std_init == -1.0
     assert agent_of(PPOConfig().training(model={"vf_share_layers": True, "fcnet_hiddens": [7]})).model == MLP((7,))
 
 

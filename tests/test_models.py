@@ -391,6 +391,12 @@ def test_every_default_is_a_setting_that_is_accepted():
         ({"lstm_cell_size": 0}, r"whole number of at least 1"),
         ({"attention_num_heads": 0}, r"whole number of at least 1"),
         ({"attention_init_gru_gate_bias": "2"}, r"expected a number"),
+        ({"log_std_init": "-1"}, r"'log_std_init': '-1'.*expected a number"),
+        ({"log_std_init": 3}, r"'log_std_init': 3.*expected a number between -20 and 2"),
+        (
+            {"log_std_init": -1.0, "free_log_std": False},
+            r"'log_std_init': -1.0.*the network gives .* leave one of them",
+        ),
         ({"use_lstm": True, "use_attention": True}, r"use_lstm and use_attention are both on; .* one kind of memory"),
         (
             {"use_attention": True, "attention_memory_training": 20},

@@ -47,7 +47,7 @@ class A2C(OnPolicy):
     grad_clip: Limit | None = 0.5  # of the global norm
 
     def init(self, key: Key) -> ActorCriticState:
-        params = init_actor_critic(self.model, key, self.spec, self.free_log_std)
+        params = init_actor_critic(self.model, key, self.spec, self.free_log_std, self.log_std_init)
         return ActorCriticState(params, adam_init(params))
 
     def update(

@@ -47,7 +47,7 @@ class PG(OnPolicy):
     model: Model = MLP()
 
     def init(self, key: Key) -> ActorCriticState:
-        params = init_actor_critic(self.model, key, self.spec, self.free_log_std, self.use_critic)
+        params = init_actor_critic(self.model, key, self.spec, self.free_log_std, self.log_std_init, self.use_critic)
         return ActorCriticState(params, adam_init(params))
 
     def update(

@@ -96,7 +96,7 @@ class PPO(OnPolicy):
         return super().bind(spec)
 
     def init(self, key: Key) -> PPOState:
-        params = init_actor_critic(self.model, key, self.spec, self.free_log_std)
+        params = init_actor_critic(self.model, key, self.spec, self.free_log_std, self.log_std_init)
         return PPOState(
             params, adam_init(params), jnp.asarray(0.0 if self.kl_coeff is None else self.kl_coeff, jnp.float32)
         )

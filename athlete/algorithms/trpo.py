@@ -64,7 +64,7 @@ class TRPO(OnPolicy):
     model: Model = MLP()  # of the policy, and of the value function
 
     def init(self, key: Key) -> TRPOState:
-        params = init_actor_critic(self._network(), key, self.spec, self.free_log_std)
+        params = init_actor_critic(self._network(), key, self.spec, self.free_log_std, self.log_std_init)
         value = params["network"].pop("value")
         return TRPOState(params, value, adam_init(value))
 

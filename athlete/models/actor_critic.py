@@ -15,10 +15,18 @@ from athlete.ops.masks import action_mask, masked
 from athlete.ops.tree import merge_time
 
 
-def init_actor_critic(model: Model, key: Key, spec: Spec, free_log_std: bool = True, critic: bool = True) -> Tree:
+def init_actor_critic(
+    model: Model,
+    key: Key,
+    spec: Spec,
+    free_log_std: bool = True,
+    log_std_init: Array | float = 0.0,
+    critic: bool = True,
+) -> Tree:
     """Parameters of a policy near the uniform one and, with `critic`, of its values.
 
-    With `free_log_std` each continuous action has one log standard deviation, whatever the observation; it starts at 0.
+    With `free_log_std` each continuous action has one log standard deviation, whatever the observation; it starts at
+    `log_std_init`.
     """
     free = continuous_size(spec.action) if free_log_std else 0
     heads = {"policy": (output_size(spec.action) - free, 0.01)}
@@ -26,7 +34,7 @@ def init_actor_critic(model: Model, key: Key, spec: Spec, free_log_std: bool = T
         heads["value"] = (1, 1.0)
     params = {"network": model.init(key, spec.obs, heads)}
     if free:
-        params["log_std"] = jnp.zeros(free)
+        params["log_std"] = jnp.full(free, log_std_init, jnp.float32)
     return params
 
 

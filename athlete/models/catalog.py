@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from athlete.core import Array, Key, Model, Spec
-from athlete.distributions import output_size
+from athlete.distributions import LOG_STD_RANGE, output_size
 from athlete.models.attention import GTrXL
 from athlete.models.cnn import ConvNet, Filters, Shape, conv_shapes
 from athlete.models.dense import ACTIVATIONS
@@ -36,6 +36,7 @@ MODEL_DEFAULTS: dict[str, Any] = {
     "use_layer_norm": False,  # layer normalisation before each activation
     "vf_share_layers": False,  # one torso for policy and value
     "free_log_std": True,  # Box actions: one log standard deviation an action, independent of the observation
+    "log_std_init": 0.0,  # where that starts, on the scale on which the bounds of actions are -1 and 1
     "use_gru": False,  # a gated recurrent unit behind the layers
     "gru_cell_size": 64,
     "use_lstm": False,  # a long short-term memory behind the layers
@@ -76,6 +77,11 @@ def check_model(settings: Mapping[str, Any]) -> None:
             hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(MODEL_DEFAULTS)}"
             raise ValueError(f"model={{{name!r}: {value!r}}}: a model has no {name!r}; {hint}")
         _check_value(name, value)
+    if settings.get("log_std_init") and not settings.get("free_log_std", True):
+        raise ValueError(
+            f"model={{'log_std_init': {settings['log_std_init']!r}}}: with free_log_std=False the network gives the "
+            "log standard deviation, and nothing starts there; leave one of them out"
+        )
     _check_memory(settings)
 
 
@@ -119,8 +125,11 @@ def _check_value(name: str, value: Any) -> None:
         raise ValueError(f"model={{{name!r}: {value!r}}}: there are {', '.join(ACTIVATIONS)}")
     if _is_size(name) and (not isinstance(value, int) or value is True or value < 1):
         raise ValueError(f"model={{{name!r}: {value!r}}}: expected a whole number of at least 1")
-    if name == "attention_init_gru_gate_bias" and (not isinstance(value, int | float) or isinstance(value, bool)):
+    if type(MODEL_DEFAULTS[name]) is float and (not isinstance(value, int | float) or isinstance(value, bool)):
         raise ValueError(f"model={{{name!r}: {value!r}}}: expected a number")
+    if name == "log_std_init" and not LOG_STD_RANGE[0] <= value <= LOG_STD_RANGE[1]:
+        low, high = LOG_STD_RANGE
+        raise ValueError(f"model={{{name!r}: {value!r}}}: expected a number between {low:g} and {high:g}")
     if name == "custom_model" and value is not None and not isinstance(value, Model):
         raise ValueError(
             f"model={{'custom_model': {value!r}}}: expected an instance of athlete.core.Model, "

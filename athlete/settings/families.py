@@ -31,14 +31,15 @@ STREAM_SETTINGS: dict[str, Setting] = {"hiddens": Setting("training", [], "layer
 class OnPolicyConfig(AlgorithmConfig):
     """A configuration whose agent learns from whole trajectories with a random policy of its own."""
 
-    fields_set_elsewhere = (*AlgorithmConfig.fields_set_elsewhere, "max_seq_len", "free_log_std")
+    fields_set_elsewhere = (*AlgorithmConfig.fields_set_elsewhere, "max_seq_len", "free_log_std", "log_std_init")
 
     def agent_parts(self) -> dict[str, Any]:
-        free_log_std = self.model.get("free_log_std", MODEL_DEFAULTS["free_log_std"])
+        chosen = {**MODEL_DEFAULTS, **self.model}
         return {
             **super().agent_parts(),
             **trajectory_parts(self),
-            "free_log_std": free_log_std,
+            "free_log_std": chosen["free_log_std"],
+            "log_std_init": float(chosen["log_std_init"]),
         }
 
 
