@@ -64,7 +64,7 @@ ROOMS: dict[str, set[str]] = {
     "supervision": set(),
     "registry": set(),
     "multi_agent": set(),
-    "wrappers": {"masks"},
+    "wrappers": {"masks", "multi_agent"},
     "adapters": {"errors", "masks", "membership", "randomness", "registry", "supervision", "multi_agent"},
     "games": {"registry", "wrappers", "adapters", "multi_agent"},  # adapters: to draw as Gymnasium draws
     "twins": {"registry", "wrappers", "adapters", "games"},

@@ -22,7 +22,18 @@ PARTIAL = [
     "RepeatInitialObs-v0",
     "MemoryChain-v0",
 ]
-MULTI_AGENT = ["TwoStepGame-v0", "MultiAgentCartPole-v1", "TicTacToe-v0"]
+MULTI_AGENT = [
+    "TwoStepGame-v0",
+    "ClimbingGame-v0",
+    "PenaltyGame-v0",
+    "MatrixGame-v0",
+    "Spread-v0",
+    "MultiAgentArena-v0",
+    "TicTacToe-v0",
+    "ConnectFour-v0",
+    "RockPaperScissors-v0",
+    "MultiAgentCartPole-v1",
+]
 BUILT_IN: dict[str, tuple[str, str]] = {
     **dict.fromkeys(MINATAR, ("athlete.env.games.minatar", "make_minatar")),
     **dict.fromkeys(PARTIAL, ("athlete.env.games.partial", "make_partial")),
