@@ -9,12 +9,12 @@ import athlete
 from athlete.core import agent_ids
 from athlete.env.games.classic.cartpole import CartPole
 from athlete.env.games.multi_agent import make_game
-from athlete.env.games.multi_agent.copies import Copies
 from athlete.env.games.multi_agent.tic_tac_toe import LINES, TicTacToe
 from athlete.env.games.multi_agent.two_step_game import TwoStepGame
 from athlete.env.multi_agent import JointEnv
 from athlete.env.registry import MULTI_AGENT
 from athlete.env.world import find_world
+from athlete.env.wrappers.copies import Copies
 from athlete.env.wrappers.time_limit import TimeLimit
 from athlete.ops.random import wrap
 from athlete.spaces import Dict, Discrete, MultiDiscrete

@@ -104,7 +104,7 @@ def is_dotted_path(name: str) -> bool:
 
 
 def _is_served_example(env: str) -> bool:
-    """Whether it is the class path of an example of RLlib's that ours serve, or refuse with a sentence of their own."""
+    """Whether it is the class path of an example of RLlib's that ours serve."""
     return env.startswith(RLLIB) and importlib.import_module("athlete.env.games.rllib").is_known(env)
 
 
@@ -155,7 +155,7 @@ def resolve(env: Any) -> Any:
     All else comes back as it is: a Gymnasium id, a class, a factory, an instance.
 
     Raises:
-        ValueError: a dotted path whose module or attribute does not exist, or an example of RLlib's for several agents.
+        ValueError: a dotted path whose module or attribute does not exist.
     """
     if not isinstance(env, str):
         return env

@@ -22,7 +22,7 @@ _GAMES = {
     "TicTacToe-v0": ("tic_tac_toe", "TicTacToe"),
     "ConnectFour-v0": ("connect_four", "ConnectFour"),
     "RockPaperScissors-v0": ("rock_paper_scissors", "RockPaperScissors"),
-    "MultiAgentCartPole-v1": ("copies", "multi_agent_cartpole"),
+    "MultiAgentCartPole-v1": ("cartpoles", "multi_agent_cartpole"),
 }
 
 
