@@ -63,9 +63,9 @@ class GymnasiumSource(Source):
                 to_space(env.single_action_space, "action_space"),
             )
         else:
-            self.vector = make_rows(env, env_config, num_workers, num_envs_per_worker, supervision)
+            self.vector = self._made(env, env_config, num_workers, num_envs_per_worker, supervision)
         self.rows, self.any_thread = self.vector.buffers.rows, self.vector.any_thread
-        self.spec = Spec(self.vector.buffers.space, to_space(self.vector.action_space, "action_space"))
+        self.spec = self._seen_spec()
         self._seeded_resets = seeded_resets
         self._masked = has_mask(self.spec.obs)
         if self._masked:
@@ -80,6 +80,13 @@ class GymnasiumSource(Source):
         self._watchdog: Watchdog | None = None
         if isinstance(self.vector, LocalRows) and supervision.env_timeout is not None:
             self._watchdog = Watchdog(self.vector, supervision.env_timeout)
+
+    def _made(self, *arguments: Any) -> Rows:
+        """The rows, from the arguments of `make_rows`."""
+        return make_rows(*arguments)
+
+    def _seen_spec(self) -> Spec:
+        return Spec(self.vector.buffers.space, to_space(self.vector.action_space, "action_space"))
 
     def reset(self, key: Key) -> Tree:
         seed = seed_of(key)
@@ -139,13 +146,16 @@ class GymnasiumSource(Source):
         EnvError where a number is none, or where a mask leaves no action in a row `[B]` whose episode goes on.
         """
         buffers = self.vector.buffers
-        if self._masked and (stuck := without_action(self.spec, buffers.obs) & goes_on).any():
+        self._require_actions(buffers.obs, goes_on)
+        return checked_obs(buffers, self._lives)
+
+    def _require_actions(self, obs: Tree, goes_on: np.ndarray) -> None:
+        if self._masked and (stuck := without_action(self.spec, obs) & goes_on).any():
             row = int(stuck.argmax())
             raise EnvError(
-                f"the observation's {ACTION_MASK!r} leaves no legal action: {buffers.obs[ACTION_MASK][row].tolist()}. "
+                f"the observation's {ACTION_MASK!r} leaves no legal action: {obs[ACTION_MASK][row].tolist()}. "
                 f"End the episode where nothing can be done (terminated=True). {self._lives.tell(row)}"
             )
-        return checked_obs(buffers, self._lives)
 
     def _run(self, call: Callable[..., Answer], *arguments: Any) -> Sequence[Mapping[str, Any]]:
         """The rows' infos; EnvError with the whole story if something failed in a call of the rows."""
