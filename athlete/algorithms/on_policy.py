@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from athlete.core import Agent, Array, Key, Memory, Model, Spec, Transition, Tree, hyper
 from athlete.core.ranges import Fraction, NonNegativeFloat
 from athlete.distributions import flat_action, output_size, shape_action
-from athlete.memory.latest import Latest
+from athlete.memory.rollout import Rollout
 from athlete.models.actor_critic import policy_of, values_of_steps
 from athlete.models.mlp import MLP
 from athlete.models.separate import Separate
@@ -54,7 +54,7 @@ class OnPolicy(Agent):
     free_log_std: bool = True  # Box: one log standard deviation an action, whatever the observation
     log_std_init: float = 0.0  # where it starts
     model: Model = Separate(MLP())
-    memory: Memory = Latest()
+    memory: Memory = Rollout()
     updates: int = 1
     spec: Spec = None  # type: ignore[assignment]  # known once bound
 

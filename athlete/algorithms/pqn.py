@@ -24,7 +24,7 @@ import jax.numpy as jnp
 from athlete.core import Agent, Array, Key, Memory, Model, Spec, Transition, Tree, hyper
 from athlete.core.ranges import Fraction, Limit, NonNegativeFloat, PositiveInt
 from athlete.exploration import ActingView, EpsilonGreedy, SoftQ, greedy
-from athlete.memory.latest import Latest
+from athlete.memory.rollout import Rollout
 from athlete.models.forward import forward_step
 from athlete.models.mlp import MLP
 from athlete.models.unroll import step_from
@@ -76,7 +76,7 @@ class PQN(Agent):
     max_seq_len: int = 1  # timesteps that gradients flow through; 1 for a network without memory
     exploration: EpsilonGreedy | SoftQ = EpsilonGreedy()
     model: Model = MLP(activation="relu", layer_norm=True)
-    memory: Memory = Latest()
+    memory: Memory = Rollout()
     updates: int = 1
     spec: Spec = None  # type: ignore[assignment]  # known once bound
 
@@ -90,7 +90,7 @@ class PQN(Agent):
         return PQNState(params, adam_init(params))
 
     def view(self, state: PQNState, progress: Array) -> ActingView:
-        return ActingView(state.params, self.exploration.level(progress))
+        return ActingView(state.params, self.exploration.rate(progress))
 
     def start(self, view: ActingView, rows: int, key: Key) -> Tree:
         return self.model.start(rows)
@@ -100,7 +100,7 @@ class PQN(Agent):
         mask, obs = action_mask(self.spec, obs), features(self.spec.obs, obs)
         carry, heads = forward_step(self.model, view.params, carry, obs, first)
         values = heads["q"]
-        return self.exploration.choose(values, view.level, key, mask) if explore else greedy(values, mask), carry, {}
+        return self.exploration.choose(values, view.rate, key, mask) if explore else greedy(values, mask), carry, {}
 
     def update(self, state: PQNState, batch: Transition, key: Key, progress: Array) -> tuple[PQNState, dict]:
         """The key is for the order of minibatches."""
@@ -116,7 +116,7 @@ class PQN(Agent):
         state, measured = jax.lax.scan(step, state, orders)
         means = jnp.mean(measured, axis=0)
         metrics = {name: means[i] for i, name in enumerate(METRICS)}
-        return state, metrics | {"cur_lr": lr, "cur_exploration": self.exploration.level(progress)}
+        return state, metrics | {"cur_lr": lr, "cur_exploration": self.exploration.rate(progress)}
 
     def _prepare(self, params: Tree, batch: Transition) -> Batch:
         """Targets under the acting parameters, and the batch cut into sequences."""

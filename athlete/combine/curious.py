@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from athlete.bonuses.bonus import Bonus
-from athlete.combine.around import Around
+from athlete.combine.wrapper import AgentWrapper
 from athlete.core import Agent, Array, Key, Spec, Transition, Tree, hyper
 
 
@@ -24,7 +24,7 @@ class CuriousAccumulators(NamedTuple):
 
 
 @hyper
-class Curious(Around):
+class Curious(AgentWrapper):
     """The agent learns from the environment's rewards and its own for what is new, added up; it acts as ever.
 
     Bonuses are those of the moment of learning: a replayed step is rewarded for how new it is now, not for how new it

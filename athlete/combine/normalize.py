@@ -7,7 +7,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from athlete.combine.around import Around
+from athlete.combine.wrapper import AgentWrapper
 from athlete.core import Agent, Array, Key, Transition, Tree, hyper
 from athlete.ops.moments import Moments, initial_moments, standardize, update_moments
 from athlete.ops.returns import discounted_sums
@@ -32,7 +32,7 @@ class NormalizeAccumulators(NamedTuple):
 
 
 @hyper
-class Normalize(Around):
+class Normalize(AgentWrapper):
     """RLlib's `MeanStdFilter` and the reward scaling of OpenAI's PPO code, for any agent.
 
     Observations: float leaves are standardised with their running mean and standard deviation; integer leaves

@@ -30,7 +30,7 @@ class Report(NamedTuple):
 
     metrics: Tree  # {name: scalar}, or Metrics where iterations are stacked
     episodes: Episodes
-    finite: Array | bool = True  # whether all numbers of the learner's state after it are finite, where that was asked
+    finite: Array | bool = True  # whether all numbers of the learner's state are finite, where that was asked
 
 
 def learn(
@@ -208,28 +208,14 @@ def iterate_many(
     """`iterations` times `iterate`, as one scan; reports are stacked, `[iterations, ...]`.
 
     The metrics come as one array, `Metrics` `[iterations, names]`: an array a metric would be a kernel a metric.
+    Whether the state is finite is asked once, of the last one.
     """
 
     def one_iteration(run: Run, _: None) -> tuple[Run, Report]:
         run, report = iterate(agent, env, length, horizon, run, random, learning, sample_async)
         return run, report._replace(metrics=as_metrics(report.metrics))
 
-    return jax.lax.scan(one_iteration, run, None, length=iterations)
-
-
-def advance_many(
-    agent: Agent,
-    env: Env,
-    length: int,
-    iterations: int,
-    horizon: Array,
-    run: Run,
-    random: bool = False,
-    learning: bool = True,
-    sample_async: bool = False,
-) -> tuple[Run, Report]:
-    """`iterate_many`, whose report also says whether the state after it is finite."""
-    run, report = iterate_many(agent, env, length, iterations, horizon, run, random, learning, sample_async)
+    run, report = jax.lax.scan(one_iteration, run, None, length=iterations)
     return run, report._replace(finite=all_finite(run.state))
 
 

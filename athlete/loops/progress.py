@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from athlete.core import Agent, Array, Episodes, Tree
+from athlete.loops.episodes import Told
 from athlete.ops.finite import first_nonfinite
 
 
@@ -23,9 +24,8 @@ class Progress(NamedTuple):
     returns: np.ndarray
     lengths: np.ndarray
     seconds: dict[str, float]
-    info: Mapping[str, np.ndarray] = MappingProxyType(
-        {}
-    )  # of what `Env.info_metrics` names, at the end of each episode: `[n]` each
+    info: Mapping[str, np.ndarray] = MappingProxyType({})  # `[n]` of each of `Env.info_metrics` where episodes ended
+    told: Sequence[Told] = ()  # what hooks and entries of info left of episodes that were watched
     fault: str | None = None  # the first metric or leaf of the learner's state that holds NaN or infinity
 
 
@@ -41,7 +41,8 @@ def joined(parts: list[Progress]) -> Progress:
     sampled, learned = sum(part.timesteps for part in parts), sum(part.learned for part in parts)
     fault = next((part.fault for part in parts if part.fault), None)
     info = {name: np.concatenate([part.info[name] for part in parts]) for name in parts[0].info}
-    return Progress(sampled, learned, metrics, returns, lengths, seconds, info, fault)
+    told = [one for part in parts for one in part.told]
+    return Progress(sampled, learned, metrics, returns, lengths, seconds, info, told, fault)
 
 
 def finished(parts: Sequence[Episodes]) -> tuple[np.ndarray, np.ndarray]:

@@ -16,13 +16,13 @@ from athlete.loops.compiling import COMPILER_OPTIONS, RUN_ONCE_OPTIONS
 from athlete.loops.episodes import WatchedSource
 from athlete.loops.host import collect_for, hosted_shapes, init_hosted_run, learn_of
 from athlete.loops.interrupts import Interrupts
-from athlete.loops.learn import Report, advance_many, fresh_store, init_run, phases
+from athlete.loops.learn import Report, fresh_store, init_run, iterate_many, phases
 from athlete.loops.progress import Progress, Taken, find_fault, finished, learned_from
 from athlete.loops.stepper import Stepper
 
 _init = jax.jit(init_run, static_argnames=("rows", "length"), compiler_options=RUN_ONCE_OPTIONS)
 _iterate = jax.jit(
-    advance_many,
+    iterate_many,
     static_argnames=("length", "iterations", "random", "learning", "sample_async"),
     donate_argnames=("run",),
     compiler_options=COMPILER_OPTIONS,
@@ -164,7 +164,7 @@ class CompiledTraining:
             for name in self.env.info_metrics
         }
         fault = find_fault(names, values, None if all(report.finite for report in reports) else self.run.state)
-        return Progress(sampled, batches, metrics, returns, lengths, {"sample_and_learn": seconds}, info, fault)
+        return Progress(sampled, batches, metrics, returns, lengths, {"sample_and_learn": seconds}, info, fault=fault)
 
     def _iterate(self, iterations: int, random: bool, learning: bool) -> Report:
         arguments = {
@@ -266,6 +266,10 @@ class HostedTraining:
         return run
 
     def advance(self, iterations: int) -> Progress:
+        progress = self._advance(iterations)
+        return progress._replace(told=self.source.take()) if isinstance(self.source, WatchedSource) else progress
+
+    def _advance(self, iterations: int) -> Progress:
         with Interrupts() as interrupts:
             run = self._whole()
             if self._stepper is not None:
