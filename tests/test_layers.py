@@ -79,6 +79,7 @@ KEEPERS = {
     "safetensors": {"record/checkpoint.py"},
     "tensorboardX": {"record/tensorboard.py"},
     "imageio": {"record/video.py"},
+    "pettingzoo": {"env/adapters/pettingzoo.py"},
     "ray": set(),
     "torch": set(),
     "optax": set(),
@@ -162,7 +163,19 @@ INSIDE = {
 HEAVY = {
     *("jax", "numpy", "gymnasium", "pandas", "rich", "yaml", "typer", "safetensors", "tensorboardX", "imageio"),
     "imageio_ffmpeg",
-    *("pygame", "IPython", "cloudpickle", "matplotlib", "flax", "equinox", "envpool", "gymnax", "cv2", "ale_py"),
+    *(
+        "pygame",
+        "IPython",
+        "cloudpickle",
+        "matplotlib",
+        "flax",
+        "equinox",
+        "envpool",
+        "gymnax",
+        "pettingzoo",
+        "cv2",
+        "ale_py",
+    ),
 }
 
 

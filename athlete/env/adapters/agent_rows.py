@@ -1,4 +1,4 @@
-"""Rows of environments with many agents: their dictionaries by agent id become arrays, or an error that names the agent.
+"""Rows of environments with many agents: dictionaries by agent id become arrays, or an error that names the agent.
 
 No JAX here, since worker processes import it.
 """
@@ -27,8 +27,8 @@ FLAGS = ("acting", "terminated", "truncated")  # of `athlete.env.multi_agent.joi
 def grouped(env: Agents, telling_masks: Collection[AgentId] = ()) -> tuple[Members, ...]:
     """Agents with equal spaces together, named after their ids without numbers and sorted by name.
 
-    Where `info["action_mask"]` of one of `telling_masks` has the legal actions, it becomes a part of the observations of
-    all agents with its spaces.
+    Where `info["action_mask"]` of one of `telling_masks` has the legal actions, it becomes a part of the observations
+    of all agents with its spaces.
 
     Raises:
         ValueError: names the agent whose space is none, or of a kind that agents cannot serve.
@@ -209,7 +209,9 @@ class AgentsRow:
         if ACTION_MASK not in info:
             if ends:
                 return {OBSERVATIONS: seen, ACTION_MASK: np.zeros(group.mask_size, np.int8)}
-            raise MisfitError(f"the info of {agent!r} has no {ACTION_MASK!r}, which it had before; there is {list(info)}")
+            raise MisfitError(
+                f"the info of {agent!r} has no {ACTION_MASK!r}, which it had before; there is {list(info)}"
+            )
         told = f"info[{ACTION_MASK!r}] of {agent!r} is a mask"
         return {OBSERVATIONS: seen, ACTION_MASK: joined_mask(info[ACTION_MASK], group.mask_size, told)}
 
@@ -227,9 +229,10 @@ class AgentsRow:
                 )
         self._gone |= (ended | left) & self._met
         if len(self._gone) == len(self._places) and not self._is_over:
+            last = ", ".join(repr(agent) for agent in self._places if agent in ended | left)
             raise MisfitError(
-                f"all agents have ended, {(ended | left) and sorted(map(str, ended | left))} with this step, and nothing says "
-                f"that the episode is over; expected terminateds[{ALL!r}] or truncateds[{ALL!r}] to be True"
+                f"all agents have ended, with this step {last}, and nothing says that the episode is over; expected "
+                f"terminateds[{ALL!r}] or truncateds[{ALL!r}] to be True"
             )
 
     def _unknown(self, agent: AgentId, what: str) -> MisfitError:

@@ -74,8 +74,8 @@ class AgentsMaker(RowMaker):
         groups = grouped(env, told)
         if groups != buffers.groups:
             raise ValueError(
-                f"row {self.index} has the agents {groups}, and the first row {buffers.groups}; rows learn side by side "
-                "and must have the same"
+                f"row {self.index} has the agents {groups}, and the first row {buffers.groups}; rows learn side by "
+                "side and must have the same"
             )
 
     def row(self, env: Agents, buffers: Buffers) -> AgentsRow:  # type: ignore[override]

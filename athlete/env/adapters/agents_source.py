@@ -8,8 +8,7 @@ import numpy as np
 
 from athlete.core import Array, Group, Spec, Tree
 from athlete.env.adapters.agents import AgentsMaker
-from athlete.env.adapters.making import make_rows
-from athlete.env.adapters.rows import LocalRows, Rows
+from athlete.env.adapters.rows import LocalRows
 from athlete.env.adapters.source import GymnasiumSource
 from athlete.env.errors import EnvError
 from athlete.env.multi_agent import joint_spec
@@ -35,10 +34,8 @@ class MultiAgentSource(GymnasiumSource):
             possible ones, all agents gone while nothing says that the episode is over.
     """
 
+    row_maker = AgentsMaker
     agent_ids: tuple[Any, ...]
-
-    def _made(self, *arguments: Any) -> Rows:
-        return make_rows(*arguments, AgentsMaker)
 
     def _seen_spec(self) -> Spec:
         self._members = self.vector.buffers.groups

@@ -138,7 +138,6 @@ class Buffers:
         return min(found)
 
 
-
 def mapped(function: Callable[[np.ndarray], Any], tree: Any) -> Any:
     """`function` of each array of nested tuples and dictionaries."""
     if isinstance(tree, tuple):

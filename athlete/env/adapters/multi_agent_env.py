@@ -21,7 +21,7 @@ GROUP_REWARDS = "_group_rewards"  # in the infos of groups, as RLlib calls them
 GROUP_INFO = "_group_info"
 
 AgentId = Any
-AgentDict = Mapping[AgentId, Any]
+AgentDict = dict[AgentId, Any]
 
 
 class MultiAgentEnv:
@@ -157,7 +157,7 @@ def takes_seed(env: Any) -> bool:
     return any(parameter.name == "seed" or parameter.kind == parameter.VAR_KEYWORD for parameter in parameters)
 
 
-def require_dict(value: Any, name: str) -> AgentDict:
+def require_dict(value: Any, name: str) -> Any:
     """`value`, which is a dictionary. Raises MisfitError."""
     if not isinstance(value, Mapping):
         raise MisfitError(f"{name} are of type {type(value).__name__}; expected a dict by agent id")
@@ -179,8 +179,9 @@ def _agent_ids(env: Any) -> tuple[AgentId, ...]:
     ask = getattr(env, "get_agent_ids", None)
     places = [getattr(env, "possible_agents", None), ask() if callable(ask) else None]
     places += [getattr(env, name, None) for name in ("_agent_ids", "observation_spaces")]
-    own = [getattr(getattr(env, f"{kind}_space", None), "spaces", None) for kind in ("observation", "action")]
-    places.append(own[0] if all(isinstance(entries, Mapping) for entries in own) and set(own[0]) == set(own[1]) else ())
+    entries = [getattr(getattr(env, f"{kind}_space", None), "spaces", None) for kind in ("observation", "action")]
+    if isinstance(entries[0], Mapping) and isinstance(entries[1], Mapping) and set(entries[0]) == set(entries[1]):
+        places.append(entries[0])
     found = next((place for place in [*places, getattr(env, "agents", None)] if place), ())
     ids = tuple(sorted(found, key=natural_order) if isinstance(found, set | frozenset) else found)
     if not ids:
@@ -209,7 +210,7 @@ def _spaces(env: Any, kind: str, ids: tuple[AgentId, ...]) -> Mapping[AgentId, A
         if missing := [agent for agent in ids if agent not in by_agent]:
             raise ValueError(f"{name} has the agents {list(by_agent)} and no entry for {missing[0]!r}")
         return by_agent
-    if space is None or isinstance(space, Mapping) and not hasattr(space, "spaces"):
+    if space is None or (isinstance(space, Mapping) and not hasattr(space, "spaces")):
         raise ValueError(
             f"{name} is {space!r}; set it in __init__ to a space of gymnasium.spaces for every agent, or to a Dict of "
             "them by agent id"
@@ -313,3 +314,64 @@ class GroupedAgents(MultiAgentEnv):
 
     def close(self) -> None:
         self._agents.close()
+
+
+def make_multi_agent(env: Any, num_agents: int | None = None) -> Any:
+    """A `MultiAgentEnv` class of copies of an environment of one agent, which know nothing of each other: RLlib's.
+
+    Args:
+        env: an id, a class or a factory of one agent's environment.
+        num_agents: how many copies there are; where it is left out, `env_config["num_agents"]` says so.
+
+    The agents are called 0, 1, ... The other entries of `env_config` are what each copy is made with.
+    """
+
+    class MultiEnv(Copies):
+        def __init__(self, config: Mapping[str, Any] | None = None):
+            arguments = dict(config or {})
+            number = arguments.pop("num_agents", 1 if num_agents is None else num_agents)
+            super().__init__(env, number, arguments)
+
+    MultiEnv.__name__ = MultiEnv.__qualname__ = f"MultiAgent{env if isinstance(env, str) else env.__name__}"
+    return MultiEnv
+
+
+class Copies(MultiAgentEnv):
+    """`num_agents` copies of an environment of one agent, made with `env_config`, for the agents 0, 1, ...
+
+    An agent's life ends with the episode of its copy, and the episode of all with the last of them.
+    """
+
+    def __init__(self, env: Any, num_agents: int, env_config: Mapping[str, Any]):
+        from athlete.env.adapters.gymnasium import make_todays  # imports Gymnasium
+
+        if num_agents < 1:
+            raise ValueError(f"make_multi_agent({env!r}) with num_agents={num_agents}: expected at least 1")
+        self.envs = [make_todays(env, env_config) for _ in range(num_agents)]
+        self.possible_agents = list(range(num_agents))
+        self.observation_space, self.action_space = self.envs[0].observation_space, self.envs[0].action_space
+        self.metadata, self.render_mode = self.envs[0].metadata, self.envs[0].render_mode
+        self._playing: set[int] = set()
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        self._playing = set(self.possible_agents)
+        begun = [env.reset(seed=None if seed is None else seed + i, options=options) for i, env in enumerate(self.envs)]
+        return {i: obs for i, (obs, _) in enumerate(begun)}, {i: info for i, (_, info) in enumerate(begun)}
+
+    def step(self, action_dict: AgentDict) -> Any:
+        told = Told({}, {}, {}, {}, {})
+        for i, action in action_dict.items():
+            for entries, entry in zip(told, self.envs[i].step(action), strict=True):
+                entries[i] = entry
+        self._playing -= {i for i in action_dict if told.terminateds[i] or told.truncateds[i]}
+        is_cut = any(told.truncateds.values())
+        told.terminateds[ALL], told.truncateds[ALL] = not self._playing and not is_cut, not self._playing and is_cut
+        return tuple(told)
+
+    def render(self) -> Any:
+        """The copies' pictures side by side."""
+        return np.concatenate([env.render() for env in self.envs], axis=1)
+
+    def close(self) -> None:
+        for env in self.envs:
+            env.close()

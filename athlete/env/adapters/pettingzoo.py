@@ -105,7 +105,8 @@ class ParallelAgents(_PettingZooAgents):
         for agent in agents:
             if agent not in obs:
                 raise MisfitError(
-                    f"{call} gave no observation for {agent!r}, which is in env.agents; expected one for each agent there"
+                    f"{call} gave no observation for {agent!r}, which is in env.agents; expected one for each agent "
+                    "that is there"
                 )
 
 

@@ -13,7 +13,7 @@ from athlete.core import Array, Health, Key, Source, Spec, Step, Tree
 from athlete.env.adapters.buffers import Buffers, MisfitError
 from athlete.env.adapters.gymnasium import VectorEnv, require_no_autoreset, to_space
 from athlete.env.adapters.lives import Lives
-from athlete.env.adapters.making import make_rows
+from athlete.env.adapters.making import RowMaker, make_rows
 from athlete.env.adapters.processes import LostProcessError, ProcessRows
 from athlete.env.adapters.rows import Answer, LocalRows, Rows, VectorRows
 from athlete.env.adapters.watchdog import Watchdog
@@ -44,6 +44,8 @@ class GymnasiumSource(Source):
             returns what does not fit its spaces, NaN or infinity, or its worker process dies. `close` still works then.
     """
 
+    row_maker: type[RowMaker] = RowMaker
+
     def __init__(
         self,
         env: Any,
@@ -63,7 +65,7 @@ class GymnasiumSource(Source):
                 to_space(env.single_action_space, "action_space"),
             )
         else:
-            self.vector = self._made(env, env_config, num_workers, num_envs_per_worker, supervision)
+            self.vector = make_rows(env, env_config, num_workers, num_envs_per_worker, supervision, self.row_maker)
         self.rows, self.any_thread = self.vector.buffers.rows, self.vector.any_thread
         self.spec = self._seen_spec()
         self._seeded_resets = seeded_resets
@@ -80,10 +82,6 @@ class GymnasiumSource(Source):
         self._watchdog: Watchdog | None = None
         if isinstance(self.vector, LocalRows) and supervision.env_timeout is not None:
             self._watchdog = Watchdog(self.vector, supervision.env_timeout)
-
-    def _made(self, *arguments: Any) -> Rows:
-        """The rows, from the arguments of `make_rows`."""
-        return make_rows(*arguments)
 
     def _seen_spec(self) -> Spec:
         return Spec(self.vector.buffers.space, to_space(self.vector.action_space, "action_space"))
