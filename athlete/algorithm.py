@@ -11,52 +11,31 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import jax
-import numpy as np
 
-from athlete.acting import Actor
-from athlete.algorithms import get_config_class
-from athlete.algorithms.catalog import require_served
-from athlete.callbacks import BATCH_HOOKS, HOSTED_HOOKS, Created, DefaultCallbacks, Policies, overridden
-from athlete.checkpointing import (
-    check_compatible,
-    check_limits,
-    check_meaning,
-    check_metadata,
-    counts_timesteps,
-    learner_part,
-    memory_since,
-    metadata_of,
-    refuse_code,
-    require_finite,
+from athlete.building import (
+    check_devices,
+    evaluation_world,
+    own_folder,
+    require_memory_room,
+    start_training,
+    training_world,
 )
-from athlete.core import Agent, Run, Source, Spec, Tree
+from athlete.checkpointing import learner_part, metadata_of, progress_at, require_finite, require_same_form
+from athlete.core import Run, Tree
 from athlete.env.randomness import global_generators_kept, seed_global_generators
-from athlete.env.supervision import Supervision
-from athlete.env.world import World, env_name, find_world
-from athlete.env.wrappers.frame_stack import require_stack
-from athlete.env.wrappers.info_metrics import with_info_metrics
-from athlete.env.wrappers.previous import Previous
+from athlete.evaluation import Evaluator
+from athlete.hooks import Hooks
 from athlete.log import logger, set_level
-from athlete.loops.batch_hooks import BatchHooks
-from athlete.loops.collect import spec_of
 from athlete.loops.compiling import compilations, set_up
-from athlete.loops.episodes import WatchedSource
-from athlete.loops.evaluate import LONG_EPISODE, Evaluation, evaluate_compiled, evaluate_hosted
-from athlete.loops.learn import MOST_TIMESTEPS, transition_shapes
+from athlete.loops.evaluate import LONG_EPISODE
 from athlete.loops.progress import Progress, joined
-from athlete.loops.train import CompiledTraining, HostedTraining, Training
-from athlete.memory.room import require_room
 from athlete.ops.finite import NonFiniteError
-from athlete.policy import Policy
-from athlete.record.checkpoint import CheckpointError, drop_tree, open_checkpoint, read_metadata, save_checkpoint
-from athlete.record.portable import from_portable
+from athlete.policy import Policy, require_default, view_of
+from athlete.record.checkpoint import CheckpointError, drop_tree, save_checkpoint
 from athlete.record.video import record_episodes
+from athlete.restoring import read_config, read_training
 from athlete.settings.config import AlgorithmConfig
-from athlete.spaces import Box, Space
-from athlete.totals import Totals, episode_statistics, told_statistics
-
-EVALUATION_SALT = 0x45564131  # keeps the keys of evaluations apart from those of training
-
+from athlete.totals import Totals
 
 _Method = TypeVar("_Method", bound=Callable[..., Any])
 
@@ -97,22 +76,20 @@ class Algorithm:
         self._lock, self._busy = threading.RLock(), ""
         self.config = config
         self.seed: int = config.seed if config.seed is not None else int.from_bytes(os.urandom(4), "little")
-        self._check_devices()
-        self._world = self._find_world(config.env, config.env_config)
-        self._evaluation_world = self._find_evaluation_world()
-        self._callbacks = self._make_callbacks()
-        self._hooks = overridden(self._callbacks) & HOSTED_HOOKS
-        self._refuse_compiled_hooks()
-        self._watched: WatchedSource | None = None
-        self._training = self._start_training(begins)
+        check_devices(config)
+        self._world = training_world(config)
+        self._evaluation_world = evaluation_world(config, self._world)
+        hooks = Hooks(config, self._world, self.get_policy)
+        self._callbacks = hooks.callbacks
+        self._evaluator = Evaluator(config, self._evaluation_world, hooks)
+        self._training = start_training(config, self._world, hooks, self.seed, begins)
         self._has_room = begins  # for its replay memory: asked before that is made
-        self._evaluation_source: Source | None = None
         self._totals = Totals(config.metrics_num_episodes_for_smoothing)
         self._policy: Policy | None = None
         self._told_of_endless = False
         self._stopped = False
         self._told_fault = False
-        self._logdir = self._own_folder()
+        self._logdir = own_folder(config)
         self._last_checkpoint: Path | None = None  # written here or restored from
         self._callbacks.on_algorithm_init(algorithm=self)
 
@@ -145,7 +122,7 @@ class Algorithm:
         """
         self._refuse_if_stopped("train")
         if not self._has_room:
-            self._require_room(self.agent)
+            require_memory_room(self.config, self.agent)
             self._has_room = True
         start = time.perf_counter()
         compiled_before, _ = compilations()
@@ -155,7 +132,7 @@ class Algorithm:
         while not parts or time.perf_counter() - start < (self.config.min_time_s_per_iteration or 0.0):
             self._policy = None
             parts.append(self._training.advance(iterations))
-            self._totals.take_in(parts[-1], self._watched.take() if self._watched is not None else ())
+            self._totals.take_in(parts[-1])
         self._policy = None
         self._totals.iteration += 1
         progress = joined(parts)
@@ -215,94 +192,10 @@ class Algorithm:
         """
         self._refuse_if_stopped("evaluate")
         self._callbacks.on_evaluate_start(algorithm=self)
-        start = time.perf_counter()
-        unit = "episodes" if episodes is not None else self.config.evaluation_duration_unit
-        duration = episodes if episodes is not None else self.config.evaluation_duration
-        if not isinstance(duration, int | np.integer) or duration < 1:
-            raise ValueError(f"evaluate(episodes={episodes!r}): expected a whole number of at least 1")
-        duration = int(duration)
         seed = self.seed if seed is None else seed
-        key = np.array([EVALUATION_SALT ^ (seed & 0xFFFFFFFF), self.iteration], np.uint32)
-        explore = bool(self.config.evaluation_config.get("explore", False))
-        if unit == "episodes":
-            found = self._play(key, duration, explore)
-        else:
-            found = self._play_timesteps(key, duration, explore)
-        watched = self._evaluation_source
-        told = told_statistics(watched.take() if isinstance(watched, WatchedSource) else ())
-        hist = {"episode_reward": found.returns.tolist(), "episode_lengths": found.lengths.tolist()}
-        measured = episode_statistics(found.returns, found.lengths) | {
-            "episodes_this_iter": len(found.returns),
-            "timesteps_this_iter": int(found.lengths.sum()),
-            "custom_metrics": told["custom_metrics"],
-            "hist_stats": told.get("hist_stats", {}) | hist,
-            "seed": seed,
-            "explore": explore,
-            "time_s": time.perf_counter() - start,
-        }
-        metrics = {"evaluation": measured}
+        metrics = {"evaluation": self._evaluator.evaluate(self.get_policy(), self.iteration, seed, episodes)}
         self._callbacks.on_evaluate_end(algorithm=self, evaluation_metrics=metrics)
         return metrics
-
-    def _play_timesteps(self, key: np.ndarray, timesteps: int, explore: bool) -> Evaluation:
-        """Whole episodes until they add up to `timesteps`."""
-        parts: list[Evaluation] = []
-        while sum(int(part.lengths.sum()) for part in parts) < timesteps:
-            part_key = key + np.array([len(parts) << 16, 0], np.uint32)
-            parts.append(self._play(part_key, 8, explore))
-        return Evaluation(*(np.concatenate(field) for field in zip(*parts, strict=True)))
-
-    def _play(self, key: np.ndarray, episodes: int, explore: bool) -> Evaluation:
-        policy, world = self.get_policy(), self._evaluation_world
-        if self.config.on_nonfinite == "error":
-            policy.require_finite()
-        view = policy.view
-        if world.env is not None:
-            self._check_evaluation_spaces(spec_of(world.env))
-            return evaluate_compiled(self.agent, world.env, view, key, episodes, explore)
-        if self._evaluation_source is None:
-            workers = self.config.evaluation_num_workers
-            side_by_side = max(1, min(8, self.config.evaluation_duration) // max(1, workers))
-            source = world.source(
-                num_workers=workers,
-                num_envs_per_worker=side_by_side,
-                seeded_resets=True,
-                supervision=self._supervision(),
-            )
-            self._evaluation_source = self._watching(source, first_only=True)
-        self._check_evaluation_spaces(self._evaluation_source.spec)
-        with global_generators_kept():  # an evaluation seeds them, and training goes on with its own numbers
-            return evaluate_hosted(self.agent, self._evaluation_source, view, key, episodes, explore)
-
-    def _find_evaluation_world(self) -> World:
-        """The environment that evaluations run on: that of training unless `evaluation_config` says otherwise."""
-        changes = self.config.evaluation_config
-        if not ({"env", "env_config"} & set(changes)):
-            return self._world
-        env_config = {**self.config.env_config, **changes.get("env_config", {})}
-        return self._find_world(changes.get("env", self.config.env), env_config)
-
-    def _find_world(self, env: Any, env_config: Mapping[str, Any]) -> World:
-        """The environment, checked before training comes across what is wrong with it, as the network sees it."""
-        config = self.config
-        world = find_world(env, env_config, config.backend, config.preprocessor_pref).showing(self._previous())
-        return world if config.disable_env_checking else world.checked()
-
-    def _previous(self) -> Previous:
-        """What the networks see besides the observation: actor and critics see the same."""
-        models = [self.config.get(name) or {} for name in ("model", "policy_model_config", "q_model_config")]
-        action, reward = (any(model.get(f"lstm_use_prev_{part}") for model in models) for part in ("action", "reward"))
-        return Previous(action, reward)
-
-    def _check_evaluation_spaces(self, spec: Spec) -> None:
-        """Raise ValueError where the policy does not fit the environment of `evaluation_config`."""
-        trained = self.agent.spec
-        for name, there, here in (("observation", spec.obs, trained.obs), ("action", spec.action, trained.action)):
-            if not _alike(there, here):
-                raise ValueError(
-                    f"evaluation_config={self.config.evaluation_config!r}: its environment has the {name} space "
-                    f"{there}, and the policy was trained on {here}"
-                )
 
     # Acting -------------------------------------------------------------------------------------------------------
 
@@ -310,12 +203,11 @@ class Algorithm:
     def get_policy(self, policy_id: str = "default_policy") -> Policy:
         """The acting side as it is now: a snapshot that later training does not change."""
         self._refuse_if_stopped("get_policy")
-        if policy_id != "default_policy":
-            raise ValueError(f"get_policy({policy_id!r}): there is one policy, 'default_policy'")
+        require_default(policy_id, "get_policy")
         if self._policy is None:
             agent, run = self._training.agent, self._training.learned
-            progress = np.float32(min(int(run.timesteps) / self.config.horizon(), 1.0))
-            self._policy = Policy(agent, _view(agent, run.state, progress), self.seed)
+            progress = progress_at(int(run.timesteps), self.config.horizon())
+            self._policy = Policy(agent, view_of(agent, run.state, progress), self.seed, self._world.previous)
         return self._policy
 
     def compute_single_action(
@@ -340,11 +232,13 @@ class Algorithm:
         Raises ValueError, with the space, for an observation that does not fit, and where a network with memory would
         lose it or does not get what it sees.
         """
-        actor = Actor(self.get_policy(policy_id), self._world.previous)
+        policy = self.get_policy(policy_id)
         if state is None and not full_fetch:
-            actor.require_state("compute_single_action")
-        action, new_state = actor.single(observation, state, prev_action, prev_reward, bool(explore), info)
-        return (action, new_state, {}) if state is not None or full_fetch else action
+            _require_state(policy, "compute_single_action")
+        fetched = policy.compute_single_action(
+            observation, state, prev_action=prev_action, prev_reward=prev_reward, info=info, explore=bool(explore)
+        )
+        return fetched if state is not None or full_fetch else fetched[0]
 
     def compute_actions(
         self,
@@ -358,10 +252,22 @@ class Algorithm:
         policy_id: str = "default_policy",
     ) -> Any:
         """Actions for many observations: a dictionary by name, as RLlib's, or a list; so are states and all else."""
-        actor = Actor(self.get_policy(policy_id), self._world.previous)
+        policy = self.get_policy(policy_id)
         if state is None:
-            actor.require_state("compute_actions")
-        actions, new_states = actor.many(observations, state, prev_action, prev_reward, bool(explore), info)
+            _require_state(policy, "compute_actions")
+        names = list(observations) if isinstance(observations, Mapping) else list(range(len(observations)))
+        states, actions_before, rewards_before, infos = (
+            dict.fromkeys(names) if given is None else given for given in (state, prev_action, prev_reward, info)
+        )
+        rows = [
+            policy.row(observations[name], states[name], actions_before[name], rewards_before[name], infos[name])
+            for name in names
+        ]
+        acted = policy.act_each(rows, [states[name] for name in names], bool(explore)) if names else []
+        actions, new_states = ([part[i] for part in acted] for i in range(2))
+        if isinstance(observations, Mapping):
+            by_name = [dict(zip(names, parts, strict=True)) for parts in (actions, new_states)]
+            return (*by_name, {}) if state is not None else by_name[0]
         return (actions, new_states, {}) if state is not None else actions
 
     @_alone
@@ -379,12 +285,7 @@ class Algorithm:
         run, new = self._training.learned, weights["default_policy"]
         own = run.state
         require_finite(new, "set_weights: nothing was taken over")
-        if str(jax.tree.structure(own)) != str(jax.tree.structure(new)):
-            raise ValueError("set_weights: these weights are of another network or algorithm")
-        for (path, a), b in zip(jax.tree_util.tree_leaves_with_path(own), jax.tree.leaves(new), strict=True):
-            if np.shape(a) != np.shape(b):
-                name = jax.tree_util.keystr(path)
-                raise ValueError(f"set_weights: {name} has shape {np.shape(b)}, and here it has {np.shape(a)}")
+        require_same_form(own, new)
         self._training.run = run._replace(state=jax.device_put(new, may_alias=False))
         self._policy = None
 
@@ -443,36 +344,10 @@ class Algorithm:
         Raises `CheckpointError` with a sentence that says what does not fit, or which entry cannot be.
         """
         self._refuse_if_stopped("restore")
-        stored = open_checkpoint(checkpoint_path)
-        metadata, spec = stored.metadata, self._training.agent.spec
-        assert spec is not None
-        check_metadata(metadata, checkpoint_path)
-        counters = metadata["counters"]
-        check_compatible(
-            metadata, algorithm=self.config.algorithm_name, observation_space=spec.obs, action_space=spec.action
-        )
-        check_meaning(metadata["config"], self.config, checkpoint_path)
-        shapes = self._training.shapes
-        learner = stored.load("agent", learner_part(shapes, counts_timesteps(counters)))
-        learner.setdefault("timesteps", np.uint32(min(counters["timesteps_total"], MOST_TIMESTEPS)))
-        require_finite(learner["state"], f"{checkpoint_path} is not restored")
-        since = memory_since(counters, learner, checkpoint_path)
-        rows: Any = None
-        load_memory = None
-        if "memory" in stored.files:
-            stored.require_fit("memory", shapes.store)
-            load_memory = functools.partial(stored.load, "memory", shapes.store)
-        elif self._training.agent.memory.keeps:
-            logger.info("%s holds no replay memory: training fills a new one before it learns", checkpoint_path)
-            since = int(learner["timesteps"])
-        if self._world.env is not None:
-            try:  # every sum is right by now: what can fail is that another environment has another state
-                rows = stored.load("rows", shapes.rows)
-            except CheckpointError:
-                logger.warning("restored onto other environments than it was saved with: training starts new episodes")
-        self._training.restore(Run(rows=rows, store=None, **learner), since, load_memory)
-        self._totals.restore(counters)
-        self.seed = metadata["seed"]
+        saved = read_training(checkpoint_path, self._training, self.config, compiled=self._world.env is not None)
+        self._training.restore(saved.run, saved.memory_since, saved.load_store)
+        self._totals.restore(saved.counters)
+        self.seed = saved.seed
         self._policy = None
         self._last_checkpoint = Path(checkpoint_path).resolve()
         self._callbacks.on_checkpoint_loaded(algorithm=self)
@@ -487,23 +362,7 @@ class Algorithm:
         the caller can ask for it in `settings`. The replay memory is read, and its room taken, by the first `train()`:
         who only acts or evaluates needs none.
         """
-        metadata = read_metadata(path)
-        check_metadata(metadata, path)
-        saved = dict(metadata["config"])
-        if env is not None:
-            saved["env"] = None
-        for name in ("callbacks", *settings):
-            saved.pop(name, None)
-        check_limits(saved, path)
-        try:
-            values = from_portable(saved)
-        except LookupError as error:
-            setting = str(error).removeprefix("config.").partition(":")[0].partition(".")[0]
-            raise CheckpointError(f"{path}: {error}; give it again: from_checkpoint(path, {setting}=...)") from error
-        refuse_code(values, path)
-        values = {name: value for name, value in values.items() if name != "env" or value is not None}
-        config = get_config_class(metadata["algorithm"]).from_dict(values)
-        algorithm = cls(config.ready(env, **settings), begins=False)
+        algorithm = cls(read_config(path, env, settings), begins=False)
         algorithm.restore(path)
         return algorithm
 
@@ -527,8 +386,7 @@ class Algorithm:
         if not self._stopped:
             self._stopped = True
             self._training.close()
-            if self._evaluation_source is not None:
-                self._evaluation_source.close()
+            self._evaluator.close()
 
     def __enter__(self) -> Algorithm:
         return self
@@ -537,107 +395,6 @@ class Algorithm:
         self.stop()
 
     # Inside -------------------------------------------------------------------------------------------------------
-
-    def _start_training(self, begins: bool) -> Training:
-        config, world = self.config, self._world
-        key = np.array([0, self.seed & 0xFFFFFFFF], np.uint32)
-        if world.env is not None:
-            agent = self._make_agent(spec_of(world.env), begins)
-            if (axis := getattr(agent.memory, "stack_axis", None)) is not None:
-                require_stack(world.env, axis)
-            if config.get("sample_async"):
-                logger.info("sample_async=True: environment and updates are one program here; nothing waits")
-            env, length = with_info_metrics(world.env, config.info_metrics), config.fragment_length()
-            return CompiledTraining(agent, env, config.rows(), length, config.horizon(), key, begins=begins)
-        if config.num_rollout_workers:
-            processes, each = config.num_rollout_workers, config.num_envs_per_worker
-            logger.info("%d worker processes with %d environments each", processes, each)
-        source = world.source(
-            num_workers=config.num_rollout_workers,
-            num_envs_per_worker=config.num_envs_per_worker,
-            supervision=self._supervision(),
-        )
-        try:
-            agent = self._make_agent(source.spec, begins)
-            length, asynchronous = config.fragment_length(), bool(config.get("sample_async"))
-            source = self._watching(source, length)
-            self._watched = source if isinstance(source, WatchedSource) else None
-            batch_hooks = self._batch_hooks(agent)
-            return HostedTraining(agent, source, length, config.horizon(), key, asynchronous, batch_hooks, begins)
-        except BaseException:
-            source.close()
-            raise
-
-    def _make_agent(self, spec: Spec, begins: bool) -> Agent:
-        require_served(self.config.algorithm_name, spec.action)
-        agent = self.config.make_agent(spec)
-        if begins:
-            self._require_room(agent)
-        return agent
-
-    def _require_room(self, agent: Agent) -> None:
-        """Say how much memory the replay takes, and refuse where there is not so much."""
-        if agent.memory.keeps:
-            logger.info(require_room(agent.memory, transition_shapes(agent), self.config.rows()))
-
-    def _check_devices(self) -> None:
-        wanted = self.config.num_gpus
-        if wanted and wanted > (found := sum(device.platform == "gpu" for device in jax.devices())):
-            raise ValueError(
-                f"resources(num_gpus={wanted}): JAX sees {found} GPUs here; install a JAX for your GPU "
-                "(`pip install -U 'jax[cuda12]'`), or leave num_gpus out; `athlete doctor` shows the devices"
-            )
-
-    def _make_callbacks(self) -> Any:
-        callbacks = self.config.get("callbacks") or DefaultCallbacks
-        return callbacks() if isinstance(callbacks, type) else callbacks
-
-    def _refuse_compiled_hooks(self) -> None:
-        """Raise ValueError for hooks of steps and episodes where these are inside a compiled program."""
-        if not self._hooks or self._world.env is None:
-            return
-        way_out = "environment(..., backend='gymnasium') steps it from Python"
-        if not self._world.is_twin:
-            way_out = "only an environment of Gymnasium is stepped from Python"
-        raise ValueError(
-            f"callbacks({type(self._callbacks).__name__}): {self._world.name} runs compiled, where "
-            f"{', '.join(sorted(self._hooks))} cannot be called; {way_out}. Entries of info are reported compiled too: "
-            "reporting(info_metrics=[...])"
-        )
-
-    def _batch_hooks(self, agent: Agent) -> BatchHooks | None:
-        hooks = self._hooks & BATCH_HOOKS
-        if hooks and agent.memory.keeps:
-            raise ValueError(
-                f"callbacks({type(self._callbacks).__name__}): {self.config.algorithm_name} draws its batches from a "
-                f"memory inside a compiled program, where {', '.join(sorted(hooks))} cannot be called; on_episode_step "
-                "and on_sample_end see what is collected, and a wrapper around the environment can change it"
-            )
-        return BatchHooks(self._callbacks, hooks, self._policies()) if hooks else None
-
-    def _policies(self) -> Policies:
-        return Policies(self.get_policy)
-
-    def _watching(self, source: Source, length: int = 0, first_only: bool = False) -> Source:
-        """`source`, told to hooks and results where there is anything to tell."""
-        hooks = self._hooks - {"on_sub_environment_created"}
-        if first_only:
-            hooks -= BATCH_HOOKS | {"on_sample_end"}
-        if not hooks and not self.config.info_metrics:
-            return source
-        told = self.config.info_metrics
-        return WatchedSource(source, self._callbacks, hooks, self._policies(), told, length, first_only)
-
-    def _supervision(self) -> Supervision:
-        created = Created(self._callbacks) if "on_sub_environment_created" in self._hooks else None
-        config = self.config
-        return Supervision(
-            config.env_timeout,
-            config.restart_failed_sub_environments,
-            config.recreate_failed_workers,
-            config.max_num_worker_restarts,
-            created,
-        )
 
     def _metadata(self) -> dict[str, Any]:
         spec = self._training.agent.spec
@@ -650,26 +407,15 @@ class Algorithm:
         """Whether checkpoints hold the replay memory; without it a restored training fills a new one first."""
         return self._training.agent.memory.keeps and bool(self.config.get("store_buffer_in_checkpoints"))
 
-    def _own_folder(self) -> Path:
-        root = os.environ.get("ATHLETE_RESULTS_DIR")
-        base = Path(root) if root else Path.home() / "athlete_results"
-        name = f"{self.config.algorithm_name}_{env_name(self.config.env)}"
-        name = "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in name)
-        return (base / f"{name}_{time.strftime('%Y-%m-%d_%H-%M-%S')}_{os.urandom(3).hex()}").absolute()
-
     def _refuse_if_stopped(self, method: str) -> None:
         if self._stopped:
             raise RuntimeError(f"{method}(): this algorithm was stopped; build a new one or Algorithm.from_checkpoint")
 
 
-def _alike(there: Space, here: Space) -> bool:
-    """Whether a network for one space can serve the other: bounds may differ."""
-    if isinstance(there, Box) and isinstance(here, Box):
-        return (there.shape, there.dtype) == (here.shape, here.dtype)
-    return there == here
-
-
-@jax.jit
-def _view(agent: Any, state: Tree, progress: Any) -> Tree:
-    # A copy: the state's own buffers are given away by the next iteration.
-    return jax.tree.map(lambda leaf: leaf.copy(), agent.view(state, progress))
+def _require_state(policy: Policy, method: str) -> None:
+    """Raise ValueError where a call without a state would lose the network's memory."""
+    if policy.is_recurrent():
+        raise ValueError(
+            f"{method}(...): this network has memory and would lose it: give state, at the start of an episode "
+            "algo.get_policy().get_initial_state() and then the state that came back with the last action"
+        )

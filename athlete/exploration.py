@@ -1,6 +1,6 @@
 """How agents that have no random policy of their own try things: RLlib's exploration types.
 
-Each has a `level` that may follow a schedule (epsilon, a temperature, a scale) and travels with what acts, and a carry
+Each has a `rate` that may follow a schedule (epsilon, a temperature, a scale) and travels with what acts, and a carry
 of its own where it remembers: `()` if it does not. Uniformly random steps before all of it are the loop's
 (`random_timesteps`).
 """
@@ -34,16 +34,16 @@ __all__ = [
     "StochasticSampling",
     "acting_outputs",
     "action_distance",
-    "disturbed",
     "explored_action",
     "greedy",
+    "perturbed",
     "require_fitting_noise",
     "softmax_distance",
 ]
 
 
 class Exploration:
-    """The contract. Discrete actions are chosen by their values `[B, n]`; continuous ones `[B, n]` are disturbed."""
+    """The contract. Discrete actions are chosen by their values `[B, n]`; continuous ones `[B, n]` get noise."""
 
     __hyper__ = True
 
@@ -64,22 +64,22 @@ class Exploration:
         """The standard deviation of parameter noise after an update on `obs` `[B, ...]`."""
         return stddev
 
-    def level(self, progress: Array) -> Array:
-        """How much is explored at this progress of the training."""
+    def rate(self, progress: Array) -> Array:
+        """The exploration rate at this progress of the training: epsilon, a temperature, the noise's scale."""
         raise NotImplementedError
 
     def start(self, rows: int, size: int, key: Key) -> Tree:
         """The carry of `rows` rows whose actions have `size` numbers."""
         return ()
 
-    def choose(self, values: Array, level: Array, key: Key, mask: Array | None = None) -> Array:
+    def choose(self, values: Array, rate: Array, key: Key, mask: Array | None = None) -> Array:
         """Actions `[B]` int32 for action values `[B, n]`, among those that `mask` `[B, n]` allows.
 
         Raises TypeError where it is for continuous actions only.
         """
         raise TypeError(f"{type(self).__name__} is for continuous actions; EpsilonGreedy and SoftQ choose among values")
 
-    def disturb(self, action: Array, level: Array, carry: Tree, first: Array, key: Key) -> tuple[Array, Tree]:
+    def add_noise(self, action: Array, rate: Array, carry: Tree, first: Array, key: Key) -> tuple[Array, Tree]:
         """Actions `[B, n]` near `action`, within [-1, 1], and the carry. Raises TypeError where it is for Discrete."""
         raise TypeError(
             f"{type(self).__name__} chooses among values; GaussianNoise and OrnsteinUhlenbeckNoise are for continuous "
@@ -93,14 +93,14 @@ class EpsilonGreedy(Exploration):
 
     epsilon: float | Schedule = 0.1
 
-    def level(self, progress: Array) -> Array:
+    def rate(self, progress: Array) -> Array:
         return value_at(self.epsilon, progress)
 
-    def choose(self, values: Array, level: Array, key: Key, mask: Array | None = None) -> Array:
+    def choose(self, values: Array, rate: Array, key: Key, mask: Array | None = None) -> Array:
         bits = jax.random.bits(key, (2, *values.shape[:-1]), jnp.uint32)
         uniform = (bits[0] >> 8).astype(jnp.float32) / 2**24
         random = (bits[1] % values.shape[-1]).astype(jnp.int32) if mask is None else nth_legal(mask, bits[1])
-        return jnp.where(uniform < level, random, greedy(values, mask))
+        return jnp.where(uniform < rate, random, greedy(values, mask))
 
 
 @hyper
@@ -109,21 +109,21 @@ class SoftQ(Exploration):
 
     temperature: float | Schedule = 1.0
 
-    def level(self, progress: Array) -> Array:
+    def rate(self, progress: Array) -> Array:
         return value_at(self.temperature, progress)
 
-    def choose(self, values: Array, level: Array, key: Key, mask: Array | None = None) -> Array:
-        return jax.random.categorical(key, masked(values / jnp.maximum(level, 1e-6), mask)).astype(jnp.int32)
+    def choose(self, values: Array, rate: Array, key: Key, mask: Array | None = None) -> Array:
+        return jax.random.categorical(key, masked(values / jnp.maximum(rate, 1e-6), mask)).astype(jnp.int32)
 
 
 @hyper
 class StochasticSampling(Exploration):
     """As the policy itself samples: nothing is added."""
 
-    def level(self, progress: Array) -> Array:
+    def rate(self, progress: Array) -> Array:
         return jnp.zeros(())
 
-    def disturb(self, action: Array, level: Array, carry: Tree, first: Array, key: Key) -> tuple[Array, Tree]:
+    def add_noise(self, action: Array, rate: Array, carry: Tree, first: Array, key: Key) -> tuple[Array, Tree]:
         return action, carry
 
 
@@ -134,11 +134,11 @@ class GaussianNoise(Exploration):
     stddev: float = 0.1
     scale: float | Schedule = 1.0
 
-    def level(self, progress: Array) -> Array:
+    def rate(self, progress: Array) -> Array:
         return self.stddev * value_at(self.scale, progress)
 
-    def disturb(self, action: Array, level: Array, carry: Tree, first: Array, key: Key) -> tuple[Array, Tree]:
-        return jnp.clip(action + level * jax.random.normal(key, action.shape), -1.0, 1.0), carry
+    def add_noise(self, action: Array, rate: Array, carry: Tree, first: Array, key: Key) -> tuple[Array, Tree]:
+        return jnp.clip(action + rate * jax.random.normal(key, action.shape), -1.0, 1.0), carry
 
 
 @hyper
@@ -154,23 +154,23 @@ class OrnsteinUhlenbeckNoise(Exploration):
     base_scale: float = 0.1
     scale: float | Schedule = 1.0
 
-    def level(self, progress: Array) -> Array:
+    def rate(self, progress: Array) -> Array:
         return self.base_scale * value_at(self.scale, progress)
 
     def start(self, rows: int, size: int, key: Key) -> Array:
         return jnp.zeros((rows, size))
 
-    def disturb(self, action: Array, level: Array, carry: Array, first: Array, key: Key) -> tuple[Array, Array]:
+    def add_noise(self, action: Array, rate: Array, carry: Array, first: Array, key: Key) -> tuple[Array, Array]:
         drift = where(first, jnp.zeros_like(carry), carry)
         drift = drift - self.theta * drift + self.sigma * jax.random.normal(key, action.shape)
-        return jnp.clip(action + 2.0 * level * drift, -1.0, 1.0), drift  # actions range over 2
+        return jnp.clip(action + 2.0 * rate * drift, -1.0, 1.0), drift  # actions range over 2
 
 
 @hyper
 class ParameterNoise(Exploration):
     """Noise on the network's parameters, drawn once an episode (Plappert et al. 2018, arXiv:1706.01905).
 
-    Its standard deviation is adapted (equation 7) so that the disturbed policy stays `target` away from the plain one:
+    Its standard deviation is adapted (equation 7) so that the perturbed policy stays `target` away from the plain one:
     in RMS of continuous actions, in KL of the softmax of values for discrete ones. The carry is a key for each row:
     the noise is drawn again from it at every step, so that no row keeps a network of its own; unlike in the paper the
     parameters under it go on learning within an episode. `acting_outputs` acts with it; discrete actions are then
@@ -182,16 +182,16 @@ class ParameterNoise(Exploration):
     factor: float = 1.01
     sub_exploration: EpsilonGreedy = EpsilonGreedy(0.0)
 
-    def level(self, progress: Array) -> Array:
-        return self.sub_exploration.level(progress)
+    def rate(self, progress: Array) -> Array:
+        return self.sub_exploration.rate(progress)
 
     def start(self, rows: int, size: int, key: Key) -> Array:
         return jax.random.bits(key, (rows, 2), jnp.uint32)
 
-    def choose(self, values: Array, level: Array, key: Key, mask: Array | None = None) -> Array:
-        return self.sub_exploration.choose(values, level, key, mask)
+    def choose(self, values: Array, rate: Array, key: Key, mask: Array | None = None) -> Array:
+        return self.sub_exploration.choose(values, rate, key, mask)
 
-    def disturb(self, action: Array, level: Array, carry: Tree, first: Array, key: Key) -> tuple[Array, Tree]:
+    def add_noise(self, action: Array, rate: Array, carry: Tree, first: Array, key: Key) -> tuple[Array, Tree]:
         return jnp.clip(action, -1.0, 1.0), carry
 
     def initial(self) -> Array:
@@ -207,8 +207,8 @@ class ParameterNoise(Exploration):
         key: Key,
         distance: Callable[[Array, Array], Array],
     ) -> Array:
-        """Equation 7: larger where the disturbed outputs are nearer to the plain ones than the target, else smaller."""
-        found = distance(forward(params, obs), forward(disturbed(params, stddev, key), obs))
+        """Equation 7: larger where the perturbed outputs are nearer to the plain ones than the target, else smaller."""
+        found = distance(forward(params, obs), forward(perturbed(params, stddev, key), obs))
         return jnp.where(found <= value_at(self.target, progress), stddev * self.factor, stddev / self.factor)
 
 
@@ -238,7 +238,7 @@ def nth_legal(mask: Array, number: Array) -> Array:
     return jnp.argmax(counted > (number % counted[..., -1])[..., None], axis=-1).astype(jnp.int32)
 
 
-def disturbed(params: Tree, stddev: Array, key: Key) -> Tree:
+def perturbed(params: Tree, stddev: Array, key: Key) -> Tree:
     """Parameters with independent normal noise of `stddev` on each weight and bias of a layer.
 
     Normalisations keep their scale and shift (Plappert et al. 2018, section 3): they make layers alike that the same
@@ -250,10 +250,10 @@ def disturbed(params: Tree, stddev: Array, key: Key) -> Tree:
 
 
 class ActingView(NamedTuple):
-    """What acts: parameters, the exploration's level, and the standard deviation of parameter noise, if there is."""
+    """What acts: parameters, the exploration's rate, and the standard deviation of parameter noise, if there is."""
 
     params: Tree
-    level: Array
+    rate: Array
     stddev: Tree = ()
 
 
@@ -266,8 +266,8 @@ def acting_outputs(
     obs: Tree,
     key: Key,
 ) -> tuple[Array, Tree]:
-    """`forward(params, obs)` `[B, n]` as it explores, and the exploration's carry: with disturbed parameters where the
-    exploration disturbs them, anew at each episode's start.
+    """`forward(params, obs)` `[B, n]` as it explores, and the exploration's carry: with perturbed parameters where the
+    exploration perturbs them, anew at each episode's start.
     """
     if not isinstance(exploration, ParameterNoise):
         return forward(view.params, obs), carry
@@ -275,7 +275,7 @@ def acting_outputs(
     keys = where(first, fresh, carry)
 
     def one_row(key: Array, obs: Tree) -> Array:
-        params = disturbed(view.params, view.stddev, wrap(key))
+        params = perturbed(view.params, view.stddev, wrap(key))
         return forward(params, jax.tree.map(lambda leaf: leaf[None], obs))[0]
 
     return jax.vmap(one_row)(keys, obs), keys
@@ -293,5 +293,5 @@ def explored_action(
     """What a deterministic `policy(params, obs)` `[B, n]` in [-1, 1] becomes with noise on parameters or actions."""
     draw_key, noise_key = jax.random.split(key)
     action, noise = acting_outputs(exploration, policy, view, carry.exploration, first, obs, draw_key)
-    action, noise = exploration.disturb(action, view.level, noise, first, noise_key)
+    action, noise = exploration.add_noise(action, view.rate, noise, first, noise_key)
     return action, ActingCarry((), noise)

@@ -34,6 +34,17 @@ MOVED: dict[str, str] = {
     "athlete.exploration_config": "athlete.settings.exploration",
     "athlete.setting_checks": "athlete.settings.checks",
     "athlete.rllib_names": "athlete.settings.rllib_names",
+    "athlete.env.games.partial.repeat_after_me": "athlete.env.games.partial.repeat",
+    "athlete.env.games.partial.repeat_initial_obs": "athlete.env.games.partial.repeat",
+    "athlete.memory.latest": "athlete.memory.rollout",
+    "athlete.combine.around": "athlete.combine.wrapper",
+    "athlete.ops.soft": "athlete.ops.td",
+}
+# Names in them that are others now: old module -> old name -> new name.
+RENAMED: dict[str, dict[str, str]] = {
+    "athlete.memory.latest": {"Latest": "Rollout"},
+    "athlete.combine.around": {"Around": "AgentWrapper"},
+    "athlete.ops.soft": {"SoftSamples": "CriticBatches", "soft_samples": "soft_critic_batches"},
 }
 
 
@@ -62,6 +73,8 @@ class MovedModules(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         assert new is not None
         module = importlib.import_module(new)
         self._own = module.__spec__
+        for old_name, name in RENAMED.get(spec.name, {}).items():
+            setattr(module, old_name, getattr(module, name))
         return module
 
     def exec_module(self, module: ModuleType) -> None:

@@ -7,14 +7,14 @@ import platform
 import sys
 import time
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from athlete.loops.compiling import compilations
-from athlete.loops.episodes import Told
+from athlete.loops.episodes import Told, told_of
 from athlete.loops.progress import Progress
 
 
@@ -41,11 +41,11 @@ class Totals:
         self._lengths: deque[int] = deque(maxlen=window)
         self._told: deque[Told] = deque(maxlen=window)
 
-    def take_in(self, progress: Progress, told: Sequence[Told] = ()) -> None:
-        """Count what one advance brought; `told` is what hooks left of its episodes."""
+    def take_in(self, progress: Progress) -> None:
+        """Count what one advance brought."""
+        told = progress.told
         if progress.info:
-            last = {name: values[-self._returns.maxlen :].tolist() for name, values in progress.info.items()}  # type: ignore
-            told = [Told(dict(zip(last, row, strict=True)), {}) for row in zip(*last.values(), strict=True)]
+            told = told_of({name: values[-self._told.maxlen :] for name, values in progress.info.items()})  # type: ignore
         self._told.extend(told)
         self.timesteps += progress.timesteps
         self.learned += progress.learned

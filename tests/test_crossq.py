@@ -15,7 +15,7 @@ from athlete.models.batch_norm import EPSILON, BatchNormMLP
 from athlete.models.mlp import MLP
 from athlete.ops.gradient import adam_init
 from athlete.ops.random import wrap
-from athlete.ops.soft import SoftSamples
+from athlete.ops.td import CriticBatches
 from athlete.spaces import Box, Discrete
 
 QUICK = {"xla_backend_optimization_level": 0}
@@ -39,7 +39,7 @@ def critics(learner, *kernels):
 INPUTS = np.array([[1.0, 0.0, 0.5], [0.0, 1.0, -0.5]])
 NEXT_INPUTS = np.array([[2.0, 0.0, 1.0], [1.0, 3.0, 0.0]])
 REWARD, DISCOUNT, WEIGHT = np.array([1.0, -1.0]), np.array([0.5, 0.0]), np.array([2.0, 0.5])
-SAMPLES = SoftSamples(*(jnp.asarray(part, jnp.float32) for part in (INPUTS, NEXT_INPUTS, REWARD, DISCOUNT, WEIGHT)))
+SAMPLES = CriticBatches(*(jnp.asarray(part, jnp.float32) for part in (INPUTS, NEXT_INPUTS, REWARD, DISCOUNT, WEIGHT)))
 FIRST, SECOND = np.array([1.0, 2.0, 4.0]), np.array([3.0, 1.0, 0.0])
 
 

@@ -15,7 +15,7 @@ from athlete.loops import evaluate
 from athlete.loops.collect import spec_of
 from athlete.loops.evaluate import evaluate_compiled, evaluate_hosted
 from athlete.loops.host import HostedEnv
-from athlete.memory.latest import Latest
+from athlete.memory.rollout import Rollout
 from athlete.ops.random import unwrap
 from athlete.spaces import Box, Discrete
 
@@ -53,7 +53,7 @@ class Counting(Agent):
     """Counts the steps of each episode in its carry and acts with the parity; exploring, it throws a coin."""
 
     spec: Spec | None = None
-    memory: Latest = Latest()
+    memory: Rollout = Rollout()
     updates: int = 1
 
     def start(self, view, rows, key):

@@ -23,9 +23,9 @@ from athlete.exploration import (
     SoftQ,
     acting_outputs,
     action_distance,
-    disturbed,
     explored_action,
     greedy,
+    perturbed,
     softmax_distance,
 )
 from athlete.loops.collect import spec_of
@@ -45,10 +45,10 @@ QUICK = {"xla_backend_optimization_level": 0}
 # Choosing among values --------------------------------------------------------------------------------------------
 
 
-def frequencies(exploration, values, level, rows=20_000):
+def frequencies(exploration, values, rate, rows=20_000):
     """How often each action is chosen."""
     choose = jax.jit(exploration.choose, compiler_options=QUICK)
-    chosen = np.asarray(choose(np.tile(np.array(values, np.float32), (rows, 1)), jnp.float32(level), KEY))
+    chosen = np.asarray(choose(np.tile(np.array(values, np.float32), (rows, 1)), jnp.float32(rate), KEY))
     assert chosen.dtype == np.int32
     return np.bincount(chosen, minlength=len(values)) / rows
 
@@ -83,7 +83,7 @@ def test_soft_q_without_temperature_is_greedy():
     ],
 )
 def test_levels_follow_their_schedules(exploration, levels):
-    found = [exploration.level(jnp.float32(progress)) for progress in (0.0, 0.25, 1.0)]
+    found = [exploration.rate(jnp.float32(progress)) for progress in (0.0, 0.25, 1.0)]
     np.testing.assert_allclose(found, levels, atol=1e-6)
 
 
@@ -92,7 +92,7 @@ def test_each_kind_refuses_the_other_kind_of_actions_and_names_who_serves_it():
     with pytest.raises(TypeError, match="GaussianNoise is for continuous actions; EpsilonGreedy and SoftQ choose"):
         GaussianNoise().choose(values, 0.1, KEY)
     with pytest.raises(TypeError, match="SoftQ chooses among values; GaussianNoise and OrnsteinUhlenbeckNoise are for"):
-        SoftQ().disturb(values, 0.1, (), flags, KEY)
+        SoftQ().add_noise(values, 0.1, (), flags, KEY)
 
 
 # Disturbing actions -----------------------------------------------------------------------------------------------
@@ -100,7 +100,7 @@ def test_each_kind_refuses_the_other_kind_of_actions_and_names_who_serves_it():
 
 def test_gaussian_noise_has_its_scale_and_no_memory():
     action = np.full((5000, 2), 0.1, np.float32)
-    found, carry = GaussianNoise().disturb(action, 0.2, (), np.zeros(5000, bool), KEY)
+    found, carry = GaussianNoise().add_noise(action, 0.2, (), np.zeros(5000, bool), KEY)
     noise = np.asarray(found) - action
     np.testing.assert_allclose(noise.mean(axis=0), 0, atol=0.01)
     np.testing.assert_allclose(noise.std(axis=0), 0.2, rtol=0.05)
@@ -112,20 +112,20 @@ def test_gaussian_noise_has_its_scale_and_no_memory():
 def test_actions_stay_within_their_bounds(exploration):
     action = np.array([[1.0, -1.0, 0.9]] * 100, np.float32)
     carry, first = exploration.start(100, 3, KEY), np.ones(100, bool)
-    found, _ = exploration.disturb(action, 5.0, carry, first, KEY)
+    found, _ = exploration.add_noise(action, 5.0, carry, first, KEY)
     assert np.abs(found).max() == 1.0
 
 
 def test_drifting_noise_is_its_recursion_and_begins_anew_with_an_episode():
     noise = OrnsteinUhlenbeckNoise(theta=0.25, sigma=0.1)
-    action, level = np.zeros((2, 1), np.float32), 0.5  # times the range of 2: x itself is added
+    action, rate = np.zeros((2, 1), np.float32), 0.5  # times the range of 2: x itself is added
     carry, x = noise.start(2, 1, KEY), np.zeros((2, 1))
     for step in range(4):
         first = np.array([step == 0, step in (0, 2)])
         key = wrap(np.array([step, 7], np.uint32))
         x = np.where(first[:, None], 0.0, x)
         x = x - 0.25 * x + 0.1 * np.asarray(jax.random.normal(key, (2, 1)))
-        found, carry = noise.disturb(action, level, carry, first, key)
+        found, carry = noise.add_noise(action, rate, carry, first, key)
         np.testing.assert_allclose(found, x, rtol=1e-4)
         np.testing.assert_allclose(carry, x, rtol=1e-4)
 
@@ -136,7 +136,7 @@ def test_drifting_noise_settles_at_the_spread_of_its_process():
     running = np.zeros(4000, bool)
 
     def step(carry, key):
-        found, carry = noise.disturb(jnp.zeros((4000, 1)), 0.5, carry, running, key)
+        found, carry = noise.add_noise(jnp.zeros((4000, 1)), 0.5, carry, running, key)
         return carry, found[:, 0]
 
     _, found = jax.lax.scan(step, noise.start(4000, 1, KEY), jax.random.split(KEY, 40))
@@ -163,7 +163,7 @@ def outputs(carry, first, key=KEY, params=PARAMS, stddev=0.5):
 
 def test_disturbed_parameters_have_independent_noise_of_the_standard_deviation():
     params = {"kernel": np.full((1, 2000), 3.0, np.float32), "bias": np.zeros(2000, np.float32)}
-    found = disturbed(params, 0.25, KEY)
+    found = perturbed(params, 0.25, KEY)
     assert {name: leaf.shape for name, leaf in found.items()} == {"kernel": (1, 2000), "bias": (2000,)}
     noise = np.stack([np.ravel(found["kernel"] - 3.0), found["bias"]])
     np.testing.assert_allclose(noise.std(axis=1), 0.25, rtol=0.05)
@@ -172,7 +172,7 @@ def test_disturbed_parameters_have_independent_noise_of_the_standard_deviation()
 
 def test_the_scale_and_shift_of_a_normalisation_are_not_disturbed():
     params = MLP((4,), layer_norm=True).init(KEY, Box(-1, 1, (3,)), {"value": (1, 1.0)})
-    found = disturbed(params, 0.25, KEY)
+    found = perturbed(params, 0.25, KEY)
     layer, before = found["layers"][0], params["layers"][0]
     for name in ("scale", "shift"):
         np.testing.assert_array_equal(layer[name], before[name])
@@ -264,38 +264,38 @@ BOX, CHOICES = Spec(Box(-1, 1, (2,)), Box(-1, 1, (1,))), Spec(Box(-1, 1, (2,)), 
 
 
 def made(config, given, spec=BOX):
-    """The exploration of an agent with this `exploration_config`, its level by timesteps, and its random timesteps."""
+    """The exploration of an agent with this `exploration_config`, its rate by timesteps, and its random timesteps."""
     built = config().exploration(exploration_config=given)
     agent = built.make_agent(spec)
     return (
         agent.exploration,
-        lambda step: float(agent.exploration.level(step / built.horizon())),
+        lambda step: float(agent.exploration.rate(step / built.horizon())),
         agent.random_timesteps,
     )
 
 
 def test_rllibs_settings_of_noise_arrive():
     given = {"stddev": 0.5, "initial_scale": 2.0, "final_scale": 0.0, "scale_timesteps": 100, "random_timesteps": 50}
-    exploration, level, random = made(TD3Config, given)
+    exploration, rate, random = made(TD3Config, given)
     assert isinstance(exploration, GaussianNoise) and random == 50
-    found = [level(step) for step in (0, 50, 100, 150, 9999)]  # it falls after the random steps
+    found = [rate(step) for step in (0, 50, 100, 150, 9999)]  # it falls after the random steps
     np.testing.assert_allclose(found, [1.0, 1.0, 0.5, 0.0, 0.0], atol=1e-6)
 
 
 def test_another_type_has_its_own_defaults():
-    exploration, level, random = made(DDPGConfig, {"ou_sigma": 0.3})
+    exploration, rate, random = made(DDPGConfig, {"ou_sigma": 0.3})
     assert (exploration.theta, exploration.sigma, exploration.base_scale, random) == (0.15, 0.3, 0.1, 1000)
-    assert [level(1000), level(11_000)] == pytest.approx([0.1, 0.002])
+    assert [rate(1000), rate(11_000)] == pytest.approx([0.1, 0.002])
     exploration, _, random = made(TD3Config, {"type": "ParameterNoise", "target": 0.3})
     assert isinstance(exploration, ParameterNoise) and random == 0
     assert (exploration.initial_stddev, exploration.target) == (0.1, 0.3)
 
 
 def test_rllibs_settings_of_choice_arrive():
-    _, level, _ = made(DQNConfig, {"final_epsilon": 0.1, "epsilon_timesteps": 100, "warmup_timesteps": 100}, CHOICES)
-    np.testing.assert_allclose([level(step) for step in (0, 100, 150, 999)], [1, 1, 0.55, 0.1], atol=1e-6)
-    exploration, level, _ = made(DQNConfig, {"type": "SoftQ", "temperature": [[0, 3.0], [10, 1.0]]}, CHOICES)
-    assert isinstance(exploration, SoftQ) and [level(5), level(10)] == pytest.approx([2.0, 1.0])
+    _, rate, _ = made(DQNConfig, {"final_epsilon": 0.1, "epsilon_timesteps": 100, "warmup_timesteps": 100}, CHOICES)
+    np.testing.assert_allclose([rate(step) for step in (0, 100, 150, 999)], [1, 1, 0.55, 0.1], atol=1e-6)
+    exploration, rate, _ = made(DQNConfig, {"type": "SoftQ", "temperature": [[0, 3.0], [10, 1.0]]}, CHOICES)
+    assert isinstance(exploration, SoftQ) and [rate(5), rate(10)] == pytest.approx([2.0, 1.0])
 
 
 # Uniformly random steps at the start, in both loops ---------------------------------------------------------------

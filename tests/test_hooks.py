@@ -100,6 +100,34 @@ def test_hooks_see_evaluation_too_and_each_of_its_episodes_once():
         assert len(evaluation["hist_stats"]["profits"]) == 40 and len(evaluation["hist_stats"]["episode_reward"]) == 8
 
 
+def test_an_evaluation_tells_of_the_episodes_that_it_counts_alone():
+    """Three of the eight that are played side by side are asked for, and their prices are 1, 2 and 3."""
+    with ppo(info_metrics=["profit"]).evaluation(evaluation_duration=8).build() as algorithm:
+        evaluation = algorithm.evaluate(3)["evaluation"]
+    assert evaluation["custom_metrics"] == {"profit_mean": 10.0, "profit_min": 5.0, "profit_max": 15.0}
+
+
+class Shaky(Shop):
+    """The second row raises in the third step of its first episode."""
+
+    failed = False
+
+    def step(self, action):
+        if self.price == 2 and self.steps == 2 and not Shaky.failed:
+            Shaky.failed = True
+            raise RuntimeError("the till is stuck")
+        return super().step(action)
+
+
+def test_an_evaluation_tells_of_an_episode_that_is_played_once_more(monkeypatch):
+    monkeypatch.setattr(Shaky, "failed", False)
+    made = ppo(env=Shaky, info_metrics=["profit"]).fault_tolerance(restart_failed_sub_environments=True)
+    with made.evaluation(evaluation_duration=2).build() as algorithm:
+        evaluation = algorithm.evaluate(2)["evaluation"]
+    assert Shaky.failed and evaluation["hist_stats"]["episode_lengths"] == [5, 5]
+    assert evaluation["custom_metrics"] == {"profit_mean": 7.5, "profit_min": 5.0, "profit_max": 10.0}
+
+
 class Samples(DefaultCallbacks):
     def __init__(self):
         self.seen = []
@@ -247,9 +275,10 @@ class Stall(Env):
 @pytest.mark.parametrize(("asked", "names"), [(["profit"], {"profit"}), (True, {"profit", "open"}), (False, set())])
 def test_entries_of_info_are_custom_metrics_compiled_too(asked, names):
     with ppo(env=Stall(), info_metrics=asked).build() as algorithm:
-        metrics = algorithm.train()["custom_metrics"]
-    assert set(metrics) == {f"{name}_{kind}" for name in names for kind in ("mean", "min", "max")}
-    assert not names or metrics["profit_min"] == metrics["profit_mean"] == metrics["profit_max"] == 15.0
+        results = algorithm.train(), algorithm.evaluate(3)["evaluation"]
+    for metrics in (result["custom_metrics"] for result in results):
+        assert set(metrics) == {f"{name}_{kind}" for name in names for kind in ("mean", "min", "max")}
+        assert not names or metrics["profit_min"] == metrics["profit_mean"] == metrics["profit_max"] == 15.0
 
 
 def test_an_entry_that_a_compiled_environment_does_not_have_is_refused():

@@ -14,9 +14,9 @@ from athlete.core import Agent, Env, Memory, Step, hyper
 from athlete.loops.collect import spec_of
 from athlete.loops.host import HostedEnv
 from athlete.loops.train import CompiledTraining, HostedTraining
-from athlete.memory.latest import Latest
 from athlete.memory.replay import Replay
 from athlete.memory.ring import ring_take
+from athlete.memory.rollout import Rollout
 from athlete.spaces import Box, Discrete
 
 KEY = np.array([0, 5], np.uint32)
@@ -51,7 +51,7 @@ class Corridor(Env):
 class Counting(Agent):
     """Remembers how many steps of its episode it has taken, notes it down, and keeps the last batch as its state."""
 
-    memory: Memory = Latest()
+    memory: Memory = Rollout()
     updates: int = 1
     spec: object = None
 

@@ -12,9 +12,9 @@ from memory_streams import example_of, stream
 
 from athlete.core import Transition
 from athlete.memory import room
-from athlete.memory.latest import Latest
 from athlete.memory.prioritized import Prioritized
 from athlete.memory.replay import Replay
+from athlete.memory.rollout import Rollout
 from athlete.memory.room import available_bytes, in_words, require_room, store_bytes
 
 FLAG, NUMBER = jax.ShapeDtypeStruct((), jnp.bool_), jax.ShapeDtypeStruct((), jnp.float32)
@@ -33,7 +33,7 @@ def machine(monkeypatch, tmp_path):
     return has
 
 
-@pytest.mark.parametrize("memory", [Replay(capacity=50), Prioritized(capacity=50), Latest()])
+@pytest.mark.parametrize("memory", [Replay(capacity=50), Prioritized(capacity=50), Rollout()])
 @pytest.mark.parametrize("rows", [1, 3])
 def test_the_bytes_are_those_that_are_taken(memory, rows):
     example = example_of(stream(1, rows))
@@ -51,7 +51,7 @@ def test_a_cartpole_transition_takes_13_numbers(machine):
 
 def test_what_stores_nothing_needs_no_sentence(machine):
     machine(0)
-    assert require_room(Latest(), CARTPOLE, 1) == ""
+    assert require_room(Rollout(), CARTPOLE, 1) == ""
 
 
 @pytest.mark.parametrize(

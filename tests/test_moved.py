@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from athlete.moved import MOVED, new_name
+from athlete.moved import MOVED, RENAMED, new_name
 
 
 @pytest.mark.parametrize(("old", "new"), MOVED.items())
@@ -16,6 +16,12 @@ def test_an_old_name_is_the_same_module(old, new):
     if new.endswith((".envpool", ".gymnax")):
         pytest.importorskip(new.rpartition(".")[2])
     assert importlib.import_module(old) is importlib.import_module(new)
+
+
+@pytest.mark.parametrize(("module", "names"), RENAMED.items())
+def test_an_old_name_in_a_moved_module_is_the_same_object(module, names):
+    for old, new in names.items():
+        assert getattr(importlib.import_module(module), old) is getattr(importlib.import_module(MOVED[module]), new)
 
 
 def test_modules_of_a_moved_package_are_not_loaded_twice():

@@ -22,8 +22,8 @@ from athlete.core import Env, Spec, Step, Transition, hyper
 from athlete.loops.collect import spec_of
 from athlete.loops.host import HostedEnv
 from athlete.loops.train import CompiledTraining, HostedTraining
-from athlete.memory.latest import Latest
 from athlete.memory.replay import Replay
+from athlete.memory.rollout import Rollout
 from athlete.models.mlp import MLP
 from athlete.ops.random import wrap
 from athlete.spaces import Box, Dict, Discrete
@@ -198,7 +198,7 @@ def test_rewards_that_never_differ_stay_finite(constant):
 
 def test_memory_updates_and_spaces_are_those_of_the_agent_inside():
     agent = bound()
-    assert (agent.memory, agent.updates, agent.spec) == (Latest(), 1, Spec(SPACE, Discrete(2)))
+    assert (agent.memory, agent.updates, agent.spec) == (Rollout(), 1, Spec(SPACE, Discrete(2)))
 
 
 def test_only_what_acts_travels_with_the_view():

@@ -13,7 +13,7 @@ from athlete.algorithms.ppo import PPOConfig
 from athlete.env.games.classic.cartpole import CartPole
 from athlete.env.games.partial import make_partial
 from athlete.env.games.partial.memory_chain import MemoryChain
-from athlete.env.games.partial.repeat_after_me import RepeatAfterMe
+from athlete.env.games.partial.repeat import RepeatAfterMe
 from athlete.env.games.partial.stateless_cartpole import StatelessCartPole
 from athlete.env.registry import PARTIAL
 from athlete.env.twins import find_twin

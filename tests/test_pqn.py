@@ -158,7 +158,7 @@ def test_it_explores_by_type_and_is_greedy_without(exploration, share):
 
 def test_the_level_of_exploration_follows_its_schedule():
     agent = agent_of(exploration=EpsilonGreedy(Schedule((0.0, 0.5), (1.0, 0.2))))
-    assert agent.view(agent.init(KEY), jnp.float32(0.25)).level == pytest.approx(0.6)
+    assert agent.view(agent.init(KEY), jnp.float32(0.25)).rate == pytest.approx(0.6)
 
 
 # Configuration ----------------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from athlete.algorithms.dqn import DQNConfig
 from athlete.algorithms.ppo import PPO, PPOConfig
 from athlete.core import Spec
 from athlete.env.games.masked_grid import MaskedGrid
-from athlete.env.games.partial.repeat_after_me import RepeatAfterMe
+from athlete.env.games.partial.repeat import RepeatAfterMe
 from athlete.env.registry import register_env
 from athlete.env.wrappers.previous import FilmedPreviousStep, Previous, PreviousStep, PreviousStepSource
 from athlete.loops.collect import collect, reset_rows, spec_of

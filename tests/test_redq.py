@@ -19,7 +19,7 @@ from athlete.models.recurrent import GRU
 from athlete.ops.features import feature_size
 from athlete.ops.gradient import adam_init
 from athlete.ops.random import wrap
-from athlete.ops.soft import SoftSamples, soft_samples
+from athlete.ops.td import CriticBatches, soft_critic_batches
 from athlete.spaces import Box, Discrete
 
 QUICK = {"xla_backend_optimization_level": 0}
@@ -67,7 +67,7 @@ def samples(**changes):
         "weight": [1.0, 1.0],
         **changes,
     }
-    return SoftSamples(**{name: jnp.asarray(value, jnp.float32) for name, value in given.items()})
+    return CriticBatches(**{name: jnp.asarray(value, jnp.float32) for name, value in given.items()})
 
 
 # The critics --------------------------------------------------------------------------------------------------------
@@ -139,7 +139,9 @@ def test_one_update_is_several_of_the_critics_and_then_one_of_the_policy():
     next_key, critics_key, _ = jax.random.split(KEY, 3)
     alpha = state.temperature.alpha()
     policy = functools.partial(learner._policy, state.actor)
-    parts = soft_samples(batch, SPEC, lambda obs: policy(obs).sample_and_log_prob(next_key), alpha, learner.gamma, 3)
+    parts = soft_critic_batches(
+        batch, SPEC, lambda obs: policy(obs).sample_and_log_prob(next_key), alpha, learner.gamma, 3
+    )
     keys, by_hand, errors = jax.random.split(critics_key, 3), state.ensemble, []
     for i in range(3):
         part = jax.tree.map(lambda leaf, i=i: leaf[i], parts)

@@ -11,7 +11,7 @@ import athlete
 from athlete.algorithms.ppo import PPOConfig
 from athlete.env.games.classic.cartpole import CartPole
 from athlete.env.games.classic.pendulum import Pendulum
-from athlete.env.games.partial.repeat_initial_obs import RepeatInitialObs
+from athlete.env.games.partial.repeat import RepeatInitialObs
 from athlete.env.games.partial.stateless_cartpole import StatelessCartPole
 from athlete.env.games.partial.stateless_pendulum import StatelessPendulum
 from athlete.env.games.rllib import EXAMPLES, make_example

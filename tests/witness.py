@@ -7,14 +7,14 @@ import dataclasses
 import jax.numpy as jnp
 
 from athlete.core import Agent, Memory, Spec, hyper
-from athlete.memory.latest import Latest
+from athlete.memory.rollout import Rollout
 
 
 @hyper
 class Witness(Agent):
     """Acts with the observation it is shown, and keeps the batch it is shown as its state."""
 
-    memory: Memory = Latest()
+    memory: Memory = Rollout()
     updates: int = 1
     spec: Spec | None = None
 

@@ -645,22 +645,22 @@ EXPLORING = [
     *_in(
         "athlete/exploration.py",
         "tests/test_exploration.py",
-        ("uniform < level, random, greedy(values, mask)", "uniform > level, random, greedy(values, mask)"),
+        ("uniform < rate, random, greedy(values, mask)", "uniform > rate, random, greedy(values, mask)"),
         ("(bits[1] % values.shape[-1])", "(bits[1] % 2)"),
         ("if mask is None else nth_legal(mask, bits[1])", "", "tests/test_masks.py"),
-        ("values / jnp.maximum(level, 1e-6)", "values * jnp.maximum(level, 1e-6)"),
+        ("values / jnp.maximum(rate, 1e-6)", "values * jnp.maximum(rate, 1e-6)"),
         ("self.stddev * value_at(self.scale, progress)", "self.stddev"),
         (
-            "jnp.clip(action + level * jax.random.normal(key, action.shape), -1.0, 1.0)",
-            "action + level * jax.random.normal(key, action.shape)",
+            "jnp.clip(action + rate * jax.random.normal(key, action.shape), -1.0, 1.0)",
+            "action + rate * jax.random.normal(key, action.shape)",
         ),
         (
-            "jnp.clip(action + level * jax.random.normal(key, action.shape), -1.0, 1.0)",
+            "jnp.clip(action + rate * jax.random.normal(key, action.shape), -1.0, 1.0)",
             "jnp.clip(action + jax.random.normal(key, action.shape), -1.0, 1.0)",
         ),
         ("drift - self.theta * drift + self.sigma", "drift + self.sigma"),
         ("drift = where(first, jnp.zeros_like(carry), carry)", "drift = carry"),
-        ("action + 2.0 * level * drift", "action + level * drift"),
+        ("action + 2.0 * rate * drift", "action + rate * drift"),
         (
             "found <= value_at(self.target, progress), stddev * self.factor, stddev / self.factor",
             "found <= value_at(self.target, progress), stddev / self.factor, stddev * self.factor",
@@ -1041,7 +1041,7 @@ ACTOR_CRITICS = [
         ("samples.inputs[-1, :,", "samples.inputs[0, :,"),
     ),
     *_in(
-        "athlete/ops/soft.py",
+        "athlete/ops/td.py",
         f"{ENSEMBLES}[REDQ]",
         ("step.reward - step.discount * alpha * log_prob", "step.reward"),
         ("step.reward - step.discount * alpha * log_prob", "step.reward - alpha * log_prob"),

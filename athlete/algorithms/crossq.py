@@ -33,8 +33,7 @@ from athlete.models.critics import critic_values, init_critics
 from athlete.models.mlp import MLP
 from athlete.ops.gradient import Adam, AdamState, adam_init
 from athlete.ops.schedule import Schedule, value_at
-from athlete.ops.soft import SoftSamples
-from athlete.ops.td import td_error
+from athlete.ops.td import CriticBatches, td_error
 from athlete.ops.temperature import Temperature, temperature_init
 from athlete.ops.values import half_square
 from athlete.settings.families import DelayedPolicyConfig
@@ -122,7 +121,7 @@ class CrossQ(SoftActorCritic):
         return critic_optimizer.count >= self.renormalize_after
 
     def _update_critics(
-        self, critics: list[Tree], optimizer: AdamState, samples: SoftSamples, learning_rate: Array
+        self, critics: list[Tree], optimizer: AdamState, samples: CriticBatches, learning_rate: Array
     ) -> tuple[tuple[list[Tree], AdamState], dict[str, Array]]:
         """One update of all critics on one batch, and metrics of it."""
         both = jnp.concatenate([samples.inputs, samples.next_inputs])

@@ -76,7 +76,7 @@ class DQN(QLearner):
         return DQNState(*self._initial_state(params), self.exploration.initial())
 
     def view(self, state: DQNState, progress: Array) -> ActingView:
-        return ActingView(state.params, self.exploration.level(progress), state.stddev)
+        return ActingView(state.params, self.exploration.rate(progress), state.stddev)
 
     def start(self, view: ActingView, rows: int, key: Key) -> ActingCarry:
         return ActingCarry((), self.exploration.start(rows, 1, key))
@@ -88,16 +88,16 @@ class DQN(QLearner):
         obs, mask = features(self.spec.obs, obs), action_mask(self.spec, obs)
         if not explore:
             return greedy(self._values(self._mean(view.params), obs), mask), carry, {}
-        noise_key, disturb_key, choose_key = jax.random.split(key, 3)
+        noise_key, noise_key, choose_key = jax.random.split(key, 3)
         view = view._replace(params=self._sampled(view.params, noise_key))
-        values, noise = acting_outputs(self.exploration, self._values, view, carry.exploration, first, obs, disturb_key)
-        return self.exploration.choose(values, view.level, choose_key, mask), ActingCarry((), noise), {}
+        values, noise = acting_outputs(self.exploration, self._values, view, carry.exploration, first, obs, noise_key)
+        return self.exploration.choose(values, view.rate, choose_key, mask), ActingCarry((), noise), {}
 
     def update(self, state: DQNState, batch: Transition, key: Key, progress: Array) -> tuple[DQNState, dict]:
         """The key is split in four: for the noise of the online network where it learns, where it chooses the next
         action, and of the target network, and for adapting ParameterNoise.
         """
-        online_key, next_key, target_key, disturb_key = jax.random.split(key, 4)
+        online_key, next_key, target_key, noise_key = jax.random.split(key, 4)
         step = n_step_transition(batch, self.spec, self.gamma)
         next_outputs = self._outputs(self._sampled(state.target, target_key), step.next_obs)
         selector = self._expected(next_outputs)
@@ -112,7 +112,7 @@ class DQN(QLearner):
 
         state, metrics = self._learn(state, losses_of, step.weight, progress)
         stddev = self.exploration.adapt(
-            self._values, state.params, state.stddev, step.obs, progress, disturb_key, softmax_distance
+            self._values, state.params, state.stddev, step.obs, progress, noise_key, softmax_distance
         )
         return state._replace(stddev=stddev), metrics
 

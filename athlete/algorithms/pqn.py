@@ -24,7 +24,7 @@ import jax.numpy as jnp
 from athlete.core import Agent, Array, Key, Memory, Model, Spec, Transition, Tree, hyper
 from athlete.core.ranges import Fraction, Limit, NonNegativeFloat, PositiveInt
 from athlete.exploration import ActingView, EpsilonGreedy, SoftQ, greedy
-from athlete.memory.latest import Latest
+from athlete.memory.rollout import Rollout
 from athlete.models.forward import forward_step
 from athlete.models.mlp import MLP
 from athlete.models.unroll import step_from
@@ -34,6 +34,7 @@ from athlete.ops.masks import action_mask, masked
 from athlete.ops.returns import lambda_returns
 from athlete.ops.schedule import Schedule, value_at
 from athlete.ops.sequences import minibatches, sequences_with_carry
+from athlete.ops.statistics import valid_steps, weighted_mean
 from athlete.ops.tree import merge_time
 from athlete.ops.values import batched_index
 from athlete.settings.families import ExplorationConfig, trajectory_parts
@@ -55,6 +56,7 @@ class Batch(NamedTuple):
     carry: Tree  # at the start of each sequence, [N, ...]
     action: Array  # int32 [L, N]
     target: Array  # [L, N], what the values of these actions should be
+    weight: Array | None = None  # [L, N], of each step; None where all count the same
 
 
 METRICS = ("loss", "mean_q", "mean_td_error", "grad_gnorm")  # of each minibatch, in this order
@@ -76,7 +78,7 @@ class PQN(Agent):
     max_seq_len: int = 1  # timesteps that gradients flow through; 1 for a network without memory
     exploration: EpsilonGreedy | SoftQ = EpsilonGreedy()
     model: Model = MLP(activation="relu", layer_norm=True)
-    memory: Memory = Latest()
+    memory: Memory = Rollout()
     updates: int = 1
     spec: Spec = None  # type: ignore[assignment]  # known once bound
 
@@ -90,7 +92,7 @@ class PQN(Agent):
         return PQNState(params, adam_init(params))
 
     def view(self, state: PQNState, progress: Array) -> ActingView:
-        return ActingView(state.params, self.exploration.level(progress))
+        return ActingView(state.params, self.exploration.rate(progress))
 
     def start(self, view: ActingView, rows: int, key: Key) -> Tree:
         return self.model.start(rows)
@@ -100,7 +102,7 @@ class PQN(Agent):
         mask, obs = action_mask(self.spec, obs), features(self.spec.obs, obs)
         carry, heads = forward_step(self.model, view.params, carry, obs, first)
         values = heads["q"]
-        return self.exploration.choose(values, view.level, key, mask) if explore else greedy(values, mask), carry, {}
+        return self.exploration.choose(values, view.rate, key, mask) if explore else greedy(values, mask), carry, {}
 
     def update(self, state: PQNState, batch: Transition, key: Key, progress: Array) -> tuple[PQNState, dict]:
         """The key is for the order of minibatches."""
@@ -116,7 +118,7 @@ class PQN(Agent):
         state, measured = jax.lax.scan(step, state, orders)
         means = jnp.mean(measured, axis=0)
         metrics = {name: means[i] for i, name in enumerate(METRICS)}
-        return state, metrics | {"cur_lr": lr, "cur_exploration": self.exploration.level(progress)}
+        return state, metrics | {"cur_lr": lr, "cur_exploration": self.exploration.rate(progress)}
 
     def _prepare(self, params: Tree, batch: Transition) -> Batch:
         """Targets under the acting parameters, and the batch cut into sequences."""
@@ -129,14 +131,16 @@ class PQN(Agent):
         values = step_from(self.model, params, carries, next_obs)["q"]
         next_value = jnp.max(masked(values, action_mask(self.spec, batch.next_obs)), axis=-1)
         target = lambda_returns(batch.reward, next_value, batch.terminated, batch.truncated, self.gamma, self.lambda_)
-        return sequences_with_carry(Batch(obs, batch.first, batch.carry, batch.action, target), self.max_seq_len)
+        whole = Batch(obs, batch.first, batch.carry, batch.action, target, valid_steps(batch))
+        return sequences_with_carry(whole, self.max_seq_len)
 
     def _loss(self, params: Tree, batch: Batch) -> tuple[Array, Array]:
         """Half the squared error of the values of the actions taken; mean over the minibatch."""
         _, heads = self.model.apply(params, batch.carry, batch.obs, batch.first)
         value = batched_index(merge_time(heads["q"]), batch.action.reshape(-1))
         error = value - batch.target.reshape(-1)
-        means = jnp.mean(jnp.stack([0.5 * error * error, value, error]), axis=1)
+        weight = None if batch.weight is None else batch.weight.reshape(-1)
+        means = weighted_mean(jnp.stack([0.5 * error * error, value, error]), weight, axis=1)
         return means[0], means
 
 

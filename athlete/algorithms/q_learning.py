@@ -65,12 +65,12 @@ class QLearner(Agent):
         return dataclasses.replace(self, spec=spec)
 
     def view(self, state: Any, progress: Array) -> ActingView:
-        return ActingView(state.params, self.exploration.level(progress))
+        return ActingView(state.params, self.exploration.rate(progress))
 
     def act(self, view: ActingView, carry: Tree, obs: Tree, first: Array, key: Key, explore: bool = True) -> tuple:
         """Actions `[B]` by their values; the key is for choosing among them."""
         values, mask = self._values(view.params, features(self.spec.obs, obs)), action_mask(self.spec, obs)
-        return self.exploration.choose(values, view.level, key, mask) if explore else greedy(values, mask), carry, {}
+        return self.exploration.choose(values, view.rate, key, mask) if explore else greedy(values, mask), carry, {}
 
     def _values(self, params: Tree, obs: Array) -> Array:
         """The values `[B, actions]` of features `[B, n]`, of a network without memory."""
@@ -106,7 +106,7 @@ class QLearner(Agent):
             **learned.aux,
             "grad_gnorm": learned.norm,
             "cur_lr": lr,
-            "cur_exploration": self.exploration.level(progress),
+            "cur_exploration": self.exploration.rate(progress),
         }
         state = state._replace(params=learned.params, target=target, optimizer=learned.state, since_sync=since)
         return state, metrics

@@ -81,7 +81,7 @@ class R2D2(QLearner):
         mask, obs = action_mask(self.spec, obs), features(self.spec.obs, obs)
         carry, heads = forward_step(self.model, view.params, carry, obs, first)
         values = self._action_values(heads)
-        return self.exploration.choose(values, view.level, key, mask) if explore else greedy(values, mask), carry, {}
+        return self.exploration.choose(values, view.rate, key, mask) if explore else greedy(values, mask), carry, {}
 
     def update(self, state: QState, batch: Transition, key: Key, progress: Array) -> tuple[QState, dict]:
         """The key is not used: nothing here is random."""

@@ -35,8 +35,7 @@ from athlete.models.forward import forward
 from athlete.models.mlp import MLP
 from athlete.ops.gradient import AdamState, adam_init
 from athlete.ops.schedule import value_at
-from athlete.ops.soft import SoftSamples
-from athlete.ops.td import td_error, td_target
+from athlete.ops.td import CriticBatches, td_error, td_target
 from athlete.ops.temperature import Temperature, temperature_init
 from athlete.ops.values import half_square, polyak_update
 from athlete.settings.families import DelayedPolicyConfig
@@ -130,7 +129,7 @@ class REDQ(SoftActorCritic):
         return forward(self.q_model, critic, inputs)["q"][:, 0]
 
     def _update_critics(
-        self, ensemble: Ensemble, samples: SoftSamples, key: Key, learning_rate: Array
+        self, ensemble: Ensemble, samples: CriticBatches, key: Key, learning_rate: Array
     ) -> tuple[Ensemble, dict[str, Array]]:
         """One update of all critics on one batch, and metrics of it.
 

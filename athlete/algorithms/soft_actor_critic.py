@@ -21,7 +21,7 @@ from athlete.ops.features import features
 from athlete.ops.gradient import Adam, AdamState, Minimized, adam_init
 from athlete.ops.masks import action_mask, masked
 from athlete.ops.schedule import Schedule, value_at
-from athlete.ops.soft import SoftSamples, soft_samples
+from athlete.ops.td import CriticBatches, soft_critic_batches
 from athlete.ops.temperature import Temperature, default_target_entropy, temperature_init, temperature_update
 from athlete.ops.values import periodic_update
 from athlete.spaces import Discrete, require_kind
@@ -98,13 +98,13 @@ class SoftActorCritic(Agent):
         target = default_target_entropy(self.spec.action, mask) if given is None else given
         return jnp.asarray(target, jnp.float32)
 
-    def _samples(self, actor: Tree, batch: Transition, alpha: Array, number: int, key: Key) -> SoftSamples:
+    def _samples(self, actor: Tree, batch: Transition, alpha: Array, number: int, key: Key) -> CriticBatches:
         """`number` batches for updates of the critics. The key is for the next actions."""
 
         def act(obs: Array) -> tuple[Array, Array]:
             return self._policy(actor, obs).sample_and_log_prob(key)
 
-        return soft_samples(batch, self.spec, act, alpha, self.gamma, number)
+        return soft_critic_batches(batch, self.spec, act, alpha, self.gamma, number)
 
     def _learn_policy(
         self,
@@ -198,7 +198,7 @@ class ExploringActorCritic(TargetedActorCritic):
         return self._initial_state(self._initial_actor(actor_key), critics)
 
     def view(self, state: SACState, progress: Array) -> ActingView:
-        return ActingView(state.actor, self.exploration.level(progress))
+        return ActingView(state.actor, self.exploration.rate(progress))
 
     def start(self, view: ActingView, rows: int, key: Key) -> ActingCarry:
         """The key is for the exploration's noise."""
@@ -214,7 +214,7 @@ class ExploringActorCritic(TargetedActorCritic):
         policy, noise = self._distribution(heads["policy"], mask), carry.exploration
         if explore:
             sample_key, noise_key = jax.random.split(key)
-            action, noise = self.exploration.disturb(policy.sample(sample_key), view.level, noise, first, noise_key)
+            action, noise = self.exploration.add_noise(policy.sample(sample_key), view.rate, noise, first, noise_key)
         else:
             action = policy.mode()
         return shape_action(self.spec.action, action), ActingCarry(memory, noise), {}

@@ -104,7 +104,7 @@ class TD3(Agent):
         return TD3State(online, target, *optimizers, jnp.zeros(2), jnp.zeros(()), self.exploration.initial())
 
     def view(self, state: TD3State, progress: Array) -> ActingView:
-        return ActingView(state.online.actor, self.exploration.level(progress), state.stddev)
+        return ActingView(state.online.actor, self.exploration.rate(progress), state.stddev)
 
     def start(self, view: ActingView, rows: int, key: Key) -> ActingCarry:
         return ActingCarry((), self.exploration.start(rows, self._box().low.size, key))
@@ -133,7 +133,7 @@ class TD3(Agent):
         metrics |= {
             "actor_loss": state.actor_metrics[0],
             "actor_gnorm": state.actor_metrics[1],
-            "cur_exploration": self.exploration.level(progress),
+            "cur_exploration": self.exploration.rate(progress),
         }
         return state._replace(stddev=stddev), metrics
 

@@ -6,11 +6,11 @@ import dataclasses
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 
 from athlete.bonuses.bonus import Bonus
-from athlete.combine.around import Around
+from athlete.combine.wrapper import AgentWrapper
 from athlete.core import Agent, Array, Key, Spec, Transition, Tree, hyper
+from athlete.ops.statistics import valid_steps, weighted_mean
 
 
 class CuriousState(NamedTuple):
@@ -24,7 +24,7 @@ class CuriousAccumulators(NamedTuple):
 
 
 @hyper
-class Curious(Around):
+class Curious(AgentWrapper):
     """The agent learns from the environment's rewards and its own for what is new, added up; it acts as ever.
 
     Bonuses are those of the moment of learning: a replayed step is rewarded for how new it is now, not for how new it
@@ -61,4 +61,6 @@ class Curious(Around):
         intrinsic = self.bonus.reward(state.bonus, batch)
         bonus, measured = self.bonus.update(state.bonus, batch, jax.random.fold_in(key, 1))
         agent, metrics = self.agent.update(state.agent, batch._replace(reward=batch.reward + intrinsic), key, progress)
-        return CuriousState(agent, bonus), metrics | measured | {"intrinsic_reward_mean": jnp.mean(intrinsic)}
+        return CuriousState(agent, bonus), metrics | measured | {
+            "intrinsic_reward_mean": weighted_mean(intrinsic, valid_steps(batch))
+        }

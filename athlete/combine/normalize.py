@@ -7,10 +7,11 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from athlete.combine.around import Around
+from athlete.combine.wrapper import AgentWrapper
 from athlete.core import Agent, Array, Key, Transition, Tree, hyper
 from athlete.ops.moments import Moments, initial_moments, standardize, update_moments
 from athlete.ops.returns import discounted_sums
+from athlete.ops.statistics import valid_steps
 from athlete.spaces import ACTION_MASK, has_mask, zeros
 
 
@@ -32,7 +33,7 @@ class NormalizeAccumulators(NamedTuple):
 
 
 @hyper
-class Normalize(Around):
+class Normalize(AgentWrapper):
     """RLlib's `MeanStdFilter` and the reward scaling of OpenAI's PPO code, for any agent.
 
     Observations: float leaves are standardised with their running mean and standard deviation; integer leaves
@@ -72,11 +73,12 @@ class Normalize(Around):
         self, state: NormalizeState, accumulators: NormalizeAccumulators, trajectory: Transition
     ) -> tuple[NormalizeState, NormalizeAccumulators]:
         obs, returns, (inside, return_) = state.obs, state.returns, accumulators
+        weight = valid_steps(trajectory)
         if self.observations:
-            obs = update_moments(obs, self._floats(trajectory.obs))
+            obs = update_moments(obs, self._floats(trajectory.obs), weight)
         if self.rewards:
-            sums = discounted_sums(trajectory.reward, trajectory.first, self.gamma, return_)
-            returns, return_ = update_moments(returns, sums), sums[-1]
+            sums = discounted_sums(trajectory.reward, trajectory.first, self.gamma, return_, weight)
+            returns, return_ = update_moments(returns, sums, weight), sums[-1]
         agent, inside = self.agent.observe(state.agent, inside, self._standard(state.acting, trajectory))
         return NormalizeState(agent, state.acting, obs, returns), NormalizeAccumulators(inside, return_)
 

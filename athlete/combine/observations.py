@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from athlete.combine.around import Around
+from athlete.combine.wrapper import AgentWrapper
 from athlete.core import Agent, Array, Key, Spec, Transition, Tree, hyper
 from athlete.spaces import Box, Space, zeros
 
@@ -56,7 +56,7 @@ def _made(function: Callable[[Tree], Tree], space: Space) -> Tree:
 
 
 @hyper
-class Observations(Around):
+class Observations(AgentWrapper):
     """The agent sees `function(observation)`, of `space`, wherever it acts and learns.
 
     Memories, evaluation and `compute_single_action` hold and take the environment's own observations.

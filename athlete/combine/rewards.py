@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import jax.numpy as jnp
 
-from athlete.combine.around import Around
+from athlete.combine.wrapper import AgentWrapper
 from athlete.core import Agent, Array, Key, Transition, Tree, hyper
 
 
 @hyper
-class Rewards(Around):
+class Rewards(AgentWrapper):
     """The agent learns from `scale` times the clipped reward, as RLlib's `clip_rewards` clips it.
 
     Its sign where `sign` is set (as for Atari's games in Mnih et al. 2015); else within [-clip, clip], where `clip` is

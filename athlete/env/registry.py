@@ -22,11 +22,13 @@ PARTIAL = [
     "RepeatInitialObs-v0",
     "MemoryChain-v0",
 ]
+MULTI_AGENT = ["TwoStepGame-v0", "MultiAgentCartPole-v1", "TicTacToe-v0"]
 BUILT_IN: dict[str, tuple[str, str]] = {
     **dict.fromkeys(MINATAR, ("athlete.env.games.minatar", "make_minatar")),
     **dict.fromkeys(PARTIAL, ("athlete.env.games.partial", "make_partial")),
     "DeepSea-v0": ("athlete.env.games.deep_sea", "make_deep_sea"),
     **dict.fromkeys(("Mirror-v0", "MirrorChoice-v0"), ("athlete.env.games.mirror", "make_mirror")),
+    **dict.fromkeys(MULTI_AGENT, ("athlete.env.games.multi_agent", "make_game")),
     "MaskedGrid-v0": ("athlete.env.games.masked_grid", "make_masked_grid"),
 }
 GYMNAX = "gymnax/"  # before the names of gymnax's environments
@@ -62,7 +64,8 @@ def register_env(name: str, factory: Callable[..., Any]) -> None:
     """Make `factory` available as `.environment(name)`. A second registration of a name replaces the first.
 
     The factory takes the `env_config` (an `EnvContext`), or its entries as keyword arguments, or nothing, and returns
-    a Gymnasium environment, one of the old Gym API, or a JAX environment (`athlete.core.Env`). A class does as well.
+    a Gymnasium environment, one of the old Gym API, or a JAX environment (`athlete.core.Env` or `MultiEnv`). A class
+    does as well.
     """
     if not isinstance(name, str) or not name:
         raise ValueError(f"register_env({name!r}, ...): the name must be a string that is not empty")
@@ -217,12 +220,13 @@ def misfit(name: str, signature: inspect.Signature, env_config: Mapping[str, Any
 
 
 def is_jax_env(env: Any) -> bool:
-    """Whether `env` is a JAX environment (`athlete.core.Env`) or a class of them."""
+    """Whether `env` is a JAX environment (`athlete.core.Env` or `MultiEnv`) or a class of them."""
     # Only a process that has imported athlete.core can hold one; asking must not import JAX.
     core = sys.modules.get("athlete.core")
     if core is None:
         return False
-    return isinstance(env, core.Env) or (isinstance(env, type) and issubclass(env, core.Env))
+    kinds = (core.Env, core.MultiEnv)
+    return isinstance(env, kinds) or (isinstance(env, type) and issubclass(env, kinds))
 
 
 def _is_config(parameter: inspect.Parameter) -> bool:

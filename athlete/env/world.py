@@ -11,9 +11,10 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from athlete.core import Env, Source, Spec
+from athlete.core import Env, MultiEnv, Source, Spec
 from athlete.env.checks.check import check_env
 from athlete.env.masks import mask_path, say_masks_are_read, told_path
+from athlete.env.multi_agent import JointEnv
 from athlete.env.registry import EnvContext, create, is_jax_env, resolve
 from athlete.env.supervision import UNSUPERVISED, Supervision
 from athlete.env.twins import find_twin
@@ -246,10 +247,12 @@ def _atari_or(env_id: str) -> Any:
     return functools.partial(make_atari, env_id) if _is_atari(env_id) else env_id
 
 
-def _compiled(env: Env, name: str, backend: str) -> Env:
-    """A JAX environment as agents see it."""
+def _compiled(env: Env | MultiEnv, name: str, backend: str) -> Env:
+    """A JAX environment as agents see it: many of them as one, a mask of actions where it is looked for."""
     if backend == "gymnasium":
         raise ValueError(f"environment({name}, backend='gymnasium'): it is a JAX environment; leave backend out")
+    if isinstance(env, MultiEnv):
+        return JointEnv(env)
     path = mask_path(getattr(env, "observation_space", None), getattr(env, "action_space", None))
     if path is None:
         return env

@@ -62,6 +62,13 @@ class Told(NamedTuple):
 
     custom_metrics: dict[str, float]
     hist_data: dict[str, list[float]]
+    row: int = 0
+
+
+def told_of(info: Mapping[str, np.ndarray]) -> tuple[Told, ...]:
+    """What finished episodes leave of whose last `info` these are the entries, `[episodes]` each."""
+    columns = [values.tolist() for values in info.values()]
+    return tuple(Told(dict(zip(info, row, strict=True)), {}) for row in zip(*columns, strict=True))
 
 
 class Place(NamedTuple):
@@ -84,7 +91,8 @@ class WatchedSource(Source):
         policies: what hooks get under that name.
         info_metrics: entries of `info` that become custom metrics where an episode ends; True for all scalars.
         length: steps that make a sample, for `on_sample_end`.
-        first_only: tell each row's first episode after a `reset` only, as an evaluation counts them.
+        first_only: tell each row's first episode after a `reset` only, as an evaluation counts them; again where its
+            environment failed.
     """
 
     def __init__(
@@ -108,6 +116,7 @@ class WatchedSource(Source):
         self._sample: list[dict[str, Tree]] = []
         self._told: list[Told] = []
         self._missed = self._unstarted = False
+        self._again = np.zeros(self.rows, bool)  # whose episode broke off and is played once more
         self._obs: Tree = ()
 
     def get_sub_environments(self) -> list[Any]:
@@ -142,7 +151,8 @@ class WatchedSource(Source):
         before, self._obs = self._obs, step.obs
         done = step.terminated | step.truncated
         for row, episode in enumerate(self._episodes):
-            if self.faulty is not None and self.faulty[row]:
+            self._again[row] = episode is not None and self.faulty is not None and self.faulty[row]
+            if self._again[row]:
                 self._episodes[row] = episode = None  # it has no end that could be told
             if episode is not None:
                 taken = _row(action, row)
@@ -158,9 +168,9 @@ class WatchedSource(Source):
 
     def reset_where(self, done: Array, obs: Tree, key: Key) -> Tree:
         self._obs = self.source.reset_where(done, obs, key)
-        if not self._first_only:
-            for row in np.flatnonzero(done).tolist():
-                self._start(row)
+        begun = done & self._again if self._first_only else done
+        for row in np.flatnonzero(begun).tolist():
+            self._start(row)
         return self._obs
 
     @property
@@ -189,7 +199,7 @@ class WatchedSource(Source):
         hist = {
             name: [_number(value, name, "hist_data") for value in values] for name, values in episode.hist_data.items()
         }
-        self._told.append(Told(custom, hist))
+        self._told.append(Told(custom, hist, row))
 
     def _keep_info(self, episode: Episode) -> None:
         """The scalars of the last `info` that were asked for, as custom metrics."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -13,6 +14,7 @@ from athlete.core import Agent, Array, Env, Key, Rows, Source, Tree
 from athlete.log import logger
 from athlete.loops.collect import record_step, reset_rows
 from athlete.loops.compiling import COMPILER_OPTIONS
+from athlete.loops.episodes import Told, WatchedSource, told_of
 from athlete.loops.host import act
 from athlete.ops.random import unwrap, wrap
 from athlete.ops.tree import where
@@ -29,6 +31,7 @@ class Evaluation(NamedTuple):
 
     returns: np.ndarray  # undiscounted sums of rewards
     lengths: np.ndarray  # steps
+    told: tuple[Told, ...] = ()  # what hooks and entries of info left of these episodes, in the order of their ends
 
 
 class _Play(NamedTuple):
@@ -38,14 +41,16 @@ class _Play(NamedTuple):
     lengths: Array
     key: Array
     steps: Array
+    info: dict[str, Array]  # [B] of each of `Env.info_metrics`, as an episode's last step told it
 
 
 @functools.partial(jax.jit, static_argnames=("rows",), compiler_options=COMPILER_OPTIONS)
 def _start(agent: Agent, env: Env, view: Tree, key: Array, rows: int) -> _Play:
     reset_key, play_key = jax.random.split(wrap(key))
-    none = jnp.zeros(rows, bool)
+    none, zeros = jnp.zeros(rows, bool), jnp.zeros(rows)
     first = reset_rows(env, agent, view, rows, reset_key)
-    return _Play(first, none, jnp.zeros(rows), jnp.zeros(rows, jnp.int32), unwrap(play_key), jnp.zeros((), jnp.int32))
+    info = dict.fromkeys(env.info_metrics, zeros)
+    return _Play(first, none, zeros, jnp.zeros(rows, jnp.int32), unwrap(play_key), jnp.zeros((), jnp.int32), info)
 
 
 @functools.partial(jax.jit, static_argnames=("explore",), compiler_options=COMPILER_OPTIONS)
@@ -70,6 +75,7 @@ def _continue(agent: Agent, env: Env, view: Tree, play: _Play, explore: bool) ->
             jnp.where(ends, episodes.length, play.lengths),
             unwrap(next_key),
             play.steps + 1,
+            {name: jnp.where(ends, step.info[name].astype(jnp.float32), last) for name, last in play.info.items()},
         )
 
     return jax.lax.while_loop(lambda play: ~play.finished.all() & (play.steps < limit), one_step, play)
@@ -88,21 +94,25 @@ def evaluate_compiled(agent: Agent, env: Env, view: Tree, key: Array, episodes: 
         finished = np.asarray(play.finished)
         _warn_of_endless(finished)
         returns = np.where(finished, play.returns, play.rows.episode_return)
-        parts.append(Evaluation(returns, np.where(finished, play.lengths, play.rows.episode_length)))
-    return _join(parts)
+        lengths = np.where(finished, play.lengths, play.rows.episode_length)
+        parts.append(Evaluation(returns, lengths, told_of({n: np.asarray(v)[finished] for n, v in play.info.items()})))
+    return joined_evaluation(parts)
 
 
 def evaluate_hosted(agent: Agent, source: Source, view: Tree, key: Array, episodes: int, explore: bool) -> Evaluation:
     """`episodes` episodes on a source, a wave of rows at a time; a row that is done waits for the others."""
     parts = []
     for start in range(0, episodes, source.rows):
-        wave = _play_wave(agent, source, view, _nth(key, start), explore)
-        parts.append(Evaluation(*(field[: episodes - start] for field in wave)))
-    return _join(parts)
+        returns, lengths = (
+            field[: episodes - start] for field in _play_wave(agent, source, view, _nth(key, start), explore)
+        )
+        told = source.take() if isinstance(source, WatchedSource) else ()
+        parts.append(Evaluation(returns, lengths, tuple(part for part in told if part.row < episodes - start)))
+    return joined_evaluation(parts)
 
 
-def _play_wave(agent: Agent, source: Source, view: Tree, key: Array, explore: bool) -> Evaluation:
-    """One episode in every row."""
+def _play_wave(agent: Agent, source: Source, view: Tree, key: Array, explore: bool) -> tuple[np.ndarray, np.ndarray]:
+    """One episode in every row: returns and lengths."""
     rows = source.rows
     carry_key, reset_key = _keys(key, 0, 1)[:2]
     obs, carry = source.reset(reset_key[0]), _carry(agent, view, carry_key, rows)
@@ -128,7 +138,7 @@ def _play_wave(agent: Agent, source: Source, view: Tree, key: Array, explore: bo
         obs = source.reset_where(first, step.obs, reset_keys) if waits.any() else step.obs
         step_number += 1
     _warn_of_endless(finished)
-    return Evaluation(returns, lengths)
+    return returns, lengths
 
 
 def _tell_of_long(finished: np.ndarray) -> None:
@@ -169,5 +179,7 @@ def _keys(key: Key, number: int, rows: int) -> tuple[np.ndarray, np.ndarray, np.
     return data[0], data[1 : 1 + rows], data[1 + rows :]
 
 
-def _join(parts: list[Evaluation]) -> Evaluation:
-    return Evaluation(*(np.concatenate(field) for field in zip(*parts, strict=True)))
+def joined_evaluation(parts: Sequence[Evaluation]) -> Evaluation:
+    """The episodes of all parts, one after the other."""
+    returns, lengths, told = zip(*parts, strict=True)
+    return Evaluation(np.concatenate(returns), np.concatenate(lengths), sum(told, ()))

@@ -9,6 +9,7 @@ literature, and differ in what a value is and in which next action is believed:
     quantile_q_learning, quantile_double_q_learning         quantiles of a distribution for each action
     td_error                                                the value of the action taken, as critics have it
     soft_value, expected_soft_value                         what a state is worth with its policy's entropy
+    soft_critic_batches                                     the same, for several updates of critics
     truncated_quantile_learning                             quantiles of several critics, the largest left out
 
 Errors are value minus target, `[B]`. No gradient flows into a target. Termination, truncation, n steps and
@@ -17,6 +18,7 @@ masks of illegal actions are in the transition; importance weights are too, for 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 import jax
@@ -107,6 +109,42 @@ def soft_value(values: Array, log_prob: Array, alpha: Array) -> Array:
     clipped double Q-learning (Fujimoto et al. 2018, arXiv:1802.09477, equation 10). `log_prob` `[B]`.
     """
     return jnp.min(values, axis=0) - alpha * log_prob
+
+
+class CriticBatches(NamedTuple):
+    """Batches `[number, B, ...]` for updates of soft critics, whose targets are reward + discount * v(next_inputs)."""
+
+    inputs: Array  # features of the observation, and the action
+    next_inputs: Array  # the same of where n steps led
+    reward: Array  # of n steps, and the discounted entropy after them
+    discount: Array  # gamma^n; 0 where the last step terminated
+    weight: Array  # 1 unless replay is prioritised
+
+
+def soft_critic_batches(
+    batch: Transition,
+    spec: Spec,
+    act: Callable[[Array], tuple[Array, Array]],
+    alpha: Array,
+    gamma: Array,
+    number: int,
+) -> CriticBatches:
+    """A batch `[T, number * B, ...]` of Box actions as `number` batches, the first rows first.
+
+    `act` gives actions and their log probabilities for features `[number * B, n]`: all at once, since the policy stands
+    still while the critics learn. The target is that of Haarnoja et al. 2018 (arXiv:1812.05905, equations 2 and 3) with
+    n = T steps and without the entropies between them.
+    """
+    step = n_step_transition(batch, spec, gamma)
+    next_action, log_prob = act(step.next_obs)
+    batches = CriticBatches(
+        jnp.concatenate([step.obs, step.action.reshape(next_action.shape)], axis=-1),
+        jnp.concatenate([step.next_obs, next_action], axis=-1),
+        step.reward - step.discount * alpha * log_prob,
+        step.discount,
+        step.weight,
+    )
+    return jax.tree.map(lambda leaf: leaf.reshape(number, -1, *leaf.shape[1:]), batches)
 
 
 def expected_soft_value(values: Array, logits: Array, entropy: Array, alpha: Array) -> Array:

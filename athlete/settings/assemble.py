@@ -120,7 +120,7 @@ def make_bonus(settings: Mapping[str, Any], obs_space: Space) -> Bonus:
 
 
 def level_points(settings: Mapping[str, Any]) -> list[list[float]] | None:
-    """The schedule of an exploration's level, in timesteps; None where it stays."""
+    """The schedule of an exploration's rate, in timesteps; None where it stays."""
     if settings["type"] == "EpsilonGreedy":
         start, end = settings["initial_epsilon"], settings["final_epsilon"]
         begin, length = settings["warmup_timesteps"], settings["epsilon_timesteps"]
@@ -137,19 +137,19 @@ def level_points(settings: Mapping[str, Any]) -> list[list[float]] | None:
 def make_exploration(settings: Mapping[str, Any], horizon: float) -> exploration.Exploration:
     """The exploration with these settings, its schedule as shares of `horizon` timesteps."""
     points = level_points(settings)
-    level: Any = from_timesteps(points, horizon) if points is not None else settings.get("temperature")
+    rate: Any = from_timesteps(points, horizon) if points is not None else settings.get("temperature")
     match settings["type"]:
         case "EpsilonGreedy":
-            return exploration.EpsilonGreedy(level)
+            return exploration.EpsilonGreedy(rate)
         case "SoftQ":
-            return exploration.SoftQ(level)
+            return exploration.SoftQ(rate)
         case "StochasticSampling":
             return exploration.StochasticSampling()
         case "GaussianNoise":
-            return exploration.GaussianNoise(settings["stddev"], level)
+            return exploration.GaussianNoise(settings["stddev"], rate)
         case "OrnsteinUhlenbeckNoise":
             return exploration.OrnsteinUhlenbeckNoise(
-                settings["ou_theta"], settings["ou_sigma"], settings["ou_base_scale"], level
+                settings["ou_theta"], settings["ou_sigma"], settings["ou_base_scale"], rate
             )
     return exploration.ParameterNoise(settings["initial_stddev"], settings["target"])
 

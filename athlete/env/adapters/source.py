@@ -119,13 +119,12 @@ class GymnasiumSource(Source):
         done = np.array(done, bool)
         if not done.any():
             return obs
-        seed = seed_of(key) if self._seeded_resets else None
-        new = done & self._unseeded
-        if seed is None and new.any():
-            self._reset_rows(new, seed_of(key))
-            self._unseeded &= ~new
-        if (old := done & ~new).any():
-            self._reset_rows(old, seed)
+        seeded = done if self._seeded_resets else done & self._unseeded
+        if seeded.any():
+            self._reset_rows(seeded, seed_of(key))
+        if (others := done & ~seeded).any():
+            self._reset_rows(others, None)
+        self._unseeded &= ~done
         self._obs = self._checked_obs(done)
         return self._obs
 

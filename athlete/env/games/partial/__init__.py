@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 _ENVIRONMENTS: dict[str, tuple[str, str, int | None]] = {
     "StatelessCartPole-v1": ("stateless_cartpole", "StatelessCartPole", 500),
     "StatelessPendulum-v1": ("stateless_pendulum", "StatelessPendulum", 200),
-    "RepeatInitialObs-v0": ("repeat_initial_obs", "RepeatInitialObs", None),
-    "RepeatAfterMe-v0": ("repeat_after_me", "RepeatAfterMe", None),
+    "RepeatInitialObs-v0": ("repeat", "RepeatInitialObs", None),
+    "RepeatAfterMe-v0": ("repeat", "RepeatAfterMe", None),
     "MemoryChain-v0": ("memory_chain", "MemoryChain", None),
 }
 

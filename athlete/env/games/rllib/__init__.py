@@ -82,8 +82,8 @@ class Example(NamedTuple):
 EXAMPLES: dict[str, Example] = {
     "StatelessCartPole": Example("partial.stateless_cartpole", "StatelessCartPole", 500),
     "StatelessPendulum": Example("partial.stateless_pendulum", "StatelessPendulum", 200),
-    "RepeatAfterMeEnv": Example("partial.repeat_after_me", "RepeatAfterMe", None, _repeat_after_me),
-    "RepeatInitialObsEnv": Example("partial.repeat_initial_obs", "RepeatInitialObs"),
+    "RepeatAfterMeEnv": Example("partial.repeat", "RepeatAfterMe", None, _repeat_after_me),
+    "RepeatInitialObsEnv": Example("partial.repeat", "RepeatInitialObs"),
     "CartPoleSparseRewards": Example("rllib.cartpole_sparse_rewards", "CartPoleSparseRewards"),
     "CartPoleCrashing": Example("rllib.cartpole_crashing", "CartPoleCrashing", None, _cartpole_crashing),
     "TransformedActionPendulum": Example(

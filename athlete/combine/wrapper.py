@@ -8,7 +8,7 @@ from typing import Self
 from athlete.core import Agent, Array, Key, Memory, Spec, Transition, Tree
 
 
-class Around(Agent):
+class AgentWrapper(Agent):
     """An agent that does all as the `agent` inside does, and holds its state. Subclasses are `@hyper` classes."""
 
     agent: Agent

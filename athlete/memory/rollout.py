@@ -8,7 +8,7 @@ from athlete.core import Array, Key, Memory, Transition, Tree, hyper
 
 
 @hyper
-class Latest(Memory):
+class Rollout(Memory):
     """Gives back the trajectory that was just collected, whole; stores nothing."""
 
     keeps: ClassVar[bool] = False

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from athlete.core import Spec, Transition
-from athlete.ops.soft import soft_samples
+from athlete.ops.td import soft_critic_batches
 from athlete.spaces import Box
 
 SPEC = Spec(Box(-9, 9, (2,)), Box(-1, 1, (1,)))
@@ -32,7 +32,7 @@ def act(obs):
 
 @jax.jit
 def samples(batch, alpha=0.0, gamma=0.5):
-    return soft_samples(batch, SPEC, act, alpha, gamma, 1)
+    return soft_critic_batches(batch, SPEC, act, alpha, gamma, 1)
 
 
 def test_a_terminated_step_is_not_bootstrapped_and_a_truncated_one_is_from_where_it_led():
@@ -61,7 +61,7 @@ def test_a_batch_is_cut_into_batches_with_their_weights():
     never = np.zeros((2, 6), bool)
     weight = np.arange(6, dtype=np.float32)[None]
     batch = window(np.ones((2, 6)), never, never, extras={"weight": weight})
-    found = soft_samples(batch, SPEC, act, 0.0, 0.5, 3)
+    found = soft_critic_batches(batch, SPEC, act, 0.0, 0.5, 3)
     assert found.inputs.shape == (3, 2, 3)
     np.testing.assert_allclose(found.inputs[:, :, 1], [[0, 1], [2, 3], [4, 5]])
     np.testing.assert_allclose(found.weight, [[0, 1], [2, 3], [4, 5]])
@@ -72,5 +72,5 @@ def test_actions_of_any_rank_are_flat(shape):
     size = int(np.prod(shape))
     never = np.zeros((2, 4), bool)
     batch = window(np.ones((2, 4)), never, never, action_shape=shape)
-    found = soft_samples(batch, SPEC, lambda obs: (jnp.zeros((4, size)), jnp.zeros(4)), 0.0, 0.5, 1)
+    found = soft_critic_batches(batch, SPEC, lambda obs: (jnp.zeros((4, size)), jnp.zeros(4)), 0.0, 0.5, 1)
     assert found.inputs.shape == found.next_inputs.shape == (1, 4, 2 + size)

@@ -1,4 +1,4 @@
-"""Repeat what was seen some steps ago, as RLlib's `RepeatAfterMeEnv`."""
+"""Show a token again, as RLlib's `RepeatAfterMeEnv` and `RepeatInitialObsEnv`: some steps later, or all along."""
 
 from __future__ import annotations
 
@@ -34,8 +34,7 @@ class RepeatAfterMe(Env):
     def __post_init__(self) -> None:
         if self.repeat_delay < 0:
             raise ValueError(f"RepeatAfterMe(repeat_delay={self.repeat_delay}): expected at least 0 steps")
-        if self.episode_len < 1:
-            raise ValueError(f"RepeatAfterMe(episode_len={self.episode_len}): expected at least 1 step")
+        _require_steps(self)
 
     @property
     def observation_space(self) -> Discrete:
@@ -58,5 +57,49 @@ class RepeatAfterMe(Env):
         return RepeatAfterMeState(tokens, steps), Step(token, reward, ended, jnp.asarray(False), {})
 
 
+class RepeatInitialObsState(NamedTuple):
+    token: Array  # int32: what the first observation was
+    steps: Array  # int32: taken in this episode
+
+
+@hyper
+class RepeatInitialObs(Env):
+    """The first observation is a random token, 0 or 1, all others are 0. Each action must be the token: +1, else -1.
+
+    An episode has `episode_len` steps, so the best return is `episode_len`; without memory the mean is about 0.
+
+    Raises:
+        ValueError: `episode_len` is below 1.
+    """
+
+    episode_len: int = 100  # steps
+
+    def __post_init__(self) -> None:
+        _require_steps(self)
+
+    @property
+    def observation_space(self) -> Discrete:
+        return Discrete(2)
+
+    @property
+    def action_space(self) -> Discrete:
+        return Discrete(2)
+
+    def reset(self, key: Key) -> tuple[RepeatInitialObsState, Array]:
+        token = _token(key)
+        return RepeatInitialObsState(token, jnp.int32(0)), token
+
+    def step(self, state: RepeatInitialObsState, action: Array, key: Key) -> tuple[RepeatInitialObsState, Step]:
+        steps = state.steps + 1
+        reward = jnp.where(action == state.token, 1.0, -1.0)
+        ended = steps >= self.episode_len
+        return state._replace(steps=steps), Step(jnp.int32(0), reward, ended, jnp.asarray(False), {})
+
+
 def _token(key: Key) -> Array:
     return jax.random.bernoulli(key).astype(jnp.int32)
+
+
+def _require_steps(env: RepeatAfterMe | RepeatInitialObs) -> None:
+    if env.episode_len < 1:
+        raise ValueError(f"{type(env).__name__}(episode_len={env.episode_len}): expected at least 1 step")

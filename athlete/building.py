@@ -1,0 +1,131 @@
+"""What `build()` does: a configuration's environments, found and checked, and the training that is made on them."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from athlete.algorithms.catalog import require_served
+from athlete.core import Agent, Source, Spec
+from athlete.env.supervision import Supervision
+from athlete.env.world import World, env_name, find_world
+from athlete.env.wrappers.frame_stack import require_stack
+from athlete.env.wrappers.info_metrics import with_info_metrics
+from athlete.env.wrappers.previous import previous_of
+from athlete.hooks import Hooks
+from athlete.log import logger
+from athlete.loops.collect import spec_of
+from athlete.loops.learn import transition_shapes
+from athlete.loops.train import CompiledTraining, HostedTraining, Training
+from athlete.memory.room import require_room
+from athlete.settings.config import AlgorithmConfig
+
+
+def training_world(config: AlgorithmConfig) -> World:
+    """The environment that is trained on, checked before training comes across what is wrong with it."""
+    return _find_world(config, config.env, config.env_config)
+
+
+def evaluation_world(config: AlgorithmConfig, training: World) -> World:
+    """The environment of evaluations: that of training unless `evaluation_config` says otherwise."""
+    changes = config.evaluation_config
+    if not ({"env", "env_config"} & set(changes)):
+        return training
+    env_config = {**config.env_config, **changes.get("env_config", {})}
+    return _find_world(config, changes.get("env", config.env), env_config)
+
+
+def _find_world(config: AlgorithmConfig, env: Any, env_config: Mapping[str, Any]) -> World:
+    """The environment as the network sees it."""
+    world = find_world(env, env_config, config.backend, config.preprocessor_pref).showing(previous_of(config))
+    return world if config.disable_env_checking else world.checked()
+
+
+def start_training(config: AlgorithmConfig, world: World, hooks: Hooks, seed: int, begins: bool) -> Training:
+    """The training of `config` in `world`; one that does not begin makes no arrays until it is restored."""
+    key = np.array([0, seed & 0xFFFFFFFF], np.uint32)
+    if world.env is not None:
+        return _start_compiled(config, world, key, begins)
+    if config.num_rollout_workers:
+        processes, each = config.num_rollout_workers, config.num_envs_per_worker
+        logger.info("%d worker processes with %d environments each", processes, each)
+    source = world.source(
+        num_workers=config.num_rollout_workers,
+        num_envs_per_worker=config.num_envs_per_worker,
+        supervision=supervision(config, hooks),
+    )
+    try:
+        return _start_hosted(config, source, hooks, key, begins)
+    except BaseException:
+        source.close()
+        raise
+
+
+def _start_compiled(config: AlgorithmConfig, world: World, key: np.ndarray, begins: bool) -> CompiledTraining:
+    assert world.env is not None
+    agent = _make_agent(config, spec_of(world.env), begins)
+    if (axis := getattr(agent.memory, "stack_axis", None)) is not None:
+        require_stack(world.env, axis)
+    if config.get("sample_async"):
+        logger.info("sample_async=True: environment and updates are one program here; nothing waits")
+    env, length = with_info_metrics(world.env, config.info_metrics), config.fragment_length()
+    return CompiledTraining(agent, env, config.rows(), length, config.horizon(), key, begins=begins)
+
+
+def _start_hosted(
+    config: AlgorithmConfig, source: Source, hooks: Hooks, key: np.ndarray, begins: bool
+) -> HostedTraining:
+    agent = _make_agent(config, source.spec, begins)
+    length, asynchronous = config.fragment_length(), bool(config.get("sample_async"))
+    watched, batch_hooks = hooks.watch_training(source, length), hooks.of_batches(agent)
+    return HostedTraining(agent, watched, length, config.horizon(), key, asynchronous, batch_hooks, begins)
+
+
+def _make_agent(config: AlgorithmConfig, spec: Spec, begins: bool) -> Agent:
+    require_served(config.algorithm_name, spec.action)
+    agent = config.make_agent(spec)
+    if begins:
+        require_memory_room(config, agent)
+    return agent
+
+
+def require_memory_room(config: AlgorithmConfig, agent: Agent) -> None:
+    """Say how much memory the replay takes, and refuse where there is not so much."""
+    if agent.memory.keeps:
+        logger.info(require_room(agent.memory, transition_shapes(agent), config.rows()))
+
+
+def supervision(config: AlgorithmConfig, hooks: Hooks) -> Supervision:
+    """How long environments may take, and what happens to those that fail."""
+    return Supervision(
+        config.env_timeout,
+        config.restart_failed_sub_environments,
+        config.recreate_failed_workers,
+        config.max_num_worker_restarts,
+        hooks.created,
+    )
+
+
+def check_devices(config: AlgorithmConfig) -> None:
+    """Raise ValueError where more GPUs are asked for than JAX sees."""
+    wanted = config.num_gpus
+    if wanted and wanted > (found := sum(device.platform == "gpu" for device in jax.devices())):
+        raise ValueError(
+            f"resources(num_gpus={wanted}): JAX sees {found} GPUs here; install a JAX for your GPU "
+            "(`pip install -U 'jax[cuda12]'`), or leave num_gpus out; `athlete doctor` shows the devices"
+        )
+
+
+def own_folder(config: AlgorithmConfig) -> Path:
+    """A folder for one training in `$ATHLETE_RESULTS_DIR`, else `~/athlete_results`; it is not made."""
+    root = os.environ.get("ATHLETE_RESULTS_DIR")
+    base = Path(root) if root else Path.home() / "athlete_results"
+    name = f"{config.algorithm_name}_{env_name(config.env)}"
+    name = "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in name)
+    return (base / f"{name}_{time.strftime('%Y-%m-%d_%H-%M-%S')}_{os.urandom(3).hex()}").absolute()

@@ -1,0 +1,114 @@
+"""Evaluations of a training: whole episodes with its policy as it is, and the result that tells of them."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+
+from athlete.building import supervision
+from athlete.core import Source, Spec
+from athlete.env.randomness import global_generators_kept
+from athlete.env.world import World
+from athlete.env.wrappers.info_metrics import with_info_metrics
+from athlete.hooks import Hooks
+from athlete.loops.collect import spec_of
+from athlete.loops.evaluate import Evaluation, evaluate_compiled, evaluate_hosted, joined_evaluation
+from athlete.policy import Policy
+from athlete.settings.config import AlgorithmConfig
+from athlete.spaces import Box, Space
+from athlete.totals import episode_statistics, told_statistics
+
+EVALUATION_SALT = 0x45564131  # keeps the keys of evaluations apart from those of training
+
+
+class Evaluator:
+    """Plays the episodes of `Algorithm.evaluate` in `world`, an environment like that of training.
+
+    A source is made for the first evaluation and kept for the next ones.
+    """
+
+    def __init__(self, config: AlgorithmConfig, world: World, hooks: Hooks):
+        self._config, self._world, self._hooks = config, world, hooks
+        self._env = None if world.env is None else with_info_metrics(world.env, config.info_metrics)
+        self._source: Source | None = None
+
+    def evaluate(self, policy: Policy, iteration: int, seed: int, episodes: int | None) -> dict[str, Any]:
+        """What `policy` achieves in `episodes` episodes, by default the configured duration: the entries of a result.
+
+        `seed` and the training's `iteration` make the randomness.
+        """
+        start = time.perf_counter()
+        unit = "episodes" if episodes is not None else self._config.evaluation_duration_unit
+        duration = episodes if episodes is not None else self._config.evaluation_duration
+        if not isinstance(duration, int | np.integer) or duration < 1:
+            raise ValueError(f"evaluate(episodes={episodes!r}): expected a whole number of at least 1")
+        if self._config.on_nonfinite == "error":
+            policy.require_finite()
+        key = np.array([EVALUATION_SALT ^ (seed & 0xFFFFFFFF), iteration], np.uint32)
+        explore = bool(self._config.evaluation_config.get("explore", False))
+        play = self._play if unit == "episodes" else self._play_timesteps
+        found = play(policy, key, int(duration), explore)
+        told = told_statistics(found.told)
+        hist = {"episode_reward": found.returns.tolist(), "episode_lengths": found.lengths.tolist()}
+        return episode_statistics(found.returns, found.lengths) | {
+            "episodes_this_iter": len(found.returns),
+            "timesteps_this_iter": int(found.lengths.sum()),
+            "custom_metrics": told["custom_metrics"],
+            "hist_stats": told.get("hist_stats", {}) | hist,
+            "seed": seed,
+            "explore": explore,
+            "time_s": time.perf_counter() - start,
+        }
+
+    def close(self) -> None:
+        """End what environments it has made."""
+        if self._source is not None:
+            self._source.close()
+
+    def _play_timesteps(self, policy: Policy, key: np.ndarray, timesteps: int, explore: bool) -> Evaluation:
+        """Whole episodes until they add up to `timesteps`."""
+        parts: list[Evaluation] = []
+        while sum(int(part.lengths.sum()) for part in parts) < timesteps:
+            part_key = key + np.array([len(parts) << 16, 0], np.uint32)
+            parts.append(self._play(policy, part_key, 8, explore))
+        return joined_evaluation(parts)
+
+    def _play(self, policy: Policy, key: np.ndarray, episodes: int, explore: bool) -> Evaluation:
+        agent, view = policy.agent, policy.view
+        if self._env is not None:
+            self._check_spaces(policy, spec_of(self._env))
+            return evaluate_compiled(agent, self._env, view, key, episodes, explore)
+        if self._source is None:
+            self._source = self._make_source()
+        self._check_spaces(policy, self._source.spec)
+        with global_generators_kept():  # an evaluation seeds them, and training goes on with its own numbers
+            return evaluate_hosted(agent, self._source, view, key, episodes, explore)
+
+    def _make_source(self) -> Source:
+        config, workers = self._config, self._config.evaluation_num_workers
+        source = self._world.source(
+            num_workers=workers,
+            num_envs_per_worker=max(1, min(8, config.evaluation_duration) // max(1, workers)),
+            seeded_resets=True,
+            supervision=supervision(config, self._hooks),
+        )
+        return self._hooks.watch_evaluation(source)
+
+    def _check_spaces(self, policy: Policy, spec: Spec) -> None:
+        """Raise ValueError where the policy does not fit the environment of `evaluation_config`."""
+        trained = policy.agent.spec
+        for name, there, here in (("observation", spec.obs, trained.obs), ("action", spec.action, trained.action)):
+            if not _alike(there, here):
+                raise ValueError(
+                    f"evaluation_config={self._config.evaluation_config!r}: its environment has the {name} space "
+                    f"{there}, and the policy was trained on {here}"
+                )
+
+
+def _alike(there: Space, here: Space) -> bool:
+    """Whether a network for one space can serve the other: bounds may differ."""
+    if isinstance(there, Box) and isinstance(here, Box):
+        return (there.shape, there.dtype) == (here.shape, here.dtype)
+    return there == here
