@@ -9,6 +9,7 @@ import inspect
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from types import ModuleType
 from typing import Any
 
 _factories: dict[str, Callable[..., Any]] = {}
@@ -43,7 +44,9 @@ BUILT_IN: dict[str, tuple[str, str]] = {
     "MaskedGrid-v0": ("athlete.env.games.masked_grid", "make_masked_grid"),
 }
 GYMNAX = "gymnax/"  # before the names of gymnax's environments
+PETTINGZOO = "pettingzoo:"  # before the modules of PettingZoo's environments
 RLLIB = "ray.rllib.examples."  # before the class paths of RLlib's example environments
+_PETTINGZOO_ADAPTER = "athlete.env.adapters.pettingzoo"
 
 # What RLlib's users call the one argument of their environments and factories.
 _CONFIG_NAMES = {"config", "env_config", "cfg", "env_cfg", "env_context", "env_ctx", "context", "ctx"}
@@ -117,6 +120,8 @@ def runs_code(env: Any) -> bool:
     """
     if not isinstance(env, str) or env in _factories or env in BUILT_IN or _is_served_example(env):
         return False
+    if env.startswith(PETTINGZOO):
+        return env.removeprefix(PETTINGZOO) not in sys.modules
     if ":" in env:
         return env.rpartition(":")[0] not in sys.modules
     if not is_dotted_path(env):
@@ -150,13 +155,16 @@ def is_environment_class(found: Any) -> bool:
 def resolve(env: Any) -> Any:
     """What stands behind `env`: the factory of a registered or built-in name, the class of a path `"module.Class"`.
 
-    A path of one of RLlib's example environments is served by ours.
+    A path of one of RLlib's example environments is served by ours, and a module of PettingZoo's form is the factory of
+    its environment, as is its name after `"pettingzoo:"`.
 
     All else comes back as it is: a Gymnasium id, a class, a factory, an instance.
 
     Raises:
         ValueError: a dotted path whose module or attribute does not exist.
     """
+    if isinstance(env, ModuleType):
+        return functools.partial(importlib.import_module(_PETTINGZOO_ADAPTER).make_of_module, env)
     if not isinstance(env, str):
         return env
     if env in _factories:
@@ -166,6 +174,8 @@ def resolve(env: Any) -> Any:
         return functools.partial(getattr(importlib.import_module(place), maker), env)
     if env.startswith(GYMNAX):
         return functools.partial(importlib.import_module("athlete.env.adapters.gymnax").make_gymnax, env)
+    if env.startswith(PETTINGZOO):
+        return functools.partial(importlib.import_module(_PETTINGZOO_ADAPTER).make_pettingzoo, env)
     if _is_served_example(env):
         return functools.partial(importlib.import_module("athlete.env.games.rllib").make_example, env)
     if not is_dotted_path(env):

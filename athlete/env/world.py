@@ -40,6 +40,7 @@ class World(NamedTuple):
     is_twin: bool
     previous: Previous = Previous()
     pooled: bool = False  # stepped by EnvPool
+    many_agents: bool = False  # of RLlib's form or PettingZoo's, stepped by `MultiAgentSource`
 
     def showing(self, previous: Previous) -> World:
         """The same with observations that also show what led to them, where `previous` says so."""
@@ -57,6 +58,8 @@ class World(NamedTuple):
             return self
         if self.env is not None:
             check_env(self.env)
+            return self
+        if self.many_agents:
             return self
         from athlete.env.adapters.gymnasium import make_gymnasium
 
@@ -99,7 +102,8 @@ class World(NamedTuple):
         seeded_resets: bool = False,
         supervision: Supervision = UNSUPERVISED,
     ) -> Source:
-        """Rows of it on Gymnasium or EnvPool."""
+        """Rows of it outside JAX: on Gymnasium, EnvPool, RLlib's form of many agents or PettingZoo."""
+        from athlete.env.adapters.agents_source import MultiAgentSource
         from athlete.env.adapters.source import GymnasiumSource
 
         source: Source
@@ -108,7 +112,8 @@ class World(NamedTuple):
 
             source = EnvPoolSource(self.maker, self.env_config, rows=max(num_workers, 1) * num_envs_per_worker)
         else:
-            source = GymnasiumSource(
+            hosted = MultiAgentSource if self.many_agents else GymnasiumSource
+            source = hosted(
                 self.maker,
                 self.env_config,
                 num_workers=num_workers,
@@ -169,15 +174,28 @@ def find_world(
     if is_jax_env(resolved):
         jax_env = create(resolved, EnvContext(config)) if isinstance(resolved, type) else resolved
         return World(name, _compiled(jax_env, name, backend), resolved, config, False)
-    if callable(resolved) and not isinstance(resolved, type) and not hasattr(resolved, "step"):
-        made = create(resolved, EnvContext(config))  # a factory: only its product tells which kind it makes
+    many_agents = _has_many_agents(resolved)
+    if callable(resolved) and not many_agents and not _says_what_it_is(resolved):
+        made = create(resolved, EnvContext(config))  # only its product tells which kind a factory makes
         if is_jax_env(made):
             return World(name, _compiled(made, name, backend), resolved, config, False)
+        many_agents = _has_many_agents(made)
         if hasattr(made, "close"):
             made.close()
     if backend == "jax":
         raise ValueError(f"environment({name}, backend='jax'): it is no JAX environment (athlete.core.Env)")
-    return World(name, None, resolved, config, False)
+    return World(name, None, resolved, config, False, many_agents=many_agents)
+
+
+def _has_many_agents(env: Any) -> bool:
+    from athlete.env.adapters.agents import agents_form
+
+    return agents_form(env) is not None
+
+
+def _says_what_it_is(env: Any) -> bool:
+    """Whether it is an environment, or a class of those that inherit from a known one."""
+    return hasattr(env, "step") and (not isinstance(env, type) or len(env.__mro__) > 2)
 
 
 def _find_by_id(env_id: str, config: dict[str, Any], backend: str) -> World:
