@@ -93,8 +93,9 @@ class World(NamedTuple):
         num_envs_per_worker: int = 1,
         seeded_resets: bool = False,
         supervision: Supervision = UNSUPERVISED,
+        seed: int | None = None,
     ) -> Source:
-        """Rows of it on Gymnasium or EnvPool."""
+        """Rows of it on Gymnasium or EnvPool; `seed` is of the global generators while they are made."""
         from athlete.env.adapters.source import GymnasiumSource
 
         source: Source
@@ -110,6 +111,7 @@ class World(NamedTuple):
                 num_envs_per_worker=num_envs_per_worker,
                 seeded_resets=seeded_resets,
                 supervision=supervision,
+                seed=seed,
             )
         return PreviousStepSource(source, self.previous) if any(self.previous) else source
 

@@ -11,6 +11,7 @@ from athlete.env.adapters.conversion import to_space
 from athlete.env.adapters.gymnasium import make_gymnasium, named_spec
 from athlete.env.adapters.processes import Group, ProcessRows
 from athlete.env.adapters.rows import LocalRows, Row, Rows
+from athlete.env.randomness import seed_global_generators
 from athlete.env.registry import EnvContext, resolve, told_config
 from athlete.env.supervision import UNSUPERVISED, Supervision
 
@@ -60,8 +61,11 @@ def make_rows(
     num_workers: int,
     num_envs_per_worker: int,
     supervision: Supervision = UNSUPERVISED,
+    seed: int | None = None,
 ) -> Rows:
     """`max(num_workers, 1) * num_envs_per_worker` rows of an environment: in this process, or in `num_workers` others.
+
+    With a seed the global generators are seeded before: environments may draw while they are made.
 
     Raises:
         ValueError: as `make_gymnasium`; an instance for more than one row; something that cannot be sent to processes;
@@ -86,6 +90,8 @@ def make_rows(
     ]
     if num_workers:
         _require_picklable(makers[0])
+    if seed is not None:
+        seed_global_generators(seed)
     first = makers[0].make()
     try:
         space, action_space = to_space(first.observation_space, "observation_space"), first.action_space
@@ -98,7 +104,10 @@ def make_rows(
     first.close()
     size = num_envs_per_worker
     again = supervision.restart_rows
-    groups = [Group(makers[i : i + size], i, count, space, action_space, again) for i in range(0, count, size)]
+    groups = [
+        Group(makers[i : i + size], i, count, space, action_space, again, None if seed is None else seed + i)
+        for i in range(0, count, size)
+    ]
     return ProcessRows(groups, supervision)
 
 
