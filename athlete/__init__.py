@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from athlete.env.baseline import baseline as baseline
     from athlete.env.checks.check import check_env as check_env
     from athlete.env.registry import register_env as register_env
+    from athlete.policy import Policy as Policy
     from athlete.record.pretty import pretty_print as pretty_print
     from athlete.settings.config import AlgorithmConfig as AlgorithmConfig
 
@@ -24,6 +25,7 @@ _HOMES = {
     "Algorithm": "athlete.algorithm",
     "AlgorithmConfig": "athlete.settings.config",
     "DefaultCallbacks": "athlete.callbacks",
+    "Policy": "athlete.policy",
     "baseline": "athlete.env.baseline",
     "check_env": "athlete.env.checks.check",
     "pretty_print": "athlete.record.pretty",

@@ -11,9 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import jax
-import numpy as np
 
-from athlete.acting import Actor
 from athlete.building import (
     check_devices,
     evaluation_world,
@@ -22,7 +20,7 @@ from athlete.building import (
     start_training,
     training_world,
 )
-from athlete.checkpointing import learner_part, metadata_of, require_finite
+from athlete.checkpointing import learner_part, metadata_of, progress_at, require_finite, require_same_form
 from athlete.core import Run, Tree
 from athlete.env.randomness import global_generators_kept, seed_global_generators
 from athlete.evaluation import Evaluator
@@ -32,7 +30,7 @@ from athlete.loops.compiling import compilations, set_up
 from athlete.loops.evaluate import LONG_EPISODE
 from athlete.loops.progress import Progress, joined
 from athlete.ops.finite import NonFiniteError
-from athlete.policy import Policy
+from athlete.policy import Policy, require_default, view_of
 from athlete.record.checkpoint import CheckpointError, drop_tree, save_checkpoint
 from athlete.record.video import record_episodes
 from athlete.restoring import read_config, read_training
@@ -207,12 +205,11 @@ class Algorithm:
     def get_policy(self, policy_id: str = "default_policy") -> Policy:
         """The acting side as it is now: a snapshot that later training does not change."""
         self._refuse_if_stopped("get_policy")
-        if policy_id != "default_policy":
-            raise ValueError(f"get_policy({policy_id!r}): there is one policy, 'default_policy'")
+        require_default(policy_id, "get_policy")
         if self._policy is None:
             agent, run = self._training.agent, self._training.learned
-            progress = np.float32(min(int(run.timesteps) / self.config.horizon(), 1.0))
-            self._policy = Policy(agent, _view(agent, run.state, progress), self.seed)
+            progress = progress_at(int(run.timesteps), self.config.horizon())
+            self._policy = Policy(agent, view_of(agent, run.state, progress), self.seed, self._world.previous)
         return self._policy
 
     def compute_single_action(
@@ -237,11 +234,13 @@ class Algorithm:
         Raises ValueError, with the space, for an observation that does not fit, and where a network with memory would
         lose it or does not get what it sees.
         """
-        actor = Actor(self.get_policy(policy_id), self._world.previous)
+        policy = self.get_policy(policy_id)
         if state is None and not full_fetch:
-            actor.require_state("compute_single_action")
-        action, new_state = actor.single(observation, state, prev_action, prev_reward, bool(explore), info)
-        return (action, new_state, {}) if state is not None or full_fetch else action
+            _require_state(policy, "compute_single_action")
+        fetched = policy.compute_single_action(
+            observation, state, prev_action=prev_action, prev_reward=prev_reward, info=info, explore=bool(explore)
+        )
+        return fetched if state is not None or full_fetch else fetched[0]
 
     def compute_actions(
         self,
@@ -255,10 +254,22 @@ class Algorithm:
         policy_id: str = "default_policy",
     ) -> Any:
         """Actions for many observations: a dictionary by name, as RLlib's, or a list; so are states and all else."""
-        actor = Actor(self.get_policy(policy_id), self._world.previous)
+        policy = self.get_policy(policy_id)
         if state is None:
-            actor.require_state("compute_actions")
-        actions, new_states = actor.many(observations, state, prev_action, prev_reward, bool(explore), info)
+            _require_state(policy, "compute_actions")
+        names = list(observations) if isinstance(observations, Mapping) else list(range(len(observations)))
+        states, actions_before, rewards_before, infos = (
+            dict.fromkeys(names) if given is None else given for given in (state, prev_action, prev_reward, info)
+        )
+        rows = [
+            policy.row(observations[name], states[name], actions_before[name], rewards_before[name], infos[name])
+            for name in names
+        ]
+        acted = policy.act_each(rows, [states[name] for name in names], bool(explore)) if names else []
+        actions, new_states = ([part[i] for part in acted] for i in range(2))
+        if isinstance(observations, Mapping):
+            by_name = [dict(zip(names, parts, strict=True)) for parts in (actions, new_states)]
+            return (*by_name, {}) if state is not None else by_name[0]
         return (actions, new_states, {}) if state is not None else actions
 
     @_alone
@@ -276,12 +287,7 @@ class Algorithm:
         run, new = self._training.learned, weights["default_policy"]
         own = run.state
         require_finite(new, "set_weights: nothing was taken over")
-        if str(jax.tree.structure(own)) != str(jax.tree.structure(new)):
-            raise ValueError("set_weights: these weights are of another network or algorithm")
-        for (path, a), b in zip(jax.tree_util.tree_leaves_with_path(own), jax.tree.leaves(new), strict=True):
-            if np.shape(a) != np.shape(b):
-                name = jax.tree_util.keystr(path)
-                raise ValueError(f"set_weights: {name} has shape {np.shape(b)}, and here it has {np.shape(a)}")
+        require_same_form(own, new)
         self._training.run = run._replace(state=jax.device_put(new, may_alias=False))
         self._policy = None
 
@@ -408,7 +414,10 @@ class Algorithm:
             raise RuntimeError(f"{method}(): this algorithm was stopped; build a new one or Algorithm.from_checkpoint")
 
 
-@jax.jit
-def _view(agent: Any, state: Tree, progress: Any) -> Tree:
-    # A copy: the state's own buffers are given away by the next iteration.
-    return jax.tree.map(lambda leaf: leaf.copy(), agent.view(state, progress))
+def _require_state(policy: Policy, method: str) -> None:
+    """Raise ValueError where a call without a state would lose the network's memory."""
+    if policy.is_recurrent():
+        raise ValueError(
+            f"{method}(...): this network has memory and would lose it: give state, at the start of an episode "
+            "algo.get_policy().get_initial_state() and then the state that came back with the last action"
+        )

@@ -17,7 +17,7 @@ from athlete.env.supervision import Supervision
 from athlete.env.world import World, env_name, find_world
 from athlete.env.wrappers.frame_stack import require_stack
 from athlete.env.wrappers.info_metrics import with_info_metrics
-from athlete.env.wrappers.previous import Previous
+from athlete.env.wrappers.previous import previous_of
 from athlete.hooks import Hooks
 from athlete.log import logger
 from athlete.loops.collect import spec_of
@@ -43,15 +43,8 @@ def evaluation_world(config: AlgorithmConfig, training: World) -> World:
 
 def _find_world(config: AlgorithmConfig, env: Any, env_config: Mapping[str, Any]) -> World:
     """The environment as the network sees it."""
-    world = find_world(env, env_config, config.backend, config.preprocessor_pref).showing(_previous(config))
+    world = find_world(env, env_config, config.backend, config.preprocessor_pref).showing(previous_of(config))
     return world if config.disable_env_checking else world.checked()
-
-
-def _previous(config: AlgorithmConfig) -> Previous:
-    """What the networks see besides the observation: actor and critics see the same."""
-    models = [config.get(name) or {} for name in ("model", "policy_model_config", "q_model_config")]
-    action, reward = (any(model.get(f"lstm_use_prev_{part}") for model in models) for part in ("action", "reward"))
-    return Previous(action, reward)
 
 
 def start_training(config: AlgorithmConfig, world: World, hooks: Hooks, seed: int, begins: bool) -> Training:

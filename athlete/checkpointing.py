@@ -5,19 +5,20 @@ from __future__ import annotations
 import math
 import platform
 import reprlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import jax
 import numpy as np
 
+from athlete.algorithms import get_config_class
 from athlete.core import Run, Spec, Tree
 from athlete.env.registry import foreign_code
 from athlete.env.world import env_name
 from athlete.models.catalog import MODEL_DEFAULTS
 from athlete.ops.finite import first_nonfinite
 from athlete.record.errors import CheckpointError, DamagedError
-from athlete.record.portable import to_portable
+from athlete.record.portable import from_portable, to_portable
 from athlete.record.space_json import space_from_json, space_to_json
 from athlete.settings.config import AlgorithmConfig
 from athlete.spaces import Space
@@ -96,6 +97,38 @@ def refuse_code(config: Mapping[str, Any], path: Any) -> None:
             f"{path}: {name!r} is no environment class of a module that is imported here; import "
             f"{name.rpartition(':' if ':' in name else '.')[0]!r} first if you trust it, or pass env="
         )
+
+
+def config_of(metadata: Mapping[str, Any], path: Any, left_out: Iterable[str]) -> AlgorithmConfig:
+    """The configuration that a checkpoint was trained with, but for the settings `left_out`.
+
+    Raises CheckpointError where a setting asks for too much, or names code that is not imported here.
+    """
+    saved = {name: value for name, value in metadata["config"].items() if name not in set(left_out)}
+    check_limits(saved, path)
+    try:
+        values = from_portable(saved)
+    except LookupError as error:
+        setting = str(error).removeprefix("config.").partition(":")[0].partition(".")[0]
+        raise CheckpointError(f"{path}: {error}; give it again: from_checkpoint(path, {setting}=...)") from error
+    refuse_code(values, path)
+    values = {name: value for name, value in values.items() if name != "env" or value is not None}
+    return get_config_class(metadata["algorithm"]).from_dict(values)
+
+
+def progress_at(timesteps: int, horizon: float) -> np.float32:
+    """The training's progress in [0, 1] after so many timesteps."""
+    return np.float32(min(timesteps / horizon, 1.0))
+
+
+def require_same_form(own: Tree, new: Tree) -> None:
+    """Raise ValueError where the weights `new` cannot stand in the place of `own`."""
+    if str(jax.tree.structure(own)) != str(jax.tree.structure(new)):
+        raise ValueError("set_weights: these weights are of another network or algorithm")
+    for (path, a), b in zip(jax.tree_util.tree_leaves_with_path(own), jax.tree.leaves(new), strict=True):
+        if np.shape(a) != np.shape(b):
+            name = jax.tree_util.keystr(path)
+            raise ValueError(f"set_weights: {name} has shape {np.shape(b)}, and here it has {np.shape(a)}")
 
 
 def check_compatible(

@@ -9,16 +9,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from athlete.algorithms import get_config_class
 from athlete.checkpointing import (
     check_compatible,
-    check_limits,
     check_meaning,
     check_metadata,
+    config_of,
     counts_timesteps,
     learner_part,
     memory_since,
-    refuse_code,
     require_finite,
 )
 from athlete.core import Run
@@ -26,7 +24,6 @@ from athlete.log import logger
 from athlete.loops.learn import MOST_TIMESTEPS
 from athlete.loops.train import LoadStore, Training
 from athlete.record.checkpoint import CheckpointError, open_checkpoint, read_metadata
-from athlete.record.portable import from_portable
 from athlete.settings.config import AlgorithmConfig
 
 
@@ -79,17 +76,5 @@ def read_config(path: str | Path, env: Any, settings: Mapping[str, Any]) -> Algo
     """
     metadata = read_metadata(path)
     check_metadata(metadata, path)
-    saved = dict(metadata["config"])
-    if env is not None:
-        saved["env"] = None
-    for name in ("callbacks", *settings):
-        saved.pop(name, None)
-    check_limits(saved, path)
-    try:
-        values = from_portable(saved)
-    except LookupError as error:
-        setting = str(error).removeprefix("config.").partition(":")[0].partition(".")[0]
-        raise CheckpointError(f"{path}: {error}; give it again: from_checkpoint(path, {setting}=...)") from error
-    refuse_code(values, path)
-    values = {name: value for name, value in values.items() if name != "env" or value is not None}
-    return get_config_class(metadata["algorithm"]).from_dict(values).ready(env, **settings)
+    given = ("callbacks", *settings) if env is None else ("callbacks", "env", *settings)
+    return config_of(metadata, path, given).ready(env, **settings)

@@ -349,7 +349,8 @@ def test_a_network_with_memory_takes_a_state_and_gives_one_back(recurrent):
     assert_equal_trees(jax.device_get(begun[1]), jax.device_get(after))
     actions, states, _ = recurrent.compute_actions([OBSERVATION] * 2, [state, after])
     assert actions[0] == action
-    assert_equal_trees(jax.device_get(states[0]), jax.device_get(after))
+    for leaf, expected in zip(jax.tree.leaves(states[0]), jax.tree.leaves(after), strict=True):
+        np.testing.assert_allclose(leaf, expected, rtol=1e-5)  # both in one call: another order of sums
 
 
 def test_a_network_with_memory_does_not_lose_it_in_silence(recurrent):

@@ -37,16 +37,16 @@ MAY_IMPORT: dict[str, set[str]] = {
     "settings": BELOW_AGENTS
     | {"log", "callbacks", "distributions", "models", "memory", "exploration", "bonuses", "combine"},
     "algorithms": BELOW_AGENTS | {"settings", "distributions", "models", "memory", "combine", "exploration"},
-    "policy": BELOW_AGENTS | {"loops"},
+    "acting": BELOW_AGENTS | {"env"},
+    "totals": BELOW_AGENTS | {"loops"},
+    "checkpointing": BELOW_AGENTS | {"algorithms", "env", "models", "record", "settings", "version"},
+    "policy": BELOW_AGENTS | {"acting", "checkpointing", "env", "loops", "record"},
 }
 # What `Algorithm` is made of.
-MAY_IMPORT["acting"] = BELOW_AGENTS | {"env", "policy"}
-MAY_IMPORT["totals"] = BELOW_AGENTS | {"loops"}
-MAY_IMPORT["checkpointing"] = BELOW_AGENTS | {"env", "models", "record", "settings", "version"}
 MAY_IMPORT["hooks"] = BELOW_AGENTS | {"callbacks", "env", "loops", "policy", "settings"}
 MAY_IMPORT["building"] = BELOW_AGENTS | {"log", "env", "hooks", "loops", "memory", "algorithms", "settings"}
 MAY_IMPORT["evaluation"] = BELOW_AGENTS | {"building", "env", "hooks", "loops", "policy", "settings", "totals"}
-MAY_IMPORT["restoring"] = BELOW_AGENTS | {"algorithms", "checkpointing", "log", "loops", "record", "settings"}
+MAY_IMPORT["restoring"] = BELOW_AGENTS | {"checkpointing", "log", "loops", "record", "settings"}
 MAY_IMPORT["algorithm"] = set(MAY_IMPORT)
 MAY_IMPORT["tune"] = set(MAY_IMPORT)
 MAY_IMPORT["tuned_examples"] = set(MAY_IMPORT)
@@ -64,7 +64,7 @@ ROOMS: dict[str, set[str]] = {
     "supervision": set(),
     "registry": set(),
     "multi_agent": set(),
-    "wrappers": {"masks"},
+    "wrappers": {"masks", "multi_agent"},
     "adapters": {"errors", "masks", "membership", "randomness", "registry", "supervision", "multi_agent"},
     "games": {"registry", "wrappers", "adapters", "multi_agent"},  # adapters: to draw as Gymnasium draws
     "twins": {"registry", "wrappers", "adapters", "games"},
@@ -79,6 +79,7 @@ KEEPERS = {
     "safetensors": {"record/checkpoint.py"},
     "tensorboardX": {"record/tensorboard.py"},
     "imageio": {"record/video.py"},
+    "pettingzoo": {"env/adapters/pettingzoo.py"},
     "ray": set(),
     "torch": set(),
     "optax": set(),
@@ -162,7 +163,19 @@ INSIDE = {
 HEAVY = {
     *("jax", "numpy", "gymnasium", "pandas", "rich", "yaml", "typer", "safetensors", "tensorboardX", "imageio"),
     "imageio_ffmpeg",
-    *("pygame", "IPython", "cloudpickle", "matplotlib", "flax", "equinox", "envpool", "gymnax", "cv2", "ale_py"),
+    *(
+        "pygame",
+        "IPython",
+        "cloudpickle",
+        "matplotlib",
+        "flax",
+        "equinox",
+        "envpool",
+        "gymnax",
+        "pettingzoo",
+        "cv2",
+        "ale_py",
+    ),
 }
 
 

@@ -16,6 +16,7 @@ in it. The file's own metadata say how long such arrays are.
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
 import re
@@ -360,13 +361,13 @@ class OpenCheckpoint(NamedTuple):
         return file
 
 
-def open_checkpoint(folder: str | Path) -> OpenCheckpoint:
-    """The checkpoint in `folder`, after verifying every file's sum by one manifest.
+def open_checkpoint(folder: str | Path, trees: tuple[str, ...] | None = None) -> OpenCheckpoint:
+    """The checkpoint in `folder`, after verifying every file's sum by one manifest; or only those of `trees`.
 
     Where another process replaces the checkpoint meanwhile, the new one is opened. Raises CheckpointError if it is
     incomplete, cut, damaged or of another format.
     """
-    return _read_undisturbed(folder, _open)
+    return _read_undisturbed(folder, functools.partial(_open, trees))
 
 
 def read_metadata(folder: str | Path) -> dict[str, Any]:
@@ -417,16 +418,17 @@ def _manifest_now(folder: str | Path) -> bytes | None:
         return None
 
 
-def _open(folder: Path, manifest: dict[str, Any]) -> OpenCheckpoint:
+def _open(trees: tuple[str, ...] | None, folder: Path, manifest: dict[str, Any]) -> OpenCheckpoint:
     import safetensors
 
     files = {}
     for file_name, entry in _listed(folder, manifest).items():
-        _verify_file(folder, file_name, entry)
-        if file_name == METADATA_FILE:
+        name = file_name.removesuffix(".safetensors")
+        if file_name == METADATA_FILE or (trees is not None and name not in trees):
             continue
+        _verify_file(folder, file_name, entry)
         try:
-            files[file_name.removesuffix(".safetensors")] = safetensors.safe_open(folder / file_name, framework="np")
+            files[name] = safetensors.safe_open(folder / file_name, framework="np")
         except Exception as error:  # the sum is right, so whoever wrote the file wrote it wrong
             raise DamagedError(f"{folder / file_name} is damaged: it is not a safetensors file ({error})") from error
     return OpenCheckpoint(folder, _read_metadata(folder, manifest), files)

@@ -32,7 +32,7 @@ def check_env(env: Any, env_config: Mapping[str, Any] | None = None, *, adapt: b
 
     Args:
         env: a Gymnasium id, a registered name, a class, a factory or an instance; also JAX environments
-            (`athlete.core.Env`).
+            (`athlete.core.Env` and `MultiEnv`, of which the errors name the agent and the step).
         env_config: what the environment is made with.
         adapt: judge an environment of the old Gym API as training sees it, through the adapter; else it is refused.
 
@@ -45,9 +45,7 @@ def check_env(env: Any, env_config: Mapping[str, Any] | None = None, *, adapt: b
     is_instance = hasattr(env, "step") and not isinstance(env, type)
     made = env if is_instance else _make(env, env_config)
     if is_jax_env(made):
-        from athlete.env.checks.check_jax import check_jax_env  # imports JAX
-
-        check_jax_env(made)
+        _check_compiled(made)
         return
     try:
         checked = _adapted(made) if adapt else made
@@ -58,6 +56,21 @@ def check_env(env: Any, env_config: Mapping[str, Any] | None = None, *, adapt: b
     finally:
         if not is_instance and hasattr(made, "close"):
             made.close()
+
+
+def _check_compiled(env: Any) -> None:
+    """Of one agent or of many."""
+    # These import JAX.
+    from athlete.core import MultiEnv
+    from athlete.env.checks.check_jax import check_jax_env
+    from athlete.env.checks.check_multi_agent import check_multi_env
+    from athlete.env.multi_agent import JointEnv
+
+    agents = env.env if isinstance(env, JointEnv) else env
+    if isinstance(agents, MultiEnv):
+        check_multi_env(agents)
+    else:
+        check_jax_env(env)
 
 
 def _make(env: Any, env_config: Mapping[str, Any] | None) -> Any:

@@ -29,24 +29,24 @@ def check_jax_env(env: Env) -> None:
         raise ValueError(f"{name} is not known to JAX; decorate the class with @athlete.core.hyper")
     key = wrap(np.zeros(2, np.uint32))  # of the kind that environments get from the loops
     generator = np.random.default_rng(0)
-    actions = [_as_agents_give(action_space, sample(action_space, generator)) for _ in range(STEPS)]
+    actions = [as_agents_give(action_space, sample(action_space, generator)) for _ in range(STEPS)]
 
-    started = _trace(f"{name}.reset(key)", env.reset, key)
+    started = trace(f"{name}.reset(key)", env.reset, key)
     if not isinstance(started, tuple) or len(started) != 2:
-        raise ValueError(f"{name}.reset(key) returned {_told(started)}; expected (state, observation)")
+        raise ValueError(f"{name}.reset(key) returned {told(started)}; expected (state, observation)")
     state, obs = started
-    _refuse(f"{name}.reset(key)", _structure_violation(zeros(obs_space), obs, "observation"))
+    refuse(f"{name}.reset(key)", structure_violation(zeros(obs_space), obs, "observation"))
 
     method = f"{name}.step(state, action, key)"
-    stepped = _trace(method, env.step, state, actions[0], key)
+    stepped = trace(method, env.step, state, actions[0], key)
     if not isinstance(stepped, tuple) or len(stepped) != 2 or not isinstance(stepped[1], Step):
-        raise ValueError(f"{method} returned {_told(stepped)}; expected (state, athlete.core.Step)")
+        raise ValueError(f"{method} returned {told(stepped)}; expected (state, athlete.core.Step)")
     next_state, step = stepped
-    _refuse(method, _structure_violation(state, next_state, "state"))
-    _refuse(method, _structure_violation(zeros(obs_space), step.obs, "observation"))
+    refuse(method, structure_violation(state, next_state, "state"))
+    refuse(method, structure_violation(zeros(obs_space), step.obs, "observation"))
     scalars = {"reward": np.float32(0), "terminated": np.bool_(False), "truncated": np.bool_(False)}
     for field, scalar in scalars.items():
-        _refuse(method, _structure_violation(scalar, getattr(step, field), field))
+        refuse(method, structure_violation(scalar, getattr(step, field), field))
     _check_values(env, obs_space, actions, key)
 
 
@@ -67,8 +67,8 @@ def _check_values(env: Env, obs_space: Space, actions: list[Tree], key: Any) -> 
     played = jax.jit(lambda state: jax.lax.scan(one_step, state, (stacked, keys)))(env.reset(key)[0])
     first_obs, obs, rewards = jax.device_get(played[1])
     for t in range(STEPS):
-        _refuse(f"{name}.reset(key)", violation(obs_space, _at(first_obs, t), "observation"))
-        _refuse(f"{name}.step(state, action, key) at step {t + 1}", violation(obs_space, _at(obs, t), "observation"))
+        refuse(f"{name}.reset(key)", violation(obs_space, at(first_obs, t), "observation"))
+        refuse(f"{name}.step(state, action, key) at step {t + 1}", violation(obs_space, at(obs, t), "observation"))
         if not np.isfinite(rewards[t]):
             raise ValueError(f"{name}.step at step {t + 1} gave the reward {rewards[t]}; expected a finite number")
 
@@ -84,14 +84,14 @@ def _space(env: Env, attribute: str) -> Space:
     return space
 
 
-def _trace(method: str, function: Callable[..., Any], *args: Any) -> Any:
+def trace(method: str, function: Callable[..., Any], *args: Any) -> Any:
     try:
         return jax.eval_shape(function, *args)
     except Exception as error:
         raise ValueError(f"{method} raised {type(error).__name__} under jax.jit: {error}") from error
 
 
-def _structure_violation(expected: Tree, came: Tree, name: str) -> str:
+def structure_violation(expected: Tree, came: Tree, name: str) -> str:
     """Where two trees differ in structure, shapes or dtypes, as a sentence; empty if nowhere."""
     paths, structure = jax.tree_util.tree_flatten_with_path(expected)
     leaves, came_structure = jax.tree_util.tree_flatten(came)
@@ -105,22 +105,22 @@ def _structure_violation(expected: Tree, came: Tree, name: str) -> str:
     return ""
 
 
-def _as_agents_give(space: Space, action: Tree) -> Tree:
+def as_agents_give(space: Space, action: Tree) -> Tree:
     if isinstance(space, Tuple):
-        return tuple(_as_agents_give(part, entry) for part, entry in zip(space.spaces, action, strict=True))
+        return tuple(as_agents_give(part, entry) for part, entry in zip(space.spaces, action, strict=True))
     if isinstance(space, Dict):
-        return {name: _as_agents_give(part, action[name]) for name, part in space.items}
+        return {name: as_agents_give(part, action[name]) for name, part in space.items}
     return np.asarray(action, space.dtype)
 
 
-def _at(tree: Tree, t: int) -> Tree:
+def at(tree: Tree, t: int) -> Tree:
     return jax.tree_util.tree_map(lambda leaf: leaf[t], tree)
 
 
-def _refuse(method: str, sentence: str) -> None:
+def refuse(method: str, sentence: str) -> None:
     if sentence:
         raise ValueError(f"{method} is wrong: {sentence}")
 
 
-def _told(value: Any) -> str:
+def told(value: Any) -> str:
     return f"a tuple of {len(value)}" if isinstance(value, tuple) else f"a {type(value).__name__}"

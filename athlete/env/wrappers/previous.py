@@ -62,6 +62,13 @@ class Previous(NamedTuple):
         return ["prev_action"] * self.action + ["prev_reward"] * self.reward
 
 
+def previous_of(config: Any) -> Previous:
+    """What the networks of a configuration see besides the observation: actor and critics see the same."""
+    models = [config.get(name) or {} for name in ("model", "policy_model_config", "q_model_config")]
+    action, reward = (any(model.get(f"lstm_use_prev_{part}") for model in models) for part in ("action", "reward"))
+    return Previous(action, reward)
+
+
 @hyper
 class PreviousStep(Env):
     """A JAX environment whose observations show what led to them."""
