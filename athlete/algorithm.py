@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import jax
+import numpy as np
 
 from athlete.building import (
     check_devices,
