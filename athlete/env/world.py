@@ -101,8 +101,12 @@ class World(NamedTuple):
         num_envs_per_worker: int = 1,
         seeded_resets: bool = False,
         supervision: Supervision = UNSUPERVISED,
+        seed: int | None = None,
     ) -> Source:
-        """Rows of it outside JAX: on Gymnasium, EnvPool, RLlib's form of many agents or PettingZoo."""
+        """Rows of it outside JAX: on Gymnasium, EnvPool, RLlib's form of many agents or PettingZoo.
+
+        `seed` is of the global generators while they are made.
+        """
         from athlete.env.adapters.agents_source import MultiAgentSource
         from athlete.env.adapters.source import GymnasiumSource
 
@@ -120,6 +124,7 @@ class World(NamedTuple):
                 num_envs_per_worker=num_envs_per_worker,
                 seeded_resets=seeded_resets,
                 supervision=supervision,
+                seed=seed,
             )
         return PreviousStepSource(source, self.previous) if any(self.previous) else source
 

@@ -34,6 +34,7 @@ def joined(parts: list[Progress]) -> Progress:
     """Several advances as one."""
     if len(parts) == 1:
         return parts[0]
+    # Hooks report some metrics now and then, and not all policies learn from the start.
     names = dict.fromkeys(name for part in parts for name in part.metrics)
     metrics = {name: float(np.mean([part.metrics[name] for part in parts if name in part.metrics])) for name in names}
     seconds = {name: sum(part.seconds[name] for part in parts) for name in parts[0].seconds}
