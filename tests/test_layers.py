@@ -64,13 +64,13 @@ ROOMS: dict[str, set[str]] = {
     "supervision": set(),
     "registry": set(),
     "multi_agent": set(),
-    "wrappers": {"masks"},
+    "wrappers": {"masks", "multi_agent"},
     "adapters": {"errors", "masks", "membership", "randomness", "registry", "supervision", "multi_agent"},
     "games": {"registry", "wrappers", "adapters", "multi_agent"},  # adapters: to draw as Gymnasium draws
     "twins": {"registry", "wrappers", "adapters", "games"},
     "checks": {"masks", "membership", "randomness", "registry", "adapters", "multi_agent"},
     "world": {"checks", "masks", "registry", "supervision", "wrappers", "adapters", "twins", "multi_agent"},
-    "baseline": {"masks", "membership", "randomness", "adapters", "world"},
+    "baseline": {"errors", "masks", "membership", "randomness", "adapters", "world"},
 }
 
 # Libraries that one module alone speaks to.

@@ -9,12 +9,12 @@ import athlete
 from athlete.core import agent_ids
 from athlete.env.games.classic.cartpole import CartPole
 from athlete.env.games.multi_agent import make_game
-from athlete.env.games.multi_agent.copies import Copies
 from athlete.env.games.multi_agent.tic_tac_toe import LINES, TicTacToe
 from athlete.env.games.multi_agent.two_step_game import TwoStepGame
 from athlete.env.multi_agent import JointEnv
 from athlete.env.registry import MULTI_AGENT
 from athlete.env.world import find_world
+from athlete.env.wrappers.copies import Copies
 from athlete.env.wrappers.time_limit import TimeLimit
 from athlete.ops.random import wrap
 from athlete.spaces import Dict, Discrete, MultiDiscrete
@@ -35,9 +35,10 @@ def play(env, moves, key=KEYS[0]):
 
 @pytest.mark.parametrize("env_id", MULTI_AGENT)
 def test_an_id_makes_a_game_that_keeps_the_contract(env_id):
-    game = make_game(env_id)
-    athlete.check_env(env_id)
-    world = find_world(env_id, {}, "auto").checked()
+    config = {"payoff": [[1, 2], [3, 4]], "shared": True} if env_id == "MatrixGame-v0" else {}
+    game = make_game(env_id, config)
+    athlete.check_env(env_id, config)
+    world = find_world(env_id, config, "auto").checked()
     assert isinstance(world.env, JointEnv) and world.env.groups == JointEnv(game).groups
 
 

@@ -43,7 +43,7 @@ def test_every_setting_of_a_file_whose_algorithm_is_here_is_taken(name: str, tmp
         ("r2d2/stateless-cartpole-r2d2.yaml", None),
         ("es/humanoid-es.yaml", "there is no algorithm 'ES'"),
         ("ppo/hopper-ppo.yaml", "it has no stop"),
-        ("pg/multi-agent-cartpole-crashing-pg.yaml", "is played by several agents"),
+        ("pg/multi-agent-cartpole-crashing-pg.yaml", None),
     ],
 )
 def test_what_cannot_run_says_why(name: str, sentence: str | None) -> None:

@@ -23,7 +23,18 @@ PARTIAL = [
     "RepeatInitialObs-v0",
     "MemoryChain-v0",
 ]
-MULTI_AGENT = ["TwoStepGame-v0", "MultiAgentCartPole-v1", "TicTacToe-v0"]
+MULTI_AGENT = [
+    "TwoStepGame-v0",
+    "ClimbingGame-v0",
+    "PenaltyGame-v0",
+    "MatrixGame-v0",
+    "Spread-v0",
+    "MultiAgentArena-v0",
+    "TicTacToe-v0",
+    "ConnectFour-v0",
+    "RockPaperScissors-v0",
+    "MultiAgentCartPole-v1",
+]
 BUILT_IN: dict[str, tuple[str, str]] = {
     **dict.fromkeys(MINATAR, ("athlete.env.games.minatar", "make_minatar")),
     **dict.fromkeys(PARTIAL, ("athlete.env.games.partial", "make_partial")),
@@ -96,7 +107,7 @@ def is_dotted_path(name: str) -> bool:
 
 
 def _is_served_example(env: str) -> bool:
-    """Whether it is the class path of an example of RLlib's that ours serve, or refuse with a sentence of their own."""
+    """Whether it is the class path of an example of RLlib's that ours serve."""
     return env.startswith(RLLIB) and importlib.import_module("athlete.env.games.rllib").is_known(env)
 
 
@@ -150,7 +161,7 @@ def resolve(env: Any) -> Any:
     All else comes back as it is: a Gymnasium id, a class, a factory, an instance.
 
     Raises:
-        ValueError: a dotted path whose module or attribute does not exist, or an example of RLlib's for several agents.
+        ValueError: a dotted path whose module or attribute does not exist.
     """
     if isinstance(env, ModuleType):
         return functools.partial(importlib.import_module(_PETTINGZOO_ADAPTER).make_of_module, env)

@@ -18,9 +18,13 @@ from athlete.env.multi_agent import JointEnv
 from athlete.env.registry import EnvContext, create, is_jax_env, resolve
 from athlete.env.supervision import UNSUPERVISED, Supervision
 from athlete.env.twins import find_twin
+from athlete.env.wrappers.copies import Copies
 from athlete.env.wrappers.frame_stack import FrameStack
+from athlete.env.wrappers.grouped import Grouped
 from athlete.env.wrappers.lifted_mask import LiftedMask
+from athlete.env.wrappers.multi_time_limit import MultiTimeLimit
 from athlete.env.wrappers.previous import FilmedPreviousStep, Previous, PreviousStep, PreviousStepSource
+from athlete.env.wrappers.shuffled_seats import ShuffledSeats
 from athlete.env.wrappers.time_limit import TimeLimit
 from athlete.log import logger
 from athlete.ops.random import unwrap, wrap
@@ -98,8 +102,12 @@ class World(NamedTuple):
         num_envs_per_worker: int = 1,
         seeded_resets: bool = False,
         supervision: Supervision = UNSUPERVISED,
+        seed: int | None = None,
     ) -> Source:
-        """Rows of it outside JAX: on Gymnasium, EnvPool, RLlib's form of many agents or PettingZoo."""
+        """Rows of it outside JAX: on Gymnasium, EnvPool, RLlib's form of many agents or PettingZoo.
+
+        `seed` is of the global generators while they are made.
+        """
         from athlete.env.adapters.agents_source import MultiAgentSource
         from athlete.env.adapters.source import GymnasiumSource
 
@@ -117,6 +125,7 @@ class World(NamedTuple):
                 num_envs_per_worker=num_envs_per_worker,
                 seeded_resets=seeded_resets,
                 supervision=supervision,
+                seed=seed,
             )
         return PreviousStepSource(source, self.previous) if any(self.previous) else source
 
@@ -288,12 +297,19 @@ def env_name(env: Any) -> str:
     return getattr(env, "__name__", type(env).__name__)
 
 
+# Wrappers, whose pictures are those of what they wrap.
+_DRAWN_BY_INNER = (
+    *(FrameStack, LiftedMask, PreviousStep, TimeLimit),
+    *(JointEnv, Copies, Grouped, MultiTimeLimit, ShuffledSeats),
+)
+
+
 class FilmedEnv:
     """A JAX environment in Gymnasium's form, one row, for films: needs `render(state)` giving uint8 [H, W, 3]."""
 
     def __init__(self, env: Env):
-        inner = env
-        while isinstance(inner, FrameStack | LiftedMask | PreviousStep | TimeLimit):
+        inner: Any = env
+        while isinstance(inner, _DRAWN_BY_INNER):
             inner = inner.env
         if not hasattr(inner, "render"):
             raise ValueError(
@@ -302,7 +318,7 @@ class FilmedEnv:
             )
         self.env = env
         self.metadata = {"render_fps": getattr(inner, "render_fps", 30)}
-        self.spec: Spec = Spec(env.observation_space, env.action_space)
+        self.spec: Spec = Spec(env.observation_space, env.action_space, env.groups)
         self._reset = jax.jit(lambda key: env.reset(wrap(key)))
         self._step = jax.jit(lambda state, action, key: env.step(state, action, wrap(key)))
         self._next_key = jax.jit(lambda key: unwrap(jax.random.split(wrap(key))))
@@ -315,9 +331,10 @@ class FilmedEnv:
         return obs, {}
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict]:
+        """Gymnasium's five; the reward of many agents is the sum of theirs."""
         self._key, key = self._next_key(self._key)
         self._state, step = self._step(self._state, action, key)
-        return step.obs, float(step.reward), bool(step.terminated), bool(step.truncated), {}
+        return step.obs, float(np.sum(step.reward)), bool(step.terminated), bool(step.truncated), {}
 
     def render(self) -> Any:
         return np.asarray(self.env.render(self._state))  # type: ignore[attr-defined]
