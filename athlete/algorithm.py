@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import jax
+import numpy as np
 
 from athlete.building import (
     check_devices,
@@ -137,8 +138,13 @@ class Algorithm:
         self._totals.iteration += 1
         progress = joined(parts)
         self._tell_of_endless_episodes()
-        if progress.fault is not None:
-            self._tell_fault(progress.fault)
+        if (unpaid := progress.returns[~np.isfinite(progress.returns)]).size:
+            self._tell_fault(f"the return of an episode was {unpaid[0]}. The environment pays it: mend its step")
+        elif progress.fault is not None:
+            self._tell_fault(
+                f"{progress.fault}. Restore an earlier checkpoint, and train with a smaller lr, with grad_clip or with "
+                "scaled rewards; check_env(env) says whether the environment gives such numbers"
+            )
         result = self._totals.result(progress, time.perf_counter() - start)
         health = self._training.health
         result |= {
@@ -170,11 +176,8 @@ class Algorithm:
         )
 
     def _tell_fault(self, fault: str) -> None:
-        """Raise or warn of NaN or infinity that learning made."""
-        message = (
-            f"train(): NaN or infinity in iteration {self.iteration}: {fault}. Restore an earlier checkpoint, and "
-            "train with a smaller lr, with grad_clip or with scaled rewards"
-        )
+        """Raise or warn of NaN or infinity."""
+        message = f"train(): NaN or infinity in iteration {self.iteration}: {fault}"
         if self.config.on_nonfinite == "error":
             raise NonFiniteError(f"{message}; debugging(on_nonfinite='warn') goes on with a warning")
         if not self._told_fault:

@@ -59,6 +59,7 @@ def start_training(config: AlgorithmConfig, world: World, hooks: Hooks, seed: in
         num_workers=config.num_rollout_workers,
         num_envs_per_worker=config.num_envs_per_worker,
         supervision=supervision(config, hooks),
+        seed=seed & 0xFFFFFFFF,
     )
     try:
         return _start_hosted(config, source, hooks, key, begins)

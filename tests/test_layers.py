@@ -70,7 +70,7 @@ ROOMS: dict[str, set[str]] = {
     "twins": {"registry", "wrappers", "adapters", "games"},
     "checks": {"masks", "membership", "randomness", "registry", "adapters", "multi_agent"},
     "world": {"checks", "masks", "registry", "supervision", "wrappers", "adapters", "twins", "multi_agent"},
-    "baseline": {"masks", "membership", "randomness", "adapters", "world"},
+    "baseline": {"errors", "masks", "membership", "randomness", "adapters", "world"},
 }
 
 # Libraries that one module alone speaks to.

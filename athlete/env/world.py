@@ -60,6 +60,7 @@ class World(NamedTuple):
             check_env(self.env)
             return self
         if self.many_agents:
+            check_env(self.maker, self.env_config)
             return self
         from athlete.env.adapters.gymnasium import make_gymnasium
 
@@ -101,8 +102,12 @@ class World(NamedTuple):
         num_envs_per_worker: int = 1,
         seeded_resets: bool = False,
         supervision: Supervision = UNSUPERVISED,
+        seed: int | None = None,
     ) -> Source:
-        """Rows of it outside JAX: on Gymnasium, EnvPool, RLlib's form of many agents or PettingZoo."""
+        """Rows of it outside JAX: on Gymnasium, EnvPool, RLlib's form of many agents or PettingZoo.
+
+        `seed` is of the global generators while they are made.
+        """
         from athlete.env.adapters.agents_source import MultiAgentSource
         from athlete.env.adapters.source import GymnasiumSource
 
@@ -120,6 +125,7 @@ class World(NamedTuple):
                 num_envs_per_worker=num_envs_per_worker,
                 seeded_resets=seeded_resets,
                 supervision=supervision,
+                seed=seed,
             )
         return PreviousStepSource(source, self.previous) if any(self.previous) else source
 

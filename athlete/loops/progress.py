@@ -33,7 +33,8 @@ def joined(parts: list[Progress]) -> Progress:
     """Several advances as one."""
     if len(parts) == 1:
         return parts[0]
-    metrics = {name: float(np.mean([part.metrics[name] for part in parts])) for name in parts[0].metrics}
+    names = dict.fromkeys(name for part in parts for name in part.metrics)  # hooks report some now and then
+    metrics = {name: float(np.mean([part.metrics[name] for part in parts if name in part.metrics])) for name in names}
     seconds = {name: sum(part.seconds[name] for part in parts) for name in parts[0].seconds}
     returns, lengths = (
         np.concatenate(field) for field in zip(*((part.returns, part.lengths) for part in parts), strict=True)

@@ -11,6 +11,7 @@ from athlete.env.adapters.conversion import to_space
 from athlete.env.adapters.gymnasium import make_gymnasium, named_spec
 from athlete.env.adapters.processes import Group, ProcessRows
 from athlete.env.adapters.rows import LocalRows, Row, Rows
+from athlete.env.randomness import seed_global_generators
 from athlete.env.registry import EnvContext, resolve, told_config
 from athlete.env.supervision import UNSUPERVISED, Supervision
 from athlete.spaces import Space
@@ -83,8 +84,11 @@ def make_rows(
     num_envs_per_worker: int,
     supervision: Supervision = UNSUPERVISED,
     row_maker: type[RowMaker] = RowMaker,
+    seed: int | None = None,
 ) -> Rows:
     """`max(num_workers, 1) * num_envs_per_worker` rows of an environment: in this process, or in `num_workers` others.
+
+    With a seed the global generators are seeded before: environments may draw while they are made.
 
     Raises:
         ValueError: as `make_gymnasium`; an instance for more than one row; something that cannot be sent to processes;
@@ -109,6 +113,8 @@ def make_rows(
     ]
     if num_workers:
         _require_picklable(makers[0])
+    if seed is not None:
+        seed_global_generators(seed)
     first = makers[0].make()
     try:
         shown = makers[0].shown(first)
@@ -121,7 +127,16 @@ def make_rows(
     size = num_envs_per_worker
     again = supervision.restart_rows
     groups = [
-        Group(makers[i : i + size], i, count, shown.space, shown.action_space, again, shown.agents)
+        Group(
+            makers[i : i + size],
+            i,
+            count,
+            shown.space,
+            shown.action_space,
+            again,
+            shown.agents,
+            None if seed is None else seed + i,
+        )
         for i in range(0, count, size)
     ]
     return ProcessRows(groups, supervision)

@@ -26,6 +26,7 @@ from athlete.env.adapters.buffers import Buffers, Members
 from athlete.env.adapters.parent import end_with_parent
 from athlete.env.adapters.rows import Answer, Info, LocalRows, Maker, Row, per_row, told
 from athlete.env.errors import EnvError
+from athlete.env.randomness import seed_global_generators
 from athlete.env.supervision import UNSUPERVISED, Supervision
 from athlete.log import logger
 
@@ -43,6 +44,7 @@ class Group:
     action_space: Any  # Gymnasium's
     restart_rows: bool = False
     agents: Sequence[Members] = ()  # where the environment has many
+    seed: int | None = None  # of the global generators, for what draws while it is made
 
 
 class LostProcessError(EnvError):
@@ -250,6 +252,8 @@ def _serve(pipe: Connection, pickled: bytes, memory: Any) -> None:
     buffers = Buffers(group.space, group.rows, memory, group.agents)
     made: list[Row] = []
     failures: dict[int, str] = {}
+    if group.seed is not None:
+        seed_global_generators(group.seed)
     for i, maker in enumerate(group.makers):
         try:
             made.append(maker(buffers))

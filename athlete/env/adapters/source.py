@@ -34,6 +34,7 @@ class GymnasiumSource(Source):
         num_envs_per_worker: there are `max(num_workers, 1) * num_envs_per_worker` rows.
         seeded_resets: seed every reset from its key and row, so that a run can be repeated exactly (evaluation). Else
             only `reset` seeds and `reset_where` goes on with the environment's own random numbers (training).
+        seed: of the global generators while environments are made; those of this process are seeded too.
 
     Observations have the dtypes of `spec.obs` (never 64 bits), rewards are float32, flags bool, whatever numbers the
     environment returns. `info` is a sequence of the rows' own dictionaries.
@@ -55,6 +56,7 @@ class GymnasiumSource(Source):
         num_envs_per_worker: int = 1,
         seeded_resets: bool = False,
         supervision: Supervision = UNSUPERVISED,
+        seed: int | None = None,
     ):
         self.vector: Rows
         if isinstance(env, VectorEnv):
@@ -65,7 +67,9 @@ class GymnasiumSource(Source):
                 to_space(env.single_action_space, "action_space"),
             )
         else:
-            self.vector = make_rows(env, env_config, num_workers, num_envs_per_worker, supervision, self.row_maker)
+            self.vector = make_rows(
+                env, env_config, num_workers, num_envs_per_worker, supervision, self.row_maker, seed
+            )
         self.rows, self.any_thread = self.vector.buffers.rows, self.vector.any_thread
         self.spec = self._seen_spec()
         self._seeded_resets = seeded_resets
