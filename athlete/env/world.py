@@ -60,6 +60,7 @@ class World(NamedTuple):
             check_env(self.env)
             return self
         if self.many_agents:
+            check_env(self.maker, self.env_config)
             return self
         from athlete.env.adapters.gymnasium import make_gymnasium
 

@@ -17,6 +17,8 @@ from athlete.env.adapters.conversion import to_space
 from athlete.spaces import Tuple
 
 ALL = "__all__"  # the entry of flags that speaks of all agents
+COMMON = "__common__"  # the entry of infos that speaks of all agents
+_CUT = "TimeLimit.truncated"
 GROUP_REWARDS = "_group_rewards"  # in the infos of groups, as RLlib calls them
 GROUP_INFO = "_group_info"
 
@@ -82,7 +84,7 @@ class MultiAgentEnv:
 class Told(NamedTuple):
     """What a step told, by agent id; the flags may speak of `"__all__"`."""
 
-    obs: AgentDict
+    observations: AgentDict
     rewards: AgentDict
     terminateds: AgentDict
     truncateds: AgentDict
@@ -150,6 +152,9 @@ class DictAgents:
         if hasattr(self.env, "close"):
             self.env.close()
 
+    def __repr__(self) -> str:
+        return repr(self.env)
+
 
 def takes_seed(env: Any) -> bool:
     """Whether `reset` of an environment takes a seed."""
@@ -165,13 +170,19 @@ def require_dict(value: Any, name: str) -> Any:
 
 
 def _parted(dones: AgentDict, infos: AgentDict) -> tuple[AgentDict, AgentDict]:
-    """The old `dones` as terminateds and truncateds: cut off is where `info["TimeLimit.truncated"]` says so."""
-    cut = {
-        agent for agent, info in infos.items() if isinstance(info, Mapping) and info.get("TimeLimit.truncated", False)
-    }
-    cut |= {ALL} if cut else set()
-    truncateds = {agent: bool(done) and agent in cut for agent, done in dones.items()}
-    return {agent: bool(done) and agent not in cut for agent, done in dones.items()}, truncateds
+    """The old `dones` as terminateds and truncateds: cut off is where `info["TimeLimit.truncated"]` says so.
+
+    The episode of all is where `infos["__common__"]` does; if it says nothing, where that of some agent was and no
+    agent's ends otherwise.
+    """
+    told = {agent: info[_CUT] for agent, info in infos.items() if isinstance(info, Mapping) and _CUT in info}
+    cut = {agent for agent, is_cut in told.items() if is_cut}
+    died = any(done and agent not in cut for agent, done in dones.items() if agent != ALL)
+    cut -= {ALL}
+    if told.get(COMMON, bool(cut) and not died):
+        cut |= {ALL}
+    terminateds = {agent: bool(done) and agent not in cut for agent, done in dones.items()}
+    return terminateds, {agent: bool(done) and agent in cut for agent, done in dones.items()}
 
 
 def _agent_ids(env: Any) -> tuple[AgentId, ...]:
@@ -268,7 +279,7 @@ class GroupedAgents(MultiAgentEnv):
         for name, action in action_dict.items():
             actions.update(zip(self.groups[name], action, strict=True) if name in self.groups else [(name, action)])
         told = self._agents.step(actions)
-        return self._grouped(told.obs), *self._grouped_step(told)
+        return self._grouped(told.observations), *self._grouped_step(told)
 
     def _grouped_step(self, told: Told) -> tuple[dict, dict, dict, dict]:
         """Rewards, flags and infos with groups in the place of their agents."""

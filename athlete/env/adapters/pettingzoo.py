@@ -15,6 +15,8 @@ from athlete.env.adapters.buffers import MisfitError
 from athlete.env.adapters.multi_agent_env import ALL, AgentDict, AgentId, Told, require_dict
 from athlete.env.registry import PETTINGZOO, EnvContext, create
 
+_STEP = ("observations", "rewards", "terminations", "truncations", "infos")
+
 
 def make_pettingzoo(name: str, env_config: Mapping[str, Any]) -> Any:
     """The environment of a name `"pettingzoo:mpe2.simple_spread_v3"`: the module, also within PettingZoo's own package.
@@ -63,7 +65,11 @@ class _PettingZooAgents:
         self.render_mode = getattr(env, "render_mode", None)
 
     def close(self) -> None:
-        self.env.close()
+        if hasattr(self.env, "close"):
+            self.env.close()
+
+    def __repr__(self) -> str:
+        return str(self.env)
 
 
 class ParallelAgents(_PettingZooAgents):
@@ -83,11 +89,8 @@ class ParallelAgents(_PettingZooAgents):
         result = self.env.step(actions)
         if not isinstance(result, tuple) or len(result) != 5:
             came = f"{len(result)} values" if isinstance(result, tuple) else f"a {type(result).__name__}"
-            raise MisfitError(
-                f"step returned {came}; expected five dictionaries by agent: observations, rewards, terminations, "
-                "truncations, infos"
-            )
-        obs, rewards, terminations, truncations, infos = map(require_dict, result, Told._fields)
+            raise MisfitError(f"step returned {came}; expected five dictionaries by agent id: {', '.join(_STEP)}")
+        obs, rewards, terminations, truncations, infos = map(require_dict, result, _STEP)
         ended = {agent for agent in there if terminations.get(agent) or truncations.get(agent)}
         staying = [agent for agent in self.env.agents if agent not in ended]
         for agent in there:
@@ -122,7 +125,7 @@ class AecAgents(_PettingZooAgents):
         if not self.env.agents:
             raise MisfitError("reset left env.agents empty; expected the agents that are there")
         told = self._turn()
-        return told.obs, {**self.env.infos, **told.infos}
+        return told.observations, {**self.env.infos, **told.infos}
 
     def step(self, actions: AgentDict) -> Told:
         if not self.env.agents:
@@ -138,7 +141,7 @@ class AecAgents(_PettingZooAgents):
             obs, reward, terminated, truncated, info = self.env.last()
             ends = terminated or truncated
             if obs is not None or not ends:
-                told.obs[agent] = obs
+                told.observations[agent] = obs
             told.rewards[agent], told.infos[agent] = reward, info
             if not ends:
                 break
