@@ -30,8 +30,8 @@ def require_joint(algorithm: str, kinds: tuple[str, ...], spec: Spec) -> None:
     """Raise ValueError unless `spec` is of agents that act at every step, with actions of these kinds."""
     if not spec.groups:
         raise ValueError(
-            f"{algorithm} learns for several agents together, and this is an environment of one: observations "
-            f"{spec.obs}; give it an environment with many agents"
+            f"{algorithm} learns for several agents together, and this is an environment of one, with actions "
+            f"{spec.action}; take an algorithm for one agent"
         )
     if any(name == "acting" for name, _ in spec.obs.items):  # type: ignore[attr-defined]
         raise ValueError(
