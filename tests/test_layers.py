@@ -44,8 +44,10 @@ MAY_IMPORT: dict[str, set[str]] = {
 }
 # What `Algorithm` is made of.
 MAY_IMPORT["hooks"] = BELOW_AGENTS | {"callbacks", "env", "loops", "policy", "settings"}
-MAY_IMPORT["building"] = BELOW_AGENTS | {"log", "env", "hooks", "loops", "memory", "algorithms", "settings"}
-MAY_IMPORT["evaluation"] = BELOW_AGENTS | {"building", "env", "hooks", "loops", "policy", "settings", "totals"}
+MAY_IMPORT["teams"] = BELOW_AGENTS | {"algorithms", "combine", "log", "settings"}
+MAY_IMPORT["building"] = BELOW_AGENTS | {"log", "env", "hooks", "loops", "memory", "combine", "algorithms", "settings"}
+MAY_IMPORT["building"] |= {"teams"}
+MAY_IMPORT["evaluation"] = BELOW_AGENTS | {"teams", "building", "env", "hooks", "loops", "policy", "settings", "totals"}
 MAY_IMPORT["restoring"] = BELOW_AGENTS | {"checkpointing", "log", "loops", "record", "settings"}
 MAY_IMPORT["algorithm"] = set(MAY_IMPORT)
 MAY_IMPORT["tune"] = set(MAY_IMPORT)
