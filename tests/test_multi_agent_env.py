@@ -356,9 +356,8 @@ class Hanging(Scripted):
         time.sleep(60)
 
 
-@pytest.mark.parametrize("num_workers", [0, 1])
-def test_a_step_that_does_not_come_back_is_broken_off(num_workers):
-    source = MultiAgentSource(Hanging, num_workers=num_workers, supervision=Supervision(env_timeout=0.3))
+def test_a_step_that_does_not_come_back_is_broken_off():
+    source = MultiAgentSource(Hanging, supervision=Supervision(env_timeout=0.3))
     source.reset(KEY)
     with pytest.raises(EnvError, match=r"did not come back within 0.3 seconds (.|\n)*row 0, .*in step 1"):
         source.step(zeros(source), KEY)
