@@ -91,19 +91,29 @@ KNOWN_HOOKS = frozenset(name for name in vars(DefaultCallbacks) if name.startswi
 
 
 def overridden(callbacks: Any) -> frozenset[str]:
-    """The hooks that `callbacks`, a class or an instance, has of its own."""
-    own = callbacks if isinstance(callbacks, type) else type(callbacks)
-    return frozenset(name for name in KNOWN_HOOKS if getattr(own, name, None) is not vars(DefaultCallbacks)[name])
+    """The hooks that `callbacks`, a class or an instance, has of its own; instances may get some in `__init__`."""
+    own, attributes = _parts(callbacks)
+    return frozenset(
+        name
+        for name in KNOWN_HOOKS
+        if name in attributes or getattr(own, name, None) is not vars(DefaultCallbacks)[name]
+    )
 
 
 def unknown_hook(callbacks: Any) -> str | None:
     """A sentence about a method that looks like a hook and is none, which would never be called; None if all are."""
-    own = callbacks if isinstance(callbacks, type) else type(callbacks)
-    for name in sorted(name for name in dir(own) if name.startswith("on_") and name not in KNOWN_HOOKS):
+    own, attributes = _parts(callbacks)
+    names = {name for name in (*dir(own), *attributes) if name.startswith("on_")}
+    for name in sorted(names - KNOWN_HOOKS):
         near = difflib.get_close_matches(name, KNOWN_HOOKS, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(sorted(KNOWN_HOOKS))}"
         return f"{own.__name__}.{name} is no callback and would never be called; {hint}"
     return None
+
+
+def _parts(callbacks: Any) -> tuple[type, Mapping[str, Any]]:
+    """The class of callbacks, and what an instance has beside it."""
+    return (callbacks, {}) if isinstance(callbacks, type) else (type(callbacks), getattr(callbacks, "__dict__", {}))
 
 
 class Created:

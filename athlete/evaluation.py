@@ -9,6 +9,7 @@ import numpy as np
 
 from athlete.building import supervision
 from athlete.core import Source, Spec
+from athlete.env.errors import EnvError
 from athlete.env.randomness import global_generators_kept
 from athlete.env.world import World
 from athlete.env.wrappers.info_metrics import with_info_metrics
@@ -18,7 +19,8 @@ from athlete.loops.evaluate import Evaluation, evaluate_compiled, evaluate_hoste
 from athlete.policy import Policy
 from athlete.settings.config import AlgorithmConfig
 from athlete.spaces import Box, Space
-from athlete.totals import episode_statistics, told_statistics
+from athlete.teams import columns_of
+from athlete.totals import episode_returns, episode_statistics, policy_statistics, told_statistics
 
 EVALUATION_SALT = 0x45564131  # keeps the keys of evaluations apart from those of training
 
@@ -50,17 +52,30 @@ class Evaluator:
         explore = bool(self._config.evaluation_config.get("explore", False))
         play = self._play if unit == "episodes" else self._play_timesteps
         found = play(policy, key, int(duration), explore)
+        if self._config.on_nonfinite == "error" and not np.isfinite(found.returns).all():
+            unpaid = found.returns[~np.isfinite(found.returns)][0]
+            raise EnvError(
+                f"evaluate(): the return of an episode was {unpaid}: {self._world.name} pays rewards that are no "
+                "finite numbers; mend its step"
+            )
         told = told_statistics(found.told)
-        hist = {"episode_reward": found.returns.tolist(), "episode_lengths": found.lengths.tolist()}
-        return episode_statistics(found.returns, found.lengths) | {
-            "episodes_this_iter": len(found.returns),
-            "timesteps_this_iter": int(found.lengths.sum()),
-            "custom_metrics": told["custom_metrics"],
-            "hist_stats": told.get("hist_stats", {}) | hist,
-            "seed": seed,
-            "explore": explore,
-            "time_s": time.perf_counter() - start,
-        }
+        returns = episode_returns(found.returns)
+        hist = {"episode_reward": returns.tolist(), "episode_lengths": found.lengths.tolist()}
+        by_policy = policy_statistics(found.returns, columns_of(policy.agent))
+        hist |= by_policy.pop("hist_stats", {})
+        return (
+            episode_statistics(returns, found.lengths)
+            | by_policy
+            | {
+                "episodes_this_iter": len(found.returns),
+                "timesteps_this_iter": int(found.lengths.sum()),
+                "custom_metrics": told["custom_metrics"],
+                "hist_stats": told.get("hist_stats", {}) | hist,
+                "seed": seed,
+                "explore": explore,
+                "time_s": time.perf_counter() - start,
+            }
+        )
 
     def close(self) -> None:
         """End what environments it has made."""
@@ -80,10 +95,10 @@ class Evaluator:
         if self._env is not None:
             self._check_spaces(policy, spec_of(self._env))
             return evaluate_compiled(agent, self._env, view, key, episodes, explore)
-        if self._source is None:
-            self._source = self._make_source()
-        self._check_spaces(policy, self._source.spec)
         with global_generators_kept():  # an evaluation seeds them, and training goes on with its own numbers
+            if self._source is None:
+                self._source = self._make_source()
+            self._check_spaces(policy, self._source.spec)
             return evaluate_hosted(agent, self._source, view, key, episodes, explore)
 
     def _make_source(self) -> Source:
@@ -93,6 +108,7 @@ class Evaluator:
             num_envs_per_worker=max(1, min(8, config.evaluation_duration) // max(1, workers)),
             seeded_resets=True,
             supervision=supervision(config, self._hooks),
+            seed=0,  # the same environments for every policy
         )
         return self._hooks.watch_evaluation(source)
 

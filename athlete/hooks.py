@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from athlete.callbacks import BATCH_HOOKS, HOSTED_HOOKS, Created, DefaultCallbacks, Policies, overridden
+from athlete.callbacks import BATCH_HOOKS, HOSTED_HOOKS, Created, DefaultCallbacks, Policies, overridden, unknown_hook
 from athlete.core import Agent, Source
 from athlete.env.world import World
 from athlete.loops.batch_hooks import BatchHooks
@@ -23,6 +23,8 @@ class Hooks:
     def __init__(self, config: AlgorithmConfig, world: World, get_policy: Callable[[], Policy]):
         given = config.get("callbacks") or DefaultCallbacks
         self.callbacks: Any = given() if isinstance(given, type) else given
+        if wrong := unknown_hook(self.callbacks):  # which a class gives its instances
+            raise ValueError(f"callbacks: {wrong}")
         self._config = config
         self._policies = Policies(get_policy)
         self._hosted = overridden(self.callbacks) & HOSTED_HOOKS

@@ -9,8 +9,8 @@ import pytest
 from tables import KEY, SPEC, Table, act, observe, tables, target, transitions, update, window
 
 from athlete.algorithms.dqn import DQN, DQNConfig
+from athlete.core.learning import learn
 from athlete.exploration import EpsilonGreedy
-from athlete.loops.learn import learn
 from athlete.memory.prioritized import Prioritized
 from athlete.ops.random import wrap
 

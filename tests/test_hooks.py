@@ -9,6 +9,7 @@ from athlete import DefaultCallbacks
 from athlete.algorithms.dqn import DQNConfig
 from athlete.algorithms.ppo import PPOConfig
 from athlete.core import Env, Step, hyper
+from athlete.loops import progress
 from athlete.spaces import Box, Discrete
 
 
@@ -208,6 +209,65 @@ def test_each_episodes_part_of_a_trajectory_is_postprocessed():
     assert callbacks.episodes[1] == callbacks.episodes[4] and len(set(callbacks.episodes)) == 6
 
 
+class Nested(Shop):
+    observation_space = gymnasium.spaces.Dict({"goods": Shop.observation_space})
+
+    def reset(self, **kwargs):
+        obs, info = super().reset(**kwargs)
+        return {"goods": obs}, info
+
+    def step(self, action):
+        obs, *rest = super().step(action)
+        return {"goods": obs}, *rest
+
+
+def test_a_nested_observation_that_a_hook_replaces_is_learned_from():
+    def replace(batch):
+        batch["obs"] = {"goods": batch["obs"]["goods"] + 1}
+
+    def learned(change):
+        class Change(DefaultCallbacks):
+            def on_learn_on_batch(self, *, train_batch, **kwargs):
+                change(train_batch)
+
+        with ppo(Change, env=Nested).debugging(seed=3).build() as algorithm:
+            return algorithm.train()["info"]["learner"]["default_policy"]["learner_stats"]["vf_loss"]
+
+    assert learned(replace) != learned(lambda batch: None)
+    with pytest.raises(ValueError, match=r"'obs' of a batch to the entries \['god'\]; expected \['goods'\]"):
+        learned(lambda batch: batch.update(obs={"god": 0}))
+
+
+def test_an_entry_that_a_hook_adds_to_a_batch_is_refused():
+    with pytest.raises(ValueError, match=r"a hook put 'advantages' into a batch.*'rewards'"):
+        learned_with(Learner(lambda batch: batch.update(advantages=0)))
+
+
+@pytest.mark.parametrize("at", [0, 1, 4])
+def test_a_part_of_a_trajectory_whose_environment_failed_is_postprocessed_too(at, monkeypatch):
+    class Fails(Shop):
+        failed = False
+
+        def step(self, action):
+            if self.price == 2 and self.steps == at and not Fails.failed:
+                Fails.failed = True
+                raise RuntimeError("the till is stuck")
+            return super().step(action)
+
+    lengths = []
+
+    class Lengths(DefaultCallbacks):
+        def on_postprocess_trajectory(self, *, episode, postprocessed_batch, **kwargs):
+            lengths.append((episode.env_id, len(postprocessed_batch["rewards"])))
+
+    made = ppo(Lengths, env=Fails, batch=14).fault_tolerance(restart_failed_sub_environments=True)
+    with made.build() as algorithm:
+        assert algorithm.train()["num_faulty_episodes"] == 1
+    assert [length for row, length in lengths if row == 0] == [5, 2]
+    rest = 7 - at - 1
+    assert [length for row, length in lengths if row == 1] == [at + 1, *([5, rest - 5] if rest > 5 else [rest])]
+
+
 class Made(DefaultCallbacks):
     def __init__(self):
         self.seen = []
@@ -312,3 +372,47 @@ def test_a_custom_metric_that_is_no_number_is_refused():
         pytest.raises(ValueError, match=r"custom_metrics\['name'\].*expected a number"),
     ):
         algorithm.train()
+
+
+def test_hooks_that_an_instance_got_when_it_was_made_are_called_and_unknown_ones_refused():
+    class Given(DefaultCallbacks):
+        def __init__(self, **hooks):
+            vars(self).update(hooks)
+
+    calls = []
+    with ppo(Given(on_episode_end=lambda **_: calls.append("end"))).build() as algorithm:
+        algorithm.train()
+    assert calls == ["end"] * 4
+    with pytest.raises(ValueError, match=r"Given.on_episode_finish .*never be called"):
+        PPOConfig().callbacks(Given(on_episode_finish=print))
+
+    class Later(DefaultCallbacks):
+        def __init__(self):
+            self.on_episode_ended = print
+
+    with pytest.raises(ValueError, match=r"Later.on_episode_ended.*did you mean 'on_episode_end'"):
+        ppo(Later).build()
+
+
+def test_hist_data_that_is_no_list_is_refused():
+    class Wrong(DefaultCallbacks):
+        def on_episode_end(self, *, episode, **kwargs):
+            episode.hist_data["steps"] = 5
+
+    with ppo(Wrong).build() as algorithm, pytest.raises(ValueError, match=r"hist_data\['steps'\].*a list.*got int 5"):
+        algorithm.train()
+
+
+def test_what_a_hook_reports_now_and_then_is_averaged_over_when_it_did():
+    class Sometimes(DefaultCallbacks):
+        calls = 0
+
+        def on_learn_on_batch(self, *, policy, train_batch, result, **kwargs):
+            Sometimes.calls += 1
+            if Sometimes.calls in (1, 3):
+                result[f"mine_{Sometimes.calls}"] = Sometimes.calls
+
+    with ppo(Sometimes).build() as algorithm:
+        parts = [algorithm._training.advance(1) for _ in range(3)]
+    metrics = progress.joined(parts).metrics
+    assert (metrics["mine_1"], metrics["mine_3"]) == (1, 3) and "policy_loss" in metrics

@@ -45,8 +45,10 @@ MAY_IMPORT: dict[str, set[str]] = {
 }
 # What `Algorithm` is made of.
 MAY_IMPORT["hooks"] = BELOW_AGENTS | {"callbacks", "env", "loops", "policy", "settings"}
-MAY_IMPORT["building"] = BELOW_AGENTS | {"log", "env", "hooks", "loops", "memory", "algorithms", "settings"}
-MAY_IMPORT["evaluation"] = BELOW_AGENTS | {"building", "env", "hooks", "loops", "policy", "settings", "totals"}
+MAY_IMPORT["teams"] = BELOW_AGENTS | {"algorithms", "combine", "log", "settings"}
+MAY_IMPORT["building"] = BELOW_AGENTS | {"log", "env", "hooks", "loops", "memory", "combine", "algorithms", "settings"}
+MAY_IMPORT["building"] |= {"teams"}
+MAY_IMPORT["evaluation"] = BELOW_AGENTS | {"teams", "building", "env", "hooks", "loops", "policy", "settings", "totals"}
 MAY_IMPORT["restoring"] = BELOW_AGENTS | {"checkpointing", "log", "loops", "record", "settings"}
 MAY_IMPORT["algorithm"] = set(MAY_IMPORT)
 MAY_IMPORT["tune"] = set(MAY_IMPORT)
@@ -65,13 +67,13 @@ ROOMS: dict[str, set[str]] = {
     "supervision": set(),
     "registry": set(),
     "multi_agent": set(),
-    "wrappers": {"masks"},
+    "wrappers": {"masks", "multi_agent"},
     "adapters": {"errors", "masks", "membership", "randomness", "registry", "supervision", "multi_agent"},
     "games": {"registry", "wrappers", "adapters", "multi_agent"},  # adapters: to draw as Gymnasium draws
     "twins": {"registry", "wrappers", "adapters", "games"},
     "checks": {"masks", "membership", "randomness", "registry", "adapters", "multi_agent"},
     "world": {"checks", "masks", "registry", "supervision", "wrappers", "adapters", "twins", "multi_agent"},
-    "baseline": {"masks", "membership", "randomness", "adapters", "world"},
+    "baseline": {"errors", "masks", "membership", "randomness", "adapters", "world"},
 }
 
 # Libraries that one module alone speaks to.
@@ -80,6 +82,7 @@ KEEPERS = {
     "safetensors": {"record/checkpoint.py"},
     "tensorboardX": {"record/tensorboard.py"},
     "imageio": {"record/video.py"},
+    "pettingzoo": {"env/adapters/pettingzoo.py"},
     "ray": set(),
     "torch": set(),
     "onnx": set(),
@@ -164,7 +167,19 @@ INSIDE = {
 HEAVY = {
     *("jax", "numpy", "gymnasium", "pandas", "rich", "yaml", "typer", "safetensors", "tensorboardX", "imageio"),
     "imageio_ffmpeg",
-    *("pygame", "IPython", "cloudpickle", "matplotlib", "flax", "equinox", "envpool", "gymnax", "cv2", "ale_py"),
+    *(
+        "pygame",
+        "IPython",
+        "cloudpickle",
+        "matplotlib",
+        "flax",
+        "equinox",
+        "envpool",
+        "gymnax",
+        "pettingzoo",
+        "cv2",
+        "ale_py",
+    ),
 }
 
 

@@ -11,7 +11,8 @@ import pytest
 from chain import transitions
 
 from athlete.core import Agent, Memory, hyper
-from athlete.loops.learn import learn, progress_of
+from athlete.core.learning import learn
+from athlete.loops.learn import progress_of
 from athlete.ops.random import wrap
 
 TRAJECTORY = transitions([0, 1], [1, 2], [1.0, 1.0], [False, False], [False, False])

@@ -37,7 +37,7 @@ from athlete.env.masks import mask_path
 from athlete.env.registry import EnvContext
 from athlete.env.world import find_world
 from athlete.exploration import EpsilonGreedy, ParameterNoise, SoftQ, greedy
-from athlete.loops.collect import random_action, spec_of
+from athlete.loops.collect import spec_of
 from athlete.loops.train import CompiledTraining
 from athlete.memory.replay import Replay
 from athlete.models.cnn import ConvNet
@@ -46,6 +46,7 @@ from athlete.models.recurrent import LSTM
 from athlete.ops.features import feature_size, features
 from athlete.ops.masks import action_mask, check_mask, masked, observed_space, without_action
 from athlete.ops.random import wrap
+from athlete.ops.sampling import random_action
 from athlete.ops.temperature import default_target_entropy
 from athlete.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete
 

@@ -10,7 +10,11 @@ import pytest
 from athlete import tune
 from athlete.algorithms.dqn import DQNConfig
 from athlete.algorithms.ppo import PPOConfig
+from athlete.core import Env, Step, hyper
+from athlete.env.baseline import baseline
+from athlete.env.errors import EnvError
 from athlete.ops.finite import NonFiniteError
+from athlete.spaces import Box, Discrete
 
 
 def ppo(backend="jax", **settings):
@@ -103,3 +107,45 @@ def test_a_trial_so_ended_is_an_error(tmp_path):
         raise_on_failed_trial=False,
     )
     assert analysis.trials[0].status == "ERROR"
+
+
+@hyper
+class Unpaid(Env):
+    """Compiled; pays `reward` at the third of five steps."""
+
+    reward: float = np.nan
+
+    observation_space = Box(-1.0, 1.0, (2,))
+    action_space = Discrete(2)
+
+    def reset(self, key):
+        return jnp.zeros((), jnp.int32), jnp.zeros(2)
+
+    def step(self, state, action, key):
+        state = state + 1
+        reward = jnp.where(state == 3, self.reward, 1.0)
+        return state, Step(jnp.zeros(2), reward, state == 5, jnp.zeros((), bool), {})
+
+
+@pytest.mark.parametrize("reward", [np.nan, -np.inf])
+def test_rewards_of_a_compiled_environment_that_are_none_are_said_to_be_its_own(reward):
+    """Before there is anything to learn from, and where learning would hide it."""
+    env = Unpaid(reward)
+    made = dqn().environment(env, disable_env_checking=True, backend="auto")
+    made.training(num_steps_sampled_before_learning_starts=100)
+    with made.build() as algorithm, pytest.raises(NonFiniteError, match=rf"return .* was {reward}.*environment pays"):
+        algorithm.train()
+    with pytest.raises(EnvError, match="baseline: Unpaid pays rewards that are no finite numbers"):
+        baseline(env, episodes=3)
+
+
+def test_an_evaluation_does_not_report_a_mean_of_what_is_no_number():
+    made = ppo().environment(Unpaid(1.0), disable_env_checking=True, backend="auto")
+    made.evaluation(evaluation_config={"env": Unpaid()}, evaluation_duration=2)
+    with (
+        made.build() as algorithm,
+        pytest.raises(EnvError, match=r"evaluate\(\): the return of an episode was nan: Unpaid pays"),
+    ):
+        algorithm.evaluate()
+    with made.debugging(on_nonfinite="warn").build() as algorithm:
+        assert np.isnan(algorithm.evaluate()["evaluation"]["episode_reward_mean"])

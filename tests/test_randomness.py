@@ -84,6 +84,37 @@ def test_two_evaluations_of_one_policy_are_equal_and_leave_the_generators_alone(
         assert algo.evaluate()["evaluation"]["hist_stats"]["episode_reward"] == first
 
 
+class DrawsInInit(Draws):
+    """What it shows and pays was drawn when it was made."""
+
+    def __init__(self, env_config=None):
+        super().__init__()
+        self.shown = np.random.random(), random.random()
+
+    def observe(self):
+        return np.array([self.shown[0]], np.float32)
+
+    def draw(self):
+        return sum(self.shown)
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_a_seed_reaches_what_environments_draw_while_they_are_made(num_workers):
+    def played(evaluates):
+        random.seed(), np.random.seed()
+        config = PPOConfig().environment(DrawsInInit).rollouts(num_envs_per_worker=2, num_rollout_workers=num_workers)
+        config.training(train_batch_size=16, minibatch_size=16, num_epochs=1, model={"fcnet_hiddens": [4]})
+        with config.debugging(seed=1).evaluation(evaluation_duration=2).build() as algo:
+            found = [algo.train()["episode_reward_mean"]]
+            rewards = algo.evaluate()["evaluation"]["hist_stats"]["episode_reward"] if evaluates else None
+            return [*found, algo.train()["episode_reward_mean"], np.ravel(algo.run.rows.obs).tolist()], rewards
+
+    first, rewards = played(evaluates=True)
+    assert played(evaluates=True) == (first, rewards) and len(set(rewards)) == 2
+    assert played(evaluates=False)[0] == first
+    assert len(set(first[-1])) == 2 * max(1, num_workers)
+
+
 def told(env, caplog, **kwargs):
     caplog.clear()
     with caplog.at_level(logging.WARNING, "athlete"):

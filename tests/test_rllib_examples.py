@@ -9,17 +9,23 @@ import pytest
 
 import athlete
 from athlete.algorithms.ppo import PPOConfig
+from athlete.core import MultiEnv
 from athlete.env.games.classic.cartpole import CartPole
 from athlete.env.games.classic.pendulum import Pendulum
+from athlete.env.games.multi_agent.two_step_game import TwoStepGame
 from athlete.env.games.partial.repeat import RepeatInitialObs
 from athlete.env.games.partial.stateless_cartpole import StatelessCartPole
 from athlete.env.games.partial.stateless_pendulum import StatelessPendulum
-from athlete.env.games.rllib import EXAMPLES, make_example
+from athlete.env.games.rllib import COPIES, EXAMPLES, make_example
 from athlete.env.games.rllib.cartpole_crashing import CartPoleCrashing
 from athlete.env.games.rllib.cartpole_sparse_rewards import CartPoleSparseRewards
 from athlete.env.games.rllib.random_env import RandomEnv
 from athlete.env.games.rllib.transformed_action_pendulum import TransformedActionPendulum
+from athlete.env.multi_agent import JointEnv
 from athlete.env.world import find_world
+from athlete.env.wrappers.copies import Copies
+from athlete.env.wrappers.grouped import Grouped
+from athlete.env.wrappers.multi_time_limit import MultiTimeLimit
 from athlete.env.wrappers.time_limit import TimeLimit
 from athlete.ops.random import wrap
 from athlete.spaces import Box, Discrete
@@ -40,10 +46,11 @@ def play(env, actions):
     return found
 
 
-@pytest.mark.parametrize("name", EXAMPLES)
+@pytest.mark.parametrize("name", [*EXAMPLES, *COPIES])
 def test_a_class_path_is_served_by_a_compiled_environment_that_keeps_the_contract(name):
     path = PATH.format("some_module", name)
-    assert find_world(path, {}, "auto").env == make_example(path)
+    env = make_example(path)
+    assert find_world(path, {}, "auto").env == (JointEnv(env) if isinstance(env, MultiEnv) else env)
     athlete.check_env(path)
 
 
@@ -80,10 +87,29 @@ def test_settings_of_the_examples_become_fields_of_ours():
         make_example(PATH.format("m", "RepeatAfterMeEnv"), {"continuous": True})
 
 
-@pytest.mark.parametrize("name", ["MultiAgentCartPole", "TwoStepGame", "TwoStepGameWithGroupedAgents"])
-def test_examples_of_several_agents_are_refused_in_a_sentence(name):
-    with pytest.raises(ValueError, match=f"{name} is played by several agents, which Athlete does not train yet"):
-        PPOConfig().environment(PATH.format("multi_agent", name)).build()
+def test_examples_of_several_agents_are_seen_as_one():
+    path = PATH.format("multi_agent", "MultiAgentCartPole")
+    cartpoles = Copies(TimeLimit(CartPole(), 500), 4)
+    assert make_example(path, {"config": {"num_agents": 4}}) == cartpoles
+    assert find_world(path, {"num_agents": 4}, "auto").env == JointEnv(cartpoles)
+    assert make_example(path) == Copies(TimeLimit(CartPole(), 500), 1)
+    crashing = make_example(PATH.format("cartpole_crashing", "MultiAgentCartPoleCrashing"), {"num_agents": 2})
+    assert crashing == Copies(CartPoleCrashing(), 2)
+
+
+def test_the_two_step_game_and_its_group_take_rllibs_settings():
+    path = PATH.format("two_step_game", "TwoStepGame")
+    assert make_example(path, {"env_config": {"actions_are_logits": True}}) == TwoStepGame()
+    settings = {"separate_state_space": True, "one_hot_state_encoding": True}
+    grouped = make_example(PATH.format("two_step_game", "TwoStepGameWithGroupedAgents"), {"env_config": settings})
+    assert grouped == Grouped(TwoStepGame(**settings))
+    assert make_example(path, {"max_episode_steps": 1}) == MultiTimeLimit(TwoStepGame(), 1)
+
+
+def test_rock_paper_scissors_has_its_mode_under_both_names():
+    path = PATH.format("rock_paper_scissors", "RockPaperScissors")
+    assert make_example(path, {"sheldon_cooper": True}) == make_example(path, {"sheldon_cooper_mode": True})
+    assert make_example(path, {"sheldon_cooper": True}).groups["player"].action == Discrete(5)
 
 
 def test_an_example_that_nothing_serves_is_looked_for_in_rllib():

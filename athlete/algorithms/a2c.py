@@ -30,7 +30,7 @@ from athlete.core.ranges import Fraction, Limit, NonNegativeFloat
 from athlete.models.actor_critic import apply_actor_critic, init_actor_critic, legal_distribution
 from athlete.ops.gradient import Adam, adam_init
 from athlete.ops.schedule import Schedule, value_at
-from athlete.ops.statistics import explained_variance
+from athlete.ops.statistics import explained_variance, weighted_mean
 from athlete.settings.checks import is_count
 from athlete.settings.families import OnPolicyConfig
 
@@ -60,7 +60,7 @@ class A2C(OnPolicy):
         optimizer = Adam(self.grad_clip, epsilon=1e-5)
         params, moments, norm = optimizer.step(state.params, gradients, state.optimizer, lr)
         metrics = {name: measured[i] for i, name in enumerate(METRICS)}
-        metrics["vf_explained_var"] = explained_variance(sequences.target, sequences.value)
+        metrics["vf_explained_var"] = explained_variance(sequences.target, sequences.value, sequences.weight)
         return ActorCriticState(params, moments), metrics | {"grad_gnorm": norm, "cur_lr": lr}
 
     def _prepare(self, params: Tree, batch: Transition) -> Batch:
@@ -73,7 +73,7 @@ class A2C(OnPolicy):
         policy = legal_distribution(self.spec, outputs, batch.mask)
         policy_loss = -policy.log_prob(batch.action) * batch.advantage
         error = jnp.square(value - batch.target)
-        means = jnp.mean(jnp.stack([policy_loss, error, policy.entropy()]), axis=(1, 2))
+        means = weighted_mean(jnp.stack([policy_loss, error, policy.entropy()]), batch.weight, axis=(1, 2))
         weights = jnp.stack([1.0, self.vf_loss_coeff, -value_at(self.entropy_coeff, progress)])
         total = jnp.sum(weights * means)
         return total, jnp.append(means, total)

@@ -20,6 +20,7 @@ from athlete.ops.masks import action_mask
 from athlete.ops.returns import generalized_advantages
 from athlete.ops.schedule import Schedule
 from athlete.ops.sequences import sequences_with_carry
+from athlete.ops.statistics import valid_steps, weighted_mean
 
 
 class ActorCriticState(NamedTuple):
@@ -40,6 +41,7 @@ class Batch(NamedTuple):
     value: Array  # [L, N], of the parameters that acted
     target: Array  # [L, N], what values should be
     mask: Array | None = None  # bool [L, N, actions]: which were legal
+    weight: Array | None = None  # [L, N], of each step; None where all count the same
 
 
 @hyper
@@ -89,20 +91,24 @@ class OnPolicy(Agent):
     def _sequences(self, params: Tree, batch: Transition, lambda_: Array, standardize: bool = False) -> Batch:
         """Advantages, standardised over the batch if so, and targets of a trajectory, cut into sequences."""
         value, advantage = self._estimates(params, batch, lambda_)
-        target = value + advantage
+        target, weight = value + advantage, valid_steps(batch)
         whole = Batch(
             features(self.spec.obs, batch.obs),
             batch.first,
             batch.carry,
             flat_action(self.spec.action, batch.action),
-            standardized(advantage) if standardize else advantage,
+            standardized(advantage, weight) if standardize else advantage,
             value,
             target,
             action_mask(self.spec, batch.obs),
+            weight,
         )
         return sequences_with_carry(whole, self.max_seq_len)
 
 
-def standardized(advantage: Array) -> Array:
+def standardized(advantage: Array, weight: Array | None = None) -> Array:
     """Advantages with a mean of 0 and a standard deviation of 1 over the batch."""
-    return (advantage - jnp.mean(advantage)) / (jnp.std(advantage) + 1e-8)
+    if weight is None:
+        return (advantage - jnp.mean(advantage)) / (jnp.std(advantage) + 1e-8)
+    centred = advantage - weighted_mean(advantage, weight)
+    return centred / (jnp.sqrt(weighted_mean(centred * centred, weight)) + 1e-8)

@@ -30,6 +30,7 @@ from athlete.models.catalog import make_model
 from athlete.models.mlp import MLP
 from athlete.ops.gradient import Adam, adam_init
 from athlete.ops.schedule import Schedule, value_at
+from athlete.ops.statistics import weighted_mean
 from athlete.settings.families import OnPolicyConfig
 
 METRICS = ("policy_loss", "vf_loss", "entropy", "total_loss")  # in the order of the loss
@@ -68,10 +69,10 @@ class PG(OnPolicy):
         """-log pi(a | s) (G - b), and with a critic the squared error of b; means over the batch; `METRICS`."""
         _, outputs, value = apply_actor_critic(self.model, params, batch.carry, batch.obs, batch.first)
         policy = legal_distribution(self.spec, outputs, batch.mask)
-        policy_loss = jnp.mean(-policy.log_prob(batch.action) * batch.advantage)
-        vf_loss = jnp.mean(jnp.square(value - batch.target)) if self.use_critic else jnp.zeros(())
+        policy_loss = weighted_mean(-policy.log_prob(batch.action) * batch.advantage, batch.weight)
+        vf_loss = weighted_mean(jnp.square(value - batch.target), batch.weight) if self.use_critic else jnp.zeros(())
         total = policy_loss + self.vf_loss_coeff * vf_loss
-        return total, jnp.stack([policy_loss, vf_loss, jnp.mean(policy.entropy()), total])
+        return total, jnp.stack([policy_loss, vf_loss, weighted_mean(policy.entropy(), batch.weight), total])
 
 
 class PGConfig(OnPolicyConfig):

@@ -34,7 +34,7 @@ from athlete.ops.gradient import Adam, AdamState, adam_init
 from athlete.ops.masks import action_mask
 from athlete.ops.schedule import Schedule, value_at
 from athlete.ops.sequences import minibatches, sequences_with_carry
-from athlete.ops.statistics import explained_variance
+from athlete.ops.statistics import explained_variance, valid_steps, weighted_mean
 from athlete.ops.surrogate import discovered_surrogate
 from athlete.ops.tree import where
 from athlete.settings.families import OnPolicyConfig
@@ -62,6 +62,7 @@ class Batch(NamedTuple):
     value: Array  # [L, N], of the parameters that acted
     target: Array  # [L, N], what values should be
     mask: Array | None = None  # bool [L, N, actions]: which were legal
+    weight: Array | None = None  # [L, N], of each step; None where all count the same
 
 
 METRICS = ("policy_loss", "vf_loss", "entropy", "kl", "total_loss", "grad_gnorm")  # of each minibatch, in this order
@@ -134,19 +135,20 @@ class PPO(OnPolicy):
         means = jnp.mean(measured, axis=0)
         metrics = {name: means[i] for i, name in enumerate(METRICS)}
         kl_coeff = self._adapt(state.kl_coeff, metrics["kl"])
-        metrics["vf_explained_var"] = explained_variance(sequences.target, sequences.value)
+        metrics["vf_explained_var"] = explained_variance(sequences.target, sequences.value, sequences.weight)
         metrics |= {"cur_lr": lr, "cur_kl_coeff": kl_coeff}
         return PPOState(params, optimizer, kl_coeff), metrics
 
     def _prepare(self, params: Tree, batch: Transition) -> Batch:
         """Advantages and targets under the acting parameters, and the batch cut into sequences."""
         value, advantage = self._estimates(params, batch, self.lambda_)
-        target, advantage = value + advantage, standardized(advantage)
+        weight = valid_steps(batch)
+        target, advantage = value + advantage, standardized(advantage, weight)
         old_outputs = batch.extras.get("outputs", ())
         action, log_prob = flat_action(self.spec.action, batch.action), batch.extras["log_prob"]
         mask = action_mask(self.spec, batch.obs)
         whole = Batch(
-            batch.obs, batch.first, batch.carry, action, log_prob, old_outputs, advantage, value, target, mask
+            batch.obs, batch.first, batch.carry, action, log_prob, old_outputs, advantage, value, target, mask, weight
         )
         return sequences_with_carry(whole, self.max_seq_len)
 
@@ -176,7 +178,7 @@ class PPO(OnPolicy):
             kl = ratio - 1.0 - log_ratio  # Schulman's low-variance estimate (k3) from samples
         else:
             kl = legal_distribution(self.spec, batch.old_outputs, batch.mask).kl(policy)
-        means = jnp.mean(jnp.stack([-surrogate, error, policy.entropy(), kl]), axis=(1, 2))
+        means = weighted_mean(jnp.stack([-surrogate, error, policy.entropy(), kl]), batch.weight, axis=(1, 2))
         penalty = 0.0 if self.kl_coeff is None else kl_coeff
         weights = jnp.stack([1.0, self.vf_loss_coeff, -value_at(self.entropy_coeff, progress), penalty])
         total = jnp.sum(weights * means)

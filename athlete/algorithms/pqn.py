@@ -34,6 +34,7 @@ from athlete.ops.masks import action_mask, masked
 from athlete.ops.returns import lambda_returns
 from athlete.ops.schedule import Schedule, value_at
 from athlete.ops.sequences import minibatches, sequences_with_carry
+from athlete.ops.statistics import valid_steps, weighted_mean
 from athlete.ops.tree import merge_time
 from athlete.ops.values import batched_index
 from athlete.settings.families import ExplorationConfig, trajectory_parts
@@ -55,6 +56,7 @@ class Batch(NamedTuple):
     carry: Tree  # at the start of each sequence, [N, ...]
     action: Array  # int32 [L, N]
     target: Array  # [L, N], what the values of these actions should be
+    weight: Array | None = None  # [L, N], of each step; None where all count the same
 
 
 METRICS = ("loss", "mean_q", "mean_td_error", "grad_gnorm")  # of each minibatch, in this order
@@ -129,14 +131,16 @@ class PQN(Agent):
         values = step_from(self.model, params, carries, next_obs)["q"]
         next_value = jnp.max(masked(values, action_mask(self.spec, batch.next_obs)), axis=-1)
         target = lambda_returns(batch.reward, next_value, batch.terminated, batch.truncated, self.gamma, self.lambda_)
-        return sequences_with_carry(Batch(obs, batch.first, batch.carry, batch.action, target), self.max_seq_len)
+        whole = Batch(obs, batch.first, batch.carry, batch.action, target, valid_steps(batch))
+        return sequences_with_carry(whole, self.max_seq_len)
 
     def _loss(self, params: Tree, batch: Batch) -> tuple[Array, Array]:
         """Half the squared error of the values of the actions taken; mean over the minibatch."""
         _, heads = self.model.apply(params, batch.carry, batch.obs, batch.first)
         value = batched_index(merge_time(heads["q"]), batch.action.reshape(-1))
         error = value - batch.target.reshape(-1)
-        means = jnp.mean(jnp.stack([0.5 * error * error, value, error]), axis=1)
+        weight = None if batch.weight is None else batch.weight.reshape(-1)
+        means = weighted_mean(jnp.stack([0.5 * error * error, value, error]), weight, axis=1)
         return means[0], means
 
 

@@ -35,7 +35,7 @@ from athlete.models.separate import Separate
 from athlete.ops.gradient import Adam, AdamState, adam_init
 from athlete.ops.schedule import value_at
 from athlete.ops.sequences import minibatches
-from athlete.ops.statistics import explained_variance
+from athlete.ops.statistics import explained_variance, weighted_mean
 from athlete.ops.tree import flatten, unflatten
 from athlete.ops.trust_region import line_search, natural_step
 from athlete.settings.families import OnPolicyConfig
@@ -80,7 +80,7 @@ class TRPO(OnPolicy):
         policy, metrics = self._improve(state.policy, sequences)
         lr = value_at(self.lr, progress)
         value, optimizer, vf_loss = self._fit(state, sequences, key, lr)
-        explained = explained_variance(sequences.target, sequences.value)
+        explained = explained_variance(sequences.target, sequences.value, sequences.weight)
         return TRPOState(policy, value, optimizer), metrics | {
             "vf_loss": vf_loss,
             "vf_explained_var": explained,
@@ -100,7 +100,7 @@ class TRPO(OnPolicy):
             """The surrogate objective and the KL divergence of equation 14."""
             new = self._policy(unflatten(vector, params), batch)
             ratio = jnp.exp(new.log_prob(batch.action) - old_log_prob)
-            return jnp.mean(ratio * batch.advantage), jnp.mean(old.kl(new))
+            return weighted_mean(ratio * batch.advantage, batch.weight), weighted_mean(old.kl(new), batch.weight)
 
         start = flatten(params)
         gradient = jax.grad(lambda vector: measure(vector)[0])(start)
@@ -119,7 +119,7 @@ class TRPO(OnPolicy):
             "surrogate_gain": found.gain,
             "kl": found.kl,
             "line_search_fraction": found.fraction,
-            "entropy": jnp.mean(old.entropy()),
+            "entropy": weighted_mean(old.entropy(), batch.weight),
             "grad_gnorm": jnp.linalg.norm(gradient),
         }
         return unflatten(vector, params), metrics
@@ -144,7 +144,7 @@ class TRPO(OnPolicy):
 
     def _value_loss(self, value: Tree, batch: Batch) -> Array:
         _, heads = self.model.apply(value, batch.carry["value"], batch.obs, batch.first)
-        return jnp.mean(jnp.square(heads["value"][..., 0] - batch.target))
+        return weighted_mean(jnp.square(heads["value"][..., 0] - batch.target), batch.weight)
 
 
 def joined(policy: Tree, value: Tree) -> Tree:

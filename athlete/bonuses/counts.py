@@ -20,6 +20,7 @@ import jax.numpy as jnp
 from athlete.bonuses.bonus import Bonus
 from athlete.core import Array, Key, Spec, Transition, Tree, hyper
 from athlete.ops.features import feature_size, features
+from athlete.ops.statistics import valid_steps
 
 
 class CountsState(NamedTuple):
@@ -43,7 +44,9 @@ class Counts(Bonus):
         return CountsState(projection, jnp.zeros(2**self.hash_bits, jnp.int32))
 
     def observe(self, state: CountsState, accumulators: Tree, trajectory: Transition) -> tuple[CountsState, Tree]:
-        visits = state.visits.at[self._code(state, trajectory.next_obs)].add(1)
+        weight = valid_steps(trajectory)
+        count = 1 if weight is None else (weight > 0.0).astype(jnp.int32)
+        visits = state.visits.at[self._code(state, trajectory.next_obs)].add(count)
         return state._replace(visits=visits), accumulators
 
     def reward(self, state: CountsState, batch: Transition) -> Array:

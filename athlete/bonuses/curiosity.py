@@ -25,6 +25,7 @@ from athlete.models.forward import forward
 from athlete.models.mlp import MLP
 from athlete.ops.features import action_features, feature_size, features
 from athlete.ops.gradient import AdamState, adam_init
+from athlete.ops.statistics import valid_steps, weighted_mean
 from athlete.ops.tree import merge_time
 from athlete.spaces import Box
 
@@ -41,6 +42,7 @@ class Samples(NamedTuple):
     next_obs: Array
     action: Tree  # as the distribution of the inverse model takes it
     inputs: Array  # the action as features
+    weight: Array | None  # of each step; None where all count the same
 
 
 @hyper
@@ -82,8 +84,8 @@ class Curiosity(Bonus):
         def loss_of(params: Tree, samples: Samples) -> tuple[Array, dict[str, Array]]:
             phi, next_phi = self._phi(params, samples)
             heads = forward(self.inverse_model, params["inverse"], jnp.concatenate([phi, next_phi], axis=-1))
-            inverse = -jnp.mean(self._actions(heads).log_prob(samples.action))
-            error = jnp.mean(self._forward_error(params, samples, phi, next_phi))
+            inverse = -weighted_mean(self._actions(heads).log_prob(samples.action), samples.weight)
+            error = weighted_mean(self._forward_error(params, samples, phi, next_phi), samples.weight)
             return (1.0 - self.beta) * inverse + self.beta * error, {"inverse_loss": inverse, "forward_loss": error}
 
         samples = self._samples(batch)
@@ -95,7 +97,8 @@ class Curiosity(Bonus):
         action = merge_time(flat_action(self.spec.action, batch.action))
         inputs = action_features(self.spec.action, merge_time(batch.action))
         before, after = (merge_time(features(self.spec.obs, obs)) for obs in (batch.obs, batch.next_obs))
-        return Samples(before, after, action, inputs)
+        weight = valid_steps(batch)
+        return Samples(before, after, action, inputs, None if weight is None else weight.reshape(-1))
 
     def _phi(self, params: Tree, samples: Samples) -> tuple[Array, Array]:
         """Learned features `[N, n]` of the observations before and after each action."""

@@ -29,6 +29,7 @@ from athlete.ops.features import feature_size, features
 from athlete.ops.gradient import AdamState, adam_init
 from athlete.ops.moments import Moments, initial_moments, standardize, update_moments
 from athlete.ops.returns import discounted_sums
+from athlete.ops.statistics import valid_steps, weighted_mean
 from athlete.ops.tree import merge_time
 
 CLIP = 5.0  # of standardised observations
@@ -69,11 +70,12 @@ class RND(Bonus):
         return jnp.zeros(rows)
 
     def observe(self, state: RNDState, accumulators: Array, trajectory: Transition) -> tuple[RNDState, Array]:
-        state = state._replace(obs=update_moments(state.obs, features(self.spec.obs, trajectory.next_obs)))
+        weight = valid_steps(trajectory)
+        state = state._replace(obs=update_moments(state.obs, features(self.spec.obs, trajectory.next_obs), weight))
         error = self._errors(state, trajectory)
         # As if an episode never ended, as in the paper: arriving somewhere new is no less new after a death.
-        sums = discounted_sums(error, jnp.zeros_like(trajectory.first), self.gamma, accumulators)
-        return state._replace(returns=update_moments(state.returns, sums)), sums[-1]
+        sums = discounted_sums(error, jnp.zeros_like(trajectory.first), self.gamma, accumulators, weight)
+        return state._replace(returns=update_moments(state.returns, sums, weight)), sums[-1]
 
     def reward(self, state: RNDState, batch: Transition) -> Array:
         error = self._errors(state, batch)
@@ -82,11 +84,13 @@ class RND(Bonus):
     def update(self, state: RNDState, batch: Transition, key: Key) -> tuple[RNDState, dict[str, Array]]:
         seen = self._seen(state, batch)
 
-        def loss_of(predictor: Tree, samples: tuple[Array, Array]) -> tuple[Array, dict[str, Array]]:
-            loss = jnp.mean(self._error(predictor, *samples))
+        def loss_of(predictor: Tree, samples: tuple[Array, Array, Array | None]) -> tuple[Array, dict[str, Array]]:
+            *pair, weight = samples
+            loss = weighted_mean(self._error(predictor, *pair), weight)
             return loss, {"predictor_loss": loss}
 
-        samples = (seen, self._embedding(state.target, seen))
+        weight = valid_steps(batch)
+        samples = (seen, self._embedding(state.target, seen), None if weight is None else weight.reshape(-1))
         learned = fit(loss_of, state.predictor, state.optimizer, samples, self.minibatch_size, self.lr, key)
         predictor, optimizer, metrics = learned
         return state._replace(predictor=predictor, optimizer=optimizer), metrics

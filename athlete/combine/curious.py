@@ -6,11 +6,11 @@ import dataclasses
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 
 from athlete.bonuses.bonus import Bonus
 from athlete.combine.wrapper import AgentWrapper
 from athlete.core import Agent, Array, Key, Spec, Transition, Tree, hyper
+from athlete.ops.statistics import valid_steps, weighted_mean
 
 
 class CuriousState(NamedTuple):
@@ -61,4 +61,6 @@ class Curious(AgentWrapper):
         intrinsic = self.bonus.reward(state.bonus, batch)
         bonus, measured = self.bonus.update(state.bonus, batch, jax.random.fold_in(key, 1))
         agent, metrics = self.agent.update(state.agent, batch._replace(reward=batch.reward + intrinsic), key, progress)
-        return CuriousState(agent, bonus), metrics | measured | {"intrinsic_reward_mean": jnp.mean(intrinsic)}
+        return CuriousState(agent, bonus), metrics | measured | {
+            "intrinsic_reward_mean": weighted_mean(intrinsic, valid_steps(batch))
+        }

@@ -11,6 +11,7 @@ from athlete.combine.wrapper import AgentWrapper
 from athlete.core import Agent, Array, Key, Transition, Tree, hyper
 from athlete.ops.moments import Moments, initial_moments, standardize, update_moments
 from athlete.ops.returns import discounted_sums
+from athlete.ops.statistics import valid_steps
 from athlete.spaces import ACTION_MASK, has_mask, zeros
 
 
@@ -72,11 +73,12 @@ class Normalize(AgentWrapper):
         self, state: NormalizeState, accumulators: NormalizeAccumulators, trajectory: Transition
     ) -> tuple[NormalizeState, NormalizeAccumulators]:
         obs, returns, (inside, return_) = state.obs, state.returns, accumulators
+        weight = valid_steps(trajectory)
         if self.observations:
-            obs = update_moments(obs, self._floats(trajectory.obs))
+            obs = update_moments(obs, self._floats(trajectory.obs), weight)
         if self.rewards:
-            sums = discounted_sums(trajectory.reward, trajectory.first, self.gamma, return_)
-            returns, return_ = update_moments(returns, sums), sums[-1]
+            sums = discounted_sums(trajectory.reward, trajectory.first, self.gamma, return_, weight)
+            returns, return_ = update_moments(returns, sums, weight), sums[-1]
         agent, inside = self.agent.observe(state.agent, inside, self._standard(state.acting, trajectory))
         return NormalizeState(agent, state.acting, obs, returns), NormalizeAccumulators(inside, return_)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import typing
 from typing import Any, NamedTuple
 
+from athlete.core import learning
 from athlete.spaces import ACTION_KINDS, Space
 
 Tree = Any  # a pytree of arrays
@@ -26,7 +27,7 @@ class Transition(NamedTuple):
     terminated: Array  # bool: the episode ended here, nothing follows
     truncated: Array  # bool: the episode was cut here; its value goes on from next_obs
     carry: Tree  # the agent's recurrent state BEFORE the step; () if it has none
-    extras: Tree  # what `act` attached: log_prob, ...
+    extras: Tree  # what `act` attached: log_prob, ...; "valid" where some places are no steps, see ops/statistics.py
 
 
 class Group(NamedTuple):
@@ -88,6 +89,7 @@ class Source:
     rows: int
     spec: Spec
     faulty: Array | None = None  # bool [B]: rows whose last step failed and is cut off there; None where there are none
+    agent_ids: tuple[Any, ...] = ()  # of many agents, as the environment calls them, in the order of rewards
     any_thread: bool = False  # `step` and `reset_where` may be called from a thread that is not the maker's
 
     def reset(self, key: Key) -> Tree:
@@ -192,9 +194,20 @@ class Memory:
         """
         raise NotImplementedError
 
+    def ready(self, store: Tree) -> Array:
+        """A bool: whether there is anything to sample. Asked only where steps may come to no row for a while."""
+        raise NotImplementedError
+
     def feedback(self, store: Tree, batch: Transition, metrics: Tree) -> Tree:
         """Learn from the update on `batch`, whose metrics may hold arrays: new priorities. Most memories do nothing."""
         return store
+
+
+class Stage(NamedTuple):
+    """What happens in a part of a training. Static: of each stage there is a program."""
+
+    random: bool | frozenset[str]  # actions are uniformly random; of many policies the names of those of which they are
+    learning: bool | frozenset[str]  # the memory is full enough to learn from
 
 
 class Agent:
@@ -207,6 +220,7 @@ class Agent:
 
     __hyper__ = True
     serves: typing.ClassVar[tuple[str, ...]] = tuple(ACTION_KINDS)  # kinds of action spaces
+    joint: typing.ClassVar[bool] = False  # it learns for all agents of an environment together: see `Spec.groups`
     memory: Memory
     updates: int
     num_steps_sampled_before_learning_starts: int = 0
@@ -253,6 +267,36 @@ class Agent:
         before the next update. Most agents have no need of it.
         """
         return state, accumulators
+
+    @property
+    def milestones(self) -> tuple[int, ...]:
+        """After how many timesteps since the memory was empty the stage changes."""
+        return self.random_timesteps, self.num_steps_sampled_before_learning_starts
+
+    def stage(self, timesteps: int) -> Stage:
+        """The stage of an iteration that begins `timesteps` after the memory was empty."""
+        random, waiting = self.milestones
+        return Stage(timesteps < random, timesteps >= waiting)
+
+    def learn(
+        self,
+        state: Tree,
+        store: Tree,
+        accumulators: Tree,
+        trajectory: Transition,
+        key: Key,
+        progress: Array,
+        learning_now: bool | frozenset[str] = True,
+        sample_async: bool = False,
+    ) -> tuple[Tree, Tree, Tree, dict[str, Array]]:
+        """Learn from a trajectory `[T, B, ...]` that was just collected, or, while not `learning_now`, only take it in.
+
+        Returns state, store and accumulators after it, and metrics. Only an agent that is made of several, which learn
+        from parts of the trajectory, has one of its own.
+        """
+        if not learning_now:
+            return *learning.take_in(self, state, store, accumulators, trajectory), {}
+        return learning.learn(self, state, store, accumulators, trajectory, key, progress, sample_async)
 
     def update(self, state: Tree, batch: Transition, key: Key, progress: Array) -> tuple[Tree, dict[str, Array]]:
         """One update on `[T, B, ...]`: the new state and metrics. `progress` in [0, 1] drives schedules.

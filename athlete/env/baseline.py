@@ -13,6 +13,7 @@ import numpy as np
 
 from athlete.core import Array, Env, Spec, Tree
 from athlete.env.adapters.conversion import to_space
+from athlete.env.errors import EnvError
 from athlete.env.masks import told_mask
 from athlete.env.membership import sample_legal
 from athlete.env.randomness import global_generators_kept, seed_global_generators, seed_spaces
@@ -59,6 +60,7 @@ def baseline(
     Raises:
         ValueError: no such environment, a number of episodes below 1, a backend that is unknown or that the
             environment does not have, an endless episode.
+        EnvError: rewards that are NaN or infinite.
     """
     if not isinstance(episodes, int) or episodes < 1:
         raise ValueError(f"baseline(episodes={episodes!r}): expected a whole number of at least 1")
@@ -74,6 +76,8 @@ def baseline(
         with global_generators_kept():
             seed_global_generators(seed)
             returns, lengths = _play_gymnasium(make_todays(world.maker, world.env_config), episodes, seed)
+    if not np.isfinite(returns).all():
+        raise EnvError(f"baseline: {world.name} pays rewards that are no finite numbers: check_env says at which step")
     return BaselineResult(
         episode_reward_mean=float(returns.mean()),
         episode_reward_std=float(returns.std()),

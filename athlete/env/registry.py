@@ -9,6 +9,7 @@ import inspect
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from types import ModuleType
 from typing import Any
 
 _factories: dict[str, Callable[..., Any]] = {}
@@ -22,7 +23,18 @@ PARTIAL = [
     "RepeatInitialObs-v0",
     "MemoryChain-v0",
 ]
-MULTI_AGENT = ["TwoStepGame-v0", "MultiAgentCartPole-v1", "TicTacToe-v0"]
+MULTI_AGENT = [
+    "TwoStepGame-v0",
+    "ClimbingGame-v0",
+    "PenaltyGame-v0",
+    "MatrixGame-v0",
+    "Spread-v0",
+    "MultiAgentArena-v0",
+    "TicTacToe-v0",
+    "ConnectFour-v0",
+    "RockPaperScissors-v0",
+    "MultiAgentCartPole-v1",
+]
 BUILT_IN: dict[str, tuple[str, str]] = {
     **dict.fromkeys(MINATAR, ("athlete.env.games.minatar", "make_minatar")),
     **dict.fromkeys(PARTIAL, ("athlete.env.games.partial", "make_partial")),
@@ -32,7 +44,9 @@ BUILT_IN: dict[str, tuple[str, str]] = {
     "MaskedGrid-v0": ("athlete.env.games.masked_grid", "make_masked_grid"),
 }
 GYMNAX = "gymnax/"  # before the names of gymnax's environments
+PETTINGZOO = "pettingzoo:"  # before the modules of PettingZoo's environments
 RLLIB = "ray.rllib.examples."  # before the class paths of RLlib's example environments
+_PETTINGZOO_ADAPTER = "athlete.env.adapters.pettingzoo"
 
 # What RLlib's users call the one argument of their environments and factories.
 _CONFIG_NAMES = {"config", "env_config", "cfg", "env_cfg", "env_context", "env_ctx", "context", "ctx"}
@@ -93,7 +107,7 @@ def is_dotted_path(name: str) -> bool:
 
 
 def _is_served_example(env: str) -> bool:
-    """Whether it is the class path of an example of RLlib's that ours serve, or refuse with a sentence of their own."""
+    """Whether it is the class path of an example of RLlib's that ours serve."""
     return env.startswith(RLLIB) and importlib.import_module("athlete.env.games.rllib").is_known(env)
 
 
@@ -106,6 +120,8 @@ def runs_code(env: Any) -> bool:
     """
     if not isinstance(env, str) or env in _factories or env in BUILT_IN or _is_served_example(env):
         return False
+    if env.startswith(PETTINGZOO):
+        return env.removeprefix(PETTINGZOO) not in sys.modules
     if ":" in env:
         return env.rpartition(":")[0] not in sys.modules
     if not is_dotted_path(env):
@@ -139,13 +155,16 @@ def is_environment_class(found: Any) -> bool:
 def resolve(env: Any) -> Any:
     """What stands behind `env`: the factory of a registered or built-in name, the class of a path `"module.Class"`.
 
-    A path of one of RLlib's example environments is served by ours.
+    A path of one of RLlib's example environments is served by ours, and a module of PettingZoo's form is the factory of
+    its environment, as is its name after `"pettingzoo:"`.
 
     All else comes back as it is: a Gymnasium id, a class, a factory, an instance.
 
     Raises:
-        ValueError: a dotted path whose module or attribute does not exist, or an example of RLlib's for several agents.
+        ValueError: a dotted path whose module or attribute does not exist.
     """
+    if isinstance(env, ModuleType):
+        return functools.partial(importlib.import_module(_PETTINGZOO_ADAPTER).make_of_module, env)
     if not isinstance(env, str):
         return env
     if env in _factories:
@@ -155,6 +174,8 @@ def resolve(env: Any) -> Any:
         return functools.partial(getattr(importlib.import_module(place), maker), env)
     if env.startswith(GYMNAX):
         return functools.partial(importlib.import_module("athlete.env.adapters.gymnax").make_gymnax, env)
+    if env.startswith(PETTINGZOO):
+        return functools.partial(importlib.import_module(_PETTINGZOO_ADAPTER).make_pettingzoo, env)
     if _is_served_example(env):
         return functools.partial(importlib.import_module("athlete.env.games.rllib").make_example, env)
     if not is_dotted_path(env):

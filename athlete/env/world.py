@@ -18,9 +18,13 @@ from athlete.env.multi_agent import JointEnv
 from athlete.env.registry import EnvContext, create, is_jax_env, resolve
 from athlete.env.supervision import UNSUPERVISED, Supervision
 from athlete.env.twins import find_twin
+from athlete.env.wrappers.copies import Copies
 from athlete.env.wrappers.frame_stack import FrameStack
+from athlete.env.wrappers.grouped import Grouped
 from athlete.env.wrappers.lifted_mask import LiftedMask
+from athlete.env.wrappers.multi_time_limit import MultiTimeLimit
 from athlete.env.wrappers.previous import FilmedPreviousStep, Previous, PreviousStep, PreviousStepSource
+from athlete.env.wrappers.shuffled_seats import ShuffledSeats
 from athlete.env.wrappers.time_limit import TimeLimit
 from athlete.log import logger
 from athlete.ops.random import unwrap, wrap
@@ -36,6 +40,7 @@ class World(NamedTuple):
     is_twin: bool
     previous: Previous = Previous()
     pooled: bool = False  # stepped by EnvPool
+    many_agents: bool = False  # of RLlib's form or PettingZoo's, stepped by `MultiAgentSource`
 
     def showing(self, previous: Previous) -> World:
         """The same with observations that also show what led to them, where `previous` says so."""
@@ -53,6 +58,9 @@ class World(NamedTuple):
             return self
         if self.env is not None:
             check_env(self.env)
+            return self
+        if self.many_agents:
+            check_env(self.maker, self.env_config)
             return self
         from athlete.env.adapters.gymnasium import make_gymnasium
 
@@ -94,8 +102,13 @@ class World(NamedTuple):
         num_envs_per_worker: int = 1,
         seeded_resets: bool = False,
         supervision: Supervision = UNSUPERVISED,
+        seed: int | None = None,
     ) -> Source:
-        """Rows of it on Gymnasium or EnvPool."""
+        """Rows of it outside JAX: on Gymnasium, EnvPool, RLlib's form of many agents or PettingZoo.
+
+        `seed` is of the global generators while they are made.
+        """
+        from athlete.env.adapters.agents_source import MultiAgentSource
         from athlete.env.adapters.source import GymnasiumSource
 
         source: Source
@@ -104,13 +117,15 @@ class World(NamedTuple):
 
             source = EnvPoolSource(self.maker, self.env_config, rows=max(num_workers, 1) * num_envs_per_worker)
         else:
-            source = GymnasiumSource(
+            hosted = MultiAgentSource if self.many_agents else GymnasiumSource
+            source = hosted(
                 self.maker,
                 self.env_config,
                 num_workers=num_workers,
                 num_envs_per_worker=num_envs_per_worker,
                 seeded_resets=seeded_resets,
                 supervision=supervision,
+                seed=seed,
             )
         return PreviousStepSource(source, self.previous) if any(self.previous) else source
 
@@ -127,6 +142,10 @@ class World(NamedTuple):
         """One environment, Gymnasium's way, that renders arrays."""
         if self.env is not None and not self.is_twin:
             return FilmedEnv(self.env)
+        if self.many_agents:
+            from athlete.env.adapters.agents_source import FilmedAgents
+
+            return FilmedAgents(self.maker, self.env_config)
         from athlete.env.adapters.gymnasium import make_todays, to_space
 
         maker, env_config = self._unpooled() if self.pooled else (self.maker, self.env_config)
@@ -165,15 +184,28 @@ def find_world(
     if is_jax_env(resolved):
         jax_env = create(resolved, EnvContext(config)) if isinstance(resolved, type) else resolved
         return World(name, _compiled(jax_env, name, backend), resolved, config, False)
-    if callable(resolved) and not isinstance(resolved, type) and not hasattr(resolved, "step"):
-        made = create(resolved, EnvContext(config))  # a factory: only its product tells which kind it makes
+    many_agents = _has_many_agents(resolved)
+    if callable(resolved) and not many_agents and not _says_what_it_is(resolved):
+        made = create(resolved, EnvContext(config))  # only its product tells which kind a factory makes
         if is_jax_env(made):
             return World(name, _compiled(made, name, backend), resolved, config, False)
+        many_agents = _has_many_agents(made)
         if hasattr(made, "close"):
             made.close()
     if backend == "jax":
         raise ValueError(f"environment({name}, backend='jax'): it is no JAX environment (athlete.core.Env)")
-    return World(name, None, resolved, config, False)
+    return World(name, None, resolved, config, False, many_agents=many_agents)
+
+
+def _has_many_agents(env: Any) -> bool:
+    from athlete.env.adapters.agents import agents_form
+
+    return agents_form(env) is not None
+
+
+def _says_what_it_is(env: Any) -> bool:
+    """Whether it is an environment, or a class of those that inherit from a known one."""
+    return hasattr(env, "step") and (not isinstance(env, type) or len(env.__mro__) > 2)
 
 
 def _find_by_id(env_id: str, config: dict[str, Any], backend: str) -> World:
@@ -269,12 +301,19 @@ def env_name(env: Any) -> str:
     return getattr(env, "__name__", type(env).__name__)
 
 
+# Wrappers, whose pictures are those of what they wrap.
+_DRAWN_BY_INNER = (
+    *(FrameStack, LiftedMask, PreviousStep, TimeLimit),
+    *(JointEnv, Copies, Grouped, MultiTimeLimit, ShuffledSeats),
+)
+
+
 class FilmedEnv:
     """A JAX environment in Gymnasium's form, one row, for films: needs `render(state)` giving uint8 [H, W, 3]."""
 
     def __init__(self, env: Env):
-        inner = env
-        while isinstance(inner, FrameStack | LiftedMask | PreviousStep | TimeLimit):
+        inner: Any = env
+        while isinstance(inner, _DRAWN_BY_INNER):
             inner = inner.env
         if not hasattr(inner, "render"):
             raise ValueError(
@@ -283,7 +322,7 @@ class FilmedEnv:
             )
         self.env = env
         self.metadata = {"render_fps": getattr(inner, "render_fps", 30)}
-        self.spec: Spec = Spec(env.observation_space, env.action_space)
+        self.spec: Spec = Spec(env.observation_space, env.action_space, env.groups)
         self._reset = jax.jit(lambda key: env.reset(wrap(key)))
         self._step = jax.jit(lambda state, action, key: env.step(state, action, wrap(key)))
         self._next_key = jax.jit(lambda key: unwrap(jax.random.split(wrap(key))))
@@ -296,9 +335,10 @@ class FilmedEnv:
         return obs, {}
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict]:
+        """Gymnasium's five; the reward of many agents is the sum of theirs."""
         self._key, key = self._next_key(self._key)
         self._state, step = self._step(self._state, action, key)
-        return step.obs, float(step.reward), bool(step.terminated), bool(step.truncated), {}
+        return step.obs, float(np.sum(step.reward)), bool(step.terminated), bool(step.truncated), {}
 
     def render(self) -> Any:
         return np.asarray(self.env.render(self._state))  # type: ignore[attr-defined]

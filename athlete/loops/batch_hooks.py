@@ -72,17 +72,33 @@ def as_batch(trajectory: Transition) -> dict[str, Tree]:
     return batch
 
 
-def _write_back(given: dict[str, Tree], batch: dict[str, Tree]) -> None:
+def _write_back(given: Mapping[Any, Tree], own: Mapping[Any, Tree]) -> None:
     """Where a hook put another array into its dictionary, write that into ours."""
-    for name, own in batch.items():
-        new: Any = given.get(name, own)
-        if new is not own and isinstance(own, np.ndarray):
-            if np.shape(new) != own.shape:
-                raise ValueError(
-                    f"a hook set {name!r} of a batch to shape {np.shape(new)}; expected {own.shape}: "
-                    "batches keep their shapes"
-                )
-            own[...] = new
+    for name, new in given.items():
+        if name not in own:
+            raise ValueError(
+                f"a hook put {name!r} into a batch, which nothing here reads; a batch has {', '.join(map(repr, own))}"
+            )
+        _overwrite(own[name], new, repr(name))
+
+
+def _overwrite(own: Tree, new: Tree, name: str) -> None:
+    if new is own:
+        return
+    if isinstance(own, np.ndarray):
+        if np.shape(new) != own.shape:
+            raise ValueError(
+                f"a hook set {name} of a batch to shape {np.shape(new)}; expected {own.shape}: "
+                "batches keep their shapes"
+            )
+        own[...] = new
+        return
+    keys = list(own) if isinstance(own, dict) else list(range(len(own)))
+    there = list(new) if isinstance(new, dict) else list(range(len(new)))
+    if set(there) != set(keys):
+        raise ValueError(f"a hook set {name} of a batch to the entries {there}; expected {keys}")
+    for key in keys:
+        _overwrite(own[key], new[key], f"{name}[{key!r}]")
 
 
 def _part(tree: Tree, begin: int, end: int, row: int) -> Tree:

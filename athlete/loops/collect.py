@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from athlete.core import Agent, Array, Env, Episodes, Key, Rows, Spec, Step, Transition, Tree
-from athlete.ops.masks import action_mask, random_legal
-from athlete.ops.sampling import sample
+from athlete.ops.sampling import random_action
 from athlete.ops.tree import packed_scan, where
-from athlete.spaces import to_canonical, to_environment
+from athlete.spaces import to_environment
 
 
 class Keys(NamedTuple):
@@ -23,7 +22,7 @@ class Keys(NamedTuple):
 
 
 def spec_of(env: Env) -> Spec:
-    return Spec(env.observation_space, env.action_space)
+    return Spec(env.observation_space, env.action_space, env.groups)
 
 
 def draw_keys(key: Key, length: int, rows: int) -> Keys:
@@ -43,7 +42,7 @@ def reset_rows(env: Env, agent: Agent, view: Tree, rows: int, key: Key) -> Rows:
 
 
 def fresh_rows(agent: Agent, env_state: Tree, obs: Tree, carry: Tree, rows: int) -> Rows:
-    returns, lengths = jnp.zeros(rows), jnp.zeros(rows, jnp.int32)
+    returns, lengths = jnp.zeros((rows, *agent.spec.reward_shape)), jnp.zeros(rows, jnp.int32)
     return Rows(env_state, obs, jnp.ones(rows, bool), carry, returns, lengths, agent.accumulators(rows))
 
 
@@ -59,34 +58,28 @@ def record_step(rows: Rows, action: Tree, step: Step, carry: Tree, extras: Tree)
         obs=step.obs,
         first=done,
         carry=carry,
-        episode_return=jnp.where(done, 0.0, total),
+        episode_return=jnp.where(done if total.ndim == 1 else done[:, None], 0.0, total),
         episode_length=jnp.where(done, 0, length),
     )
     return rows, transition, Episodes(done, total, length)
 
 
 def choose(
-    agent: Agent, view: Tree, carry: Tree, obs: Tree, first: Array, key: Key, random: bool
+    agent: Any, view: Tree, carry: Tree, obs: Tree, first: Array, key: Key, random: bool | frozenset[str]
 ) -> tuple[Tree, Tree, Tree]:
     """`Agent.act`, exploring; where `random`, actions `[B, ...]` are uniform over their space, or its legal part."""
     action, carry, extras = agent.act(view, carry, obs, first, key)
-    if random:
+    if isinstance(random, frozenset):  # of some policies of a team
+        action = agent.randomized(action, obs, jax.random.fold_in(key, 1), random)
+    elif random:
         spec, seen = agent.seen(obs)
         drawn = random_action(spec, seen, first.shape, jax.random.fold_in(key, 1))
         action = jax.tree.map(lambda new, like: new.astype(like.dtype), drawn, action)
     return action, carry, extras
 
 
-def random_action(spec: Spec, obs: Tree, shape: tuple[int, ...], key: Key) -> Tree:
-    """Canonical actions `[*shape, ...]`, uniform over what is legal at `obs` `[*shape, ...]`."""
-    mask = action_mask(spec, obs)
-    if mask is None:
-        return to_canonical(spec.action, sample(spec.action, key, shape))
-    return random_legal(spec, mask, key)
-
-
 def collect(
-    agent: Agent, env: Env, view: Tree, rows: Rows, key: Key, length: int, random: bool = False
+    agent: Agent, env: Env, view: Tree, rows: Rows, key: Key, length: int, random: bool | frozenset[str] = False
 ) -> tuple[Rows, Transition, Episodes]:
     """`length` steps of all rows as one scan: rows, trajectory `[T, B, ...]`, ended episodes `[T, B]`.
 

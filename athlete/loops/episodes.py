@@ -151,14 +151,14 @@ class WatchedSource(Source):
         before, self._obs = self._obs, step.obs
         done = step.terminated | step.truncated
         for row, episode in enumerate(self._episodes):
+            if episode is not None and (not self._lasting[row] or self._lasting[row][-1] is not episode):
+                self._lasting[row].append(episode)
             self._again[row] = episode is not None and self.faulty is not None and self.faulty[row]
             if self._again[row]:
                 self._episodes[row] = episode = None  # it has no end that could be told
             if episode is not None:
                 taken = _row(action, row)
                 episode.add_step(taken, float(step.reward[row]), _row(step.obs, row), step.info[row])
-                if not self._lasting[row] or self._lasting[row][-1] is not episode:
-                    self._lasting[row].append(episode)
                 self._call("on_episode_step", episode)
                 if done[row]:
                     self._end(row, episode)
@@ -196,9 +196,7 @@ class WatchedSource(Source):
         self._keep_info(episode)
         self._call("on_episode_end", episode)
         custom = {name: _number(value, name, "custom_metrics") for name, value in episode.custom_metrics.items()}
-        hist = {
-            name: [_number(value, name, "hist_data") for value in values] for name, values in episode.hist_data.items()
-        }
+        hist = {name: _numbers_of(values, name) for name, values in episode.hist_data.items()}
         self._told.append(Told(custom, hist, row))
 
     def _keep_info(self, episode: Episode) -> None:
@@ -206,11 +204,11 @@ class WatchedSource(Source):
         info = episode.last_info_for()
         wanted = self._info_metrics
         if isinstance(wanted, bool):
-            episode.custom_metrics |= {name: float(value) for name, value in info.items() if is_scalar(value)}
+            episode.custom_metrics |= {name: _float(value) for name, value in info.items() if is_scalar(value)}
             return
         for name in wanted:
             if is_scalar(info.get(name)):
-                episode.custom_metrics[name] = float(info[name])
+                episode.custom_metrics[name] = _float(info[name])
             elif not self._missed:
                 self._missed = True
                 logger.warning(
@@ -254,10 +252,22 @@ def is_scalar(value: Any) -> bool:
     return isinstance(value, np.ndarray) and value.size == 1 and value.dtype.kind in "biuf"
 
 
+def _float(value: Any) -> float:
+    return float(value.item() if isinstance(value, np.ndarray) else value)
+
+
 def _number(value: Any, name: str, where: str) -> float:
     if not is_scalar(value):
         raise ValueError(f"episode.{where}[{name!r}]: expected a number, got {type(value).__name__} {value!r}")
-    return float(value)
+    return _float(value)
+
+
+def _numbers_of(values: Any, name: str) -> list[float]:
+    if not isinstance(values, Sequence | np.ndarray) or isinstance(values, str):
+        raise ValueError(
+            f"episode.hist_data[{name!r}]: expected a list of numbers, got {type(values).__name__} {values!r}"
+        )
+    return [_number(value, name, "hist_data") for value in values]
 
 
 def _row(tree: Tree, row: int) -> Tree:

@@ -13,9 +13,9 @@ import jax
 import numpy as np
 
 from athlete.core import Agent, Array, Env, Episodes, Rows, Run, Source, Step, Transition, Tree
-from athlete.loops.collect import draw_keys, spec_of
+from athlete.loops.collect import choose, draw_keys, spec_of
 from athlete.loops.compiling import COMPILER_OPTIONS, RUN_ONCE_OPTIONS
-from athlete.loops.learn import Report, count, fresh_store, learn, progress_of
+from athlete.loops.learn import Report, count, fresh_store, progress_of
 from athlete.loops.transport import Packet, fetch, from_packet, to_packet
 from athlete.ops.finite import all_finite
 from athlete.ops.random import unwrap, wrap
@@ -49,15 +49,19 @@ def act(agent: Agent, view: Tree, carry: Tree, obs: Tree, first: Array, key: Arr
     return agent.act(view, carry, obs, first, wrap(key), explore)
 
 
-@functools.partial(jax.jit, compiler_options=COMPILER_OPTIONS)
-def act_packed(agent: Agent, view: Packet, carry: Tree, inputs: Packet) -> tuple[Packet, Tree]:
+@functools.partial(jax.jit, static_argnames=("random",), compiler_options=COMPILER_OPTIONS)
+def act_packed(
+    agent: Agent, view: Packet, carry: Tree, inputs: Packet, random: bool | frozenset[str]
+) -> tuple[Packet, Tree]:
     """`act`, exploring, for the inner loop: `inputs` are (obs, first, key); gives (action, extras) and the carry."""
     obs, first, key = from_packet(inputs)
-    action, carry, extras = agent.act(from_packet(view), carry, obs, first, wrap(key))
+    action, carry, extras = choose(agent, from_packet(view), carry, obs, first, wrap(key), random)
     return to_packet((action, extras)), carry
 
 
-@functools.partial(jax.jit, donate_argnames=("state", "store"), compiler_options=COMPILER_OPTIONS)
+@functools.partial(
+    jax.jit, static_argnames=("learning",), donate_argnames=("state", "store"), compiler_options=COMPILER_OPTIONS
+)
 def learn_from(
     agent: Agent,
     state: Tree,
@@ -66,8 +70,9 @@ def learn_from(
     trajectory: Transition,
     key: Array,
     progress: Array,
+    learning: bool | frozenset[str],
 ) -> tuple:
-    state, *held, metrics = learn(agent, state, store, accumulators, trajectory, wrap(key), progress)
+    state, *held, metrics = agent.learn(state, store, accumulators, trajectory, wrap(key), progress, learning)
     return state, *held, metrics, all_finite(state)
 
 
@@ -83,9 +88,9 @@ def beginning(agent: Agent, key: Array, rows: int) -> tuple[Tree, Tree, Tree, Ar
 begin = jax.jit(beginning, static_argnames=("rows",), compiler_options=RUN_ONCE_OPTIONS)
 
 
-def host_rows(obs: Tree, carry: Tree, accumulators: Tree, rows: int) -> Rows:
+def host_rows(agent: Agent, obs: Tree, carry: Tree, accumulators: Tree, rows: int) -> Rows:
     """All rows at the start of an episode, as NumPy arrays; the environments' state stays where they live."""
-    returns, lengths = np.zeros(rows, np.float32), np.zeros(rows, np.int32)
+    returns, lengths = np.zeros((rows, *agent.spec.reward_shape), np.float32), np.zeros(rows, np.int32)
     return Rows((), obs, np.ones(rows, bool), carry, returns, lengths, accumulators)
 
 
@@ -95,7 +100,7 @@ def init_hosted_run(agent: Agent, source: Source, key: Array) -> Run:
     All else is the same as `init_run` where the source hosts a JAX environment.
     """
     state, carry, accumulators, run_key, reset_key = begin(agent, key, source.rows)
-    rows = host_rows(source.reset(np.asarray(reset_key)), carry, accumulators, source.rows)
+    rows = host_rows(agent, source.reset(np.asarray(reset_key)), carry, accumulators, source.rows)
     counters = np.zeros((), np.int32), np.zeros((), np.uint32)
     return Run(state, None, rows, np.asarray(run_key), *counters)
 
@@ -105,21 +110,24 @@ def hosted_shapes(agent: Agent, source: Source) -> Run:
 
     def shapes(key: Array) -> Run:
         state, carry, accumulators, run_key, _ = beginning(agent, key, source.rows)
-        rows = host_rows(zeros(source.spec.obs, (source.rows,)), carry, accumulators, source.rows)
+        rows = host_rows(agent, zeros(source.spec.obs, (source.rows,)), carry, accumulators, source.rows)
         store = fresh_store(agent, state, rows)
         return Run(state, store, rows, run_key, np.zeros((), np.int32), np.zeros((), np.uint32))
 
     return jax.eval_shape(shapes, jax.ShapeDtypeStruct((2,), np.uint32))
 
 
-def collect_hosted(agent: Agent, source: Source, plan: Plan, rows: Rows) -> tuple[Rows, Transition, Episodes, dict]:
+def collect_hosted(
+    agent: Agent, source: Source, plan: Plan, rows: Rows, random: bool | frozenset[str]
+) -> tuple[Rows, Transition, Episodes, dict]:
     """One trajectory `[T, B, ...]` in NumPy arrays; also the seconds spent in the environments and in acting."""
     act_keys, step_keys, reset_keys = (np.asarray(part) for part in (plan.act_keys, plan.step_keys, plan.reset_keys))
     steps: list[tuple[Transition, Episodes]] = []
     seconds = {"env_step": 0.0, "inference": 0.0}
     for t in range(len(act_keys)):
         start = time.perf_counter()
-        outputs, carry = act_packed(agent, plan.view, rows.carry, to_packet((rows.obs, rows.first, act_keys[t])))
+        inputs = to_packet((rows.obs, rows.first, act_keys[t]))
+        outputs, carry = act_packed(agent, plan.view, rows.carry, inputs, random)
         action, extras = fetch(outputs)
         acted = time.perf_counter()
         step = source.step(action, step_keys[t])
@@ -132,7 +140,8 @@ def collect_hosted(agent: Agent, source: Source, plan: Plan, rows: Rows) -> tupl
         steps.append((transition, episodes))
         obs = source.reset_where(done, step.obs, reset_keys[t]) if done.any() else step.obs
         running = ~done
-        returns, lengths = episodes.return_ * running, episodes.length * running
+        returns = episodes.return_ * running.reshape(-1, *(1 for _ in agent.spec.reward_shape))
+        lengths = episodes.length * running
         rows = Rows((), obs, done, carry, returns, lengths, rows.accumulators)
         seconds["inference"] += acted - start
         seconds["env_step"] += time.perf_counter() - acted
@@ -150,18 +159,27 @@ class Collected(NamedTuple):
     seconds: dict[str, float]
 
 
-def collect_for(agent: Agent, source: Source, length: int, horizon: Array, run: Run) -> Collected:
+def collect_for(
+    agent: Agent, source: Source, length: int, horizon: Array, run: Run, random: bool | frozenset[str]
+) -> Collected:
     """Collect the next `length` steps of every row. `run` stays as it is: this may be broken off and begun anew."""
     planned = plan(agent, run.key, run.state, run.timesteps, horizon, length, source.rows)
-    return Collected(planned, *collect_hosted(agent, source, planned, run.rows))
+    return Collected(planned, *collect_hosted(agent, source, planned, run.rows, random))
 
 
-def learn_of(agent: Agent, run: Run, collected: Collected) -> tuple[Run, Report]:
-    """Learn from what was collected. `run` is used up: the new one takes its buffers."""
+def learn_of(agent: Agent, run: Run, collected: Collected, learning: bool | frozenset[str]) -> tuple[Run, Report]:
+    """Learn from what was collected, or only take it in. `run` is used up: the new one takes its buffers."""
     start, planned = time.perf_counter(), collected.plan
     rows = collected.rows
     state, store, accumulators, metrics, finite = learn_from(
-        agent, run.state, run.store, rows.accumulators, collected.trajectory, planned.learn_key, planned.progress
+        agent,
+        run.state,
+        run.store,
+        rows.accumulators,
+        collected.trajectory,
+        planned.learn_key,
+        planned.progress,
+        learning,
     )
     rows = rows._replace(accumulators=accumulators)
     timesteps = count(run.timesteps, collected.episodes.done.size)

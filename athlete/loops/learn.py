@@ -33,72 +33,12 @@ class Report(NamedTuple):
     finite: Array | bool = True  # whether all numbers of the learner's state are finite, where that was asked
 
 
-def learn(
-    agent: Agent,
-    state: Tree,
-    store: Tree,
-    accumulators: Tree,
-    trajectory: Transition,
-    key: Key,
-    progress: Array,
-    sample_async: bool = False,
-) -> tuple[Tree, Tree, Tree, dict]:
-    """Put a trajectory into memory and make the agent's `updates` on samples of it: what `take_in` returns, and mean
-    metrics.
-
-    With `sample_async` the updates come first: they see what was there while the trajectory was collected.
-    """
-    if sample_async:
-        state, store, metrics = update(agent, state, store, trajectory, key, progress)
-        return *take_in(agent, state, store, accumulators, trajectory), metrics
-    state, store, accumulators = take_in(agent, state, store, accumulators, trajectory)
-    state, store, metrics = update(agent, state, store, trajectory, key, progress)
-    return state, store, accumulators, metrics
-
-
-def take_in(
-    agent: Agent, state: Tree, store: Tree, accumulators: Tree, trajectory: Transition
-) -> tuple[Tree, Tree, Tree]:
-    """State, store and accumulators after a trajectory, or a piece of one, that was just collected."""
-    store = agent.memory.add(store, trajectory)
-    if not agent.memory.keeps or trajectory.first.shape[0] == 1:
-        state, accumulators = agent.observe(state, accumulators, trajectory)
-        return state, store, accumulators
-
-    def one_step(held: tuple[Tree, Tree], step: Transition) -> tuple[tuple[Tree, Tree], None]:
-        return agent.observe(*held, jax.tree.map(lambda leaf: leaf[None], step)), None
-
-    # As the hosted loop does, which has no more than a step at a time.
-    state, accumulators = jax.lax.scan(one_step, (state, accumulators), trajectory)[0]
-    return state, store, accumulators
-
-
-def update(
-    agent: Agent, state: Tree, store: Tree, trajectory: Transition, key: Key, progress: Array
-) -> tuple[Tree, Tree, dict]:
-    """The agent's `updates` on samples of its memory, which `trajectory` was added to: state, store, mean metrics."""
-
-    def one_update(carried, key):
-        state, store = carried
-        sample_key, update_key = jax.random.split(key)
-        batch = agent.memory.sample(store, trajectory, sample_key, progress)
-        state, metrics = agent.update(state, batch, update_key, progress)
-        store = agent.memory.feedback(store, batch, metrics)
-        return (state, store), {name: value for name, value in metrics.items() if jnp.ndim(value) == 0}
-
-    if agent.updates == 1:
-        (state, store), metrics = one_update((state, store), key)
-        return state, store, metrics
-    (state, store), metrics = jax.lax.scan(one_update, (state, store), jax.random.split(key, agent.updates))
-    return state, store, {name: jnp.mean(value, axis=0) for name, value in metrics.items()}
-
-
 class Phase(NamedTuple):
-    """Iterations in which the same happens."""
+    """Iterations of the same stage."""
 
     iterations: int
-    random: bool  # actions are drawn uniformly from their space
-    learning: bool  # the memory is full enough to learn from
+    random: bool | frozenset[str]
+    learning: bool | frozenset[str]
 
 
 def phases(agent: Agent, batch: int, sampled: int, iterations: int) -> list[Phase]:
@@ -108,10 +48,9 @@ def phases(agent: Agent, batch: int, sampled: int, iterations: int) -> list[Phas
     the warm-up's timesteps are complete. An iteration's programs differ by phase, so that no
     program asks at every step whether the warm-up is over.
     """
-    random = max(0, math.ceil((agent.random_timesteps - sampled) / batch))
-    waiting = max(0, math.ceil((agent.num_steps_sampled_before_learning_starts - sampled) / batch))
-    bounds = sorted({0, random, waiting, max(random, waiting) + iterations})
-    return [Phase(last - first, first < random, first >= waiting) for first, last in itertools.pairwise(bounds)]
+    changes = {max(0, math.ceil((timesteps - sampled) / batch)) for timesteps in agent.milestones}
+    bounds = sorted({0, *changes, max(changes) + iterations})
+    return [Phase(last - first, *agent.stage(sampled + first * batch)) for first, last in itertools.pairwise(bounds)]
 
 
 def progress_of(timesteps: Array, horizon: Array) -> Array:
@@ -174,21 +113,19 @@ def iterate(
     length: int,
     horizon: Array,
     run: Run,
-    random: bool,
-    learning: bool,
+    random: bool | frozenset[str],
+    learning: bool | frozenset[str],
     sample_async: bool,
 ) -> tuple[Run, Report]:
-    """Collect `length` steps of every row and, where `learning`, learn from them: `(Run, Report)`."""
+    """Collect `length` steps of every row and learn from them, at a stage of `random` and `learning`."""
     rows = run.rows.first.shape[0]
     key, collect_key, learn_key = jax.random.split(wrap(run.key), 3)
     progress = progress_of(run.timesteps, horizon)
     view = agent.view(run.state, progress)
     new_rows, trajectory, episodes = collect(agent, env, view, run.rows, collect_key, length, random)
-    held: tuple[Tree, Tree, Tree] = (run.state, run.store, new_rows.accumulators)
-    if learning:
-        state, store, accumulators, metrics = learn(agent, *held, trajectory, learn_key, progress, sample_async)
-    else:
-        (state, store, accumulators), metrics = take_in(agent, *held, trajectory), {}
+    state, store, accumulators, metrics = agent.learn(
+        run.state, run.store, new_rows.accumulators, trajectory, learn_key, progress, learning, sample_async
+    )
     new_rows = new_rows._replace(accumulators=accumulators)
     timesteps = count(run.timesteps, length * rows)
     return Run(state, store, new_rows, unwrap(key), run.iteration + 1, timesteps), Report(metrics, episodes)
@@ -201,8 +138,8 @@ def iterate_many(
     iterations: int,
     horizon: Array,
     run: Run,
-    random: bool = False,
-    learning: bool = True,
+    random: bool | frozenset[str] = False,
+    learning: bool | frozenset[str] = True,
     sample_async: bool = False,
 ) -> tuple[Run, Report]:
     """`iterations` times `iterate`, as one scan; reports are stacked, `[iterations, ...]`.

@@ -14,8 +14,8 @@ from athlete.ops.finite import first_nonfinite
 
 
 class Progress(NamedTuple):
-    """What some iterations brought: timesteps sampled and learned from, mean metrics, finished episodes `[n]`, seconds
-    by part.
+    """What some iterations brought: timesteps sampled and learned from, mean metrics, finished episodes, seconds by
+    part. `returns` are `[n]`, or `[n, agents]` of many agents; `lengths` are `[n]`.
     """
 
     timesteps: int
@@ -27,13 +27,16 @@ class Progress(NamedTuple):
     info: Mapping[str, np.ndarray] = MappingProxyType({})  # `[n]` of each of `Env.info_metrics` where episodes ended
     told: Sequence[Told] = ()  # what hooks and entries of info left of episodes that were watched
     fault: str | None = None  # the first metric or leaf of the learner's state that holds NaN or infinity
+    agent_steps: Mapping[str, int] = MappingProxyType({})  # of each of several policies: actions that it was asked for
 
 
 def joined(parts: list[Progress]) -> Progress:
     """Several advances as one."""
     if len(parts) == 1:
         return parts[0]
-    metrics = {name: float(np.mean([part.metrics[name] for part in parts])) for name in parts[0].metrics}
+    # Hooks report some metrics now and then, and not all policies learn from the start.
+    names = dict.fromkeys(name for part in parts for name in part.metrics)
+    metrics = {name: float(np.mean([part.metrics[name] for part in parts if name in part.metrics])) for name in names}
     seconds = {name: sum(part.seconds[name] for part in parts) for name in parts[0].seconds}
     returns, lengths = (
         np.concatenate(field) for field in zip(*((part.returns, part.lengths) for part in parts), strict=True)
@@ -42,16 +45,18 @@ def joined(parts: list[Progress]) -> Progress:
     fault = next((part.fault for part in parts if part.fault), None)
     info = {name: np.concatenate([part.info[name] for part in parts]) for name in parts[0].info}
     told = [one for part in parts for one in part.told]
-    return Progress(sampled, learned, metrics, returns, lengths, seconds, info, told, fault)
+    steps = {name: sum(part.agent_steps.get(name, 0) for part in parts) for name in parts[-1].agent_steps}
+    return Progress(sampled, learned, metrics, returns, lengths, seconds, info, told, fault, steps)
 
 
 def finished(parts: Sequence[Episodes]) -> tuple[np.ndarray, np.ndarray]:
-    """Returns and lengths of the episodes that ended, in the order in which they did: `[n]` each."""
+    """Returns `[n]`, or `[n, agents]`, and lengths `[n]` of the episodes that ended, in the order in which they did."""
     done, returns, lengths = (
         np.concatenate(field, axis=None)
         for field in ([part.done for part in parts], [part.return_ for part in parts], [part.length for part in parts])
     )
-    return returns[done], lengths[done]
+    agents = parts[0].return_.shape[parts[0].done.ndim :]
+    return returns.reshape(-1, *agents)[done], lengths[done]
 
 
 def learned_from(agent: Agent, timesteps: int, learning_iterations: int) -> int:
@@ -61,16 +66,41 @@ def learned_from(agent: Agent, timesteps: int, learning_iterations: int) -> int:
     return agent.updates * learning_iterations * agent.memory.batch_size
 
 
-def find_fault(names: Sequence[str], values: np.ndarray, state: Tree | None) -> str | None:
-    """The first metric, of `values` `[iterations, names]`, or leaf that holds NaN or infinity.
+AGENT_STEPS = "/num_agent_steps_sampled"  # after the name of a policy: a metric that is summed
+Tables = Mapping[tuple[str, ...], np.ndarray]  # metrics `[iterations, names]` by their names, not all from the start
+
+
+def means(tables: Tables) -> dict[str, float]:
+    """Of each metric the mean over the iterations that had it."""
+    return {name: float(column.mean()) for name, column in _columns(tables).items() if not name.endswith(AGENT_STEPS)}
+
+
+def agent_steps(tables: Tables) -> dict[str, int]:
+    """Of each of several policies the actions that it was asked for, which its metric of that name counts."""
+    columns = _columns(tables)
+    return {name.removesuffix(AGENT_STEPS): int(columns[name].sum()) for name in columns if name.endswith(AGENT_STEPS)}
+
+
+def _columns(tables: Tables) -> dict[str, np.ndarray]:
+    """Each metric over all iterations that had it."""
+    columns: dict[str, list[np.ndarray]] = {}
+    for names, table in tables.items():
+        for name, column in zip(names, table.T, strict=True):
+            columns.setdefault(name, []).append(column)
+    return {name: np.concatenate(parts) for name, parts in columns.items()}
+
+
+def find_fault(tables: Tables, state: Tree | None) -> str | None:
+    """The first metric or leaf that holds NaN or infinity.
 
     `state` is the learner's, None where a program has found it finite.
     """
-    sound = np.isfinite(values)
-    if not sound.all():
-        iteration, column = np.argwhere(~sound)[0].tolist()
-        within = f" in learning iteration {iteration + 1} of {len(values)}" if len(values) > 1 else ""
-        return f"the metric {names[column]!r} was {values[iteration, column]}{within}"
+    for names, table in tables.items():
+        sound = np.isfinite(table)
+        if not sound.all():
+            iteration, column = np.argwhere(~sound)[0].tolist()
+            within = f" in learning iteration {iteration + 1} of {len(table)}" if len(table) > 1 else ""
+            return f"the metric {names[column]!r} was {table[iteration, column]}{within}"
     leaf = first_nonfinite(state) if state is not None else None
     return None if leaf is None else f"{leaf!r} of the learner's state"
 
@@ -84,21 +114,22 @@ class Taken:
         self.seconds = dict.fromkeys(seconds, 0.0)
         self.reported: dict[str, list[float]] = {}  # metrics that come not every time
         self.finite = True  # all of the learner's state, whenever that was looked at
-        self._names: tuple[str, ...] = ()
-        self._values: list[Array] = []
+        self._values: dict[tuple[str, ...], list[Array]] = {}
 
     def learn(self, names: tuple[str, ...], values: Array) -> None:
         """Keep the metrics `[names]` of an iteration that learned."""
-        self._names = names
-        self._values.append(values)
+        self._values.setdefault(names, []).append(values)
 
     def progress(self, agent: Agent, batch: int, state: Tree) -> Progress:
         """All of it, where an iteration samples `batch` timesteps; `state` is the learner's now."""
         timesteps = self.iterations * batch
-        values = np.array(self._values, np.float64).reshape(len(self._values), len(self._names))
-        metrics = dict(zip(self._names, values.mean(axis=0).tolist(), strict=True)) if self._values else {}
-        metrics |= {name: float(np.mean(numbers)) for name, numbers in self.reported.items()}
+        tables = {
+            names: np.array(values, np.float64).reshape(len(values), len(names))
+            for names, values in self._values.items()
+        }
+        metrics = means(tables) | {name: float(np.mean(numbers)) for name, numbers in self.reported.items()}
         returns, lengths = finished(self.episodes)
-        learned = learned_from(agent, timesteps, len(self._values))
-        fault = find_fault(self._names, values, None if self.finite else state)
-        return Progress(timesteps, learned, metrics, returns, lengths, self.seconds, fault=fault)
+        learned = learned_from(agent, timesteps, sum(map(len, tables.values())))
+        fault = find_fault(tables, None if self.finite else state)
+        steps = agent_steps(tables)
+        return Progress(timesteps, learned, metrics, returns, lengths, self.seconds, fault=fault, agent_steps=steps)

@@ -49,8 +49,8 @@ class Call(NamedTuple):
     """What follows on a step of the environments."""
 
     last: bool  # it completes a trajectory
-    learning: bool
-    random: bool  # whether the action after it is
+    learning: bool | frozenset[str]
+    random: bool | frozenset[str]  # whether the action after it is
 
 
 class Stepper:
@@ -77,7 +77,8 @@ class Stepper:
         self._pending: Outcome | None = None  # of a step that is not taken in yet
         self._position = 0  # steps of the trajectory under way that are taken in
         self._timesteps = 0  # as `Run.timesteps`, but without its limit
-        self._returns = np.zeros(source.rows, np.float32)  # of the running episodes
+        returns = (source.rows, *agent.spec.reward_shape)
+        self._returns = np.zeros(returns, np.float32)  # of the running episodes
         self._lengths = np.zeros(source.rows, np.int32)
 
     def forget(self) -> None:
@@ -143,7 +144,7 @@ class Stepper:
         if self._lost:
             raise RuntimeError(f"this training cannot go on: {self._lost}; restore it from a checkpoint")
 
-    def _start(self, run: Run, random: bool) -> None:
+    def _start(self, run: Run, random: bool | frozenset[str]) -> None:
         rows = run.rows
         self._returns, self._lengths = np.array(rows.episode_return), np.array(rows.episode_length)
         self._timesteps, self._position = int(run.timesteps), 0
@@ -162,7 +163,7 @@ class Stepper:
             warnings.simplefilter("ignore")  # that small leaves of the run, which are copied, were given up for nothing
             self._live, self._order = pack_live(live._replace(store=run.store, chosen=chosen)), fetch(packet)
 
-    def _begin_episodes(self, random: bool) -> None:
+    def _begin_episodes(self, random: bool | frozenset[str]) -> None:
         """New episodes in all rows, in the place of a step that was broken off."""
         assert self._live is not None and self._order is not None
         self._interrupts.at_once = True
@@ -244,7 +245,7 @@ class Stepper:
 
     # A call for each step ---------------------------------------------------------------------------------------------
 
-    def _run_calls(self, phase: Phase, random_after: bool) -> None:
+    def _run_calls(self, phase: Phase, random_after: bool | frozenset[str]) -> None:
         """All iterations of a phase; `random_after` says how the action after them is chosen."""
         for call in self._calls(phase, random_after):
             start, stepped = time.perf_counter(), self._taken.seconds["env_step"]
@@ -260,13 +261,13 @@ class Stepper:
             self._taken.seconds["learn_and_act"] += time.perf_counter() - start - stepped
             self._interrupts.raise_noted()
 
-    def _calls(self, phase: Phase, random_after: bool) -> Iterator[Call]:
+    def _calls(self, phase: Phase, random_after: bool | frozenset[str]) -> Iterator[Call]:
         """What follows on each step, from the middle of a trajectory where the last advance ended there."""
         for iteration in range(phase.iterations):
             for step in range(self._position, self.length):
                 last = step == self.length - 1
                 ends = last and iteration == phase.iterations - 1
-                yield Call(last, phase.learning and last, random_after if ends else phase.random)
+                yield Call(last, last and phase.learning, random_after if ends else phase.random)
 
     def _learn_meanwhile(self) -> Metrics:
         """Start an iteration's updates, and do not wait for them."""
@@ -313,7 +314,8 @@ class Stepper:
         obs, self._returns, self._lengths = step.obs, episodes.return_, episodes.length
         if done.any():
             obs = self.source.reset_where(done, obs, order.reset_keys)
-            self._returns, self._lengths = episodes.return_ * ~done, episodes.length * ~done
+            running = ~done.reshape(-1, *(1 for _ in self.agent.spec.reward_shape))
+            self._returns, self._lengths = episodes.return_ * running, episodes.length * ~done
         self._taken.episodes.append(episodes)
         self._taken.seconds["env_step"] += time.perf_counter() - start
         return Outcome(step.reward, step.obs, step.terminated, step.truncated, obs)

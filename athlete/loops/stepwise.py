@@ -15,9 +15,10 @@ import jax
 import jax.numpy as jnp
 
 from athlete.core import Agent, Array, Rows, Transition, Tree
+from athlete.core.learning import take_in, update
 from athlete.loops.collect import choose, draw_keys
 from athlete.loops.compiling import COMPILER_OPTIONS
-from athlete.loops.learn import Metrics, as_metrics, count, progress_of, take_in, update
+from athlete.loops.learn import Metrics, as_metrics, count, progress_of
 from athlete.loops.transport import Packet, from_packet, to_packet
 from athlete.ops.finite import all_finite
 from athlete.ops.random import unwrap, wrap

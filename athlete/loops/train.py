@@ -17,7 +17,7 @@ from athlete.loops.episodes import WatchedSource
 from athlete.loops.host import collect_for, hosted_shapes, init_hosted_run, learn_of
 from athlete.loops.interrupts import Interrupts
 from athlete.loops.learn import Report, fresh_store, init_run, iterate_many, phases
-from athlete.loops.progress import Progress, Taken, find_fault, finished, learned_from
+from athlete.loops.progress import Progress, Taken, agent_steps, find_fault, finished, learned_from, means
 from athlete.loops.stepper import Stepper
 
 _init = jax.jit(init_run, static_argnames=("rows", "length"), compiler_options=RUN_ONCE_OPTIONS)
@@ -152,21 +152,25 @@ class CompiledTraining:
 
     def _progress(self, reports: list[Report], seconds: float) -> Progress:
         """What one advance told, and those before it that an interrupt kept from telling."""
-        learned = [report for report in reports if report.metrics.names] or reports[-1:]
-        names, values = learned[0].metrics.names, np.concatenate([np.asarray(part.metrics.values) for part in learned])
+        learned = [report.metrics for report in reports if report.metrics.names]
+        tables = {
+            names: np.concatenate([np.asarray(part.values, np.float64) for part in learned if part.names == names])
+            for names in dict.fromkeys(part.names for part in learned)
+        }
         episodes = [jax.tree.map(np.asarray, report.episodes) for report in reports]
         returns, lengths = finished(episodes)
-        metrics = dict(zip(names, values.mean(axis=0, dtype=np.float64).tolist(), strict=True))
         sampled = sum(part.done.size for part in episodes)
-        batches = learned_from(self.agent, sampled, len(values) if names else 0)
+        batches = learned_from(self.agent, sampled, sum(map(len, tables.values())))
         info = {
             name: np.concatenate([part.info[name].reshape(-1)[part.done.reshape(-1)] for part in episodes])
             for name in self.env.info_metrics
         }
-        fault = find_fault(names, values, None if all(report.finite for report in reports) else self.run.state)
-        return Progress(sampled, batches, metrics, returns, lengths, {"sample_and_learn": seconds}, info, fault=fault)
+        fault = find_fault(tables, None if all(report.finite for report in reports) else self.run.state)
+        told = {"sample_and_learn": seconds}
+        steps = agent_steps(tables)
+        return Progress(sampled, batches, means(tables), returns, lengths, told, info, fault=fault, agent_steps=steps)
 
-    def _iterate(self, iterations: int, random: bool, learning: bool) -> Report:
+    def _iterate(self, iterations: int, random: bool | frozenset[str], learning: bool | frozenset[str]) -> Report:
         arguments = {
             "length": self.length,
             "iterations": iterations,
@@ -289,13 +293,14 @@ class HostedTraining:
         if self._broken_off:
             self._run = run = run._replace(rows=self._new_episodes(run.rows, run.key))
         self._broken_off = True
-        collected = collect_for(self.agent, self.source, self.length, self._horizon, run)
+        stage = self.agent.stage(int(run.timesteps) - self.memory_since)
+        collected = collect_for(self.agent, self.source, self.length, self._horizon, run, stage.random)
         if self._batch_hooks is not None:
             assert isinstance(self.source, WatchedSource)
             for name, value in self._batch_hooks.see(collected.trajectory, self.source).items():
                 self._taken.reported.setdefault(name, []).append(value)
         interrupts.at_once = False
-        self._run, report = learn_of(self.agent, run, collected)
+        self._run, report = learn_of(self.agent, run, collected, stage.learning)
         self._broken_off = False
         self._taken.iterations += 1
         self._taken.learn(tuple(report.metrics), list(report.metrics.values()))
@@ -313,7 +318,7 @@ class HostedTraining:
         return rows._replace(
             obs=obs,
             first=np.ones(self.rows, bool),
-            episode_return=np.zeros(self.rows, np.float32),
+            episode_return=np.zeros_like(rows.episode_return),
             episode_length=np.zeros(self.rows, np.int32),
         )
 

@@ -52,17 +52,32 @@ class Prioritized(Memory):
         length = trajectory.reward.shape[0]
         # The newest `window - 1` beginnings are not complete yet; as many before the new ones now are.
         offset = jnp.arange(1 - self.window, length)
-        slot = (store.ring.cursor + offset) % slots
-        there = (offset >= 0) | (store.ring.filled + offset >= 0)  # slots before the very first are empty
-        complete = there & (offset <= length - self.window)
-        leaf = slot[:, None] * rows + jnp.arange(rows)
-        priority = jnp.broadcast_to(jnp.where(complete, store.largest, 0.0)[:, None], leaf.shape)
+        if store.ring.cursor.ndim:
+            leaf, complete = self._leaves_of_valid(store.ring, trajectory, offset[:, None])
+            priority = jnp.where(complete, store.largest, 0.0)
+        else:
+            slot = (store.ring.cursor + offset) % slots
+            there = (offset >= 0) | (store.ring.filled + offset >= 0)  # slots before the very first are empty
+            complete = there & (offset <= length - self.window)
+            leaf = slot[:, None] * rows + jnp.arange(rows)
+            priority = jnp.broadcast_to(jnp.where(complete, store.largest, 0.0)[:, None], leaf.shape)
         ring = ring_add(store.ring, self._kept(trajectory), self.stack_axis)
         if ring.frames is not None:
             forgotten = self._forgotten(ring, length)
             leaf = jnp.concatenate([leaf, forgotten])
             priority = jnp.concatenate([priority, jnp.zeros(forgotten.shape)])
         return PrioritizedRing(ring, tree_set(store.tree, leaf.reshape(-1), priority.reshape(-1)), store.largest)
+
+    def _leaves_of_valid(self, ring: Ring, trajectory: Transition, offset: Array) -> tuple[Array, Array]:
+        """Leaves `[n, rows]` of slots at `offset` `[n, 1]` from each row's cursor, and whether windows there are whole.
+
+        Rows take in as many steps as are valid: what lies behind them stays as it was.
+        """
+        slots, rows = ring.packed.table.shape[:2]
+        count = jnp.sum(trajectory.extras["valid"], axis=0, dtype=jnp.int32)
+        there = (offset >= 0) | (ring.filled + offset >= 0)
+        leaf = (ring.cursor + offset) % slots * rows + jnp.arange(rows)
+        return jnp.where(there & (offset < count), leaf, slots * rows), there & (offset <= count - self.window)
 
     def _forgotten(self, ring: Ring, length: int) -> Array:
         """Leaves `[n, rows]` behind the oldest whole window: those that the last `length` steps may have forgotten."""
@@ -89,6 +104,9 @@ class Prioritized(Memory):
         priority = (jnp.abs(metrics["td_error"]) + self.epsilon) ** self.alpha
         tree = tree_set(store.tree, batch.extras["leaf"][0], priority)
         return PrioritizedRing(store.ring, tree, jnp.maximum(store.largest, jnp.max(priority)))
+
+    def ready(self, store: PrioritizedRing) -> Array:
+        return (store.ring.filled >= self.window).any()
 
     def _kept(self, trajectory: Transition) -> Transition:
         return trajectory if self.keep_carry else trajectory._replace(carry=())

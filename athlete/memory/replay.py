@@ -38,5 +38,8 @@ class Replay(Memory):
         slot, row = ring_draw(store, key, self.batch_size // self.sequence, self.window)
         return ring_take(store, slot, row, self.window, self.stack_axis)
 
+    def ready(self, store: Ring) -> Array:
+        return (store.filled >= self.window).any()
+
     def _kept(self, trajectory: Transition) -> Transition:
         return trajectory if self.keep_carry else trajectory._replace(carry=())

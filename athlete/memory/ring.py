@@ -17,8 +17,8 @@ class Ring(NamedTuple):
 
     packed: Packed
     example: Transition  # of zeros, without leading axes: how to unpack
-    cursor: Array  # int32, the slot that is written next
-    filled: Array  # int32, slots written so far, at most all
+    cursor: Array  # int32, the slot that is written next; `[rows]` where rows fill at paces of their own
+    filled: Array  # int32, slots written so far, at most all; so too
     frames: Frames | None = None  # where observations are stacks; `obs` then points to them
 
 
@@ -50,10 +50,16 @@ def ring_init(example: Transition, slots: int, rows: int, stack_axis: int | None
     if stack_axis is not None:
         frames = frames_init(example.obs, slots, rows, stack_axis, at_least)
         example = example._replace(obs=jnp.zeros((), jnp.int32), next_obs=())
+    valid = example.extras.get("valid") if isinstance(example.extras, dict) else None
+    if valid is not None:
+        if stack_axis is not None:
+            raise ValueError("replay memory: stack_axis is for agents that act at every step; leave it out")
+        example = without_valid(example)
     shapes = jax.eval_shape(lambda example: pack(_lead(example), leading=2), example)
     packed = jax.tree.map(lambda leaf: jnp.zeros((slots, rows, *leaf.shape[2:]), leaf.dtype), shapes)
     example = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), example)
-    return Ring(packed, example, jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32), frames)
+    count = jnp.zeros(() if valid is None else rows, jnp.int32)
+    return Ring(packed, example, count, jnp.copy(count), frames)
 
 
 def ring_add(ring: Ring, trajectory: Transition, stack_axis: int | None = None) -> Ring:
@@ -62,6 +68,8 @@ def ring_add(ring: Ring, trajectory: Transition, stack_axis: int | None = None) 
     The cursor then is a multiple of T, so no write runs over the ring's seam, as long as all trajectories have the
     same T, or as many of a smaller one come together as make up a whole one.
     """
+    if ring.cursor.ndim:
+        return _add_valid(ring, trajectory)
     length = trajectory.reward.shape[0]
     slots = ring.packed.table.shape[0]
     if slots % length:
@@ -78,6 +86,26 @@ def ring_add(ring: Ring, trajectory: Transition, stack_axis: int | None = None) 
     cursor = (ring.cursor + length) % slots
     ring = Ring(packed, ring.example, cursor, jnp.minimum(ring.filled + length, slots), frames)
     return ring if stack_axis is None else _forget(ring, length, stack_axis)
+
+
+def without_valid(trajectory: Transition) -> Transition:
+    """A trajectory whose extras do not say which places are steps: what is kept of it are steps."""
+    return trajectory._replace(extras={name: part for name, part in trajectory.extras.items() if name != "valid"})
+
+
+def _add_valid(ring: Ring, trajectory: Transition) -> Ring:
+    """Write the steps of a trajectory `[T, B, ...]`, which in each row come before its empty places."""
+    slots, rows = ring.packed.table.shape[:2]
+    valid = trajectory.extras["valid"]
+    time, row = jnp.arange(valid.shape[0])[:, None], jnp.arange(rows)[None]
+    slot = jnp.where(valid, (ring.cursor + time) % slots, slots)  # behind the last: dropped
+    packed = jax.tree.map(
+        lambda old, new: old.at[slot, row].set(new, mode="drop"),
+        ring.packed,
+        pack(without_valid(trajectory), leading=2),
+    )
+    count = jnp.sum(valid, axis=0, dtype=jnp.int32)
+    return Ring(packed, ring.example, (ring.cursor + count) % slots, jnp.minimum(ring.filled + count, slots))
 
 
 def _forget(ring: Ring, length: int, stack_axis: int) -> Ring:
@@ -97,15 +125,16 @@ def _forget(ring: Ring, length: int, stack_axis: int) -> Ring:
 def ring_draw(ring: Ring, key: Key, batch_size: int, window: int) -> tuple[Array, Array]:
     """Slots and rows `[batch_size]` in which whole windows begin, each of them as likely as the other."""
     slots, rows = ring.packed.table.shape[:2]
-    if ring.frames is None:
+    if ring.frames is None and not ring.cursor.ndim:
         drawn = jax.random.randint(key, (batch_size,), 0, (ring.filled - window + 1) * rows)
         return (ring.cursor - ring.filled + drawn // rows) % slots, drawn % rows
-    kept = ring.frames.kept
+    kept = ring.filled if ring.frames is None else ring.frames.kept
     ends = jnp.cumsum(jnp.maximum(kept - window + 1, 0))
     drawn = jax.random.randint(key, (batch_size,), 0, ends[-1])
     row = jnp.minimum(jnp.sum(drawn[:, None] >= ends, axis=-1), rows - 1)
     later = ends[row] - drawn  # windows of the row that are not older
-    return (ring.cursor - window + 1 - later) % slots, row
+    cursor = ring.cursor[row] if ring.cursor.ndim else ring.cursor
+    return (cursor - window + 1 - later) % slots, row
 
 
 def ring_take(ring: Ring, slot: Array, row: Array, length: int, stack_axis: int | None = None) -> Transition:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from athlete.core import Array, Tree
+from athlete.ops.statistics import weighted_mean
 
 MOST_SAMPLES = 1e7  # beyond, old samples fade: a float32 count stands still at 1.7e7
 
@@ -25,25 +26,43 @@ def initial_moments(example: Tree) -> Moments:
     return Moments(jnp.zeros(()), jax.tree.map(jnp.zeros_like, example), jax.tree.map(jnp.ones_like, example))
 
 
-def update_moments(moments: Moments, batch: Tree) -> Moments:
-    """Take in a batch `[T, B, ...]` (Chan et al. 1979, the parallel form of Welford's algorithm)."""
+def update_moments(moments: Moments, batch: Tree, weight: Array | None = None) -> Moments:
+    """Take in a batch `[T, B, ...]` (Chan et al. 1979, the parallel form of Welford's algorithm).
+
+    Of `weight` `[T, B]` are steps that count, 1, and empty places, 0.
+    """
     leaves = jax.tree.leaves(batch)
     if not leaves:
         return moments
-    size = leaves[0].shape[0] * leaves[0].shape[1]
+    size: Any = leaves[0].shape[0] * leaves[0].shape[1] if weight is None else jnp.sum(weight)
     total = moments.count + size
+    if weight is not None:
+        total = jnp.maximum(total, 1.0)
+
+    def center(leaf: Array) -> Array:
+        return jnp.mean(leaf, axis=(0, 1)) if weight is None else weighted_mean(_last(leaf), weight, (-2, -1))
+
+    def spread(leaf: Array) -> Array:
+        if weight is None:
+            return jnp.var(leaf, axis=(0, 1))
+        return weighted_mean(_last(jnp.square(leaf - center(leaf))), weight, (-2, -1))
 
     def mean_of(mean: Array, leaf: Array) -> Array:
-        return mean + (jnp.mean(leaf, axis=(0, 1)) - mean) * size / total
+        return mean + (center(leaf) - mean) * size / total
 
     def variance_of(variance: Array, mean: Array, leaf: Array) -> Array:
-        shift = jnp.mean(leaf, axis=(0, 1)) - mean
-        squares = variance * moments.count + jnp.var(leaf, axis=(0, 1)) * size
+        shift = center(leaf) - mean
+        squares = variance * moments.count + spread(leaf) * size
         return (squares + shift * shift * moments.count * size / total) / total
 
     mean = jax.tree.map(mean_of, moments.mean, batch)
     variance = jax.tree.map(variance_of, moments.variance, moments.mean, batch)
     return Moments(jnp.minimum(total, MOST_SAMPLES), mean, variance)
+
+
+def _last(leaf: Array) -> Array:
+    """`[T, B, ...]` as `[..., T, B]`, which weights `[T, B]` fit."""
+    return jnp.moveaxis(leaf, (0, 1), (-2, -1))
 
 
 def standardize(leaf: Array, mean: Array, variance: Array, clip: float) -> Array:

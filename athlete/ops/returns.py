@@ -56,12 +56,15 @@ def lambda_returns(
     return jax.lax.scan(backwards, next_value[-1], (now, decay), reverse=True)[1]
 
 
-def discounted_sums(reward: Array, first: Array, gamma: Array, before: Array) -> Array:
+def discounted_sums(reward: Array, first: Array, gamma: Array, before: Array, weight: Array | None = None) -> Array:
     """Rewards summed so far in each episode, `[T, B]`: G_t = r_t + gamma (1 - first_t) G_{t-1}.
 
-    `before` `[B]` is G_{-1}, what was summed in the trajectory before this one.
+    `before` `[B]` is G_{-1}, what was summed in the trajectory before this one. Where `weight` `[T, B]` is 0 there is
+    no step, and the sum stands still.
     """
     decay = jnp.where(first, 0.0, gamma)
+    if weight is not None:
+        reward, decay = jnp.where(weight > 0.0, reward, 0.0), jnp.where(weight > 0.0, decay, 1.0)
 
     def forwards(total, step):
         reward_t, decay_t = step

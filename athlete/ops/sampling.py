@@ -8,9 +8,25 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from athlete.core import Array, Key
+from athlete.core import Array, Key, Spec, Tree
+from athlete.ops.masks import action_mask, random_legal
 from athlete.ops.tree import where
-from athlete.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, OneOf, Space, Tuple
+from athlete.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, OneOf, Space, Tuple, to_canonical
+
+
+def random_action(spec: Spec, obs: Tree, shape: tuple[int, ...], key: Key) -> Tree:
+    """Canonical actions `[*shape, ...]`, uniform over what is legal at `obs` `[*shape, ...]`, to each agent of many."""
+    if spec.groups:
+        return {
+            name: random_action(
+                Spec(group.obs, group.action), obs["obs"][name], (*shape, group.size), jax.random.fold_in(key, i)
+            )
+            for i, (name, group) in enumerate(spec.groups)
+        }
+    mask = action_mask(spec, obs)
+    if mask is None:
+        return to_canonical(spec.action, sample(spec.action, key, shape))
+    return random_legal(spec, mask, key)
 
 
 def sample(space: Space, key: Key, shape: tuple[int, ...] = ()) -> Any:

@@ -8,13 +8,40 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from athlete.core import Array
+from athlete.core import Array, Transition
 
 
-def explained_variance(target: Array, prediction: Array) -> Array:
+def valid_steps(batch: Transition) -> Array | None:
+    """1 for each step of a batch that is one, 0 for empty places, `[T, B]`; None where all are steps.
+
+    Of many agents not all act at every step: a trajectory of their own steps then has empty places at its end, where
+    `extras["valid"]` is False.
+    """
+    valid = batch.extras.get("valid") if isinstance(batch.extras, dict) else None
+    return None if valid is None else valid.astype(jnp.float32)
+
+
+def weighted_mean(values: Array, weight: Array | None, axis: int | tuple[int, ...] | None = None) -> Array:
+    """The mean of `values` `[..., *weight.shape]` where each counts `weight`; over `axis`, over all where that is None.
+
+    A value that weighs 0 changes no bit of it. Of no weight at all it is 0. Without a `weight` it is `jnp.mean`.
+    """
+    if weight is None:
+        return jnp.mean(values, axis=axis)
+    weight = jnp.broadcast_to(weight, values.shape)
+    total = jnp.sum(jnp.where(weight > 0.0, weight * values, 0.0), axis=axis)
+    return total / jnp.maximum(jnp.sum(weight, axis=axis), 1e-8)
+
+
+def explained_variance(target: Array, prediction: Array, weight: Array | None = None) -> Array:
     """1 - Var(target - prediction) / Var(target): 1 is perfect, 0 no better than a constant; a scalar."""
     pair = jnp.stack([target, target - prediction]).reshape(2, -1)
-    variance, error = jnp.var(pair, axis=1)
+    if weight is None:
+        variance, error = jnp.var(pair, axis=1)
+    else:
+        counts = weight.reshape(-1)
+        centred = pair - weighted_mean(pair, counts, axis=1)[:, None]
+        variance, error = weighted_mean(centred * centred, counts, axis=1)
     return 1.0 - error / (variance + 1e-8)
 
 

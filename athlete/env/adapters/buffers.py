@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -24,17 +24,41 @@ class MisfitError(ValueError):
     """An environment returned what does not fit its spaces; the message is a sentence without row, seed and step."""
 
 
+class Members(NamedTuple):
+    """Agents with equal spaces, one group of many agents."""
+
+    name: str
+    agents: tuple[Any, ...]  # the environment's own ids of them
+    obs: spaces.Space  # of one of them, as policies see it
+    action: spaces.Space
+    own_action: spaces.Space  # as the environment has it: numbers of 64 bits are such
+    mask_path: tuple[str, ...] | None = None  # where what the environment shows has a mask that is moved in `obs`
+    mask_size: int = 0  # of the mask that the environment tells in its infos, if it does
+
+
+class Seat(NamedTuple):
+    """Where one agent stands in the arrays of all: `obs["obs"][group.name][:, number]`."""
+
+    agent: Any
+    group: Members
+    number: int
+
+
 class Buffers:
     """Where the steps of `rows` environments are written: one block of memory, which processes can share.
 
     `obs` are observations `[B, ...]` in the structure and dtypes of `space`, `reward` is float32 `[B]`, `terminated`
     and `truncated` are bool `[B]`. The next step overwrites all of them: `copied_obs` is what to keep. `under_way`,
     bool `[B]`, says of which rows the environment is at work, also where its process has died of it.
+
+    With `groups` of agents, `space` is that of `athlete.env.multi_agent.joint_spec` and `reward` is `[B, agents]`, in
+    the order of `seats`.
     """
 
-    def __init__(self, space: spaces.Space, rows: int, memory: Any = None):
-        self.space, self.rows = space, rows
-        leaves = [*_leaves(space), *_STEP]
+    def __init__(self, space: spaces.Space, rows: int, memory: Any = None, groups: Sequence[Members] = ()):
+        self.space, self.rows, self.groups = space, rows, tuple(groups)
+        self.seats = [Seat(agent, group, i) for group in groups for i, agent in enumerate(group.agents)]
+        leaves = [*_leaves(space), *_step_leaves(groups)]
         places, size = _layout(leaves, rows)
         block = np.zeros(size, np.uint8) if memory is None else np.frombuffer(memory, np.uint8)
         of_dtype = {dtype: block[place].view(dtype) for dtype, place in places.items()}
@@ -52,9 +76,17 @@ class Buffers:
         self.copied_obs = _copier(self.obs)
 
     @staticmethod
-    def size(space: spaces.Space, rows: int) -> int:
+    def size(space: spaces.Space, rows: int, groups: Sequence[Members] = ()) -> int:
         """Of the `memory` that buffers of this space take, in bytes."""
-        return _layout([*_leaves(space), *_STEP], rows)[1]
+        return _layout([*_leaves(space), *_step_leaves(groups)], rows)[1]
+
+    def seat_writer(self, seat: Seat) -> Writer:
+        """What writes one agent's observations: `write(row, observation)`. Raises MisfitError."""
+        return _writer(seat.group.obs, self._seen_by(seat), (), f"{_OBSERVATION}[{seat.agent!r}]")
+
+    def _seen_by(self, seat: Seat) -> Any:
+        """The observations `[B, ...]` of one agent, which are parts of `obs`."""
+        return mapped(lambda leaf: leaf[:, seat.number], self.obs["obs"][seat.group.name])
 
     def write_obs(self, row: int, obs: Any) -> None:
         """One row's observation, as the environment gave it."""
@@ -93,6 +125,10 @@ class Buffers:
     def first_nonfinite(self) -> tuple[int, str]:
         """The row and the sentence about its first number that is none, where `all_finite` is false."""
         named = [*_named_leaves(self.obs, _OBSERVATION), ("the reward", self.reward)]
+        if self.seats:
+            named = [(f"the reward of {seat.agent!r}", self.reward[:, i]) for i, seat in enumerate(self.seats)]
+            for seat in self.seats:
+                named += _named_leaves(self._seen_by(seat), f"{_OBSERVATION}[{seat.agent!r}]")
         found = []
         for name, leaf in named:
             if leaf.dtype.kind == "f" and not np.isfinite(leaf).all():
@@ -102,17 +138,22 @@ class Buffers:
         return min(found)
 
 
-# The reward, terminated, truncated and under_way of a row.
-_STEP: list[tuple[tuple[int, ...], np.dtype]] = [((), np.dtype(np.float32)), *[((), np.dtype(bool))] * 3]
+def mapped(function: Callable[[np.ndarray], Any], tree: Any) -> Any:
+    """`function` of each array of nested tuples and dictionaries."""
+    if isinstance(tree, tuple):
+        return tuple(mapped(function, part) for part in tree)
+    if isinstance(tree, dict):
+        return {name: mapped(function, part) for name, part in tree.items()}
+    return function(tree)
 
 
-def as_reward(value: Any) -> float:
+def as_reward(value: Any, name: str = "the reward") -> float:
     """A reward as a number; arrays of one number are numbers too. Raises MisfitError."""
     if type(value) is float:
         return value
-    array = _numeric(value, "the reward", "a number")
+    array = _numeric(value, name, "a number")
     if array.size != 1:
-        raise MisfitError(f"the reward is {_told(value)}; expected a number")
+        raise MisfitError(f"{name} is {_told(value)}; expected a number")
     return array.item()
 
 
@@ -161,6 +202,12 @@ def _leaves(space: spaces.Space) -> Iterator[tuple[tuple[int, ...], np.dtype]]:
         yield from itertools.chain.from_iterable(map(_leaves, parts))
     else:
         yield space.shape, space.dtype
+
+
+def _step_leaves(groups: Sequence[Members]) -> list[tuple[tuple[int, ...], np.dtype]]:
+    """Those of the reward, terminated, truncated and under_way of a row."""
+    reward_shape = (sum(len(group.agents) for group in groups),) if groups else ()
+    return [(reward_shape, np.dtype(np.float32)), *[((), np.dtype(bool))] * 3]
 
 
 def _layout(leaves: list[tuple[tuple[int, ...], np.dtype]], rows: int) -> tuple[dict[np.dtype, slice], int]:

@@ -4,15 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
-from athlete.env.adapters.buffers import Buffers
+from athlete.env.adapters.buffers import Buffers, Members
 from athlete.env.adapters.conversion import to_space
 from athlete.env.adapters.gymnasium import make_gymnasium, named_spec
 from athlete.env.adapters.processes import Group, ProcessRows
 from athlete.env.adapters.rows import LocalRows, Row, Rows
+from athlete.env.randomness import seed_global_generators
 from athlete.env.registry import EnvContext, resolve, told_config
 from athlete.env.supervision import UNSUPERVISED, Supervision
+from athlete.spaces import Space
+
+
+class Shown(NamedTuple):
+    """What rows of an environment show and take."""
+
+    space: Space  # of observations
+    action_space: Any  # Gymnasium's
+    agents: tuple[Members, ...] = ()  # where the environment has many
 
 
 @dataclass
@@ -33,6 +43,24 @@ class RowMaker:
             self.env, self.env_config, worker_index=worker, vector_index=vector_index, num_workers=self.num_workers
         )
 
+    def shown(self, env: Any) -> Shown:
+        """What an environment that `make` made shows and takes. Raises ValueError where agents cannot serve it."""
+        to_space(env.action_space, "action_space")
+        return Shown(to_space(env.observation_space, "observation_space"), env.action_space)
+
+    def require_like(self, env: Any, buffers: Buffers) -> None:
+        """Raise ValueError where an environment shows something else than the first row."""
+        seen = to_space(env.observation_space, "observation_space")
+        if seen != buffers.space:
+            raise ValueError(
+                f"row {self.index} has the observation_space {seen}, and the first row {buffers.space}; rows learn "
+                "side by side and must show the same"
+            )
+
+    def row(self, env: Any, buffers: Buffers) -> Row:
+        """The row of such an environment."""
+        return Row(env, self.index, buffers)
+
     def tell_created(self, env: Any) -> None:
         """Call `created` with an environment that is to be stepped."""
         if self.created is not None:
@@ -45,13 +73,8 @@ class RowMaker:
     def __call__(self, buffers: Buffers) -> Row:
         env = self.make()
         self.tell_created(env)
-        seen = to_space(env.observation_space, "observation_space")
-        if seen != buffers.space:
-            raise ValueError(
-                f"row {self.index} has the observation_space {seen}, and the first row {buffers.space}; rows learn "
-                "side by side and must show the same"
-            )
-        return Row(env, self.index, buffers)
+        self.require_like(env, buffers)
+        return self.row(env, buffers)
 
 
 def make_rows(
@@ -60,8 +83,12 @@ def make_rows(
     num_workers: int,
     num_envs_per_worker: int,
     supervision: Supervision = UNSUPERVISED,
+    row_maker: type[RowMaker] = RowMaker,
+    seed: int | None = None,
 ) -> Rows:
     """`max(num_workers, 1) * num_envs_per_worker` rows of an environment: in this process, or in `num_workers` others.
+
+    With a seed the global generators are seeded before: environments may draw while they are made.
 
     Raises:
         ValueError: as `make_gymnasium`; an instance for more than one row; something that cannot be sent to processes;
@@ -81,31 +108,43 @@ def make_rows(
             "anew; pass its class, its id or a factory"
         )
     makers = [
-        RowMaker(env, dict(env_config or {}), row, num_workers, num_envs_per_worker, supervision.created)
+        row_maker(env, dict(env_config or {}), row, num_workers, num_envs_per_worker, supervision.created)
         for row in range(count)
     ]
     if num_workers:
         _require_picklable(makers[0])
+    if seed is not None:
+        seed_global_generators(seed)
     first = makers[0].make()
     try:
-        space, action_space = to_space(first.observation_space, "observation_space"), first.action_space
-        to_space(action_space, "action_space")
+        shown = makers[0].shown(first)
         if not num_workers:
-            return _local_rows(first, makers, Buffers(space, count), action_space, supervision)
+            return _local_rows(first, makers, shown, supervision)
     except BaseException:
         first.close()
         raise
     first.close()
     size = num_envs_per_worker
     again = supervision.restart_rows
-    groups = [Group(makers[i : i + size], i, count, space, action_space, again) for i in range(0, count, size)]
+    groups = [
+        Group(
+            makers[i : i + size],
+            i,
+            count,
+            shown.space,
+            shown.action_space,
+            again,
+            shown.agents,
+            None if seed is None else seed + i,
+        )
+        for i in range(0, count, size)
+    ]
     return ProcessRows(groups, supervision)
 
 
-def _local_rows(
-    first: Any, makers: list[RowMaker], buffers: Buffers, action_space: Any, supervision: Supervision
-) -> LocalRows:
-    rows = [Row(first, 0, buffers)]
+def _local_rows(first: Any, makers: list[RowMaker], shown: Shown, supervision: Supervision) -> LocalRows:
+    buffers = Buffers(shown.space, len(makers), groups=shown.agents)
+    rows = [makers[0].row(first, buffers)]
     makers[0].tell_created(first)
     try:
         for maker in makers[1:]:
@@ -114,7 +153,7 @@ def _local_rows(
         for row in rows[1:]:
             row.close()
         raise
-    return LocalRows(rows, buffers, action_space, makers if supervision.restart_rows else ())
+    return LocalRows(rows, buffers, shown.action_space, makers if supervision.restart_rows else ())
 
 
 def _require_picklable(maker: RowMaker) -> None:

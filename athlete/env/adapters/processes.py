@@ -22,10 +22,11 @@ from typing import Any
 import numpy as np
 
 from athlete import spaces
-from athlete.env.adapters.buffers import Buffers
+from athlete.env.adapters.buffers import Buffers, Members
 from athlete.env.adapters.parent import end_with_parent
 from athlete.env.adapters.rows import Answer, Info, LocalRows, Maker, Row, per_row, told
 from athlete.env.errors import EnvError
+from athlete.env.randomness import seed_global_generators
 from athlete.env.supervision import UNSUPERVISED, Supervision
 from athlete.log import logger
 
@@ -42,6 +43,8 @@ class Group:
     space: spaces.Space
     action_space: Any  # Gymnasium's
     restart_rows: bool = False
+    agents: Sequence[Members] = ()  # where the environment has many
+    seed: int | None = None  # of the global generators, for what draws while it is made
 
 
 class LostProcessError(EnvError):
@@ -63,12 +66,12 @@ class ProcessRows:
     any_thread = True
 
     def __init__(self, groups: list[Group], supervision: Supervision = UNSUPERVISED):
-        space, rows = groups[0].space, groups[0].rows
+        space, rows, agents = groups[0].space, groups[0].rows, groups[0].agents
         self.action_space = groups[0].action_space
         self.restarts = 0  # of processes
         self._context = _context()
-        self.memory = self._context.RawArray("b", Buffers.size(space, rows))  # type: ignore[attr-defined]
-        self.buffers = Buffers(space, rows, self.memory)
+        self.memory = self._context.RawArray("b", Buffers.size(space, rows, agents))  # type: ignore[attr-defined]
+        self.buffers = Buffers(space, rows, self.memory, agents)
         self._groups, self._supervision = groups, supervision
         self._split = per_row(self.action_space)
         self._serials = itertools.count(1)
@@ -246,9 +249,11 @@ def _serve(pipe: Connection, pickled: bytes, memory: Any) -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # so that environments are closed
     logger.setLevel(logging.ERROR)  # the parent made the same environment and said what there is to say
     group: Group = pickle.loads(pickled)
-    buffers = Buffers(group.space, group.rows, memory)
+    buffers = Buffers(group.space, group.rows, memory, group.agents)
     made: list[Row] = []
     failures: dict[int, str] = {}
+    if group.seed is not None:
+        seed_global_generators(group.seed)
     for i, maker in enumerate(group.makers):
         try:
             made.append(maker(buffers))

@@ -13,7 +13,7 @@ from athlete.core import Array, Health, Key, Source, Spec, Step, Tree
 from athlete.env.adapters.buffers import Buffers, MisfitError
 from athlete.env.adapters.gymnasium import VectorEnv, require_no_autoreset, to_space
 from athlete.env.adapters.lives import Lives
-from athlete.env.adapters.making import make_rows
+from athlete.env.adapters.making import RowMaker, make_rows
 from athlete.env.adapters.processes import LostProcessError, ProcessRows
 from athlete.env.adapters.rows import Answer, LocalRows, Rows, VectorRows
 from athlete.env.adapters.watchdog import Watchdog
@@ -34,6 +34,7 @@ class GymnasiumSource(Source):
         num_envs_per_worker: there are `max(num_workers, 1) * num_envs_per_worker` rows.
         seeded_resets: seed every reset from its key and row, so that a run can be repeated exactly (evaluation). Else
             only `reset` seeds and `reset_where` goes on with the environment's own random numbers (training).
+        seed: of the global generators while environments are made; those of this process are seeded too.
 
     Observations have the dtypes of `spec.obs` (never 64 bits), rewards are float32, flags bool, whatever numbers the
     environment returns. `info` is a sequence of the rows' own dictionaries.
@@ -44,6 +45,8 @@ class GymnasiumSource(Source):
             returns what does not fit its spaces, NaN or infinity, or its worker process dies. `close` still works then.
     """
 
+    row_maker: type[RowMaker] = RowMaker
+
     def __init__(
         self,
         env: Any,
@@ -53,6 +56,7 @@ class GymnasiumSource(Source):
         num_envs_per_worker: int = 1,
         seeded_resets: bool = False,
         supervision: Supervision = UNSUPERVISED,
+        seed: int | None = None,
     ):
         self.vector: Rows
         if isinstance(env, VectorEnv):
@@ -63,9 +67,11 @@ class GymnasiumSource(Source):
                 to_space(env.single_action_space, "action_space"),
             )
         else:
-            self.vector = make_rows(env, env_config, num_workers, num_envs_per_worker, supervision)
+            self.vector = make_rows(
+                env, env_config, num_workers, num_envs_per_worker, supervision, self.row_maker, seed
+            )
         self.rows, self.any_thread = self.vector.buffers.rows, self.vector.any_thread
-        self.spec = Spec(self.vector.buffers.space, to_space(self.vector.action_space, "action_space"))
+        self.spec = self._seen_spec()
         self._seeded_resets = seeded_resets
         self._masked = has_mask(self.spec.obs)
         if self._masked:
@@ -80,6 +86,9 @@ class GymnasiumSource(Source):
         self._watchdog: Watchdog | None = None
         if isinstance(self.vector, LocalRows) and supervision.env_timeout is not None:
             self._watchdog = Watchdog(self.vector, supervision.env_timeout)
+
+    def _seen_spec(self) -> Spec:
+        return Spec(self.vector.buffers.space, to_space(self.vector.action_space, "action_space"))
 
     def reset(self, key: Key) -> Tree:
         seed = seed_of(key)
@@ -138,13 +147,16 @@ class GymnasiumSource(Source):
         EnvError where a number is none, or where a mask leaves no action in a row `[B]` whose episode goes on.
         """
         buffers = self.vector.buffers
-        if self._masked and (stuck := without_action(self.spec, buffers.obs) & goes_on).any():
+        self._require_actions(buffers.obs, goes_on)
+        return checked_obs(buffers, self._lives)
+
+    def _require_actions(self, obs: Tree, goes_on: np.ndarray) -> None:
+        if self._masked and (stuck := without_action(self.spec, obs) & goes_on).any():
             row = int(stuck.argmax())
             raise EnvError(
-                f"the observation's {ACTION_MASK!r} leaves no legal action: {buffers.obs[ACTION_MASK][row].tolist()}. "
+                f"the observation's {ACTION_MASK!r} leaves no legal action: {obs[ACTION_MASK][row].tolist()}. "
                 f"End the episode where nothing can be done (terminated=True). {self._lives.tell(row)}"
             )
-        return checked_obs(buffers, self._lives)
 
     def _run(self, call: Callable[..., Answer], *arguments: Any) -> Sequence[Mapping[str, Any]]:
         """The rows' infos; EnvError with the whole story if something failed in a call of the rows."""

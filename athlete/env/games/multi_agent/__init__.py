@@ -14,8 +14,15 @@ if TYPE_CHECKING:
 # Modules, and what in them makes the game.
 _GAMES = {
     "TwoStepGame-v0": ("two_step_game", "TwoStepGame"),
-    "MultiAgentCartPole-v1": ("copies", "multi_agent_cartpole"),
+    "ClimbingGame-v0": ("matrix_game", "climbing_game"),
+    "PenaltyGame-v0": ("matrix_game", "penalty_game"),
+    "MatrixGame-v0": ("matrix_game", "matrix_game"),
+    "Spread-v0": ("spread", "Spread"),
+    "MultiAgentArena-v0": ("arena", "MultiAgentArena"),
     "TicTacToe-v0": ("tic_tac_toe", "TicTacToe"),
+    "ConnectFour-v0": ("connect_four", "ConnectFour"),
+    "RockPaperScissors-v0": ("rock_paper_scissors", "RockPaperScissors"),
+    "MultiAgentCartPole-v1": ("cartpoles", "multi_agent_cartpole"),
 }
 
 

@@ -8,6 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from athlete.core import Array, Group, Key, MultiEnv, MultiStep, Tree, hyper
+from athlete.env.registry import EnvContext, create
+from athlete.env.wrappers.grouped import Grouped
 from athlete.spaces import Dict, Discrete, MultiDiscrete, Space
 
 AGENTS = 2
@@ -68,3 +70,8 @@ class TwoStepGame(MultiEnv):
         else:
             obs = state.matrix + 3 * jnp.arange(AGENTS, dtype=jnp.int32)
         return {"agent": {"obs": obs, "state": each} if self.separate_state_space else obs}
+
+
+def grouped_two_step_game(**encoding: bool) -> Grouped:
+    """The game with both agents as one, RLlib's `TwoStepGameWithGroupedAgents`; `encoding` are fields of it."""
+    return Grouped(create(TwoStepGame, EnvContext(encoding)))

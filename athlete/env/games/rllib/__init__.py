@@ -7,14 +7,13 @@ class's name decides, whatever the module is called in RLlib's version. RLlib is
 from __future__ import annotations
 
 import importlib
-import re
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from athlete.env.registry import EnvContext, create
 
 if TYPE_CHECKING:
-    from athlete.core import Env
+    from athlete.core import Env, MultiEnv
 
 
 def _as_it_is(config: dict[str, Any]) -> dict[str, Any]:
@@ -68,6 +67,16 @@ def _large_continuous_random_env(config: dict[str, Any]) -> dict[str, Any]:
     return {"actions": Box(-1.0, 1.0, (5,)), **_large_random_env(config)}
 
 
+def _two_step_game(config: dict[str, Any]) -> dict[str, Any]:
+    """Without what RLlib's MADDPG needs there: actions as logits."""
+    return {name: value for name, value in config.items() if name != "actions_are_logits"}
+
+
+def _rock_paper_scissors(config: dict[str, Any]) -> dict[str, Any]:
+    """What the setting was called in older versions."""
+    return {"sheldon_cooper_mode" if name == "sheldon_cooper" else name: value for name, value in config.items()}
+
+
 class Example(NamedTuple):
     """What serves one class: module below `athlete.env.games`, class, time limit in steps (None: its own), and how its
     `env_config` becomes the fields of ours.
@@ -96,41 +105,56 @@ EXAMPLES: dict[str, Example] = {
     "RandomEnv": Example("rllib.random_env", "RandomEnv", None, _random_env),
     "RandomLargeObsSpaceEnv": Example("rllib.random_env", "RandomEnv", None, _large_random_env),
     "RandomLargeObsSpaceEnvContActions": Example("rllib.random_env", "RandomEnv", None, _large_continuous_random_env),
+    "TwoStepGame": Example("multi_agent.two_step_game", "TwoStepGame", None, _two_step_game),
+    "TwoStepGameWithGroupedAgents": Example("multi_agent.two_step_game", "grouped_two_step_game", None, _two_step_game),
+    "RockPaperScissors": Example("multi_agent.rock_paper_scissors", "RockPaperScissors", None, _rock_paper_scissors),
 }
-SEVERAL_AGENTS = re.compile(r"MultiAgent\w*|TwoStepGame\w*|RockPaperScissors\w*|\w*Grouped\w*|CooperativePong\w*")
+# Of which `num_agents` copies are the environment of as many agents.
+COPIES: dict[str, Example] = {
+    "MultiAgentCartPole": Example("classic.cartpole", "CartPole", 500),
+    "MultiAgentStatelessCartPole": EXAMPLES["StatelessCartPole"],
+    "MultiAgentCartPoleCrashing": EXAMPLES["CartPoleCrashing"],
+    "MultiAgentPendulum": Example("classic.pendulum", "Pendulum", 200),
+    "MultiAgentMountainCar": Example("classic.mountain_car_continuous", "MountainCarContinuous", 999),
+}
 
 
 def is_known(path: str) -> bool:
-    """Whether `make_example` knows the class of `path`: serves it, or says what it lacks for it."""
+    """Whether `make_example` serves the class of `path`."""
     name = path.rpartition(".")[2]
-    return name in EXAMPLES or SEVERAL_AGENTS.fullmatch(name) is not None
+    return name in EXAMPLES or name in COPIES
 
 
-def make_example(path: str, env_config: Mapping[str, Any] | None = None) -> Env:
+def make_example(path: str, env_config: Mapping[str, Any] | None = None) -> Env | MultiEnv:
     """The environment that serves the class of `path`, with its time limit.
 
     `env_config` is RLlib's, which may stand in an entry `config` or `env_config` of its own, as files that give it to a
     class by the name of its argument have it. `max_episode_steps` changes the time limit (-1: none).
 
     Raises:
-        ValueError: `env_config` has an entry that the environment does not have, or several agents play it.
+        ValueError: `env_config` has an entry that the environment does not have.
     """
     name = path.rpartition(".")[2]
-    if SEVERAL_AGENTS.fullmatch(name):
-        raise ValueError(
-            f"environment {path!r}: {name} is played by several agents, which Athlete does not train yet; "
-            f"of RLlib's examples it has {', '.join(EXAMPLES)}"
-        )
-    example = EXAMPLES[name]
     config = dict(env_config or {})
     for nested in ("config", "env_config"):
         if isinstance(config.get(nested), Mapping):
             config |= config.pop(nested)
+    if name in EXAMPLES:
+        return _make(EXAMPLES[name], config)
+    from athlete.env.wrappers.copies import Copies
+
+    number = config.pop("num_agents", 1)
+    return Copies(_make(COPIES[name], config), number)
+
+
+def _make(example: Example, config: dict[str, Any]) -> Any:
     limit = config.pop("max_episode_steps", example.limit)
     module = importlib.import_module(f"athlete.env.games.{example.module}")
     env = create(getattr(module, example.name), EnvContext(example.fields(config)))
     if limit in (None, -1):
         return env
+    from athlete.core import MultiEnv
+    from athlete.env.wrappers.multi_time_limit import MultiTimeLimit
     from athlete.env.wrappers.time_limit import TimeLimit
 
-    return TimeLimit(env, limit)
+    return MultiTimeLimit(env, limit) if isinstance(env, MultiEnv) else TimeLimit(env, limit)

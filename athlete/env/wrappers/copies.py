@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from athlete.core import Array, Env, Group, Key, MultiEnv, MultiStep, Tree, hyper
-from athlete.env.games.classic.cartpole import CartPole
-from athlete.env.registry import EnvContext, create
-from athlete.env.wrappers.time_limit import TimeLimit
 from athlete.ops.tree import where
 
 
@@ -65,7 +63,8 @@ class Copies(MultiEnv):
             truncated={"agent": truncated},
         )
 
-
-def multi_agent_cartpole(num_agents: int = 2, max_episode_steps: int = 500, **physics: Any) -> Copies:
-    """CartPoles as RLlib's `MultiAgentCartPole` has them; `physics` are fields of `CartPole`."""
-    return Copies(TimeLimit(create(CartPole, EnvContext(physics)), max_episode_steps), num_agents)
+    def render(self, state: CopiesState) -> np.ndarray:
+        """The pictures of the copies side by side, where `env` draws one."""
+        leaves, structure = jax.tree.flatten(state.env_state)
+        each = (jax.tree.unflatten(structure, copy) for copy in zip(*leaves, strict=True))
+        return np.concatenate([np.asarray(self.env.render(copy)) for copy in each], axis=1)  # type: ignore[attr-defined]
