@@ -44,7 +44,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 }
 # What `Algorithm` is made of.
 MAY_IMPORT["hooks"] = BELOW_AGENTS | {"callbacks", "env", "loops", "policy", "settings"}
-MAY_IMPORT["teams"] = BELOW_AGENTS | {"algorithms", "combine", "log", "settings"}
+MAY_IMPORT["teams"] = BELOW_AGENTS | {"algorithms", "combine", "env", "log", "settings"}
 MAY_IMPORT["building"] = BELOW_AGENTS | {"log", "env", "hooks", "loops", "memory", "combine", "algorithms", "settings"}
 MAY_IMPORT["building"] |= {"teams"}
 MAY_IMPORT["evaluation"] = BELOW_AGENTS | {"teams", "building", "env", "hooks", "loops", "policy", "settings", "totals"}
