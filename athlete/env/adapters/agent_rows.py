@@ -99,10 +99,10 @@ class AgentsRow:
         }
         self._reward = buffers.reward[index]
         self._flags = {name: {group.name: buffers.obs[name][group.name][index] for group in groups} for name in FLAGS}
-        self._acting: list[AgentId] = []  # who is asked now
+        self.acting: list[AgentId] = []  # who is asked now
         self._met: set[AgentId] = set()  # who was shown anything in this episode
         self._gone: set[AgentId] = set()  # who ended in it
-        self._is_over = True
+        self.is_over = True
 
     def reset(self, seed: int | None) -> Info:
         self._buffers.under_way[self.index] = True
@@ -111,7 +111,7 @@ class AgentsRow:
         obs, infos = self.env.reset(seed)
         self._buffers.under_way[self.index] = False
         mapped(self._blank, self._buffers.obs)
-        self._met, self._gone, self._is_over = set(), set(), False
+        self._met, self._gone, self.is_over = set(), set(), False
         self._show(obs, infos, set(), False)
         return infos
 
@@ -125,9 +125,13 @@ class AgentsRow:
         leaf[self.index] = 0
 
     def step(self, action: Mapping[str, Any]) -> Info:
-        if self._is_over:
+        """Take a step with actions `{group: [n, ...]}`, of which those of agents that are not acting mean nothing."""
+        return self.take(self._taken(action))
+
+    def take(self, actions: AgentDict) -> Info:
+        """Take a step with the actions of all who are `acting`, by agent id."""
+        if self.is_over:
             raise MisfitError("a step was asked for where the episode is over for all agents; expected a reset")
-        actions = self._taken(action)
         self._buffers.under_way[self.index] = True
         obs, rewards, terminateds, truncateds, infos = self.env.step(actions)
         self._buffers.under_way[self.index] = False
@@ -137,8 +141,8 @@ class AgentsRow:
         self._pay(rewards)
         over, cut = (_flag_of_all(flags, name) for flags, name in ((terminateds, FLAGS[1]), (truncateds, FLAGS[2])))
         ended, left = self._ended(terminateds, FLAGS[1]), self._ended(truncateds, FLAGS[2])
-        self._is_over = over or cut
-        self._show(obs, infos, ended | left, self._is_over)
+        self.is_over = over or cut
+        self._show(obs, infos, ended | left, self.is_over)
         self._end(ended, left - ended, obs)
         self._buffers.terminated[self.index], self._buffers.truncated[self.index] = over, cut
         return infos
@@ -147,7 +151,7 @@ class AgentsRow:
         """The actions of those who are asked, each in the form of its own space."""
         split: dict[str, Sequence[Any]] = {}
         actions = {}
-        for agent in self._acting:
+        for agent in self.acting:
             place = self._places[agent]
             name = place.group.name
             if name not in split:
@@ -181,7 +185,7 @@ class AgentsRow:
         return ended
 
     def _show(self, obs: AgentDict, infos: AgentDict, ending: set[AgentId], is_over: bool) -> None:
-        self._acting = []
+        self.acting = []
         for agent, seen in obs.items():
             place = self._places.get(agent)
             if place is None:
@@ -196,7 +200,7 @@ class AgentsRow:
             place.write(self.index, self._shown(agent, seen, infos, place.group, agent in ending or is_over))
             self._met.add(agent)
             if agent not in ending and not is_over:
-                self._acting.append(agent)
+                self.acting.append(agent)
                 self._flags["acting"][place.group.name][place.number] = 1
 
     def _shown(self, agent: AgentId, seen: Any, infos: AgentDict, group: Members, ends: bool) -> Any:
@@ -228,7 +232,7 @@ class AgentsRow:
                     "on; expected it beside the flag (or terminated, where nothing goes on)"
                 )
         self._gone |= (ended | left) & self._met
-        if len(self._gone) == len(self._places) and not self._is_over:
+        if len(self._gone) == len(self._places) and not self.is_over:
             last = ", ".join(repr(agent) for agent in self._places if agent in ended | left)
             raise MisfitError(
                 f"all agents have ended, with this step {last}, and nothing says that the episode is over; expected "

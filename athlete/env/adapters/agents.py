@@ -31,10 +31,8 @@ def agents_form(env: Any) -> type | None:
     named = next((_FORMS[ancestor.__name__] for ancestor in ancestry if ancestor.__name__ in _FORMS), None)
     if named is not None:
         return named
-    if hasattr(env, "agent_selection") and hasattr(env, "last"):
-        return AecAgents
     if hasattr(env, "possible_agents") and callable(getattr(env, "observation_space", None)):
-        return ParallelAgents
+        return AecAgents if hasattr(env, "last") else ParallelAgents
     return DictAgents if any(hasattr(env, name) for name in ("possible_agents", "get_agent_ids")) else None
 
 

@@ -17,6 +17,8 @@ from athlete.env.adapters.conversion import to_space
 from athlete.spaces import Tuple
 
 ALL = "__all__"  # the entry of flags that speaks of all agents
+COMMON = "__common__"  # the entry of infos that speaks of all agents
+_CUT = "TimeLimit.truncated"
 GROUP_REWARDS = "_group_rewards"  # in the infos of groups, as RLlib calls them
 GROUP_INFO = "_group_info"
 
@@ -39,7 +41,8 @@ class MultiAgentEnv:
         possible_agents: the ids of all agents that may ever be there; RLlib's `_agent_ids` or `get_agent_ids()` serve
             as well.
         observation_space, action_space: one space for every agent, or a Dict of them by agent id; `observation_spaces`
-            and `action_spaces`, dictionaries by agent id, serve as well.
+            and `action_spaces`, dictionaries by agent id, and methods `get_observation_space(agent)` and
+            `get_action_space(agent)` serve as well.
     """
 
     possible_agents: Sequence[AgentId] = ()
@@ -82,7 +85,7 @@ class MultiAgentEnv:
 class Told(NamedTuple):
     """What a step told, by agent id; the flags may speak of `"__all__"`."""
 
-    obs: AgentDict
+    observations: AgentDict
     rewards: AgentDict
     terminateds: AgentDict
     truncateds: AgentDict
@@ -150,6 +153,9 @@ class DictAgents:
         if hasattr(self.env, "close"):
             self.env.close()
 
+    def __repr__(self) -> str:
+        return repr(self.env)
+
 
 def takes_seed(env: Any) -> bool:
     """Whether `reset` of an environment takes a seed."""
@@ -165,13 +171,19 @@ def require_dict(value: Any, name: str) -> Any:
 
 
 def _parted(dones: AgentDict, infos: AgentDict) -> tuple[AgentDict, AgentDict]:
-    """The old `dones` as terminateds and truncateds: cut off is where `info["TimeLimit.truncated"]` says so."""
-    cut = {
-        agent for agent, info in infos.items() if isinstance(info, Mapping) and info.get("TimeLimit.truncated", False)
-    }
-    cut |= {ALL} if cut else set()
-    truncateds = {agent: bool(done) and agent in cut for agent, done in dones.items()}
-    return {agent: bool(done) and agent not in cut for agent, done in dones.items()}, truncateds
+    """The old `dones` as terminateds and truncateds: cut off is where `info["TimeLimit.truncated"]` says so.
+
+    The episode of all is where `infos["__common__"]` does; if it says nothing, where that of some agent was and no
+    agent's ends otherwise.
+    """
+    told = {agent: info[_CUT] for agent, info in infos.items() if isinstance(info, Mapping) and _CUT in info}
+    cut = {agent for agent, is_cut in told.items() if is_cut}
+    died = any(done and agent not in cut for agent, done in dones.items() if agent != ALL)
+    cut -= {ALL}
+    if told.get(COMMON, bool(cut) and not died):
+        cut |= {ALL}
+    terminateds = {agent: bool(done) and agent not in cut for agent, done in dones.items()}
+    return terminateds, {agent: bool(done) and agent in cut for agent, done in dones.items()}
 
 
 def _agent_ids(env: Any) -> tuple[AgentId, ...]:
@@ -204,6 +216,9 @@ def natural_order(agent: AgentId) -> list[tuple[int, int, str]]:
 def _spaces(env: Any, kind: str, ids: tuple[AgentId, ...]) -> Mapping[AgentId, Any]:
     """The observation or action space of each agent, wherever the environment has it."""
     name = f"{type(env).__name__}.{kind}_space"
+    ask = getattr(env, f"get_{kind}_space", None)
+    if callable(ask):
+        return {agent: ask(agent) for agent in ids}
     space = getattr(env, f"{kind}_space", None)
     by_agent = getattr(env, f"{kind}_spaces", None) or getattr(space, "spaces", space)
     if isinstance(by_agent, Mapping) and any(agent in by_agent for agent in ids):
@@ -268,7 +283,7 @@ class GroupedAgents(MultiAgentEnv):
         for name, action in action_dict.items():
             actions.update(zip(self.groups[name], action, strict=True) if name in self.groups else [(name, action)])
         told = self._agents.step(actions)
-        return self._grouped(told.obs), *self._grouped_step(told)
+        return self._grouped(told.observations), *self._grouped_step(told)
 
     def _grouped_step(self, told: Told) -> tuple[dict, dict, dict, dict]:
         """Rewards, flags and infos with groups in the place of their agents."""

@@ -6,7 +6,10 @@ import it.
 
 from __future__ import annotations
 
+import difflib
 import importlib
+import pkgutil
+import sys
 from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
@@ -14,6 +17,8 @@ from typing import Any
 from athlete.env.adapters.buffers import MisfitError
 from athlete.env.adapters.multi_agent_env import ALL, AgentDict, AgentId, Told, require_dict
 from athlete.env.registry import PETTINGZOO, EnvContext, create
+
+_STEP = ("observations", "rewards", "terminations", "truncations", "infos")
 
 
 def make_pettingzoo(name: str, env_config: Mapping[str, Any]) -> Any:
@@ -25,17 +30,26 @@ def make_pettingzoo(name: str, env_config: Mapping[str, Any]) -> Any:
     try:
         import pettingzoo
     except ModuleNotFoundError as error:
-        raise ValueError(f"environment {name!r} needs PettingZoo: pip install 'athlete[pettingzoo]'") from error
+        raise ValueError(f"environment {name!r} needs the package pettingzoo: pip install pettingzoo") from error
     path = name.removeprefix(PETTINGZOO)
-    missing = []
     for module in (path, f"{pettingzoo.__name__}.{path}"):
         try:
             return make_of_module(importlib.import_module(module), env_config)
         except ModuleNotFoundError as error:
             if error.name is None or not f"{module}.".startswith(f"{error.name}."):
-                raise ValueError(f"environment {name!r} needs the package {error.name!r}, which is missing") from error
-            missing.append(error.name)
-    raise ValueError(f"environment {name!r}: there is no module {missing[0]!r} and no {missing[1]!r} to import")
+                raise ValueError(f"environment {name!r} needs the package {error.name!r}: pip install it") from error
+    near = difflib.get_close_matches(path.rpartition(".")[2], _neighbours(path), n=1)
+    known = f"such a name is {PETTINGZOO}mpe2.simple_spread_v3, with the package mpe2"
+    hint = f"did you mean {near[0]!r}?" if near else known
+    raise ValueError(f"environment {name!r}: there is no module {path!r}, nor one of PettingZoo's own; {hint}")
+
+
+def _neighbours(path: str) -> list[str]:
+    """The modules that lie beside one that there is not."""
+    for package in (path.rpartition(".")[0], f"pettingzoo.{path.rpartition('.')[0]}"):
+        if package in sys.modules:
+            return [module.name for module in pkgutil.iter_modules(sys.modules[package].__path__)]
+    return []
 
 
 def make_of_module(module: ModuleType, env_config: Mapping[str, Any]) -> Any:
@@ -63,7 +77,11 @@ class _PettingZooAgents:
         self.render_mode = getattr(env, "render_mode", None)
 
     def close(self) -> None:
-        self.env.close()
+        if hasattr(self.env, "close"):
+            self.env.close()
+
+    def __repr__(self) -> str:
+        return str(self.env)
 
 
 class ParallelAgents(_PettingZooAgents):
@@ -83,11 +101,8 @@ class ParallelAgents(_PettingZooAgents):
         result = self.env.step(actions)
         if not isinstance(result, tuple) or len(result) != 5:
             came = f"{len(result)} values" if isinstance(result, tuple) else f"a {type(result).__name__}"
-            raise MisfitError(
-                f"step returned {came}; expected five dictionaries by agent: observations, rewards, terminations, "
-                "truncations, infos"
-            )
-        obs, rewards, terminations, truncations, infos = map(require_dict, result, Told._fields)
+            raise MisfitError(f"step returned {came}; expected five dictionaries by agent id: {', '.join(_STEP)}")
+        obs, rewards, terminations, truncations, infos = map(require_dict, result, _STEP)
         ended = {agent for agent in there if terminations.get(agent) or truncations.get(agent)}
         staying = [agent for agent in self.env.agents if agent not in ended]
         for agent in there:
@@ -122,7 +137,7 @@ class AecAgents(_PettingZooAgents):
         if not self.env.agents:
             raise MisfitError("reset left env.agents empty; expected the agents that are there")
         told = self._turn()
-        return told.obs, {**self.env.infos, **told.infos}
+        return told.observations, {**self.env.infos, **told.infos}
 
     def step(self, actions: AgentDict) -> Told:
         if not self.env.agents:
@@ -138,7 +153,7 @@ class AecAgents(_PettingZooAgents):
             obs, reward, terminated, truncated, info = self.env.last()
             ends = terminated or truncated
             if obs is not None or not ends:
-                told.obs[agent] = obs
+                told.observations[agent] = obs
             told.rewards[agent], told.infos[agent] = reward, info
             if not ends:
                 break

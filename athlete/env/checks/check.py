@@ -32,7 +32,8 @@ def check_env(env: Any, env_config: Mapping[str, Any] | None = None, *, adapt: b
 
     Args:
         env: a Gymnasium id, a registered name, a class, a factory or an instance; also JAX environments
-            (`athlete.core.Env` and `MultiEnv`, of which the errors name the agent and the step).
+            (`athlete.core.Env` and `MultiEnv`), and those with many agents of RLlib's form or PettingZoo's. Where there
+            are many the errors name the agent and the step.
         env_config: what the environment is made with.
         adapt: judge an environment of the old Gym API as training sees it, through the adapter; else it is refused.
 
@@ -47,7 +48,14 @@ def check_env(env: Any, env_config: Mapping[str, Any] | None = None, *, adapt: b
     if is_jax_env(made):
         _check_compiled(made)
         return
+    from athlete.env.adapters.agents import agents_form  # imports Gymnasium, which JAX environments do not need
+
     try:
+        if agents_form(made) is not None:
+            from athlete.env.checks.check_agents import check_agents
+
+            check_agents(made)
+            return
         checked = _adapted(made) if adapt else made
         with global_generators_kept():
             _check_gymnasium(checked, adapt)
