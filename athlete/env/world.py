@@ -153,6 +153,10 @@ class World(NamedTuple):
         """One environment, Gymnasium's way, that renders arrays."""
         if self.env is not None and not self.is_twin:
             return FilmedEnv(self.env)
+        if self.many_agents:
+            from athlete.env.adapters.agents_source import FilmedAgents
+
+            return FilmedAgents(self.maker, self.env_config)
         from athlete.env.adapters.gymnasium import make_todays, to_space
 
         maker, env_config = self._unpooled() if self.pooled else (self.maker, self.env_config)
