@@ -89,7 +89,8 @@ class PastSelves(AgentWrapper):
 
     def act(self, view: PastView, carry: Tree, obs: Tree, first: Array, key: Key, explore: bool = True) -> tuple:
         def choose(view: Tree, rows: tuple, key: Key) -> tuple[Tree, Tree]:
-            return self.agent.act(view, *rows, key, explore)[:2]
+            carry, obs, first = rows
+            return self.agent.act(view, carry, obs, first, key, explore)[:2]
 
         return *self._each(choose, view, (carry, obs, first), key), {}
 
