@@ -172,6 +172,7 @@ HEAVY = {
         "equinox",
         "envpool",
         "gymnax",
+        "jaxmarl",
         "pettingzoo",
         "cv2",
         "ale_py",
