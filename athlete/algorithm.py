@@ -430,8 +430,14 @@ class Algorithm:
         return getattr(getattr(self._training, "source", None), "agent_ids", ())
 
     def _stores_memory(self) -> bool:
-        """Whether checkpoints hold the replay memory; without it a restored training fills a new one first."""
-        return self._training.agent.memory.keeps and bool(self.config.get("store_buffer_in_checkpoints"))
+        """Whether checkpoints hold the memory: replay, and of a team the actions whose consequences are to come.
+
+        Without a replay memory a restored training fills a new one first.
+        """
+        keeps = self.agent.memory.keeps or (
+            isinstance(self.agent, Team) and jax.tree.leaves(self._training.shapes.store)
+        )
+        return bool(keeps) and self.config.get("store_buffer_in_checkpoints") is not False
 
     def _refuse_if_stopped(self, method: str) -> None:
         if self._stopped:

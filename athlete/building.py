@@ -45,7 +45,10 @@ def evaluation_world(config: AlgorithmConfig, training: World) -> World:
 
 def _find_world(config: AlgorithmConfig, env: Any, env_config: Mapping[str, Any]) -> World:
     """The environment as the network sees it."""
-    world = find_world(env, env_config, config.backend, config.preprocessor_pref).showing(previous_of(config))
+    world = find_world(env, env_config, config.backend, config.preprocessor_pref)
+    if config.shuffle_seats:
+        world = world.with_shuffled_seats()
+    world = world.showing(previous_of(config))
     return world if config.disable_env_checking else world.checked()
 
 

@@ -40,11 +40,12 @@ MAY_IMPORT: dict[str, set[str]] = {
     "acting": BELOW_AGENTS | {"env"},
     "totals": BELOW_AGENTS | {"loops"},
     "checkpointing": BELOW_AGENTS | {"algorithms", "env", "models", "record", "settings", "version"},
-    "policy": BELOW_AGENTS | {"acting", "checkpointing", "env", "loops", "record"},
+    "export": BELOW_AGENTS | {"version"},
+    "policy": BELOW_AGENTS | {"acting", "checkpointing", "env", "export", "loops", "record"},
 }
 # What `Algorithm` is made of.
 MAY_IMPORT["hooks"] = BELOW_AGENTS | {"callbacks", "env", "loops", "policy", "settings"}
-MAY_IMPORT["teams"] = BELOW_AGENTS | {"algorithms", "combine", "log", "settings"}
+MAY_IMPORT["teams"] = BELOW_AGENTS | {"algorithms", "combine", "env", "log", "settings"}
 MAY_IMPORT["building"] = BELOW_AGENTS | {"log", "env", "hooks", "loops", "memory", "combine", "algorithms", "settings"}
 MAY_IMPORT["building"] |= {"teams"}
 MAY_IMPORT["evaluation"] = BELOW_AGENTS | {"teams", "building", "env", "hooks", "loops", "policy", "settings", "totals"}
@@ -84,6 +85,7 @@ KEEPERS = {
     "pettingzoo": {"env/adapters/pettingzoo.py"},
     "ray": set(),
     "torch": set(),
+    "onnx": set(),
     "optax": set(),
 }
 

@@ -399,6 +399,12 @@ class AlgorithmConfig:
             raise ValueError(f"{where}: {given!r} belongs to .{own}(...)")
         if is_search(value):
             return
+        if (
+            isinstance(value, Mapping)
+            and name != "env_config"
+            and (odd := [key for key in value if type(key) is not str])
+        ):
+            raise ValueError(f"{where}: expected a dictionary whose keys are texts, got the key {odd[0]!r}")
         scheduled = name.removesuffix("_schedule")
         if scheduled != name and hints and scheduled not in hints and value is not None:
             own = ", ".join(
@@ -452,7 +458,8 @@ class AlgorithmConfig:
     def _nearest(self, given: str, section: str | None) -> str:
         known = [*self._values, *SPELLINGS, *IGNORED]
         own = [name for name in self._values if section is not None and self._section_of(name) == section]
-        near = difflib.get_close_matches(given, own, n=1) or difflib.get_close_matches(given, known, n=1)
+        word = str(given)  # files may have others as keys
+        near = difflib.get_close_matches(word, own, n=1) or difflib.get_close_matches(word, known, n=1)
         if near:
             return f"; did you mean {near[0]!r}?"
         return f"; .{section}(...) takes {', '.join(own)}" if own else f"; it has {', '.join(self._values)}"
