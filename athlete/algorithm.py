@@ -19,9 +19,11 @@ from athlete.building import (
     own_folder,
     require_memory_room,
     start_training,
+    training_horizon,
     training_world,
 )
 from athlete.checkpointing import learner_part, metadata_of, progress_at, require_finite, require_same_form
+from athlete.combine.team import Team
 from athlete.core import Run, Tree
 from athlete.env.randomness import global_generators_kept, seed_global_generators
 from athlete.evaluation import Evaluator
@@ -36,6 +38,7 @@ from athlete.record.checkpoint import CheckpointError, drop_tree, save_checkpoin
 from athlete.record.video import record_episodes
 from athlete.restoring import read_config, read_training
 from athlete.settings.config import AlgorithmConfig
+from athlete.teams import columns_of, mapping_to_save
 from athlete.totals import Totals
 
 _Method = TypeVar("_Method", bound=Callable[..., Any])
@@ -85,7 +88,7 @@ class Algorithm:
         self._evaluator = Evaluator(config, self._evaluation_world, hooks)
         self._training = start_training(config, self._world, hooks, self.seed, begins)
         self._has_room = begins  # for its replay memory: asked before that is made
-        self._totals = Totals(config.metrics_num_episodes_for_smoothing)
+        self._totals = Totals(config.metrics_num_episodes_for_smoothing, columns_of(self._training.agent))
         self._policy: Policy | None = None
         self._told_of_endless = False
         self._stopped = False
@@ -196,7 +199,7 @@ class Algorithm:
         self._refuse_if_stopped("evaluate")
         self._callbacks.on_evaluate_start(algorithm=self)
         seed = self.seed if seed is None else seed
-        metrics = {"evaluation": self._evaluator.evaluate(self.get_policy(), self.iteration, seed, episodes)}
+        metrics = {"evaluation": self._evaluator.evaluate(self._whole_policy(), self.iteration, seed, episodes)}
         self._callbacks.on_evaluate_end(algorithm=self, evaluation_metrics=metrics)
         return metrics
 
@@ -206,10 +209,18 @@ class Algorithm:
     def get_policy(self, policy_id: str = "default_policy") -> Policy:
         """The acting side as it is now: a snapshot that later training does not change."""
         self._refuse_if_stopped("get_policy")
-        require_default(policy_id, "get_policy")
+        whole = self._whole_policy()
+        if not isinstance(whole.agent, Team):
+            require_default(policy_id, "get_policy")
+            return whole
+        member = whole.agent.member(policy_id)
+        return Policy(member.agent, whole.view[policy_id], self.seed)
+
+    def _whole_policy(self) -> Policy:
+        """What acts for all agents there are."""
         if self._policy is None:
             agent, run = self._training.agent, self._training.learned
-            progress = progress_at(int(run.timesteps), self.config.horizon())
+            progress = progress_at(int(run.timesteps), training_horizon(self.config, agent))
             self._policy = Policy(agent, view_of(agent, run.state, progress), self.seed, self._world.previous)
         return self._policy
 
@@ -275,21 +286,27 @@ class Algorithm:
 
     @_alone
     def get_weights(self) -> dict[str, Tree]:
-        """`{"default_policy": the learner's state}` as NumPy arrays: parameters, optimiser and normalisers."""
-        return {"default_policy": jax.device_get(self._training.learned.state)}
+        """The learner's state by policy, `{"default_policy": ...}` where there is one agent, as NumPy arrays.
+
+        A state is parameters, optimiser and normalisers.
+        """
+        state = jax.device_get(self._training.learned.state)
+        return state if isinstance(self.agent, Team) else {"default_policy": state}
 
     @_alone
     def set_weights(self, weights: Mapping[str, Tree]) -> None:
         """Take over what `get_weights` gave. Raises ValueError where structure or shapes differ."""
-        if "default_policy" not in weights:
-            raise ValueError(
-                f"set_weights: expected {{'default_policy': ...}} as get_weights gives, got {list(weights)}"
-            )
-        run, new = self._training.learned, weights["default_policy"]
-        own = run.state
-        require_finite(new, "set_weights: nothing was taken over")
-        require_same_form(own, new)
-        self._training.run = run._replace(state=jax.device_put(new, may_alias=False))
+        run = self._training.learned
+        own = run.state if isinstance(self.agent, Team) else {"default_policy": run.state}
+        if not weights or not set(weights) <= set(own):
+            names = ", ".join(map(repr, own))
+            raise ValueError(f"set_weights: expected {{{names}: ...}} as get_weights gives, got {list(weights)}")
+        for name, new in weights.items():
+            require_finite(new, "set_weights: nothing was taken over")
+            require_same_form(own[name], new)
+        state = {**own, **weights}
+        state = state if isinstance(self.agent, Team) else state["default_policy"]
+        self._training.run = run._replace(state=jax.device_put(state, may_alias=False))
         self._policy = None
 
     # Keeping ------------------------------------------------------------------------------------------------------
@@ -373,7 +390,7 @@ class Algorithm:
         self, folder: str | Path, episodes: int = 1, *, explore: bool = False, seed: int | None = None
     ) -> list[str]:
         """Film `episodes` episodes as mp4 files into `folder`; their paths. Works without a screen."""
-        policy = self.get_policy()
+        policy = self._whole_policy()
 
         def choose(observation: Any, state: Any, first: bool) -> tuple[Any, Any]:
             return policy.act_one(observation, state, explore=explore, first=first)
@@ -402,13 +419,25 @@ class Algorithm:
     def _metadata(self) -> dict[str, Any]:
         spec = self._training.agent.spec
         assert spec is not None
+        mapping = mapping_to_save(self._training.agent, self._agent_ids())
+        config = self.config if mapping is None else self.config.copy().multi_agent(policy_mapping_fn=mapping)
         counters = {**self._totals.counters(), "memory_since_timesteps": self._training.memory_since}
         how = {"rows": self._training.rows, "compiled": self._world.env is not None}
-        return metadata_of(self.config, spec, counters, self.seed) | how
+        return metadata_of(config, spec, counters, self.seed) | how
+
+    def _agent_ids(self) -> tuple[str, ...]:
+        """The names of the environment's agents, where it is one of many."""
+        return getattr(getattr(self._training, "source", None), "agent_ids", ())
 
     def _stores_memory(self) -> bool:
-        """Whether checkpoints hold the replay memory; without it a restored training fills a new one first."""
-        return self._training.agent.memory.keeps and bool(self.config.get("store_buffer_in_checkpoints"))
+        """Whether checkpoints hold the memory: replay, and of a team the actions whose consequences are to come.
+
+        Without a replay memory a restored training fills a new one first.
+        """
+        keeps = self.agent.memory.keeps or (
+            isinstance(self.agent, Team) and jax.tree.leaves(self._training.shapes.store)
+        )
+        return bool(keeps) and self.config.get("store_buffer_in_checkpoints") is not False
 
     def _refuse_if_stopped(self, method: str) -> None:
         if self._stopped:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from athlete.algorithms.catalog import require_served
+from athlete.combine.team import Team
 from athlete.core import Agent, Source, Spec
 from athlete.env.supervision import Supervision
 from athlete.env.world import World, env_name, find_world
@@ -25,6 +26,7 @@ from athlete.loops.learn import transition_shapes
 from athlete.loops.train import CompiledTraining, HostedTraining, Training
 from athlete.memory.room import require_room
 from athlete.settings.config import AlgorithmConfig
+from athlete.teams import horizon_of, make_team
 
 
 def training_world(config: AlgorithmConfig) -> World:
@@ -43,7 +45,10 @@ def evaluation_world(config: AlgorithmConfig, training: World) -> World:
 
 def _find_world(config: AlgorithmConfig, env: Any, env_config: Mapping[str, Any]) -> World:
     """The environment as the network sees it."""
-    world = find_world(env, env_config, config.backend, config.preprocessor_pref).showing(previous_of(config))
+    world = find_world(env, env_config, config.backend, config.preprocessor_pref)
+    if config.shuffle_seats:
+        world = world.with_shuffled_seats()
+    world = world.showing(previous_of(config))
     return world if config.disable_env_checking else world.checked()
 
 
@@ -70,30 +75,65 @@ def start_training(config: AlgorithmConfig, world: World, hooks: Hooks, seed: in
 
 def _start_compiled(config: AlgorithmConfig, world: World, key: np.ndarray, begins: bool) -> CompiledTraining:
     assert world.env is not None
-    agent = _make_agent(config, spec_of(world.env), begins)
+    spec = spec_of(world.env)
+    length = _fragment_length(config, spec)
+    agent = _make_agent(config, spec, begins, length)
     if (axis := getattr(agent.memory, "stack_axis", None)) is not None:
         require_stack(world.env, axis)
     if config.get("sample_async"):
         logger.info("sample_async=True: environment and updates are one program here; nothing waits")
-    env, length = with_info_metrics(world.env, config.info_metrics), config.fragment_length()
-    return CompiledTraining(agent, env, config.rows(), length, config.horizon(), key, begins=begins)
+    env = with_info_metrics(world.env, config.info_metrics)
+    return CompiledTraining(agent, env, config.rows(), length, training_horizon(config, agent), key, begins=begins)
 
 
 def _start_hosted(
     config: AlgorithmConfig, source: Source, hooks: Hooks, key: np.ndarray, begins: bool
 ) -> HostedTraining:
-    agent = _make_agent(config, source.spec, begins)
-    length, asynchronous = config.fragment_length(), bool(config.get("sample_async"))
+    length, asynchronous = _fragment_length(config, source.spec), bool(config.get("sample_async"))
+    agent = _make_agent(config, source.spec, begins, length, getattr(source, "agent_ids", ()))
     watched, batch_hooks = hooks.watch_training(source, length), hooks.of_batches(agent)
-    return HostedTraining(agent, watched, length, config.horizon(), key, asynchronous, batch_hooks, begins)
+    horizon = training_horizon(config, agent)
+    return HostedTraining(agent, watched, length, horizon, key, asynchronous, batch_hooks, begins)
 
 
-def _make_agent(config: AlgorithmConfig, spec: Spec, begins: bool) -> Agent:
-    require_served(config.algorithm_name, spec.action)
-    agent = config.make_agent(spec)
+def training_horizon(config: AlgorithmConfig, agent: Agent) -> float:
+    """The timesteps at which the progress of a training is 1."""
+    return horizon_of(config, agent) if isinstance(agent, Team) else config.horizon()
+
+
+def _fragment_length(config: AlgorithmConfig, spec: Spec) -> int:
+    """How many steps each environment takes an iteration."""
+    if not spec.groups or config.count_steps_by == "env_steps":
+        return config.fragment_length()
+    agents = sum(group.size for _, group in spec.groups)
+    return config.sized(
+        config.num_envs_per_worker, config.num_rollout_workers, -(-config.fragment_length() // agents)
+    ).fragment_length()
+
+
+def _make_agent(config: AlgorithmConfig, spec: Spec, begins: bool, length: int, ids: Sequence[str] = ()) -> Agent:
+    agent = _agent_of(config, spec, length, ids)
     if begins:
         require_memory_room(config, agent)
     return agent
+
+
+def _agent_of(config: AlgorithmConfig, spec: Spec, length: int, ids: Sequence[str]) -> Agent:
+    """The agent of an environment's one agent, of all its agents together, or a team of policies for them."""
+    assert config.agent_class is not None
+    if not spec.groups:
+        if config.policies is not None:
+            raise ValueError(
+                f"multi_agent(policies={list(config.policies)}): {env_name(config.env)} has one agent; take an "
+                "environment of many, such as make_multi_agent makes of it"
+            )
+        require_served(config.algorithm_name, spec.action)
+        return config.make_agent(spec)
+    if getattr(config.agent_class, "joint", False):
+        return config.make_agent(spec)
+    if config.get("sample_async"):
+        raise ValueError("sample_async=True does not fit many agents: their policies learn when all have their steps")
+    return make_team(config, spec, length, ids)
 
 
 def require_memory_room(config: AlgorithmConfig, agent: Agent) -> None:

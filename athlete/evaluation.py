@@ -19,7 +19,8 @@ from athlete.loops.evaluate import Evaluation, evaluate_compiled, evaluate_hoste
 from athlete.policy import Policy
 from athlete.settings.config import AlgorithmConfig
 from athlete.spaces import Box, Space
-from athlete.totals import episode_statistics, told_statistics
+from athlete.teams import columns_of
+from athlete.totals import episode_returns, episode_statistics, policy_statistics, told_statistics
 
 EVALUATION_SALT = 0x45564131  # keeps the keys of evaluations apart from those of training
 
@@ -58,16 +59,23 @@ class Evaluator:
                 "finite numbers; mend its step"
             )
         told = told_statistics(found.told)
-        hist = {"episode_reward": found.returns.tolist(), "episode_lengths": found.lengths.tolist()}
-        return episode_statistics(found.returns, found.lengths) | {
-            "episodes_this_iter": len(found.returns),
-            "timesteps_this_iter": int(found.lengths.sum()),
-            "custom_metrics": told["custom_metrics"],
-            "hist_stats": told.get("hist_stats", {}) | hist,
-            "seed": seed,
-            "explore": explore,
-            "time_s": time.perf_counter() - start,
-        }
+        returns = episode_returns(found.returns)
+        hist = {"episode_reward": returns.tolist(), "episode_lengths": found.lengths.tolist()}
+        by_policy = policy_statistics(found.returns, columns_of(policy.agent))
+        hist |= by_policy.pop("hist_stats", {})
+        return (
+            episode_statistics(returns, found.lengths)
+            | by_policy
+            | {
+                "episodes_this_iter": len(found.returns),
+                "timesteps_this_iter": int(found.lengths.sum()),
+                "custom_metrics": told["custom_metrics"],
+                "hist_stats": told.get("hist_stats", {}) | hist,
+                "seed": seed,
+                "explore": explore,
+                "time_s": time.perf_counter() - start,
+            }
+        )
 
     def close(self) -> None:
         """End what environments it has made."""

@@ -7,8 +7,9 @@ import platform
 import sys
 import time
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -29,7 +30,10 @@ class Start(NamedTuple):
 class Totals:
     """Counters since the training began, and its last `window` episodes, over which statistics are made."""
 
-    def __init__(self, window: int):
+    def __init__(self, window: int, policies: Mapping[str, Sequence[int]] = MappingProxyType({})):
+        """`policies` has for each of several the columns that its agents have in the returns of an episode."""
+        self._policies = policies
+        self.agent_timesteps = 0  # actions that agents were asked for
         self.iteration = 0  # calls of `train()`
         self.timesteps = 0  # sampled
         self.learned = 0  # timesteps in all batches
@@ -40,6 +44,7 @@ class Totals:
         self._returns: deque[float] = deque(maxlen=window)
         self._lengths: deque[int] = deque(maxlen=window)
         self._told: deque[Told] = deque(maxlen=window)
+        self._agent_returns: deque[list[float]] = deque(maxlen=window)  # of each agent, where there are many
 
     def take_in(self, progress: Progress) -> None:
         """Count what one advance brought."""
@@ -51,7 +56,10 @@ class Totals:
         self.learned += progress.learned
         self.episodes += len(progress.returns)
         self.since_last_end = 0 if len(progress.returns) else self.since_last_end + progress.timesteps
-        self._returns.extend(progress.returns.tolist())
+        self.agent_timesteps += sum(progress.agent_steps.values()) if self._policies else progress.timesteps
+        self._returns.extend(episode_returns(progress.returns).tolist())
+        if progress.returns.ndim > 1:
+            self._agent_returns.extend(progress.returns.tolist())
         self._lengths.extend(progress.lengths.tolist())
 
     def result(self, progress: Progress, seconds: float) -> dict[str, Any]:
@@ -59,18 +67,24 @@ class Totals:
         timers = {f"{name}_time_ms": 1000.0 * part for name, part in progress.seconds.items()}
         timers["training_iteration_time_ms"] = 1000.0 * seconds
         count, compile_seconds = compilations()
-        stats = {**progress.metrics, "num_agent_steps_trained": self.learned}
+        steps_this_iter = sum(progress.agent_steps.values()) if self._policies else progress.timesteps
         told = told_statistics(self._told)
         if "hist_stats" in told:
             told["hist_stats"] |= {"episode_reward": list(self._returns), "episode_lengths": list(self._lengths)}
+        by_policy = policy_statistics(list(self._agent_returns), self._policies)
+        if by_policy:
+            told["hist_stats"] = told.get("hist_stats", {}) | by_policy.pop("hist_stats")
         return {
             **episode_statistics(self._returns, self._lengths),
             **told,
+            **by_policy,
             "episodes_this_iter": len(progress.returns),
             "episodes_total": self.episodes,
             "timesteps_this_iter": progress.timesteps,
             "timesteps_total": self.timesteps,
-            "agent_timesteps_total": self.timesteps,
+            "agent_timesteps_total": self.agent_timesteps,
+            "num_agent_steps_sampled": self.agent_timesteps,
+            "num_agent_steps_sampled_this_iter": steps_this_iter,
             "training_iteration": self.iteration,
             "iterations_since_restore": self.iteration - self.restored_at.iteration,
             "timesteps_since_restore": self.timesteps - self.restored_at.timesteps,
@@ -79,7 +93,7 @@ class Totals:
             "num_env_steps_sampled_this_iter": progress.timesteps,
             "num_env_steps_trained_this_iter": progress.learned,
             "info": {
-                "learner": {"default_policy": {"learner_stats": stats}},
+                "learner": self._learner_stats(progress),
                 "num_env_steps_sampled": self.timesteps,
                 "num_env_steps_trained": self.learned,
             },
@@ -95,6 +109,19 @@ class Totals:
             "timestamp": int(time.time()),
             "pid": os.getpid(),
             "hostname": platform.node(),
+        }
+
+    def _learner_stats(self, progress: Progress) -> dict[str, Any]:
+        """RLlib's `info/learner`: what each policy measured as it learned."""
+        if not self._policies:
+            return {"default_policy": {"learner_stats": {**progress.metrics, "num_agent_steps_trained": self.learned}}}
+        found: dict[str, dict[str, Any]] = {}
+        for name, value in progress.metrics.items():
+            policy, _, metric = name.partition("/")
+            found.setdefault(policy, {})[metric] = value
+        return {
+            policy: {"learner_stats": {**stats, "num_agent_steps_sampled": progress.agent_steps.get(policy, 0)}}
+            for policy, stats in found.items()
         }
 
     def add_time(self, seconds: float) -> dict[str, float]:
@@ -116,7 +143,12 @@ class Totals:
             "time_total_s": self.seconds,
             "window_returns": list(self._returns),
             "window_lengths": list(self._lengths),
-        }
+        } | self._agent_counters()
+
+    def _agent_counters(self) -> dict[str, Any]:
+        if not self._policies:
+            return {}
+        return {"agent_timesteps_total": self.agent_timesteps, "window_agent_returns": list(self._agent_returns)}
 
     def restore(self, counters: Mapping[str, Any]) -> None:
         """Go on from the counters of a checkpoint."""
@@ -124,6 +156,9 @@ class Totals:
         self.timesteps = counters["timesteps_total"]
         self.learned = counters["learned_total"]
         self.episodes = counters["episodes_total"]
+        self.agent_timesteps = counters.get("agent_timesteps_total", self.timesteps)
+        self._agent_returns.clear()
+        self._agent_returns.extend(counters.get("window_agent_returns", ()))
         self.seconds = counters["time_total_s"]
         self.restored_at = Start(self.iteration, self.timesteps, self.seconds)
         for kept, saved in ((self._returns, "window_returns"), (self._lengths, "window_lengths")):
@@ -147,6 +182,29 @@ def episode_statistics(returns: Any, lengths: Any) -> dict[str, float]:
         "episode_reward_max": float(np.max(returns)),
         "episode_len_mean": float(np.mean(lengths, dtype=np.float64)),
     }
+
+
+def episode_returns(returns: np.ndarray) -> np.ndarray:
+    """Of each episode the sum over its agents: `[n]` of `[n]` or `[n, agents]`."""
+    return returns if returns.ndim == 1 else returns.sum(axis=1)
+
+
+def policy_statistics(returns: Any, policies: Mapping[str, Sequence[int]]) -> dict[str, Any]:
+    """RLlib's statistics by policy of returns `[n, agents]`: each of its agents' episodes counts as one.
+
+    `policy_reward_mean`, `_min` and `_max`, and all of them in `hist_stats` as `policy_NAME_reward`.
+    """
+    if not policies:
+        return {}
+    found: dict[str, Any] = {f"policy_reward_{kind}": {} for kind in ("min", "max", "mean")}
+    hist = {}
+    table = np.asarray(returns, np.float64).reshape(len(returns), -1)
+    for name, columns in policies.items():
+        own = table[:, list(columns)].ravel() if len(table) else np.zeros(0)
+        hist[f"policy_{name}_reward"] = own.tolist()
+        for kind, of in (("min", np.min), ("max", np.max), ("mean", np.mean)):
+            found[f"policy_reward_{kind}"][name] = float(of(own)) if own.size else float("nan")
+    return found | {"hist_stats": hist}
 
 
 def told_statistics(told: Iterable[Told]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from athlete.algorithms import ALGORITHMS, get_config_class
-from athlete.algorithms.catalog import algorithms_for, entries, require_served
+from athlete.algorithms.catalog import algorithms_for, entries, is_joint, require_served
 from athlete.core import Spec
 from athlete.spaces import Box, Discrete, MultiDiscrete, Tuple, action_kind
 
@@ -40,6 +40,8 @@ def test_the_kind_of_an_action_space(space, kind):
 def test_what_is_declared_is_what_binding_takes(entry, kind):
     """An agent with its defaults binds to the kinds that it serves, and refuses the others with both in the message."""
     config, space = get_config_class(entry.name)(), SPACES[kind]
+    if is_joint(entry.name):
+        pytest.skip("its spaces are those of several agents: tests/test_joint.py")
     if kind in entry.actions:
         config.make_agent(Spec(Box(-1.0, 1.0, (3,)), space))
         require_served(entry.name, space)
@@ -51,10 +53,14 @@ def test_what_is_declared_is_what_binding_takes(entry, kind):
 
 
 def test_who_serves_a_space():
+    """Of one agent: algorithms that learn for several together serve none."""
     assert algorithms_for(SPACES["other"]) == EVERYTHING
     assert algorithms_for(Box(-np.inf, np.inf, (2,))) == EVERYTHING
     discrete = algorithms_for(SPACES["discrete"])
     assert "DQN" in discrete and "SAC" in discrete and "TD3" not in discrete
+    assert "QMIX" not in discrete
+    with pytest.raises(ValueError, match=r"QMIX learns for several agents together, and this is an .* of one; PPO, "):
+        require_served("QMIX", SPACES["discrete"])
     continuous = algorithms_for(SPACES["continuous"])
     assert "TD3" in continuous and "DroQ" in continuous and "DQN" not in continuous
     assert algorithms_for(Box(0, 10**6, (2,), np.int32)).startswith("no algorithm serves it: actions of Box")

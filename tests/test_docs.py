@@ -455,6 +455,16 @@ def test_the_example_of_memory_runs_whole(
 
 
 @pytest.mark.thorough
+def test_the_example_of_turns_finds_the_winning_moves(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    example = load(ROOT / "examples" / "nim.py")
+    monkeypatch.setattr("sys.argv", ["nim.py", "--timesteps", "40960"])
+    example.main()
+    assert "16 of 16 winning moves found" in capsys.readouterr().out
+
+
+@pytest.mark.thorough
 @pytest.mark.parametrize("bonus", ["RND", "Counts"])
 def test_the_example_of_exploration_runs_whole(
     bonus: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -88,6 +88,8 @@ def test_every_transition_of_every_agent_comes_out_of_the_rows(form):
     diaries = [env.diary for env in source.environments()]
     for row, diary in enumerate(diaries):
         assert count(source, trajectory, row, diary) == len(diary.entries) > 100
+    assert trajectory.terminated.any() and trajectory.truncated.any()
+    assert not (trajectory.terminated & trajectory.truncated).any()
     ends = np.array([[entry[5], entry[6]] for diary in diaries for entry in diary.entries])
     assert ends.any(axis=0).all() and not ends.all(axis=1).any()  # lives ended and were cut, none both
 

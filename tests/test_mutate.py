@@ -40,3 +40,12 @@ def test_a_mutation_changes_the_place_that_it_names(mutate):
     for text, nth in {"a * b": None, "a + b; a + b": None, "only a + b": 2}.items():
         with pytest.raises(LookupError, match=r"file\.py: 'a \+ b' is there \d times"):
             mutate.mutated(mutation._replace(nth=nth), text)
+
+
+def test_every_mutation_is_printed_differently_and_what_was_killed_is_not_run_again(mutate, tmp_path):
+    assert len({str(each) for each in mutate.MUTATIONS}) == len(mutate.MUTATIONS)
+    first, second, third = mutate.MUTATIONS[:3]
+    output = tmp_path / "mutants.log"
+    output.write_text(f"killed      3 s  {first}\nSURVIVED   12 s  {second}\nno end    600 s  {third}\nkilled\n")
+    assert mutate.killed_before(output) == {str(first)}
+    assert mutate.killed_before(None) == set()

@@ -16,7 +16,6 @@ FILES = parse_yaml((ROOT / "benchmarks" / "rllib_files.yaml").read_text(encoding
 OURS = [name for name, entry in FILES.items() if entry["run"] in (*ALGORITHMS, *ALIASES)]
 # Files whose environment is a class of RLlib's that nothing here serves.
 OF_OTHER_PACKAGES = ("ppo/recomm-sys001-ppo.yaml", "ppo/unity3d-soccer-strikers-vs-goalie-ppo.yaml")
-SEVERAL_AGENTS = ("examples/multi_agent_cartpole.py", "examples/rock_paper_scissors_multiagent.py")
 
 
 @pytest.mark.parametrize("name", OURS)
@@ -28,11 +27,7 @@ def test_every_setting_of_a_file_whose_algorithm_is_here_is_taken(name: str, tmp
             read_experiments(path)
         return
     (experiment,) = read_experiments(path)
-    if name in SEVERAL_AGENTS:
-        with pytest.raises(ValueError, match="Athlete trains one agent so far"):
-            experiment.check()
-    else:
-        experiment.check()
+    experiment.check()
 
 
 @pytest.mark.parametrize(

@@ -17,12 +17,13 @@ from athlete.algorithms.r2d2 import R2D2Config
 from athlete.algorithms.rnnsac import RNNSACConfig
 from athlete.algorithms.sac import SACConfig
 from athlete.algorithms.td3 import TD3Config
-from athlete.env.wrappers.previous import Previous
+from athlete.env.wrappers.previous import Previous, previous_of
 from athlete.models.catalog import make_model
 from athlete.models.mlp import MLP
 from athlete.models.recurrent import LSTM
 from athlete.models.streams import Streams
 from athlete.ops.random import wrap
+from athlete.settings.multi_agent import mapping_of
 from athlete.spaces import Box
 from athlete.tune.stopper import make_stopper
 
@@ -177,7 +178,7 @@ def test_what_one_of_actor_and_critics_sees_of_the_last_step_both_see():
     config = RNNSACConfig().training(policy_model_config={"lstm_use_prev_action": True, "use_lstm": True})
     config = config.environment("StatelessCartPole-v1").training(q_model_config={"lstm_use_prev_reward": True})
     with config.build() as algorithm:
-        assert algorithm._previous() == Previous(action=True, reward=True)
+        assert previous_of(algorithm.config) == Previous(action=True, reward=True)
 
 
 def test_settings_of_pictures_that_are_so_in_any_case_are_passed_over_and_square_kernels_taken():
@@ -187,9 +188,19 @@ def test_settings_of_pictures_that_are_so_in_any_case_are_passed_over_and_square
         PPOConfig().training(model={"conv_filters": [[16, [4, 3], 2]]})
 
 
-def test_several_agents_are_refused_in_a_sentence():
-    with pytest.raises(ValueError, match="Athlete trains one agent so far"):
+def test_the_section_of_many_agents_is_taken_with_its_mapping_class():
+    rllibs = "ray.rllib.examples.multi_agent_and_self_play.policy_mapping_fn.PolicyMappingFn"
+    section = {"policies": {"p0": [None, None, None, {"lr": 0.01}], "p1": None}, "policy_mapping_fn": {"type": rllibs}}
+    config = PPOConfig.from_dict({"multiagent": section})
+    assert config.policies["p0"]["config"] == {"lr": 0.01}
+    assert mapping_of(config.policy_mapping_fn, ["agent_0", "agent_1"], ["p0", "p1"]) == {
+        "agent_0": "p0",
+        "agent_1": "p1",
+    }
+    with pytest.raises(ValueError, match="there has to be a policy"):
         PPOConfig.from_dict({"multiagent": {"policies": {}}})
+    with pytest.raises(ValueError, match="did you mean 'policies'"):
+        PPOConfig.from_dict({"multiagent": {"policy": {}}})
 
 
 # Numbers and results ----------------------------------------------------------------------------------------------

@@ -3,6 +3,8 @@
     python tools/mutate.py                             all of them, two at a time
     python tools/mutate.py ops/returns td3             those whose file or text contains one of the words
     python tools/mutate.py --sample 10 --seed COMMIT   ten of them, others for another seed
+    python tools/mutate.py | tee -a mutants.log        and, where that was stopped,
+    python tools/mutate.py --resume mutants.log | tee -a mutants.log
 
 Exit status 1: a mutation survived. 2: the list is wrong (a text that is not there, a test that fails by itself or that
 does not exist), which a refactoring has to mend in the list too.
@@ -16,6 +18,7 @@ import multiprocessing
 import os
 import queue
 import random
+import re
 import shlex
 import shutil
 import sys
@@ -32,6 +35,8 @@ ROOT = Path(__file__).parents[1]
 COPIED = ("athlete", "tests", "pyproject.toml", "README.md")
 TIMEOUT = 600  # seconds; a program that does not end is noticed too
 PASSED, FAILED = 0, 1  # exit statuses of pytest
+ENDLESS = -1  # in place of one
+VERDICTS = {PASSED: "SURVIVED", FAILED: "killed", ENDLESS: "no end"}
 CHILDREN = multiprocessing.get_context("forkserver" if hasattr(os, "fork") else "spawn")
 
 
@@ -86,7 +91,7 @@ def _tests(folder: Path, tests: list[str], output: Path) -> None:
 
 
 def run_tests(folder: Path, tests: list[str], timeout: float | None = TIMEOUT) -> tuple[int, str]:
-    """pytest's exit status in a copy of the tree, and what it printed; `FAILED` where it does not end in time."""
+    """pytest's exit status in a copy of the tree, and what it printed; `ENDLESS` where it does not end in time."""
     output = folder / "output"
     child = CHILDREN.Process(target=_tests, args=(folder, tests, output))
     child.start()
@@ -94,7 +99,7 @@ def run_tests(folder: Path, tests: list[str], timeout: float | None = TIMEOUT) -
     if child.exitcode is None:
         child.kill()
         child.join()
-        return FAILED, "no end"
+        return ENDLESS, ""
     return child.exitcode, output.read_text()
 
 
@@ -134,15 +139,23 @@ def selected(arguments: argparse.Namespace) -> list[Mutation]:
     return chosen
 
 
+def killed_before(path: Path | None) -> set[str]:
+    """The mutations that an earlier output says were killed."""
+    lines = [] if path is None else path.read_text().splitlines()
+    return {found[1] for found in (re.fullmatch(r"killed +\d+ s  (.*)", line) for line in lines) if found}
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("words", nargs="*", help="only mutations whose file or text contains one of these")
     parser.add_argument("--sample", type=int, help="so many of them, drawn by the seed")
     parser.add_argument("--seed", default="0", help="any text, as a commit's hash")
     parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--resume", type=Path, metavar="OUTPUT", help="pass over what this output says was killed")
     parser.add_argument("--unchecked", action="store_true", help="do not first run the tests on the code as it is")
     arguments = parser.parse_args()
-    chosen = selected(arguments)
+    before = killed_before(arguments.resume)
+    chosen = [mutation for mutation in selected(arguments) if str(mutation) not in before]
     prepare()
     if wrong := stale(list(MUTATIONS)):
         print(*wrong, sep="\n")
@@ -164,11 +177,10 @@ def report(chosen: list[Mutation], folders: queue.Queue[Path], processes: int) -
     start = time.monotonic()
     with ThreadPoolExecutor(processes) as pool:
         for mutation, status, output, seconds in pool.map(lambda each: try_out(each, folders), chosen):
-            verdict = {PASSED: "SURVIVED", FAILED: "killed"}.get(status, "BROKEN")
-            print(f"{verdict:8} {seconds:4.0f} s  {mutation}", flush=True)
+            print(f"{VERDICTS.get(status, 'BROKEN'):8} {seconds:4.0f} s  {mutation}", flush=True)
             if status == PASSED:
                 survivors.append(mutation)
-            elif status != FAILED:
+            elif status not in VERDICTS:
                 broken.append(mutation)
                 print(output)
     minutes = (time.monotonic() - start) / 60

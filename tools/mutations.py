@@ -16,7 +16,8 @@ class Mutation(NamedTuple):
     nth: int | None = None  # which occurrence of `old`, from 1; None: the only one
 
     def __str__(self) -> str:
-        return f"{self.file}: {self.old!r} -> {self.new!r}"
+        place = "" if self.nth is None else f", place {self.nth}"
+        return f"{self.file}: {self.old!r} -> {self.new!r}{place}"
 
 
 def _in(file: str, tests: str, *changes: tuple) -> list[Mutation]:

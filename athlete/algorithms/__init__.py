@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from athlete.algorithms.pg import PGConfig as PGConfig
     from athlete.algorithms.ppo import PPOConfig as PPOConfig
     from athlete.algorithms.pqn import PQNConfig as PQNConfig
+    from athlete.algorithms.qmix import QMIXConfig as QMIXConfig
     from athlete.algorithms.qrdqn import QRDQNConfig as QRDQNConfig
     from athlete.algorithms.r2d2 import R2D2Config as R2D2Config
     from athlete.algorithms.redq import DroQConfig as DroQConfig
@@ -47,6 +48,7 @@ ALGORITHMS: dict[str, str] = {
     "R2D2": "athlete.algorithms.r2d2",
     "RNNSAC": "athlete.algorithms.rnnsac",
     "SimpleQ": "athlete.algorithms.simple_q",
+    "QMIX": "athlete.algorithms.qmix",
 }
 
 # Other name -> the algorithm that serves it: A3C's settings are A2C's, whose gradients are synchronous.

@@ -14,7 +14,7 @@ class Entry(NamedTuple):
     """One algorithm, as `athlete list algorithms` and the documentation show it."""
 
     name: str
-    actions: tuple[str, ...]  # kinds of action spaces, of `athlete.spaces.ACTION_KINDS`
+    actions: tuple[str, ...]  # kinds of action spaces, of `athlete.spaces.ACTION_KINDS`; where joint, of each agent
     learns_from: str
     memory: str  # whether its networks may have one
     summary: str
@@ -26,10 +26,13 @@ def entries() -> list[Entry]:
     found = []
     for name in ALGORITHMS:
         config = get_config_class(name)
-        replays = issubclass(config, ReplayConfig)
-        sequences = issubclass(config, ReplayConfig) and config.learns_sequences
-        learns_from = ("sequences of replay" if sequences else "replay") if replays else "the latest steps"
-        memory = ("yes" if sequences else "no") if replays else "may have"
+        sequences, learns_from = None, "the latest steps"
+        if issubclass(config, ReplayConfig):
+            sequences = config.learns_sequences
+            learns_from = "sequences of replay" if sequences else "replay"
+        memory = {True: "yes", False: "no", None: "may have"}[sequences]
+        if is_joint(name):
+            learns_from += ", of all agents together"
         found.append(Entry(name, served_by(name), learns_from, memory, config.summary, config.paper))
     return found
 
@@ -41,7 +44,7 @@ def algorithms_for(space: Space) -> str:
     except ValueError as error:
         return f"no algorithm serves it: {error}"
     kind = action_kind(space)
-    names = [name for name in ALGORITHMS if kind in served_by(name)]
+    names = [name for name in ALGORITHMS if kind in served_by(name) and not is_joint(name)]
     return f"{', '.join(names[:-1])} and {names[-1]} serve it"
 
 
@@ -52,8 +55,19 @@ def served_by(name: str) -> tuple[str, ...]:
     return agent_class.serves
 
 
+def is_joint(name: str) -> bool:
+    """Whether the algorithm `name` learns for all agents of an environment together."""
+    agent_class = get_config_class(name).agent_class
+    assert agent_class is not None
+    return agent_class.joint
+
+
 def require_served(name: str, space: Space) -> None:
-    """Raise ValueError, naming the algorithms that do, unless the algorithm `name` serves the action space."""
+    """Raise ValueError, naming the algorithms that do, unless the algorithm `name` serves one agent's action space."""
+    if is_joint(name):
+        raise ValueError(
+            f"{name} learns for several agents together, and this is an environment of one; {algorithms_for(space)}"
+        )
     try:
         require_kind(name, served_by(name), space)
     except ValueError as error:

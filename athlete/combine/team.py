@@ -13,11 +13,14 @@ import jax
 import jax.numpy as jnp
 
 from athlete.combine.own_steps import Begun, Came, Pending, cut_at_the_last, nothing_pending, own_steps
+from athlete.combine.past import PastSelves
 from athlete.combine.seating import Seats, apart, by_group, rewards_by_group, together
 from athlete.core import Agent, Array, Key, Memory, Spec, Stage, Transition, Tree, hyper
 from athlete.core.learning import take_in, update
 from athlete.ops.sampling import random_action
 from athlete.ops.tree import where
+
+AGENT_STEPS = "num_agent_steps_sampled"  # the metric of each policy
 
 
 @hyper
@@ -61,6 +64,15 @@ class Team(Agent):
     def bind(self, spec: Spec) -> Team:
         return dataclasses.replace(self, spec=spec)
 
+    def member(self, name: str) -> Member:
+        """The policy of this name. Raises ValueError, with those that there are, where there is none."""
+        for member in self.members:
+            if member.name == name:
+                return member
+        raise ValueError(
+            f"there is no policy {name!r}; there are {', '.join(repr(member.name) for member in self.members)}"
+        )
+
     @property
     def memory(self) -> Memory:  # type: ignore[override]
         return MemberStores(self)
@@ -79,7 +91,17 @@ class Team(Agent):
         return Stage(random, learning)
 
     def init(self, key: Key) -> Tree:
-        return {member.name: member.agent.init(jax.random.fold_in(key, i)) for i, member in enumerate(self.members)}
+        state = {member.name: member.agent.init(jax.random.fold_in(key, i)) for i, member in enumerate(self.members)}
+        return self._followed(state, jnp.zeros(()))
+
+    def _followed(self, state: dict[str, Tree], progress: Array) -> dict[str, Tree]:
+        """The state after past selves have seen what became of the policies that they are of."""
+        followed = {
+            member.name: member.agent.follow(state[member.name], state[member.agent.of], progress)
+            for member in self.members
+            if isinstance(member.agent, PastSelves)
+        }
+        return state | followed
 
     def view(self, state: Tree, progress: Array) -> Tree:
         return {member.name: member.agent.view(state[member.name], progress) for member in self.members}
@@ -149,9 +171,10 @@ class Team(Agent):
         metrics: dict[str, Array] = {}
         rows = trajectory.first.shape[1]
         for i, member in enumerate(self.members):
+            name = member.name
+            metrics[f"{name}/{AGENT_STEPS}"] = self._agent_steps(member, trajectory)
             if not member.trained:
                 continue
-            name = member.name
             pending, steps = self.steps(member, store[name].pending, trajectory)
             held = state[name], store[name]._replace(pending=pending), together(accumulators[name])
             learns = learning_now if isinstance(learning_now, bool) else name in learning_now
@@ -160,10 +183,16 @@ class Team(Agent):
             )
             accumulators[name] = apart(own, rows)
             metrics |= {f"{name}/{metric}": value for metric, value in found.items()}
-        return state, store, accumulators, metrics
+        return self._followed(state, progress), store, accumulators, metrics
 
     def update(self, state: Tree, batch: Transition, key: Key, progress: Array) -> tuple[Tree, dict[str, Array]]:
         raise NotImplementedError("a team learns by `learn`: its policies have batches of their own")
+
+    def _agent_steps(self, member: Member, trajectory: Transition) -> Array:
+        """How many actions a policy was asked for in a trajectory."""
+        if self.always_acting:
+            return jnp.asarray(trajectory.first.size * member.seats.agents, jnp.float32)
+        return jnp.sum(self._rows(member, trajectory.obs["acting"], 2), dtype=jnp.float32)
 
     def steps(self, member: Member, pending: Tree, trajectory: Transition) -> tuple[Tree, Transition]:
         """The steps `[T, B * agents, ...]` of a policy's own agents in a trajectory, and what is pending after it."""
@@ -174,6 +203,9 @@ class Team(Agent):
                 begun.carry, begun.extras,
             )  # fmt: skip
             return pending, steps
+        # Where a training went on in new environments there is no end to what was under way in the old ones.
+        interrupted = jnp.repeat(trajectory.first[0], member.seats.agents)
+        pending = pending._replace(open=pending.open & ~interrupted)
         return own_steps(pending, begun, self._rows(member, trajectory.obs["acting"], 2) > 0, came)
 
     def _first_and_acting(
@@ -225,15 +257,12 @@ def _learn(
     learns: bool,
 ) -> tuple[Tree, MemberStore, Tree, dict[str, Array]]:
     """What a policy learns from its agents' steps: as `core.learning.learn`, also where some places are no steps."""
-    metrics: dict[str, Array] = {}
     holes = isinstance(steps.extras, dict) and "valid" in steps.extras
     if holes and not agent.memory.keeps:
         steps = cut_at_the_last(steps)
     state, memory, accumulators = take_in(agent, state, store.memory, accumulators, steps)
-    if holes:
-        metrics["num_agent_steps"] = jnp.sum(steps.extras["valid"]).astype(jnp.float32)
     if not learns:
-        return state, store._replace(memory=memory), accumulators, metrics
+        return state, store._replace(memory=memory), accumulators, {}
     if not holes:
         state, memory, found = update(agent, state, memory, steps, key, progress)
     elif agent.memory.keeps:
@@ -242,7 +271,7 @@ def _learn(
     else:
         after, memory, found = update(agent, state, memory, steps, key, progress)
         state = where(jnp.any(steps.extras["valid"]), after, state)  # of no steps there is nothing to learn
-    return state, store._replace(memory=memory), accumulators, metrics | found
+    return state, store._replace(memory=memory), accumulators, found
 
 
 def _update_owed(

@@ -220,6 +220,7 @@ class Agent:
 
     __hyper__ = True
     serves: typing.ClassVar[tuple[str, ...]] = tuple(ACTION_KINDS)  # kinds of action spaces
+    joint: typing.ClassVar[bool] = False  # it learns for all agents of an environment together: see `Spec.groups`
     memory: Memory
     updates: int
     num_steps_sampled_before_learning_starts: int = 0

@@ -149,8 +149,14 @@ def _strings(value: Any) -> Iterator[str]:
 
 
 def is_environment_class(found: Any) -> bool:
-    """Whether `found` is a class of environments, of Gymnasium or JAX."""
-    return isinstance(found, type) and all(hasattr(found, method) for method in ("reset", "step"))
+    """Whether `found` is a class of environments, of Gymnasium or JAX.
+
+    A `Source` is none, though it is stepped: it makes whatever environment it is given the name of.
+    """
+    if not isinstance(found, type) or not all(hasattr(found, method) for method in ("reset", "step")):
+        return False
+    core = sys.modules.get("athlete.core")
+    return core is None or not issubclass(found, core.Source)
 
 
 def resolve(env: Any) -> Any:

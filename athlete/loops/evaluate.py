@@ -29,7 +29,7 @@ LONGEST_EPISODE = 100_000  # steps; an episode of an environment without a time 
 class Evaluation(NamedTuple):
     """Finished episodes in the order in which they were seeded: `[episodes]` each."""
 
-    returns: np.ndarray  # undiscounted sums of rewards
+    returns: np.ndarray  # undiscounted sums of rewards; `[episodes, agents]` of many
     lengths: np.ndarray  # steps
     told: tuple[Told, ...] = ()  # what hooks and entries of info left of these episodes, in the order of their ends
 
@@ -48,9 +48,10 @@ class _Play(NamedTuple):
 def _start(agent: Agent, env: Env, view: Tree, key: Array, rows: int) -> _Play:
     reset_key, play_key = jax.random.split(wrap(key))
     none, zeros = jnp.zeros(rows, bool), jnp.zeros(rows)
+    returns = jnp.zeros((rows, *agent.spec.reward_shape))
     first = reset_rows(env, agent, view, rows, reset_key)
     info = dict.fromkeys(env.info_metrics, zeros)
-    return _Play(first, none, zeros, jnp.zeros(rows, jnp.int32), unwrap(play_key), jnp.zeros((), jnp.int32), info)
+    return _Play(first, none, returns, jnp.zeros(rows, jnp.int32), unwrap(play_key), jnp.zeros((), jnp.int32), info)
 
 
 @functools.partial(jax.jit, static_argnames=("explore",), compiler_options=COMPILER_OPTIONS)
@@ -71,7 +72,7 @@ def _continue(agent: Agent, env: Env, view: Tree, play: _Play, explore: bool) ->
         return _Play(
             rows,
             play.finished | episodes.done,
-            jnp.where(ends, episodes.return_, play.returns),
+            where(ends, episodes.return_, play.returns),
             jnp.where(ends, episodes.length, play.lengths),
             unwrap(next_key),
             play.steps + 1,
@@ -93,7 +94,8 @@ def evaluate_compiled(agent: Agent, env: Env, view: Tree, key: Array, episodes: 
             play = _continue(agent, env, view, play, explore)
         finished = np.asarray(play.finished)
         _warn_of_endless(finished)
-        returns = np.where(finished, play.returns, play.rows.episode_return)
+        whole = finished if play.returns.ndim == 1 else finished[:, None]
+        returns = np.where(whole, play.returns, play.rows.episode_return)
         lengths = np.where(finished, play.lengths, play.rows.episode_length)
         parts.append(Evaluation(returns, lengths, told_of({n: np.asarray(v)[finished] for n, v in play.info.items()})))
     return joined_evaluation(parts)
@@ -117,7 +119,7 @@ def _play_wave(agent: Agent, source: Source, view: Tree, key: Array, explore: bo
     carry_key, reset_key = _keys(key, 0, 1)[:2]
     obs, carry = source.reset(reset_key[0]), _carry(agent, view, carry_key, rows)
     first, finished = np.ones(rows, bool), np.zeros(rows, bool)
-    returns, lengths = np.zeros(rows, np.float32), np.zeros(rows, np.int32)
+    returns, lengths = np.zeros((rows, *agent.spec.reward_shape), np.float32), np.zeros(rows, np.int32)
     step_number = 0
     while not finished.all() and step_number < LONGEST_EPISODE:
         if step_number == LONG_EPISODE:
@@ -125,7 +127,7 @@ def _play_wave(agent: Agent, source: Source, view: Tree, key: Array, explore: bo
         act_key, step_keys, reset_keys = _keys(key, step_number + 1, rows)
         action, carry, _ = act(agent, view, carry, obs, first, act_key, explore=explore)
         step = source.step(jax.device_get(action), step_keys)
-        returns += np.where(finished, 0.0, step.reward)
+        returns += np.where(finished if returns.ndim == 1 else finished[:, None], 0.0, step.reward)
         lengths += ~finished
         first = step.terminated | step.truncated
         if source.faulty is not None:  # played again

@@ -27,13 +27,15 @@ class Progress(NamedTuple):
     info: Mapping[str, np.ndarray] = MappingProxyType({})  # `[n]` of each of `Env.info_metrics` where episodes ended
     told: Sequence[Told] = ()  # what hooks and entries of info left of episodes that were watched
     fault: str | None = None  # the first metric or leaf of the learner's state that holds NaN or infinity
+    agent_steps: Mapping[str, int] = MappingProxyType({})  # of each of several policies: actions that it was asked for
 
 
 def joined(parts: list[Progress]) -> Progress:
     """Several advances as one."""
     if len(parts) == 1:
         return parts[0]
-    names = dict.fromkeys(name for part in parts for name in part.metrics)  # hooks report some now and then
+    # Hooks report some metrics now and then, and not all policies learn from the start.
+    names = dict.fromkeys(name for part in parts for name in part.metrics)
     metrics = {name: float(np.mean([part.metrics[name] for part in parts if name in part.metrics])) for name in names}
     seconds = {name: sum(part.seconds[name] for part in parts) for name in parts[0].seconds}
     returns, lengths = (
@@ -43,7 +45,8 @@ def joined(parts: list[Progress]) -> Progress:
     fault = next((part.fault for part in parts if part.fault), None)
     info = {name: np.concatenate([part.info[name] for part in parts]) for name in parts[0].info}
     told = [one for part in parts for one in part.told]
-    return Progress(sampled, learned, metrics, returns, lengths, seconds, info, told, fault)
+    steps = {name: sum(part.agent_steps.get(name, 0) for part in parts) for name in parts[-1].agent_steps}
+    return Progress(sampled, learned, metrics, returns, lengths, seconds, info, told, fault, steps)
 
 
 def finished(parts: Sequence[Episodes]) -> tuple[np.ndarray, np.ndarray]:
@@ -63,16 +66,28 @@ def learned_from(agent: Agent, timesteps: int, learning_iterations: int) -> int:
     return agent.updates * learning_iterations * agent.memory.batch_size
 
 
+AGENT_STEPS = "/num_agent_steps_sampled"  # after the name of a policy: a metric that is summed
 Tables = Mapping[tuple[str, ...], np.ndarray]  # metrics `[iterations, names]` by their names, not all from the start
 
 
 def means(tables: Tables) -> dict[str, float]:
     """Of each metric the mean over the iterations that had it."""
+    return {name: float(column.mean()) for name, column in _columns(tables).items() if not name.endswith(AGENT_STEPS)}
+
+
+def agent_steps(tables: Tables) -> dict[str, int]:
+    """Of each of several policies the actions that it was asked for, which its metric of that name counts."""
+    columns = _columns(tables)
+    return {name.removesuffix(AGENT_STEPS): int(columns[name].sum()) for name in columns if name.endswith(AGENT_STEPS)}
+
+
+def _columns(tables: Tables) -> dict[str, np.ndarray]:
+    """Each metric over all iterations that had it."""
     columns: dict[str, list[np.ndarray]] = {}
     for names, table in tables.items():
         for name, column in zip(names, table.T, strict=True):
             columns.setdefault(name, []).append(column)
-    return {name: float(np.concatenate(parts).mean()) for name, parts in columns.items()}
+    return {name: np.concatenate(parts) for name, parts in columns.items()}
 
 
 def find_fault(tables: Tables, state: Tree | None) -> str | None:
@@ -116,4 +131,5 @@ class Taken:
         returns, lengths = finished(self.episodes)
         learned = learned_from(agent, timesteps, sum(map(len, tables.values())))
         fault = find_fault(tables, None if self.finite else state)
-        return Progress(timesteps, learned, metrics, returns, lengths, self.seconds, fault=fault)
+        steps = agent_steps(tables)
+        return Progress(timesteps, learned, metrics, returns, lengths, self.seconds, fault=fault, agent_steps=steps)

@@ -77,7 +77,8 @@ class Stepper:
         self._pending: Outcome | None = None  # of a step that is not taken in yet
         self._position = 0  # steps of the trajectory under way that are taken in
         self._timesteps = 0  # as `Run.timesteps`, but without its limit
-        self._returns = np.zeros(source.rows, np.float32)  # of the running episodes
+        returns = (source.rows, *agent.spec.reward_shape)
+        self._returns = np.zeros(returns, np.float32)  # of the running episodes
         self._lengths = np.zeros(source.rows, np.int32)
 
     def forget(self) -> None:
@@ -313,7 +314,8 @@ class Stepper:
         obs, self._returns, self._lengths = step.obs, episodes.return_, episodes.length
         if done.any():
             obs = self.source.reset_where(done, obs, order.reset_keys)
-            self._returns, self._lengths = episodes.return_ * ~done, episodes.length * ~done
+            running = ~done.reshape(-1, *(1 for _ in self.agent.spec.reward_shape))
+            self._returns, self._lengths = episodes.return_ * running, episodes.length * ~done
         self._taken.episodes.append(episodes)
         self._taken.seconds["env_step"] += time.perf_counter() - start
         return Outcome(step.reward, step.obs, step.terminated, step.truncated, obs)

@@ -17,7 +17,7 @@ from athlete.loops.episodes import WatchedSource
 from athlete.loops.host import collect_for, hosted_shapes, init_hosted_run, learn_of
 from athlete.loops.interrupts import Interrupts
 from athlete.loops.learn import Report, fresh_store, init_run, iterate_many, phases
-from athlete.loops.progress import Progress, Taken, find_fault, finished, learned_from, means
+from athlete.loops.progress import Progress, Taken, agent_steps, find_fault, finished, learned_from, means
 from athlete.loops.stepper import Stepper
 
 _init = jax.jit(init_run, static_argnames=("rows", "length"), compiler_options=RUN_ONCE_OPTIONS)
@@ -167,7 +167,8 @@ class CompiledTraining:
         }
         fault = find_fault(tables, None if all(report.finite for report in reports) else self.run.state)
         told = {"sample_and_learn": seconds}
-        return Progress(sampled, batches, means(tables), returns, lengths, told, info, fault=fault)
+        steps = agent_steps(tables)
+        return Progress(sampled, batches, means(tables), returns, lengths, told, info, fault=fault, agent_steps=steps)
 
     def _iterate(self, iterations: int, random: bool | frozenset[str], learning: bool | frozenset[str]) -> Report:
         arguments = {

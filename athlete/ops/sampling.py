@@ -15,7 +15,14 @@ from athlete.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, OneO
 
 
 def random_action(spec: Spec, obs: Tree, shape: tuple[int, ...], key: Key) -> Tree:
-    """Canonical actions `[*shape, ...]`, uniform over what is legal at `obs` `[*shape, ...]`."""
+    """Canonical actions `[*shape, ...]`, uniform over what is legal at `obs` `[*shape, ...]`, to each agent of many."""
+    if spec.groups:
+        return {
+            name: random_action(
+                Spec(group.obs, group.action), obs["obs"][name], (*shape, group.size), jax.random.fold_in(key, i)
+            )
+            for i, (name, group) in enumerate(spec.groups)
+        }
     mask = action_mask(spec, obs)
     if mask is None:
         return to_canonical(spec.action, sample(spec.action, key, shape))

@@ -16,7 +16,8 @@ from athlete.ops.schedule import from_timesteps
 from athlete.settings.assemble import make_agent
 from athlete.settings.checks import is_schedule
 from athlete.settings.exploration import ExplorationSettings, checked_exploration
-from athlete.settings.rllib_names import IGNORED, NOT_YET, SECTIONS, SPELLINGS
+from athlete.settings.multi_agent import plain_policies
+from athlete.settings.rllib_names import IGNORED, SECTIONS, SPELLINGS
 from athlete.settings.rllib_places import translated
 from athlete.settings.table import (
     EVALUATION_CHANGES,
@@ -57,6 +58,7 @@ class AlgorithmConfig:
         self._values.update({**self._agent_defaults(), **_copied(self.defaults)})
         self._chosen: set[str] = set()  # set by the user, not by default
         self._frozen = False
+        self._least_horizon = 1.0  # timesteps; that of a team that these settings are part of
 
     # Sections -----------------------------------------------------------------------------------------------------
 
@@ -83,6 +85,15 @@ class AlgorithmConfig:
         docstring has them. Numbers that may be scheduled also take `[[timestep, value], ...]`.
         """
         return self._set("training", settings)
+
+    def multi_agent(self, **settings: Any) -> typing.Self:
+        """`policies` (names, or a dictionary from names to `PolicySpec`, `Past`, "random" or a heuristic function),
+        `policy_mapping_fn` (an agent's name -> a policy's; asked when the algorithm is built), `policies_to_train`,
+        `shuffle_seats` (who sits where is drawn for each episode), `count_steps_by` ("env_steps" or "agent_steps").
+
+        Without policies like agents share one.
+        """
+        return self._set("multi_agent", settings)
 
     def resources(self, **settings: Any) -> typing.Self:
         """`num_gpus`: the JAX that is installed decides; more than there are is an error at `build`."""
@@ -178,6 +189,7 @@ class AlgorithmConfig:
         new._values = self.to_dict()
         new._chosen = set(self._chosen)
         new._frozen = self._frozen and copy_frozen
+        new._least_horizon = self._least_horizon
         return new
 
     def freeze(self) -> None:
@@ -273,7 +285,26 @@ class AlgorithmConfig:
 
     def horizon(self) -> float:
         """The timesteps at which progress is 1: the last point of any schedule."""
-        return max((float(points[-1][0]) for points in self.all_schedules()), default=1.0) or 1.0
+        return max([self._least_horizon, *(float(points[-1][0]) for points in self.all_schedules())])
+
+    def with_horizon(self, timesteps: float) -> typing.Self:
+        """A copy whose schedules are shares of at least so many timesteps: those of all policies of a team."""
+        new = self.copy()
+        new._least_horizon = max(new._least_horizon, timesteps)
+        return new
+
+    def sized(self, num_envs_per_worker: int, num_rollout_workers: int, length: int) -> typing.Self:
+        """A copy for so many rows, each of which collects `length` steps at once: of one policy of a team."""
+        new = self.copy()
+        rows = max(1, num_rollout_workers) * num_envs_per_worker
+        new._values |= {
+            "num_envs_per_worker": num_envs_per_worker,
+            "num_rollout_workers": num_rollout_workers,
+            "rollout_fragment_length": length,
+        }
+        if "replay_buffer_config" not in new._values:  # it learns from what was just collected
+            new._values["train_batch_size"] = rows * length
+        return new
 
     def all_schedules(self) -> list[Any]:
         """`[[timestep, value], ...]` of everything that changes with the training's timesteps."""
@@ -360,8 +391,6 @@ class AlgorithmConfig:
 
     def _check(self, name: str, given: str, value: Any, section: str | None, where: str, hints: dict) -> None:
         """Raise ValueError, naming the call, for an unknown name, a wrong type or an impossible value."""
-        if name in NOT_YET:
-            raise ValueError(f"{where}: {NOT_YET[name]}")
         if name not in self._values:
             near = self._nearest(given, section)
             raise ValueError(f"{where}: {self._title()} has no {given!r}{near}")
@@ -370,6 +399,12 @@ class AlgorithmConfig:
             raise ValueError(f"{where}: {given!r} belongs to .{own}(...)")
         if is_search(value):
             return
+        if (
+            isinstance(value, Mapping)
+            and name != "env_config"
+            and (odd := [key for key in value if type(key) is not str])
+        ):
+            raise ValueError(f"{where}: expected a dictionary whose keys are texts, got the key {odd[0]!r}")
         scheduled = name.removesuffix("_schedule")
         if scheduled != name and hints and scheduled not in hints and value is not None:
             own = ", ".join(
@@ -387,6 +422,11 @@ class AlgorithmConfig:
             raise ValueError(f"{where}: expected {expected}, got {type(value).__name__} {value!r}")
         if name == "model":
             check_model(value)
+        if name == "policies" and value is not None:
+            try:
+                plain_policies(value)
+            except ValueError as error:
+                raise ValueError(f"{section or 'config'}: {error}") from error
         if name == "evaluation_config":
             self._check_evaluation_config(value, where)
         if name == "exploration_config":
@@ -413,12 +453,13 @@ class AlgorithmConfig:
         merges = setting is not None and setting.kind == "dict"
         if merges and isinstance(value, Mapping) and "grid_search" not in value:
             return {**self._values[name], **_copied(value)}
-        return _copied(value)
+        return plain_policies(value) if name == "policies" and value is not None else _copied(value)
 
     def _nearest(self, given: str, section: str | None) -> str:
         known = [*self._values, *SPELLINGS, *IGNORED]
         own = [name for name in self._values if section is not None and self._section_of(name) == section]
-        near = difflib.get_close_matches(given, own, n=1) or difflib.get_close_matches(given, known, n=1)
+        word = str(given)  # files may have others as keys
+        near = difflib.get_close_matches(word, own, n=1) or difflib.get_close_matches(word, known, n=1)
         if near:
             return f"; did you mean {near[0]!r}?"
         return f"; .{section}(...) takes {', '.join(own)}" if own else f"; it has {', '.join(self._values)}"

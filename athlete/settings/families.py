@@ -16,7 +16,7 @@ from athlete.settings.table import Setting
 
 REPLAY_SETTINGS: dict[str, Setting] = {
     "replay_buffer_config": Setting("training", {}, "dict"),
-    "training_intensity": Setting("training", None, "number or None"),
+    "training_intensity": Setting("training", None, "positive number or None"),
     "store_buffer_in_checkpoints": Setting("training", "last", "last or bool"),
     "sample_async": Setting("rollouts", False, "bool"),
 }
@@ -81,12 +81,13 @@ class ReplayConfig(ExplorationConfig):
     more_settings = REPLAY_SETTINGS
     memory_types: ClassVar[tuple[str, ...]] = tuple(MEMORIES)
     takes_random_timesteps = True
-    learns_sequences: ClassVar[bool] = False  # its networks have memory, and its samples are sequences of steps
+    # Its networks have memory, and its samples are sequences of steps; None: where the user gives them one.
+    learns_sequences: ClassVar[bool | None] = False
     fields_set_elsewhere = (*ExplorationConfig.fields_set_elsewhere, "timesteps_per_update", "burn_in", "max_seq_len")
 
     def _merged(self, name: str, value: Any) -> Any:
         merged = super()._merged(name, value)
-        if name == "model" and self.learns_sequences:
+        if name == "model" and self.learns_sequences is not False:
             return merged_models(merged, value)
         return merged
 
@@ -119,7 +120,7 @@ class ReplayConfig(ExplorationConfig):
             sequence=sequence,
             window=self.window_length(),
             unroll=length,
-            keep_carry=self.learns_sequences and not self.zero_init_states,
+            keep_carry=self._takes_sequences() and not self.get("zero_init_states"),
         )
         fields = {
             **super().agent_parts(),
@@ -128,9 +129,14 @@ class ReplayConfig(ExplorationConfig):
             "random_timesteps": self.exploration_settings().exploration["random_timesteps"],
             "timesteps_per_update": self.rows() * length / updates,
         }
-        if self.learns_sequences:
+        if self._takes_sequences():
             fields |= {"burn_in": settings["replay_burn_in"], "max_seq_len": sequence}
         return fields
+
+    def _takes_sequences(self) -> bool:
+        if self.learns_sequences is None:
+            return any(is_recurrent(without_streams(network)) for network in self.model_parts().values())
+        return self.learns_sequences
 
     def window_length(self) -> int:
         """Consecutive steps of a sample: the burn-in, those that are learned from, and those of the last one's target.
@@ -160,7 +166,8 @@ class ReplayConfig(ExplorationConfig):
             )
         window, each = self.window_length(), capacity // self.rows()
         if window > each or window * self.rows() > warm_up:
-            parts = "a sequence of replay_burn_in, max_seq_len and n_step steps" if self.learns_sequences else "n_step"
+            sequences = self._takes_sequences()
+            parts = "a sequence of replay_burn_in, max_seq_len and n_step steps" if sequences else "n_step"
             raise ValueError(
                 f"{title}: {parts}={window} is longer than what one of {self.rows()} environments has in memory when "
                 f"learning starts ({min(each, warm_up // self.rows())} steps of capacity={capacity} and "
@@ -180,20 +187,20 @@ class ReplayConfig(ExplorationConfig):
 
     def _check_recurrence(self) -> None:
         """Raise ValueError for networks with memory where samples are single steps, and without where they are not."""
-        title, burn_in = self._title(), self._memory()["replay_burn_in"]
-        if burn_in and not self.learns_sequences:
+        title, burn_in, sequences = self._title(), self._memory()["replay_burn_in"], self._takes_sequences()
+        if burn_in and not sequences:
             raise ValueError(
                 f"{title}: replay_buffer_config has replay_burn_in={burn_in}, and its networks have no memory; "
                 f"leave it out, or take {WITH_MEMORY}"
             )
         for name, network in self.model_parts().items():
             model = without_streams(network)
-            if is_recurrent(model) and not self.learns_sequences:
+            if is_recurrent(model) and not sequences:
                 raise ValueError(
                     f"{title}: {name} is recurrent ({type(model).__name__}), and it learns from single steps; take a "
                     f"feed-forward network, or {WITH_MEMORY}"
                 )
-            if self.learns_sequences and not is_recurrent(model):
+            if sequences and not is_recurrent(model):
                 raise ValueError(
                     f"{title}: {name} has no memory ({type(model).__name__}), and it learns from sequences; set "
                     "model={'use_lstm': True}, 'use_gru' or 'use_attention', or take an algorithm without memory"

@@ -86,7 +86,3 @@ IGNORED: dict[str, str] = {
     "local_tf_session_args": _FRAMEWORK,
     "tf_session_args": _FRAMEWORK,
 }
-
-# Settings of what RLlib has and Athlete has not yet -> what to say.
-_SEVERAL_AGENTS = "Athlete trains one agent so far; several in one environment are not there yet"
-NOT_YET: dict[str, str] = dict.fromkeys(("multiagent", "policies", "policy_mapping_fn"), _SEVERAL_AGENTS)

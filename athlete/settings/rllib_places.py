@@ -51,6 +51,10 @@ MODEL_IGNORED: dict[str, str] = {
     **dict.fromkeys(("_use_default_native_models", "_time_major", "_disable_action_flattening"), "there is one API"),
 }
 
+# What RLlib's dictionaries have under "multiagent" -> the setting that it is.
+MULTI_AGENT = dict.fromkeys(("policies", "policy_mapping_fn", "policies_to_train", "count_steps_by"))
+MULTI_AGENT_IGNORED = ("policy_map_capacity", "policy_map_cache", "observation_fn", "policy_states_are_swappable")
+
 # PyYAML reads `1e-4` as a string: YAML 1.1 wants a point and a sign, `1.0e-4`.
 _NUMBER = re.compile(r"[-+]?(\d[\d_]*(\.\d*)?|\.\d+)[eE][-+]?\d+")
 
@@ -76,6 +80,15 @@ def translated(settings: Mapping[str, Any], known: Container[str]) -> dict[str, 
             elsewhere |= {setting: value[entry] for entry, setting in outside.items()}
             memory |= {entry: part for entry, part in value.items() if entry not in outside}
             found.setdefault(name, memory)
+        elif name == "multiagent" and _is_plain(value):
+            for part, entry in value.items():
+                if part in MULTI_AGENT_IGNORED:
+                    logger.info(
+                        "multiagent={%r: %r}: all policies stay in memory, and see their own agents", part, entry
+                    )
+                    continue
+                require_known(part, MULTI_AGENT, f"multiagent={{{part!r}: ...}}")
+                found[part] = entry
         elif name == "optimization" and isinstance(value, Mapping) and "actor_lr" in known:
             for part, rate in value.items():
                 require_known(part, OPTIMIZATION, f"optimization={{{part!r}: {rate!r}}}")

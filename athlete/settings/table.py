@@ -11,6 +11,7 @@ from athlete.callbacks import DefaultCallbacks
 from athlete.core.ranges import Range
 from athlete.models.dense import ACTIVATIONS
 from athlete.settings.checks import SCHEDULE_FORM, is_count, is_number, is_schedule
+from athlete.settings.multi_agent import is_mapping_of_agents
 from athlete.spaces import Space
 
 
@@ -42,6 +43,11 @@ SETTINGS: dict[str, Setting] = {
     "lr_schedule": Setting("training", None, "schedule or None"),
     "entropy_coeff_schedule": Setting("training", None, "schedule or None"),
     "exploration_config": Setting("exploration", {}, "dict"),
+    "policies": Setting("multi_agent", None, "policies or None"),
+    "policy_mapping_fn": Setting("multi_agent", None, "mapping of agents or None"),
+    "policies_to_train": Setting("multi_agent", None, "names or function or None"),
+    "count_steps_by": Setting("multi_agent", "env_steps", "env_steps|agent_steps"),
+    "shuffle_seats": Setting("multi_agent", False, "bool"),
     "num_gpus": Setting("resources", 0, "number"),
     "evaluation_interval": Setting("evaluation", None, "count or None"),
     "evaluation_duration": Setting("evaluation", 10, "positive count"),
@@ -97,11 +103,20 @@ _VALUE_CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
         "a function from an observation to what the agent sees, or a pair of it and its athlete.spaces.Space",
     ),
     "bool": (lambda value: isinstance(value, bool), "True or False"),
+    "policies": (
+        lambda value: isinstance(value, Mapping | list | tuple | set),
+        "a dictionary from names to PolicySpecs, or a list of names",
+    ),
+    "mapping of agents": (is_mapping_of_agents, "a function from an agent's name to a policy's, or a dictionary"),
+    "names or function": (
+        lambda value: callable(value) or isinstance(value, list | tuple | set),
+        "a list of policies' names, or a function that says of each whether it is trained",
+    ),
     "names or bool": (_is_names_or_bool, "a list of names, True for all or False for none"),
     "last or bool": (lambda value: isinstance(value, bool) or value == "last", "True, False or 'last'"),
     "clip": (lambda value: isinstance(value, bool) or _is_positive(value), "True, False or a number above 0"),
     "positive number": (_is_positive, "a finite number above 0"),
-    "number": (lambda value: is_number(value) and value >= 0, "a number of at least 0"),
+    "number": (lambda value: is_number(value) and 0 <= value < math.inf, "a finite number of at least 0"),
     "count": (is_count, "a whole number of at least 0"),
     "positive count": (lambda value: is_count(value) and value > 0, "a whole number of at least 1"),
     "positive count or auto": (

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from athlete.core import Array, Group, Spec, Tree
 from athlete.env.adapters.agents import AgentsMaker
+from athlete.env.adapters.buffers import Buffers, mapped
 from athlete.env.adapters.rows import LocalRows
 from athlete.env.adapters.source import GymnasiumSource
 from athlete.env.errors import EnvError
@@ -68,3 +70,45 @@ class MultiAgentSource(GymnasiumSource):
 
     def environments(self) -> list[Any]:
         return [row.env.env for row in self.vector.rows] if isinstance(self.vector, LocalRows) else []
+
+
+class FilmedAgents:
+    """One environment with many agents in Gymnasium's form, for films: all seen as one, the reward the sum of theirs.
+
+    Args:
+        env: what `MultiAgentSource` takes.
+        env_config: what it is made with, besides `render_mode="rgb_array"`.
+    """
+
+    def __init__(self, env: Any, env_config: Mapping[str, Any]):
+        maker = AgentsMaker(
+            env, {**env_config, "render_mode": "rgb_array"}, index=0, num_workers=0, num_envs_per_worker=1
+        )
+        self._agents = maker.make()
+        shown = maker.shown(self._agents)
+        self._buffers = Buffers(shown.space, 1, groups=shown.agents)
+        self._row = maker.row(self._agents, self._buffers)
+        self.metadata = self._agents.metadata
+        self.render_mode = self._agents.render_mode or "rgb_array"
+
+    def reset(self, *, seed: int | None = None) -> tuple[Tree, Any]:
+        info = self._row.reset(seed)
+        return self._obs(), info
+
+    def step(self, action: Tree) -> tuple[Tree, float, bool, bool, Any]:
+        info = self._row.step(action)
+        came = self._buffers
+        return self._obs(), float(came.reward.sum()), bool(came.terminated[0]), bool(came.truncated[0]), info
+
+    def _obs(self) -> Tree:
+        return mapped(lambda leaf: leaf[0].copy(), self._buffers.obs)
+
+    def render(self) -> Any:
+        return self._agents.env.render()
+
+    def close(self) -> None:
+        self._row.close()
+
+    @property
+    def unwrapped(self) -> Any:
+        return self._agents.env

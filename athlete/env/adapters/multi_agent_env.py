@@ -41,7 +41,8 @@ class MultiAgentEnv:
         possible_agents: the ids of all agents that may ever be there; RLlib's `_agent_ids` or `get_agent_ids()` serve
             as well.
         observation_space, action_space: one space for every agent, or a Dict of them by agent id; `observation_spaces`
-            and `action_spaces`, dictionaries by agent id, serve as well.
+            and `action_spaces`, dictionaries by agent id, and methods `get_observation_space(agent)` and
+            `get_action_space(agent)` serve as well.
     """
 
     possible_agents: Sequence[AgentId] = ()
@@ -164,7 +165,7 @@ def takes_seed(env: Any) -> bool:
 
 def require_dict(value: Any, name: str) -> Any:
     """`value`, which is a dictionary. Raises MisfitError."""
-    if not isinstance(value, Mapping):
+    if not isinstance(value, dict | Mapping):  # a dict is what comes nearly always, and faster to see
         raise MisfitError(f"{name} are of type {type(value).__name__}; expected a dict by agent id")
     return value
 
@@ -215,6 +216,9 @@ def natural_order(agent: AgentId) -> list[tuple[int, int, str]]:
 def _spaces(env: Any, kind: str, ids: tuple[AgentId, ...]) -> Mapping[AgentId, Any]:
     """The observation or action space of each agent, wherever the environment has it."""
     name = f"{type(env).__name__}.{kind}_space"
+    ask = getattr(env, f"get_{kind}_space", None)
+    if callable(ask):
+        return {agent: ask(agent) for agent in ids}
     space = getattr(env, f"{kind}_space", None)
     by_agent = getattr(env, f"{kind}_spaces", None) or getattr(space, "spaces", space)
     if isinstance(by_agent, Mapping) and any(agent in by_agent for agent in ids):

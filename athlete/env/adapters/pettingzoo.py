@@ -6,7 +6,10 @@ import it.
 
 from __future__ import annotations
 
+import difflib
 import importlib
+import pkgutil
+import sys
 from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
@@ -27,17 +30,26 @@ def make_pettingzoo(name: str, env_config: Mapping[str, Any]) -> Any:
     try:
         import pettingzoo
     except ModuleNotFoundError as error:
-        raise ValueError(f"environment {name!r} needs PettingZoo: pip install 'athlete[pettingzoo]'") from error
+        raise ValueError(f"environment {name!r} needs the package pettingzoo: pip install pettingzoo") from error
     path = name.removeprefix(PETTINGZOO)
-    missing = []
     for module in (path, f"{pettingzoo.__name__}.{path}"):
         try:
             return make_of_module(importlib.import_module(module), env_config)
         except ModuleNotFoundError as error:
             if error.name is None or not f"{module}.".startswith(f"{error.name}."):
-                raise ValueError(f"environment {name!r} needs the package {error.name!r}, which is missing") from error
-            missing.append(error.name)
-    raise ValueError(f"environment {name!r}: there is no module {missing[0]!r} and no {missing[1]!r} to import")
+                raise ValueError(f"environment {name!r} needs the package {error.name!r}: pip install it") from error
+    near = difflib.get_close_matches(path.rpartition(".")[2], _neighbours(path), n=1)
+    known = f"such a name is {PETTINGZOO}mpe2.simple_spread_v3, with the package mpe2"
+    hint = f"did you mean {near[0]!r}?" if near else known
+    raise ValueError(f"environment {name!r}: there is no module {path!r}, nor one of PettingZoo's own; {hint}")
+
+
+def _neighbours(path: str) -> list[str]:
+    """The modules that lie beside one that there is not."""
+    for package in (path.rpartition(".")[0], f"pettingzoo.{path.rpartition('.')[0]}"):
+        if package in sys.modules:
+            return [module.name for module in pkgutil.iter_modules(sys.modules[package].__path__)]
+    return []
 
 
 def make_of_module(module: ModuleType, env_config: Mapping[str, Any]) -> Any:
@@ -91,18 +103,19 @@ class ParallelAgents(_PettingZooAgents):
             came = f"{len(result)} values" if isinstance(result, tuple) else f"a {type(result).__name__}"
             raise MisfitError(f"step returned {came}; expected five dictionaries by agent id: {', '.join(_STEP)}")
         obs, rewards, terminations, truncations, infos = map(require_dict, result, _STEP)
-        ended = {agent for agent in there if terminations.get(agent) or truncations.get(agent)}
+        ended = [agent for agent in there if terminations.get(agent) or truncations.get(agent)]
         staying = [agent for agent in self.env.agents if agent not in ended]
         for agent in there:
-            if agent not in ended and agent not in staying:
+            if agent not in staying and agent not in ended:
                 raise MisfitError(
                     f"the agent {agent!r} is gone from env.agents, and neither terminations nor truncations say that "
                     "it ended; expected one of them to be True"
                 )
         self._require_seen(staying, obs, "step")
+        if staying:
+            return Told(obs, rewards, terminations, truncations, infos)
         is_cut = any(truncations.get(agent) for agent in there)
-        over = {ALL: not staying and not is_cut}
-        return Told(obs, rewards, {**terminations, **over}, {**truncations, ALL: not staying and is_cut}, infos)
+        return Told(obs, rewards, {**terminations, ALL: not is_cut}, {**truncations, ALL: is_cut}, infos)
 
     def _require_seen(self, agents: list[AgentId], obs: AgentDict, call: str) -> None:
         for agent in agents:

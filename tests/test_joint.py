@@ -1,0 +1,213 @@
+"""What holds for every joint method: what it reads of all agents, in which loops it learns, what it refuses."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from modes import KEY, assert_modes_are_equal, assert_resumes
+from roster import Roster
+from together import Together
+
+from athlete.algorithms import ALGORITHMS, get_config_class
+from athlete.algorithms.catalog import is_joint
+from athlete.algorithms.joint import network_space, see, state_space, team_reward
+from athlete.algorithms.qmix import QMIX
+from athlete.core import Agent, Group, Spec
+from athlete.env.games.multi_agent.two_step_game import TwoStepGame
+from athlete.env.multi_agent import JointEnv, joint_spec
+from athlete.exploration import EpsilonGreedy
+from athlete.loops.collect import choose, spec_of
+from athlete.memory.prioritized import Prioritized
+from athlete.memory.replay import Replay
+from athlete.models.mlp import MLP
+from athlete.models.recurrent import GRU
+from athlete.ops.random import wrap
+from athlete.ops.schedule import Schedule
+from athlete.spaces import Box, Discrete
+
+JOINT = [name for name in ALGORITHMS if is_joint(name)]
+GAMES = {"discrete": Together(), "plain": Together(told=False)}
+SPECS = {name: spec_of(JointEnv(game)) for name, game in GAMES.items()}
+
+
+def shown(game: Together, rows: int = 4):
+    """Observations `[rows, ...]` of random places, as joint observations."""
+    keys = jax.random.split(wrap(np.array([0, 5], np.uint32)), rows)
+    return jax.vmap(JointEnv(game).reset)(keys)[1]
+
+
+# What is read
+
+
+def test_agents_see_their_own_and_their_number_and_the_state_is_what_the_environment_tells():
+    obs, spec = shown(GAMES["discrete"]), SPECS["discrete"]
+    seen = see(spec, obs)
+    walker, guide = seen.own["walker"], seen.own["guide"]
+    assert walker.shape == (4, 2, 4) and guide.shape == (4, 1, 3)
+    np.testing.assert_array_equal(walker[..., :2], obs["obs"]["walker"]["obs"])
+    np.testing.assert_array_equal(walker[..., 2:], np.broadcast_to(np.eye(2), (4, 2, 2)))
+    np.testing.assert_array_equal(guide, obs["obs"]["guide"])
+    np.testing.assert_array_equal(seen.state, obs["obs"]["walker"]["state"][:, 0])
+    np.testing.assert_array_equal(seen.mask["walker"], obs["obs"]["walker"]["action_mask"] > 0)
+    assert seen.mask["guide"] is None
+    sizes = {name: network_space(group).shape for name, group in spec.groups}
+    assert sizes == {"walker": (4,), "guide": (3,)} and state_space(spec).shape == (3,)
+
+
+def test_without_a_state_it_is_all_that_the_agents_see():
+    obs, spec = shown(GAMES["plain"]), SPECS["plain"]
+    seen = see(spec, obs)
+    expected = np.concatenate([obs["obs"]["guide"].reshape(4, 3), obs["obs"]["walker"].reshape(4, 4)], axis=1)
+    np.testing.assert_array_equal(seen.state, expected)
+    assert state_space(spec).shape == (7,)
+
+
+def test_what_is_read_has_the_leading_axes_of_what_is_shown():
+    obs = jax.tree.map(lambda leaf: leaf.reshape(2, 2, *leaf.shape[1:]), shown(GAMES["discrete"]))
+    flat, folded = see(SPECS["discrete"], shown(GAMES["discrete"])), see(SPECS["discrete"], obs)
+    for a, b in zip(jax.tree.leaves(flat), jax.tree.leaves(folded), strict=True):
+        np.testing.assert_array_equal(a, b.reshape(a.shape))
+
+
+def test_the_reward_of_all_is_the_sum_or_the_mean():
+    reward = jnp.array([[1.0, 2.0, 6.0]])
+    assert team_reward(reward, "sum").tolist() == [9.0] and team_reward(reward, "mean").tolist() == [3.0]
+
+
+# Loops
+
+EPSILON = EpsilonGreedy(Schedule((0.0, 0.5), (1.0, 0.1)))
+VALUES = {"lr": 1e-2, "num_steps_sampled_before_learning_starts": 12, "exploration": EPSILON}
+SMALL = MLP((8,), "relu")
+
+# Name -> game, agent, rows, steps an iteration.
+CASES: dict[str, tuple[Together, Agent, int, int]] = {
+    "QMIX": (GAMES["discrete"], QMIX(model=SMALL, memory=Replay(64, 8, unroll=2), **VALUES), 2, 2),
+    "QMIX, random at first": (
+        GAMES["discrete"],
+        QMIX(model=SMALL, memory=Prioritized(64, 8), random_timesteps=10, **VALUES),
+        1,
+        1,
+    ),
+    "VDN with memory": (
+        GAMES["plain"],
+        QMIX(
+            mixer="vdn",
+            model=GRU(6, (8,)),
+            burn_in=1,
+            max_seq_len=3,
+            target_network_update_freq=8.0,
+            memory=Replay(64, 9, window=4, sequence=3, unroll=4, keep_carry=True),
+            **VALUES,
+        ),
+        2,
+        4,
+    ),
+    "independent": (GAMES["plain"], QMIX(mixer=None, model=SMALL, memory=Replay(64, 8), **VALUES), 2, 1),
+}
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("case", CASES)
+def test_all_agents_learn_the_same_compiled_and_hosted(case):
+    game, agent, rows, length = CASES[case]
+    assert_modes_are_equal(JointEnv(game), agent, rows=rows, length=length, iterations=max(3, 12 // (rows * length)))
+
+
+TRAININGS = {
+    "QMIX": {"num_steps_sampled_before_learning_starts": 32},
+    "QMIX with memory": {
+        "num_steps_sampled_before_learning_starts": 64,
+        "rollout_fragment_length": 8,
+        "model": {"use_gru": True, "max_seq_len": 4},
+        "replay_buffer_config": {"replay_burn_in": 2},
+    },
+}
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("case", TRAININGS)
+def test_a_training_of_all_agents_resumes_to_the_last_bit(case, tmp_path):
+    config = get_config_class(case.split()[0])().environment(Together()).debugging(seed=3)
+    settings = {"min_sample_timesteps_per_iteration": 40, "num_envs_per_worker": 2, **TRAININGS[case]}
+    assert_resumes(config.update_from_dict({"model": {"fcnet_hiddens": [8]}, **settings}), tmp_path)
+
+
+# Acting
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_each_agent_acts_by_what_it_sees_itself(case):
+    """A learner may read everything; what acts must not: it is alone with its own observation."""
+    game, agent, rows, _ = CASES[case]
+    agent = agent.bind(spec_of(JointEnv(game)))
+    key = wrap(KEY)
+    view = agent.view(agent.init(key), jnp.zeros(()))
+    obs, carry = shown(game, rows), agent.start(view, rows, key)
+
+    def actions(obs):
+        extras = agent.act(view, carry, obs, jnp.ones(rows, bool), key, explore=True)
+        return extras[0]
+
+    before = actions(obs)
+    after = actions({"obs": obs["obs"] | {"guide": obs["obs"]["guide"] + 1.0}})
+    np.testing.assert_array_equal(before["walker"], after["walker"])
+
+
+@pytest.mark.parametrize("random", [False, True])
+def test_no_agent_takes_an_action_that_its_mask_forbids(random):
+    game = GAMES["discrete"]
+    agent = QMIX(model=SMALL, exploration=EpsilonGreedy(0.5)).bind(SPECS["discrete"])
+    view, rows = agent.view(agent.init(wrap(KEY)), jnp.zeros(())), 200
+    obs = shown(game, rows)
+    mask = (np.arange(3) == np.arange(rows)[:, None, None] % 3).astype(np.int8).repeat(2, axis=1)
+    obs = {"obs": obs["obs"] | {"walker": obs["obs"]["walker"] | {"action_mask": jnp.asarray(mask)}}}
+    action, _, _ = choose(agent, view, agent.start(view, rows, wrap(KEY)), obs, jnp.ones(rows, bool), wrap(KEY), random)
+    np.testing.assert_array_equal(action["walker"], np.broadcast_to(np.arange(rows)[:, None] % 3, (rows, 2)))
+    assert set(np.unique(action["guide"])) == {0, 1}
+    assert action["walker"].dtype == action["guide"].dtype == jnp.int32
+
+
+# What is refused
+
+
+@pytest.mark.parametrize("name", JOINT)
+def test_environments_of_one_agent_are_refused(name):
+    config = get_config_class(name)()
+    with pytest.raises(ValueError, match=f"^{name} learns for several agents together, and this is an environment of"):
+        config.make_agent(Spec(Box(-1.0, 1.0, (3,)), Discrete(2)))
+    with pytest.raises(ValueError, match=f"^{name} learns for several agents together"):
+        config.environment("CartPole-v1").build()
+
+
+@pytest.mark.parametrize("name", JOINT)
+def test_agents_that_come_and_go_are_refused(name):
+    with pytest.raises(ValueError, match=f"^{name} learns from agents that act at every step .* turns, or come and go"):
+        get_config_class(name)().make_agent(spec_of(JointEnv(Roster())))
+
+
+def test_actions_that_an_algorithm_does_not_serve_are_refused_with_the_name_of_their_agents():
+    groups = {
+        "good": Group(1, Box(-1.0, 1.0, (2,)), Discrete(2)),
+        "bad": Group(2, Box(-1.0, 1.0, (2,)), Box(-1, 1, (1,))),
+    }
+    with pytest.raises(ValueError, match=r"QMIX serves Discrete action spaces, and that of the agents 'bad' is Box"):
+        QMIX().bind(joint_spec(groups, always_acting=True))
+
+
+def test_a_mask_of_another_size_is_refused():
+    spec = SPECS["discrete"]
+    walker = dict(spec.groups)["walker"]
+    groups = {"walker": walker._replace(action=Discrete(4))}
+    with pytest.raises(ValueError, match=r"the mask must be a Box or MultiBinary of shape \(4,\)"):
+        QMIX().bind(joint_spec(groups, always_acting=True))
+
+
+def test_a_game_is_the_same_bound_alone_or_by_its_configuration():
+    spec = spec_of(JointEnv(TwoStepGame()))
+    agent = get_config_class("QMIX")().training(mixer=None, lr=0.1).make_agent(spec)
+    assert (agent.mixer, agent.lr) == (None, 0.1) and dataclasses.replace(agent, spec=None).bind(spec) == agent
