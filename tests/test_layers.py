@@ -176,6 +176,7 @@ HEAVY = {
         "equinox",
         "envpool",
         "gymnax",
+        "jaxmarl",
         "pettingzoo",
         "cv2",
         "ale_py",
