@@ -23,7 +23,7 @@ SEEN = [[0.1, 0.0, -0.2, 0.3], [0.0, 1.0, 0.1, -2.0], [-0.3, 0.2, 0.0, 0.5]]
 
 
 def saved(folder, seed=0, env="CartPole-v1", **model):
-    config = PPOConfig().environment(env).debugging(seed=seed)
+    config = PPOConfig().environment(env).rollouts(num_envs_per_worker=2).debugging(seed=seed)
     with (
         config.rollouts(num_envs_per_worker=2)
         .training(**SMALL, model={"fcnet_hiddens": [8], **model})
