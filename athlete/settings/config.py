@@ -401,7 +401,7 @@ class AlgorithmConfig:
             return
         if (
             isinstance(value, Mapping)
-            and name != "env_config"
+            and name not in ("env_config", "policy_mapping_fn")  # agents may be called by numbers
             and (odd := [key for key in value if type(key) is not str])
         ):
             raise ValueError(f"{where}: expected a dictionary whose keys are texts, got the key {odd[0]!r}")
@@ -453,7 +453,11 @@ class AlgorithmConfig:
         merges = setting is not None and setting.kind == "dict"
         if merges and isinstance(value, Mapping) and "grid_search" not in value:
             return {**self._values[name], **_copied(value)}
-        return plain_policies(value) if name == "policies" and value is not None else _copied(value)
+        if name == "policies" and value is not None:
+            return plain_policies(value)
+        if name == "policy_mapping_fn" and isinstance(value, Mapping):
+            return {str(agent): policy for agent, policy in value.items()}
+        return _copied(value)
 
     def _nearest(self, given: str, section: str | None) -> str:
         known = [*self._values, *SPELLINGS, *IGNORED]
