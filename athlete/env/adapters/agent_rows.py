@@ -17,6 +17,7 @@ from athlete.env.adapters.gymnasium import to_gymnasium_space
 from athlete.env.adapters.multi_agent_env import ALL, AgentDict, AgentId, Agents
 from athlete.env.adapters.rows import Info, per_row
 from athlete.env.masks import OBSERVATIONS, joined_mask, lift, lift_space, mask_path
+from athlete.env.membership import sample_legal
 from athlete.env.randomness import seed_spaces
 from athlete.log import logger
 from athlete.spaces import ACTION_MASK, Dict, Discrete, MultiBinary, MultiDiscrete, Space, has_mask, value_counts
@@ -151,6 +152,14 @@ class AgentsRow:
             self._end(ended & self._met, (left - ended) & self._met, obs)
         self._buffers.terminated[self.index], self._buffers.truncated[self.index] = over, cut
         return infos
+
+    def random_action(self, agent: AgentId, generator: np.random.Generator) -> Any:
+        """A random action of an agent that is acting, among those that are legal. ValueError where none is."""
+        place = self._places[agent]
+        mask = None
+        if has_mask(place.group.obs):
+            mask = self._buffers.obs["obs"][place.group.name][ACTION_MASK][self.index, place.number] > 0
+        return sample_legal(place.group.own_action, mask, generator)
 
     def _taken(self, action: Mapping[str, Any]) -> dict[AgentId, Any]:
         """The actions of those who are asked, each in the form of its own space."""
