@@ -50,6 +50,7 @@ MAY_IMPORT["building"] = BELOW_AGENTS | {"log", "env", "hooks", "loops", "memory
 MAY_IMPORT["building"] |= {"teams"}
 MAY_IMPORT["evaluation"] = BELOW_AGENTS | {"teams", "building", "env", "hooks", "loops", "policy", "settings", "totals"}
 MAY_IMPORT["restoring"] = BELOW_AGENTS | {"teams", "checkpointing", "log", "loops", "record", "settings"}
+MAY_IMPORT["serve"] = BELOW_AGENTS | {"log", "policy", "record"}
 MAY_IMPORT["algorithm"] = set(MAY_IMPORT)
 MAY_IMPORT["tune"] = set(MAY_IMPORT)
 MAY_IMPORT["tuned_examples"] = set(MAY_IMPORT)
@@ -86,6 +87,8 @@ KEEPERS = {
     "ray": set(),
     "torch": set(),
     "onnx": set(),
+    "starlette": {"serve/http.py"},
+    "uvicorn": {"serve/http.py"},
     "optax": set(),
 }
 
@@ -180,6 +183,8 @@ HEAVY = {
         "pettingzoo",
         "cv2",
         "ale_py",
+        "starlette",
+        "uvicorn",
     ),
 }
 
