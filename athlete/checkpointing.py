@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import platform
 import reprlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax
@@ -21,6 +21,7 @@ from athlete.record.errors import CheckpointError, DamagedError
 from athlete.record.portable import from_portable, to_portable
 from athlete.record.space_json import space_from_json, space_to_json
 from athlete.settings.config import AlgorithmConfig
+from athlete.settings.limits import excess
 from athlete.spaces import Space
 from athlete.version import __version__
 
@@ -214,53 +215,14 @@ def check_metadata(metadata: Mapping[str, Any], path: Any) -> None:
     space_from_json(metadata["action_space"])
 
 
-# What a file may ask for. Whoever reads it may ask for more, by giving the setting to `from_checkpoint`.
-LARGEST: dict[str, float] = {
-    **dict.fromkeys(("num_rollout_workers", "evaluation_num_workers"), 32),  # processes
-    "num_envs_per_worker": 4096,
-    "rollout_fragment_length": 100_000,
-    **dict.fromkeys(("train_batch_size", "minibatch_size", "min_sample_timesteps_per_iteration"), 10_000_000),
-    "num_steps_sampled_before_learning_starts": 10_000_000,
-    "min_time_s_per_iteration": 3600,
-    "evaluation_duration": 100_000,
-    "metrics_num_episodes_for_smoothing": 1_000_000,
-    **dict.fromkeys(("num_epochs", "training_intensity", "num_atoms", "num_quantiles", "n_step"), 10_000),
-    **dict.fromkeys(("conjugate_gradient_steps", "line_search_steps", "policy_delay", "num_critics"), 1000),
-    "capacity": 10_000_000,  # timesteps of a replay memory
-    "max_seq_len": 10_000,
-    "replay_burn_in": 10_000,
-    "random_timesteps": 10_000_000,
-}
-MOST_LAYERS = 100  # entries of one list within `model`
-WIDEST_LAYER = 65_536
-
-
 def check_limits(config: Mapping[str, Any], path: Any) -> None:
-    """Raise CheckpointError where a file's configuration asks for more processes, rows, memory or time than LARGEST.
+    """Raise CheckpointError where a file's configuration asks for more processes, rows, memory or time than it may.
 
     `config` is the saved one, as JSON, without what the caller says instead.
     """
-    for name, value in config.items():
-        for place, limit in _limits(name, value):
-            raise CheckpointError(
-                f"{path}: config[{name!r}] asks for {place}, more than the {limit:,} that a file may ask for; if you "
-                f"want it, say so yourself: from_checkpoint(path, {name}=...)"
-            )
-
-
-def _limits(name: str, value: Any, depth: int = 8) -> Iterator[tuple[str, float]]:
-    """What in a setting is larger than allowed, each with the limit."""
-    if depth == 0:
-        yield "dictionaries within one another", 8
-    elif isinstance(value, Mapping):
-        for key, part in value.items():
-            yield from _limits(f"{key}" if name != "model" else f"model.{key}", part, depth - 1)
-    elif name.startswith("model") and isinstance(value, list):
-        if len(value) > MOST_LAYERS:
-            yield f"{len(value):,} entries of {name}", MOST_LAYERS
-        for part in value:
-            yield from _limits(name, part, depth - 1)
-    elif isinstance(value, int | float) and not isinstance(value, bool):
-        limit = LARGEST.get(name, LARGEST.get(name.rpartition(".")[2], WIDEST_LAYER if "model" in name else math.inf))
-        if not abs(value) <= limit:
-            yield f"{name}={value}", limit
+    if (found := excess(config)) is not None:
+        name, asked = found
+        raise CheckpointError(
+            f"{path}: config[{name!r}] asks for {asked}; if you want it, say so yourself: "
+            f"from_checkpoint(path, {name}=...)"
+        )

@@ -22,6 +22,7 @@ from athlete.checkpointing import (
 )
 from athlete.core import ActingCarry, Agent, Run, Spec, Tree
 from athlete.env.wrappers.previous import Previous, previous_of
+from athlete.export.formats import format_of, write
 from athlete.loops.compiling import COMPILER_OPTIONS, set_up
 from athlete.loops.host import act
 from athlete.ops.finite import NonFiniteError, first_nonfinite
@@ -238,6 +239,22 @@ class Policy:
         require_same_form(self.view, weights)
         self.view = jax.tree.map(np.array, weights)
         self.__dict__.pop("_fault", None)
+
+    def export(self, path: str | Path, format: str | None = None) -> list[str]:
+        """Write the greedy policy for use without Athlete and without JAX; the paths of the files.
+
+        Formats are "onnx", "stablehlo" (`jax.export`), "torch" (a module and its weights), "numpy" (a module that needs
+        nothing but NumPy, and its weights) and "web" (a page in which it plays). By default the path's ending says
+        it, `.py` being NumPy's.
+
+        Raises:
+            ValueError: there is no such format, or no page for the environment.
+            NotImplementedError: the network has an operation that the format has not; StableHLO has all.
+        """
+        self.require_finite()
+        name = format_of(Path(path), format)
+        start = jax.device_get(self._initial_state)
+        return [str(file) for file in write(self.agent, self.get_weights(), start, Path(path), name)]
 
     def require_finite(self) -> None:
         """Raise NonFiniteError where its numbers are none."""

@@ -198,9 +198,8 @@ def policy_statistics(returns: Any, policies: Mapping[str, Sequence[int]]) -> di
         return {}
     found: dict[str, Any] = {f"policy_reward_{kind}": {} for kind in ("min", "max", "mean")}
     hist = {}
-    table = np.asarray(returns, np.float64).reshape(len(returns), -1)
     for name, columns in policies.items():
-        own = table[:, list(columns)].ravel() if len(table) else np.zeros(0)
+        own = np.asarray(returns, np.float64)[:, list(columns)].ravel() if len(returns) else np.zeros(0)
         hist[f"policy_{name}_reward"] = own.tolist()
         for kind, of in (("min", np.min), ("max", np.max), ("mean", np.mean)):
             found[f"policy_reward_{kind}"][name] = float(of(own)) if own.size else float("nan")

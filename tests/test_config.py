@@ -10,6 +10,7 @@ import pytest
 
 from athlete import tune
 from athlete.algorithms import ALGORITHMS, get_config_class
+from athlete.algorithms.dqn import DQNConfig
 from athlete.algorithms.ppo import PPOConfig
 from athlete.algorithms.sac import SACConfig
 from athlete.callbacks import DefaultCallbacks
@@ -135,7 +136,7 @@ def test_reading_and_writing_an_unknown_attribute_names_the_nearest():
         ),
         ("debugging", {"seed": 1.5}, r"whole number of at least 0, or None, got float 1\.5"),
         ("debugging", {"log_level": "LOUD"}, r"expected one of 'DEBUG'"),
-        ("resources", {"num_gpus": "all"}, r"expected a number of at least 0"),
+        ("resources", {"num_gpus": "all"}, r"expected a finite number of at least 0"),
         ("callbacks", {"callbacks": "MyCallbacks"}, r"expected a subclass of athlete.callbacks.DefaultCallbacks"),
     ],
 )
@@ -419,3 +420,26 @@ def test_algorithms_are_found_by_name():
         get_config_class("PPOO")
     with pytest.raises(ValueError, match=r"there is no algorithm 'Q'; Athlete has: PPO"):
         get_config_class("Q")
+
+
+@pytest.mark.parametrize("name", ["model", "replay_buffer_config", "exploration_config", "evaluation_config"])
+def test_keys_that_are_no_texts_are_refused_by_name(name):
+    with pytest.raises(ValueError, match=rf"{name}=.*keys are texts, got the key 1"):
+        DQNConfig.from_dict({name: {1: 2}})
+    with pytest.raises(ValueError, match="DQN has no 1"):
+        DQNConfig.from_dict({1: 2})
+
+
+@pytest.mark.parametrize("name", ["replay_buffer_config", "exploration_config"])
+@pytest.mark.parametrize("kind", [[1], {"a": 1}, 5])
+def test_a_type_that_is_no_name_is_refused(name, kind):
+    with pytest.raises(ValueError, match="'type': "):
+        DQNConfig.from_dict({name: {"type": kind}})
+
+
+def test_numbers_of_settings_are_finite():
+    for name in ("min_time_s_per_iteration", "training_intensity"):
+        with pytest.raises(ValueError, match=f"{name}=inf.*finite number"):
+            DQNConfig.from_dict({name: float("inf")})
+    with pytest.raises(ValueError, match=r"training_intensity=0.*above 0"):
+        DQNConfig().training(training_intensity=0)

@@ -40,15 +40,16 @@ MAY_IMPORT: dict[str, set[str]] = {
     "acting": BELOW_AGENTS | {"env"},
     "totals": BELOW_AGENTS | {"loops"},
     "checkpointing": BELOW_AGENTS | {"algorithms", "env", "models", "record", "settings", "version"},
-    "policy": BELOW_AGENTS | {"acting", "checkpointing", "env", "loops", "record"},
+    "export": BELOW_AGENTS | {"version"},
+    "policy": BELOW_AGENTS | {"acting", "checkpointing", "env", "export", "loops", "record"},
 }
 # What `Algorithm` is made of.
 MAY_IMPORT["hooks"] = BELOW_AGENTS | {"callbacks", "env", "loops", "policy", "settings"}
-MAY_IMPORT["teams"] = BELOW_AGENTS | {"algorithms", "combine", "log", "settings"}
+MAY_IMPORT["teams"] = BELOW_AGENTS | {"algorithms", "combine", "env", "log", "settings"}
 MAY_IMPORT["building"] = BELOW_AGENTS | {"log", "env", "hooks", "loops", "memory", "combine", "algorithms", "settings"}
 MAY_IMPORT["building"] |= {"teams"}
 MAY_IMPORT["evaluation"] = BELOW_AGENTS | {"teams", "building", "env", "hooks", "loops", "policy", "settings", "totals"}
-MAY_IMPORT["restoring"] = BELOW_AGENTS | {"checkpointing", "log", "loops", "record", "settings"}
+MAY_IMPORT["restoring"] = BELOW_AGENTS | {"teams", "checkpointing", "log", "loops", "record", "settings"}
 MAY_IMPORT["algorithm"] = set(MAY_IMPORT)
 MAY_IMPORT["tune"] = set(MAY_IMPORT)
 MAY_IMPORT["tuned_examples"] = set(MAY_IMPORT)
@@ -84,6 +85,7 @@ KEEPERS = {
     "pettingzoo": {"env/adapters/pettingzoo.py"},
     "ray": set(),
     "torch": set(),
+    "onnx": set(),
     "optax": set(),
 }
 
@@ -174,6 +176,7 @@ HEAVY = {
         "equinox",
         "envpool",
         "gymnax",
+        "jaxmarl",
         "pettingzoo",
         "cv2",
         "ale_py",

@@ -21,6 +21,7 @@ from athlete import tune
 from athlete.algorithm import Algorithm
 from athlete.algorithms.ppo import PPOConfig
 from athlete.cli.main import app
+from athlete.env.adapters.source import GymnasiumSource
 from athlete.env.registry import foreign_code, register_env, runs_code
 from athlete.loops.compiling import danger_of
 from athlete.record.checkpoint import CheckpointError
@@ -125,6 +126,53 @@ def test_a_checkpoint_chooses_no_code(checkpoint: Path, tmp_path: Path, mark: Pa
     with pytest.raises(CheckpointError, match="is no environment class of a module that is imported here"):
         Algorithm.from_checkpoint(changed)
     assert athlete(f"evaluate {changed}").exit_code == 1 and not mark.exists()
+
+
+def test_neither_a_file_nor_a_checkpoint_has_a_source_make_what_it_names(
+    checkpoint: Path, tmp_path: Path, mark: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`GymnasiumSource` is a class with `reset` and `step` that is imported here, and imports what it is told."""
+    monkeypatch.syspath_prepend(tmp_path)
+    assert GymnasiumSource.__module__ in sys.modules
+    path, env_config = f"{GymnasiumSource.__module__}.GymnasiumSource", {"env": "canary.Env"}
+    assert runs_code(path)
+    Path("evil.json").write_text(json.dumps({"e": {"run": "PPO", "env": path, "config": {"env_config": env_config}}}))
+    with pytest.raises(ValueError, match="would run code that only this file names"):
+        read_experiments("evil.json")
+    by_class = {"__class__": f"{GymnasiumSource.__module__}:GymnasiumSource"}
+    for env in (path, by_class):
+        (folder := tmp_path / type(env).__name__).mkdir()
+        with pytest.raises(CheckpointError):
+            Algorithm.from_checkpoint(renamed_environment(checkpoint, folder, env=env, env_config=env_config))
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"num_workers": 5000},
+        {"num_rollout_workers": {"grid_search": [0, 5000]}},
+        {"num_envs_per_worker": 10**9},
+        {"num_envs_per_worker": 4000, "rollout_fragment_length": 90_000},
+        {"train_batch_size": 10**11},
+        {"model": {"fcnet_hiddens": [10**6]}},
+        {"model": {"fcnet_hiddens": {"grid_search": [[64], [64] * 101]}}},
+        {"evaluation_config": {"evaluation_num_workers": 129}},
+    ],
+)
+def test_a_file_asks_for_no_more_than_files_may(tmp_path: Path, config: dict[str, Any]) -> None:
+    path = tmp_path / "greedy.json"
+    path.write_text(json.dumps({"e": {"run": "PPO", "env": "CartPole-v1", "config": config}}))
+    with pytest.raises(ValueError, match=r"experiment 'e': \w+ asks for .* more than the .* --trust"):
+        read_experiments(path)
+    assert read_experiments(path, trust=True)[0].config.items() >= config.items()
+
+
+def test_nor_does_a_resumed_state(tmp_path: Path) -> None:
+    state = recorded(tmp_path, "PPO", env="CartPole-v1", **TINY)
+    change(state, lambda state: state["trials"][0]["config"].update(num_rollout_workers=5000))
+    with pytest.raises(tune.TuneError, match="num_rollout_workers=5000, more than the 32"):
+        resume(tmp_path, "PPO")
 
 
 @pytest.mark.parametrize("entries", [{"env": "gymnax/CartPole-v1"}, {"backend": "envpool"}])

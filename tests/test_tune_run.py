@@ -16,7 +16,7 @@ from tune_fakes import Counter, saved_iterations
 
 from athlete import tune
 from athlete.record.results import read_params, read_results
-from athlete.tune.trial import folder_name, legal
+from athlete.tune.trial import folder_name, last_line, legal
 
 run = functools.partial(tune.run, verbose=0)
 
@@ -435,3 +435,9 @@ def test_verbosity(capsys: pytest.CaptureFixture) -> None:
     assert "TERMINATED" in printed(1) and "Result for" not in printed(1)
     assert "Result for Counter" in printed(2) and "entropy" not in printed(2)
     assert "info/learner/default_policy/learner_stats/entropy: 0.5" in printed(3)
+
+
+def test_the_line_that_says_what_went_wrong_is_not_jaxs_note_under_it():
+    trace = "Traceback (most recent call last):\n  ...\nOverflowError: too large\n" + "-" * 20
+    assert last_line(f"{trace}\nFor simplicity, JAX has removed its internal frames.\n") == "OverflowError: too large"
+    assert last_line("ValueError: wrong\n") == "ValueError: wrong" and last_line("") == "unknown"

@@ -48,7 +48,7 @@ def evaluate(
 
     find_module_here(env)
     show_log(verbose)
-    path = _found(Path(checkpoint).expanduser())
+    path = found_checkpoint(Path(checkpoint).expanduser())
     settings = {"evaluation_config": {"explore": True}} if explore else {}
     with Algorithm.from_checkpoint(path, env=env, **settings) as algorithm:
         measured = algorithm.evaluate(episodes=episodes, seed=seed)["evaluation"]
@@ -65,7 +65,7 @@ def evaluate(
     typer.echo(aligned([*rows, *(("film", film) for film in films)]))
 
 
-def _found(path: Path) -> Path:
+def found_checkpoint(path: Path) -> Path:
     """The checkpoint that is meant: `path` itself, or the best within an experiment, or the newest of a trial."""
     if (path / "experiment_state.json").is_file():
         from athlete.cli.experiments import best_checkpoint, best_trial

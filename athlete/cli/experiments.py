@@ -7,7 +7,7 @@ import math
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import typer
 
@@ -15,6 +15,7 @@ from athlete import tune
 from athlete.cli.common import find_modules_here
 from athlete.cli.curve import learning_curve
 from athlete.record.results import read_results
+from athlete.tune.trial import Trial, last_line
 from athlete.tuned_examples.experiment_file import (
     Experiment,
     parse_yaml,
@@ -22,9 +23,6 @@ from athlete.tuned_examples.experiment_file import (
     result_name,
     without_rllib_only,
 )
-
-if TYPE_CHECKING:
-    from athlete.tune.trial import Trial
 
 _FILES = (".yaml", ".yml", ".json", ".py")
 
@@ -183,8 +181,7 @@ def resume_line(words: Sequence[str], folder: Path, has_own_names: bool) -> str:
 
 def _last_line(trial: Trial) -> str:
     path = trial.error_file
-    lines = Path(path).read_text(encoding="utf-8").strip().splitlines() if path else []
-    return f"{lines[-1]} (all of it in {path})" if lines else "unknown"
+    return f"{last_line(Path(path).read_text(encoding='utf-8'))} (all of it in {path})" if path else "unknown"
 
 
 # What is said at the end

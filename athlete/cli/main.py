@@ -8,10 +8,11 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from athlete.cli import check, evaluate, example, train
+from athlete.cli import check, evaluate, example, export, train
 from athlete.version import __version__
 
-_EXPECTED = (ValueError, TypeError, KeyError, ImportError, OSError)  # their message alone says what to do
+# Their message alone says what to do.
+_EXPECTED = (ValueError, TypeError, KeyError, ImportError, OSError, NotImplementedError)
 
 
 class Commands(TyperGroup):
@@ -70,6 +71,7 @@ def _options(
 
 app.command("train", cls=train.TrainCommand)(train.train)
 app.command("evaluate", cls=evaluate.EvaluateCommand)(evaluate.evaluate)
+app.command("export")(export.export)
 app.command("check")(check.check)
 app.command("list")(check.list_names)
 app.add_typer(example.app, name="example")

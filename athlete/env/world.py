@@ -24,7 +24,7 @@ from athlete.env.wrappers.grouped import Grouped
 from athlete.env.wrappers.lifted_mask import LiftedMask
 from athlete.env.wrappers.multi_time_limit import MultiTimeLimit
 from athlete.env.wrappers.previous import FilmedPreviousStep, Previous, PreviousStep, PreviousStepSource
-from athlete.env.wrappers.shuffled_seats import ShuffledSeats
+from athlete.env.wrappers.shuffled_seats import ShuffledSeats, ShuffledSeatsSource
 from athlete.env.wrappers.time_limit import TimeLimit
 from athlete.log import logger
 from athlete.ops.random import unwrap, wrap
@@ -41,6 +41,15 @@ class World(NamedTuple):
     previous: Previous = Previous()
     pooled: bool = False  # stepped by EnvPool
     many_agents: bool = False  # of RLlib's form or PettingZoo's, stepped by `MultiAgentSource`
+    shuffles_seats: bool = False  # outside JAX
+
+    def with_shuffled_seats(self) -> World:
+        """The same where agents take random seats in every episode. Raises ValueError where there is one agent."""
+        if isinstance(self.env, JointEnv):
+            return self._replace(env=JointEnv(ShuffledSeats(self.env.env)))
+        if self.env is None and self.many_agents:
+            return self._replace(shuffles_seats=True)
+        raise ValueError(f"multi_agent(shuffle_seats=True): {self.name} has one agent")
 
     def showing(self, previous: Previous) -> World:
         """The same with observations that also show what led to them, where `previous` says so."""
@@ -127,6 +136,8 @@ class World(NamedTuple):
                 supervision=supervision,
                 seed=seed,
             )
+        if self.shuffles_seats:
+            source = ShuffledSeatsSource(source)
         return PreviousStepSource(source, self.previous) if any(self.previous) else source
 
     def _unpooled(self) -> tuple[Any, dict[str, Any]]:

@@ -74,6 +74,8 @@ def in_pieces(function: Callable[[Array], Array], x: Array) -> Array:
 
     A gradient keeps the outputs named "convolved" of each piece and computes the rest again, which is only copies.
     """
+    if not isinstance(x.shape[0], int):  # a batch of any size, as an exported policy takes it
+        return function(x)
     whole = len(x) // PIECE * PIECE
     if whole <= PIECE:
         return function(x)

@@ -10,6 +10,8 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
+from athlete.core import Source
+
 _CLASS, _OBJECT, _OPAQUE = "__class__", "__object__", "__opaque__"
 
 
@@ -73,6 +75,8 @@ def _find(path: str, where: str) -> Any:
     for part in qualified.split("."):
         found = getattr(found, "__dict__", {}).get(part)  # not getattr: a module's __getattr__ may import
     # Only classes of the kinds that configurations hold; a name in a file must not reach any other callable.
-    if not (_has(found, "reset", "step") or _has(found, "init", "apply") or _has(found, "bind", "act")):
+    # A source of rows is none of them: it makes whatever environment it is given the name of.
+    is_environment = _has(found, "reset", "step") and not issubclass(found, Source)
+    if not (is_environment or _has(found, "init", "apply") or _has(found, "bind", "act")):
         raise LookupError(f"{where}: {path} is not known here; import or define it first, or pass it")
     return found

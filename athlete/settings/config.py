@@ -399,6 +399,12 @@ class AlgorithmConfig:
             raise ValueError(f"{where}: {given!r} belongs to .{own}(...)")
         if is_search(value):
             return
+        if (
+            isinstance(value, Mapping)
+            and name not in ("env_config", "policy_mapping_fn")  # agents may be called by numbers
+            and (odd := [key for key in value if type(key) is not str])
+        ):
+            raise ValueError(f"{where}: expected a dictionary whose keys are texts, got the key {odd[0]!r}")
         scheduled = name.removesuffix("_schedule")
         if scheduled != name and hints and scheduled not in hints and value is not None:
             own = ", ".join(
@@ -447,12 +453,17 @@ class AlgorithmConfig:
         merges = setting is not None and setting.kind == "dict"
         if merges and isinstance(value, Mapping) and "grid_search" not in value:
             return {**self._values[name], **_copied(value)}
-        return plain_policies(value) if name == "policies" and value is not None else _copied(value)
+        if name == "policies" and value is not None:
+            return plain_policies(value)
+        if name == "policy_mapping_fn" and isinstance(value, Mapping):
+            return {str(agent): policy for agent, policy in value.items()}
+        return _copied(value)
 
     def _nearest(self, given: str, section: str | None) -> str:
         known = [*self._values, *SPELLINGS, *IGNORED]
         own = [name for name in self._values if section is not None and self._section_of(name) == section]
-        near = difflib.get_close_matches(given, own, n=1) or difflib.get_close_matches(given, known, n=1)
+        word = str(given)  # files may have others as keys
+        near = difflib.get_close_matches(word, own, n=1) or difflib.get_close_matches(word, known, n=1)
         if near:
             return f"; did you mean {near[0]!r}?"
         return f"; .{section}(...) takes {', '.join(own)}" if own else f"; it has {', '.join(self._values)}"

@@ -84,7 +84,7 @@ def checked_exploration(
     `sub_exploration` of the same type changes. Raises ValueError for names and values that cannot be.
     """
     kind = given.get("type", types[0])
-    if kind not in BONUSES:
+    if kind not in tuple(BONUSES):  # it may be anything
         return ExplorationSettings(_checked_type(given, title, types), None)
     bonus = {"type": kind, "sub_exploration": {}, **BONUSES[kind]}
     for name, value in given.items():

@@ -16,7 +16,7 @@ from athlete.settings.table import Setting
 
 REPLAY_SETTINGS: dict[str, Setting] = {
     "replay_buffer_config": Setting("training", {}, "dict"),
-    "training_intensity": Setting("training", None, "number or None"),
+    "training_intensity": Setting("training", None, "positive number or None"),
     "store_buffer_in_checkpoints": Setting("training", "last", "last or bool"),
     "sample_async": Setting("rollouts", False, "bool"),
 }

@@ -57,7 +57,7 @@ def checked_memory(given: Mapping[str, Any], title: str, types: tuple[str, ...])
     where = "replay_buffer_config"
     kind = settings["type"] = memory_name(settings["type"])
     if kind not in types:
-        near = [] if kind in MEMORIES else difflib.get_close_matches(str(kind), types, n=1)
+        near = [] if kind in tuple(MEMORIES) else difflib.get_close_matches(str(kind), types, n=1)
         raise ValueError(f"{where}={{'type': {kind!r}}}: {title} learns from {', '.join(near or types)}")
     require_count(settings, "capacity", 1, where)
     require_count(settings, "replay_burn_in", 0, where)

@@ -116,7 +116,7 @@ _VALUE_CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "last or bool": (lambda value: isinstance(value, bool) or value == "last", "True, False or 'last'"),
     "clip": (lambda value: isinstance(value, bool) or _is_positive(value), "True, False or a number above 0"),
     "positive number": (_is_positive, "a finite number above 0"),
-    "number": (lambda value: is_number(value) and value >= 0, "a number of at least 0"),
+    "number": (lambda value: is_number(value) and 0 <= value < math.inf, "a finite number of at least 0"),
     "count": (is_count, "a whole number of at least 0"),
     "positive count": (lambda value: is_count(value) and value > 0, "a whole number of at least 1"),
     "positive count or auto": (

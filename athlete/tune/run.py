@@ -19,6 +19,7 @@ from athlete.record.errors import LockedError
 from athlete.record.files import locked
 from athlete.record.progress import ProgressReporter, reporter
 from athlete.record.results import to_json
+from athlete.settings.limits import excess
 from athlete.tune.analysis import ExperimentAnalysis
 from athlete.tune.callbacks import Callback
 from athlete.tune.experiment import LARGEST_EXPERIMENT, STATE, Experiment, experiments, read_state, read_trials
@@ -36,6 +37,7 @@ from athlete.tune.trial import (
     Trial,
     custom_name,
     folder_name,
+    last_line,
     legal,
     pick_tag,
     results_folder,
@@ -380,7 +382,7 @@ def _rebuilt(run: Any, config: Any, trials: list[Trial], state: Mapping[str, Any
     values = config_dict(config)
     if not values:
         for trial in trials:
-            _refuse_code(run, trial.config, trial)
+            _refuse_recorded(run, trial.config, trial)
         return {trial.trial_id: with_picks(run, trial.config, {}) for trial in trials}
     configs = {}
     again = list(variants(values, int(state["num_samples"]), int(state["seed"])))
@@ -392,20 +394,25 @@ def _rebuilt(run: Any, config: Any, trials: list[Trial], state: Mapping[str, Any
         # a class among the choices is but its name in the state file; the same seed has drawn it again
         same = {path: to_json(fresh[path]) == to_json(value) for path, value in trial.picks.items()}
         if any("env" in path for path in trial.picks if not same[path]):
-            _refuse_code(run, replace(values, trial.picks), trial)
+            _refuse_recorded(run, replace(values, trial.picks), trial)
         trial.picks = {path: fresh[path] if same[path] else value for path, value in trial.picks.items()}
         configs[trial.trial_id] = with_picks(run, config, trial.picks)
         trial.config = config_dict(configs[trial.trial_id])
     return configs
 
 
-def _refuse_code(run: Any, recorded: Mapping[str, Any], trial: Trial) -> None:
-    """Raise TuneError where the state file, and not this program, says what code is to run."""
+def _refuse_recorded(run: Any, recorded: Mapping[str, Any], trial: Trial) -> None:
+    """Raise TuneError where the state file, and not this program, says what code is to run, or asks for too much."""
     name = foreign_code(recorded) if is_config(run) else None
     if name is not None:
         raise TuneError(
             f"resume: {STATE} names the environment {name!r} for {trial.name}, which this program has neither "
             "imported nor registered; do so if you trust it, or pass the config again"
+        )
+    if is_config(run) and (found := excess(recorded)) is not None:
+        raise TuneError(
+            f"resume: {STATE} has a {found[0]} for {trial.name} that asks for {found[1]}; if you want it, pass the "
+            "config again"
         )
 
 
@@ -436,7 +443,7 @@ def _raise_failures(experiment: Experiment, first_error: BaseException | None) -
     lines = []
     for trial in failed[:10]:
         trace = Path(trial.error_file).read_text(encoding="utf-8").strip() if trial.error_file else ""
-        lines.append(f"  {trial.name}: {trace.splitlines()[-1] if trace else 'unknown'}\n    {trial.error_file}")
+        lines.append(f"  {trial.name}: {last_line(trace)}\n    {trial.error_file}")
     if len(failed) > 10:
         lines.append(f"  and {len(failed) - 10} more")
     count = f"{len(failed)} of {len(experiment.trials)} trials" if len(experiment.trials) > 1 else "The trial"

@@ -35,6 +35,7 @@ from athlete.tune.trial import (
     checkpoint_score,
     clear_leftovers,
     drop_checkpoints,
+    last_line,
     set_aside,
 )
 from athlete.tune.worker import LocalPool, Outcome, Pool, ProcessPool, Slot
@@ -312,7 +313,7 @@ class Runner:
         self.running.remove(running)
         aside = set_aside(trial)
         where = f"from {trial.checkpoint}" if trial.checkpoint else "from its beginning"
-        reason = _last_line(outcome.trace).partition(": ")[2]
+        reason = last_line(outcome.trace).partition(": ")[2]
         self.reporter.print(f"{trial.name}: {reason}. It is now {aside.name}; the trial goes on {where}")
         trial.status = PENDING
         self.waiting.insert(0, trial)
@@ -331,7 +332,7 @@ class Runner:
             raise outcome.error
         if settings.max_failures < 0 or trial.failures <= settings.max_failures:
             where = f"from {trial.checkpoint}" if trial.checkpoint else "from its beginning"
-            self.reporter.print(f"{trial.name} failed ({_last_line(outcome.trace)}); once more {where}")
+            self.reporter.print(f"{trial.name} failed ({last_line(outcome.trace)}); once more {where}")
             trial.status = PENDING
             self.waiting.insert(0, trial)
             return
@@ -369,8 +370,4 @@ class Runner:
 
 def _is_damage(trace: str) -> bool:
     """Whether a traceback, which may come from another process, ends in a DamagedError."""
-    return _last_line(trace).startswith(f"{DamagedError.__module__}.{DamagedError.__qualname__}: ")
-
-
-def _last_line(trace: str) -> str:
-    return trace.strip().splitlines()[-1]
+    return last_line(trace).startswith(f"{DamagedError.__module__}.{DamagedError.__qualname__}: ")

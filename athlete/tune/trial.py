@@ -236,3 +236,11 @@ def results_folder(local_dir: str | os.PathLike[str] | None) -> Path:
     """Where experiments go: `local_dir`, else `$ATHLETE_RESULTS_DIR`, else `~/athlete_results`."""
     chosen = local_dir or os.environ.get("ATHLETE_RESULTS_DIR") or "~/athlete_results"
     return Path(chosen).expanduser().absolute()
+
+
+def last_line(trace: str) -> str:
+    """The line of a traceback that says what went wrong; under it JAX may have put a note about itself."""
+    lines = trace.strip().splitlines()
+    while len(lines) > 1 and (lines[-1].startswith("For simplicity, JAX has removed") or set(lines[-1]) <= {"-"}):
+        lines.pop()
+    return lines[-1] if lines else "unknown"

@@ -17,6 +17,7 @@ import yaml
 from athlete.algorithms import get_config_class
 from athlete.env.registry import foreign_code
 from athlete.log import logger
+from athlete.settings.limits import LARGEST_EXPERIMENT, excess
 from athlete.tune.names import result_name
 
 # What an experiment may say beside `run`, `env`, `config`, `stop` and its criteria: settings of `tune.run`.
@@ -117,7 +118,8 @@ def read_experiments(path: str | Path, trust: bool = False) -> list[Experiment]:
     """The experiments of a YAML or JSON file; of a Python file the one of its `config` and, if it has one, its `stop`.
 
     A YAML or JSON file runs no code: it names environments by their ids, by names given to `register_env`, or by the
-    path of a class whose module is imported already. With `trust` a path may be of any module. A Python file is run.
+    path of a class whose module is imported already, and asks for no more than `settings.limits` lets a file ask for.
+    With `trust` it may do both. A Python file is run.
 
     Raises ValueError that names the file, the experiment and the entry that is wrong.
     """
@@ -136,6 +138,7 @@ def read_experiments(path: str | Path, trust: bool = False) -> list[Experiment]:
     if not trust:
         for experiment, where in zip(found, places.values(), strict=True):
             _refuse_code(experiment.config, where)
+            _refuse_excess(experiment, where)
     return found
 
 
@@ -146,6 +149,16 @@ def _refuse_code(config: Mapping[str, Any], where: str) -> None:
             f"{where}: env: {name} would run code that only this file names; if you trust it, import or register it "
             "in your program first, or type athlete train FILE --trust"
         )
+
+
+def _refuse_excess(experiment: Experiment, where: str) -> None:
+    """Raise ValueError where the file asks for more processes, rows, memory or time than one may."""
+    try:
+        config = get_config_class(experiment.run).from_dict(experiment.config).chosen()
+    except ValueError:  # which `check` says
+        config = experiment.config
+    if (found := excess(config, LARGEST_EXPERIMENT)) is not None:
+        raise ValueError(f"{where}: {found[0]} asks for {found[1]}; if you trust it, type athlete train FILE --trust")
 
 
 # Imports of RLlib's -> ours: RLlib's Python files have these.
