@@ -48,7 +48,19 @@ MAY_IMPORT["hooks"] = BELOW_AGENTS | {"callbacks", "env", "loops", "policy", "se
 MAY_IMPORT["teams"] = BELOW_AGENTS | {"algorithms", "combine", "env", "log", "settings"}
 MAY_IMPORT["building"] = BELOW_AGENTS | {"log", "env", "hooks", "loops", "memory", "combine", "algorithms", "settings"}
 MAY_IMPORT["building"] |= {"teams"}
-MAY_IMPORT["evaluation"] = BELOW_AGENTS | {"teams", "building", "env", "hooks", "loops", "policy", "settings", "totals"}
+MAY_IMPORT["matches"] = BELOW_AGENTS | {"combine", "loops"}
+MAY_IMPORT["evaluation"] = BELOW_AGENTS | {
+    "combine",
+    "matches",
+    "teams",
+    "building",
+    "env",
+    "hooks",
+    "loops",
+    "policy",
+    "settings",
+    "totals",
+}
 MAY_IMPORT["restoring"] = BELOW_AGENTS | {"checkpointing", "log", "loops", "record", "settings"}
 MAY_IMPORT["algorithm"] = set(MAY_IMPORT)
 MAY_IMPORT["tune"] = set(MAY_IMPORT)
