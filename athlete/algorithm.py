@@ -39,7 +39,7 @@ from athlete.record.checkpoint import CheckpointError, drop_tree, save_checkpoin
 from athlete.record.video import record_episodes
 from athlete.restoring import read_config, read_training
 from athlete.settings.config import AlgorithmConfig
-from athlete.teams import columns_of, make_heuristic, mapping_to_save
+from athlete.teams import columns_of, keeps_memory, make_heuristic, mapping_to_save
 from athlete.totals import Totals
 
 _Method = TypeVar("_Method", bound=Callable[..., Any])
@@ -383,7 +383,8 @@ class Algorithm:
         before, self._last_checkpoint = self._last_checkpoint, path
         if before is None or before == path or before.parent != path.parent or not before.exists():
             return
-        if self._stores_memory() and self.config.get("store_buffer_in_checkpoints") == "last":
+        last_alone = self.config.get("store_buffer_in_checkpoints", "last") == "last"
+        if last_alone and keeps_memory(self._training.agent):
             try:
                 drop_tree(before, "memory")
             except CheckpointError as error:
@@ -463,14 +464,12 @@ class Algorithm:
         return getattr(getattr(self._training, "source", None), "agent_ids", ())
 
     def _stores_memory(self) -> bool:
-        """Whether checkpoints hold the memory: replay, and of a team the actions whose consequences are to come.
+        """Whether checkpoints hold the replay memory; without it a restored training fills a new one first.
 
-        Without a replay memory a restored training fills a new one first.
+        That of a team holds also what is under way in its environments, which belongs to them.
         """
-        keeps = self.agent.memory.keeps or (
-            isinstance(self.agent, Team) and jax.tree.leaves(self._training.shapes.store)
-        )
-        return bool(keeps) and self.config.get("store_buffer_in_checkpoints") is not False
+        agent, wanted = self._training.agent, self.config.get("store_buffer_in_checkpoints", "last")
+        return bool(wanted) and (keeps_memory(agent) or isinstance(agent, Team))
 
     def _refuse_if_stopped(self, method: str) -> None:
         if self._stopped:

@@ -129,7 +129,7 @@ def _agent_of(config: AlgorithmConfig, spec: Spec, length: int, ids: Sequence[st
             )
         require_served(config.algorithm_name, spec.action)
         return config.make_agent(spec)
-    if getattr(config.agent_class, "joint", False):
+    if config.agent_class.joint:
         return config.make_agent(spec)
     if config.get("sample_async"):
         raise ValueError("sample_async=True does not fit many agents: their policies learn when all have their steps")

@@ -21,7 +21,7 @@ from athlete.settings.multi_agent import Past, mapping_of, never_learns, require
 DEFAULT_POLICY = "default_policy"
 
 
-def policies_of(config: AlgorithmConfig, spec: Spec, ids: Sequence[str]) -> tuple[dict[str, dict], dict[str, str]]:
+def policies_of(config: AlgorithmConfig, spec: Spec, ids: Sequence[Any]) -> tuple[dict[str, dict], dict[Any, str]]:
     """The policies that are meant, and which of them acts for each agent of `ids`.
 
     Where none are named, one is shared by all agents; where these have unlike spaces, each group of like ones has one
@@ -38,7 +38,7 @@ def policies_of(config: AlgorithmConfig, spec: Spec, ids: Sequence[str]) -> tupl
     return policies, mapping_of(mapping, ids, list(policies))
 
 
-def make_team(config: AlgorithmConfig, spec: Spec, length: int, ids: Sequence[str] = ()) -> Team:
+def make_team(config: AlgorithmConfig, spec: Spec, length: int, ids: Sequence[Any] = ()) -> Team:
     """The team that the settings `multi_agent(...)` describe, for the agents of `spec.groups`, named `ids`.
 
     `length` steps of each environment make a trajectory.
@@ -110,10 +110,16 @@ def columns_of(agent: Agent) -> dict[str, list[int]]:
     }
 
 
-def mapping_to_save(agent: Agent, ids: Sequence[str]) -> dict[str, str] | None:
+def keeps_memory(agent: Agent) -> bool:
+    """Whether an agent, or a policy of a team, learns from a replay memory."""
+    members = agent.members if isinstance(agent, Team) else ()
+    return agent.memory.keeps or any(member.trained and member.agent.memory.keeps for member in members)
+
+
+def mapping_to_save(agent: Agent, ids: Sequence[Any]) -> dict[str, str] | None:
     """Which policy acts for each agent, for files; None for an agent that is no team."""
     ids = ids or agent_ids(agent.spec.groups)
-    return {ids[i]: name for name, columns in columns_of(agent).items() for i in columns} or None
+    return {str(ids[i]): name for name, columns in columns_of(agent).items() for i in columns} or None
 
 
 def trained_policies(config: AlgorithmConfig, policies: Mapping[str, Mapping[str, Any]]) -> frozenset[str]:
@@ -135,7 +141,7 @@ def trained_policies(config: AlgorithmConfig, policies: Mapping[str, Mapping[str
     return frozenset(wanted)
 
 
-def _number(mapping: Mapping[str, str], name: str) -> int:
+def _number(mapping: Mapping[Any, str], name: str) -> int:
     return sum(policy == name for policy in mapping.values())
 
 
@@ -158,7 +164,7 @@ def _require_whole_sequences(name: str, config: AlgorithmConfig, length: int) ->
         )
 
 
-def _seats(spec: Spec, ids: Sequence[str], mapping: Mapping[str, str], name: str) -> Seats:
+def _seats(spec: Spec, ids: Sequence[Any], mapping: Mapping[Any, str], name: str) -> Seats:
     taken, start = [], 0
     for group, (size, *_) in spec.groups:
         numbers = tuple(i for i in range(size) if mapping[ids[start + i]] == name)
@@ -168,7 +174,7 @@ def _seats(spec: Spec, ids: Sequence[str], mapping: Mapping[str, str], name: str
     return Seats(tuple(taken))
 
 
-def _spec_of(spec: Spec, ids: Sequence[str], mapping: Mapping[str, str], name: str, policy: Mapping[str, Any]) -> Spec:
+def _spec_of(spec: Spec, ids: Sequence[Any], mapping: Mapping[Any, str], name: str, policy: Mapping[str, Any]) -> Spec:
     groups: list[Group] = [group for _, group in spec.groups for _ in range(group.size)]
     own = {agent: group for agent, group in zip(ids, groups, strict=True) if mapping[agent] == name}
     obs = require_space(

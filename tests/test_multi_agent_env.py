@@ -308,6 +308,19 @@ def test_names_given_to_register_env_and_ids_of_one_agent_are_told_apart():
         find_world(Scripted, {}, "jax")
 
 
+def test_a_baseline_is_of_all_agents_and_takes_legal_actions_only():
+    hosted = athlete.baseline(make_multi_agent("CartPole-v1", 2), episodes=200)
+    compiled = athlete.baseline("MultiAgentCartPole-v1", episodes=1000, env_config={"num_agents": 2})
+    alone = athlete.baseline("CartPole-v1", episodes=1000)
+    for result in (hosted, compiled):
+        assert result.episode_reward_mean == pytest.approx(2 * alone.episode_reward_mean, rel=0.15)
+        assert alone.episode_len_mean < result.episode_len_mean < result.episode_reward_mean
+    masked = athlete.baseline(Masked, 3, {"place": "entry"})  # which asserts that they are
+    assert masked.episode_len_mean == 5
+    game = athlete.baseline("TicTacToe-v0", episodes=500)
+    assert game.episode_reward_mean == 0 and 5 <= game.episode_len_mean <= 9
+
+
 # Failures, seeds, films ------------------------------------------------------------------------------------------
 
 

@@ -136,8 +136,8 @@ def is_mapping_of_agents(value: Any) -> bool:
 
 
 def mapping_of(
-    given: Callable[..., str] | Mapping[str, str] | None, ids: Sequence[str], policies: Sequence[str]
-) -> dict[str, str]:
+    given: Callable[..., str] | Mapping[Any, str] | None, ids: Sequence[Any], policies: Sequence[str]
+) -> dict[Any, str]:
     """Which policy acts for each of the agents `ids`.
 
     A function is asked twice, as RLlib's, with `(agent_id, episode, worker)`, both None. In a dictionary the name of
@@ -151,13 +151,13 @@ def mapping_of(
         if len(policies) == 1:
             return dict.fromkeys(ids, policies[0])
         given = {policy: policy for policy in policies}
-    found: dict[str, str] = {}
+    found: dict[Any, str] = {}
     for agent in ids:
         policy = _ask(given, agent)
         if policy is None:
             raise ValueError(
                 f"multi_agent(policy_mapping_fn=...): no policy for the agent {agent!r}; the agents are "
-                f"{', '.join(ids)}, and the policies {', '.join(policies)}"
+                f"{', '.join(map(str, ids))}, and the policies {', '.join(policies)}"
             )
         if policy not in policies:
             near = difflib.get_close_matches(str(policy), policies, n=1)
@@ -178,11 +178,12 @@ def mapping_of(
     return found
 
 
-def _ask(given: Callable[..., str] | Mapping[str, str], agent: str) -> str | None:
+def _ask(given: Callable[..., str] | Mapping[Any, str], agent: Any) -> str | None:
     if isinstance(given, Mapping):
+        group, _, number = str(agent).rpartition("_")
         if given.get("type") == RLLIBS_MAPPING:
-            return f"p{agent.rpartition('_')[2]}"
-        return given.get(agent, given.get(agent.rpartition("_")[0]))
+            return f"p{number}"
+        return next((given[name] for name in (agent, str(agent), group) if name in given), None)
     parameters = inspect.signature(given).parameters.values()
     positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     named = {p.name: None for p in parameters if p.kind is p.KEYWORD_ONLY and p.default is p.empty}
