@@ -22,7 +22,9 @@ def require_package() -> None:
         import starlette  # noqa: F401
         import uvicorn  # noqa: F401
     except ImportError as error:
-        raise ImportError("athlete serve needs starlette and uvicorn: pip install 'athlete[serve]'") from error
+        raise ImportError(
+            "athlete serve needs starlette and uvicorn: pip install starlette 'uvicorn[standard]'"
+        ) from error
 
 
 def require_token(host: str, token: str | None) -> None:
