@@ -17,6 +17,7 @@ from athlete.env.adapters.gymnasium import to_gymnasium_space
 from athlete.env.adapters.multi_agent_env import ALL, AgentDict, AgentId, Agents
 from athlete.env.adapters.rows import Info, per_row
 from athlete.env.masks import OBSERVATIONS, joined_mask, lift, lift_space, mask_path
+from athlete.env.membership import sample_legal
 from athlete.env.randomness import seed_spaces
 from athlete.log import logger
 from athlete.spaces import ACTION_MASK, Dict, Discrete, MultiBinary, MultiDiscrete, Space, has_mask, value_counts
@@ -152,6 +153,14 @@ class AgentsRow:
         self._buffers.terminated[self.index], self._buffers.truncated[self.index] = over, cut
         return infos
 
+    def random_action(self, agent: AgentId, generator: np.random.Generator) -> Any:
+        """A random action of an agent that is acting, among those that are legal. ValueError where none is."""
+        place = self._places[agent]
+        mask = None
+        if has_mask(place.group.obs):
+            mask = self._buffers.obs["obs"][place.group.name][ACTION_MASK][self.index, place.number] > 0
+        return sample_legal(place.group.own_action, mask, generator)
+
     def _taken(self, action: Mapping[str, Any]) -> dict[AgentId, Any]:
         """The actions of those who are asked, each in the form of its own space."""
         split: dict[str, Sequence[Any]] = {}
@@ -240,7 +249,7 @@ class AgentsRow:
         self._mark(ended, TERMINATED)
         self._mark(left, TRUNCATED)
         for agent in left:
-            if agent not in obs:
+            if agent not in obs and not self.is_over:
                 raise MisfitError(
                     f"the agent {agent!r} is truncated and its last observation is missing, from which its value goes "
                     "on; expected it beside the flag (or terminated, where nothing goes on)"
