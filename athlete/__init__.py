@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from athlete.policy import Policy as Policy
     from athlete.record.pretty import pretty_print as pretty_print
     from athlete.settings.config import AlgorithmConfig as AlgorithmConfig
+    from athlete.settings.multi_agent import Past as Past
+    from athlete.settings.multi_agent import PolicySpec as PolicySpec
 
 install()
 
@@ -25,7 +27,9 @@ _HOMES = {
     "Algorithm": "athlete.algorithm",
     "AlgorithmConfig": "athlete.settings.config",
     "DefaultCallbacks": "athlete.callbacks",
+    "Past": "athlete.settings.multi_agent",
     "Policy": "athlete.policy",
+    "PolicySpec": "athlete.settings.multi_agent",
     "baseline": "athlete.env.baseline",
     "check_env": "athlete.env.checks.check",
     "pretty_print": "athlete.record.pretty",

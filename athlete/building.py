@@ -45,7 +45,10 @@ def evaluation_world(config: AlgorithmConfig, training: World) -> World:
 
 def _find_world(config: AlgorithmConfig, env: Any, env_config: Mapping[str, Any]) -> World:
     """The environment as the network sees it."""
-    world = find_world(env, env_config, config.backend, config.preprocessor_pref).showing(previous_of(config))
+    world = find_world(env, env_config, config.backend, config.preprocessor_pref)
+    if config.shuffle_seats:
+        world = world.with_shuffled_seats()
+    world = world.showing(previous_of(config))
     return world if config.disable_env_checking else world.checked()
 
 
@@ -126,7 +129,7 @@ def _agent_of(config: AlgorithmConfig, spec: Spec, length: int, ids: Sequence[st
             )
         require_served(config.algorithm_name, spec.action)
         return config.make_agent(spec)
-    if getattr(config.agent_class, "joint", False):
+    if config.agent_class.joint:
         return config.make_agent(spec)
     if config.get("sample_async"):
         raise ValueError("sample_async=True does not fit many agents: their policies learn when all have their steps")

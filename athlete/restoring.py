@@ -25,6 +25,7 @@ from athlete.loops.learn import MOST_TIMESTEPS
 from athlete.loops.train import LoadStore, Training
 from athlete.record.checkpoint import CheckpointError, open_checkpoint, read_metadata
 from athlete.settings.config import AlgorithmConfig
+from athlete.teams import keeps_memory
 
 
 class Saved(NamedTuple):
@@ -57,7 +58,7 @@ def read_training(path: str | Path, training: Training, config: AlgorithmConfig,
     if "memory" in stored.files:
         stored.require_fit("memory", shapes.store)
         load_store = functools.partial(stored.load, "memory", shapes.store)
-    elif training.agent.memory.keeps:
+    elif keeps_memory(training.agent):
         logger.info("%s holds no replay memory: training fills a new one before it learns", path)
         since = int(learner["timesteps"])
     rows: Any = None

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from fractions import Fraction
 from typing import Any
 
 from athlete.algorithms import get_config_class
 from athlete.algorithms.catalog import require_served
-from athlete.algorithms.fixed import Heuristic, RandomPolicy
+from athlete.algorithms.fixed import AlwaysSame, Fixed, Heuristic, RandomPolicy
+from athlete.combine.past import PastSelves
 from athlete.combine.seating import Seats
 from athlete.combine.team import Member, Team
 from athlete.core import Agent, Group, Spec, agent_ids
+from athlete.env.games.multi_agent.players import beat_last
 from athlete.log import logger
 from athlete.settings.config import AlgorithmConfig
-from athlete.settings.multi_agent import mapping_of, require_space
+from athlete.settings.multi_agent import Past, mapping_of, never_learns, require_space
 
 DEFAULT_POLICY = "default_policy"
 
 
-def policies_of(config: AlgorithmConfig, spec: Spec, ids: Sequence[str]) -> tuple[dict[str, dict], dict[str, str]]:
+def policies_of(config: AlgorithmConfig, spec: Spec, ids: Sequence[Any]) -> tuple[dict[str, dict], dict[Any, str]]:
     """The policies that are meant, and which of them acts for each agent of `ids`.
 
     Where none are named, one is shared by all agents; where these have unlike spaces, each group of like ones has one
@@ -35,7 +38,7 @@ def policies_of(config: AlgorithmConfig, spec: Spec, ids: Sequence[str]) -> tupl
     return policies, mapping_of(mapping, ids, list(policies))
 
 
-def make_team(config: AlgorithmConfig, spec: Spec, length: int, ids: Sequence[str] = ()) -> Team:
+def make_team(config: AlgorithmConfig, spec: Spec, length: int, ids: Sequence[Any] = ()) -> Team:
     """The team that the settings `multi_agent(...)` describe, for the agents of `spec.groups`, named `ids`.
 
     `length` steps of each environment make a trajectory.
@@ -50,33 +53,46 @@ def make_team(config: AlgorithmConfig, spec: Spec, length: int, ids: Sequence[st
             config.num_envs_per_worker * max(_number(mapping, name), 1), config.num_rollout_workers, length
         )
         for name, policy in policies.items()
-        if name in trained or not _is_fixed(policy)
+        if not never_learns(policy)
     }
     for name, own_config in configs.items():
         _require_whole_sequences(name, own_config, length)
     # Progress is one number for all: schedules end where they say only if all are shares of the same horizon.
     horizon = max([config.horizon(), *(own.horizon() for own in configs.values())])
-    members = []
-    for name, policy in policies.items():
-        seats = _seats(spec, ids, mapping, name)
-        if not seats.taken:
+    seated = {name: seats for name in policies if (seats := _seats(spec, ids, mapping, name)).taken}
+    for name in policies:
+        if name not in seated:
             logger.warning("multi_agent: no agent is mapped to the policy %r: it does nothing", name)
-            continue
-        own = _spec_of(spec, ids, mapping, name, policy)
-        if name in configs:
-            agent = _trained_agent(configs[name].with_horizon(horizon), own)
-        else:
-            agent = _fixed_agent(policy["algorithm"], own)
-        members.append(Member(name, agent, seats, trained=name in trained))
+    specs = {name: _spec_of(spec, ids, mapping, name, policies[name]) for name in seated}
+    configs = {name: own.with_horizon(horizon) for name, own in configs.items()}
+    agents = _agents_of(policies, configs, specs)
+    for name in seated:
+        if name not in agents:
+            agents[name] = _past_selves(name, Past(**policies[name]["config"]), agents, specs, seated[name].agents)
+    members = [Member(name, agents[name], seats, trained=name in trained) for name, seats in seated.items()]
     return Team(tuple(members)).bind(spec)
+
+
+def _agents_of(
+    policies: Mapping[str, Mapping[str, Any]], configs: Mapping[str, AlgorithmConfig], specs: Mapping[str, Spec]
+) -> dict[str, Agent]:
+    """The agents of all policies with `specs` but for past selves, which stand around others."""
+    agents: dict[str, Agent] = {}
+    for name, spec in specs.items():
+        if name in configs:
+            require_served(configs[name].algorithm_name, spec.action)
+            agents[name] = configs[name].make_agent(spec)
+        elif policies[name]["algorithm"] != "past":
+            agents[name] = make_heuristic(policies[name]["algorithm"]).bind(spec)
+    return agents
 
 
 def horizon_of(config: AlgorithmConfig, team: Team) -> float:
     """The timesteps at which the progress of a team is 1."""
     own = [
-        _config_of(config, member.name, (config.policies or {}).get(member.name, {})).horizon()
+        _config_of(config, member.name, policy).horizon()
         for member in team.members
-        if not isinstance(member.agent, Heuristic | RandomPolicy)
+        if not never_learns(policy := (config.policies or {}).get(member.name, {}))
     ]
     return max([config.horizon(), *own])
 
@@ -94,16 +110,22 @@ def columns_of(agent: Agent) -> dict[str, list[int]]:
     }
 
 
-def mapping_to_save(agent: Agent, ids: Sequence[str]) -> dict[str, str] | None:
+def keeps_memory(agent: Agent) -> bool:
+    """Whether an agent, or a policy of a team, learns from a replay memory."""
+    members = agent.members if isinstance(agent, Team) else ()
+    return agent.memory.keeps or any(member.trained and member.agent.memory.keeps for member in members)
+
+
+def mapping_to_save(agent: Agent, ids: Sequence[Any]) -> dict[str, str] | None:
     """Which policy acts for each agent, for files; None for an agent that is no team."""
     ids = ids or agent_ids(agent.spec.groups)
-    return {ids[i]: name for name, columns in columns_of(agent).items() for i in columns} or None
+    return {str(ids[i]): name for name, columns in columns_of(agent).items() for i in columns} or None
 
 
 def trained_policies(config: AlgorithmConfig, policies: Mapping[str, Mapping[str, Any]]) -> frozenset[str]:
     """The names of the policies that learn. Raises ValueError for one that there is not, or that cannot."""
     wanted = config.policies_to_train
-    able = [name for name, policy in policies.items() if not _is_fixed(policy)]
+    able = [name for name, policy in policies.items() if not never_learns(policy)]
     if wanted is None:
         return frozenset(able)
     if callable(wanted):
@@ -119,12 +141,7 @@ def trained_policies(config: AlgorithmConfig, policies: Mapping[str, Mapping[str
     return frozenset(wanted)
 
 
-def _is_fixed(policy: Mapping[str, Any]) -> bool:
-    algorithm = policy.get("algorithm")
-    return callable(algorithm) or algorithm in ("random", "past")
-
-
-def _number(mapping: Mapping[str, str], name: str) -> int:
+def _number(mapping: Mapping[Any, str], name: str) -> int:
     return sum(policy == name for policy in mapping.values())
 
 
@@ -147,7 +164,7 @@ def _require_whole_sequences(name: str, config: AlgorithmConfig, length: int) ->
         )
 
 
-def _seats(spec: Spec, ids: Sequence[str], mapping: Mapping[str, str], name: str) -> Seats:
+def _seats(spec: Spec, ids: Sequence[Any], mapping: Mapping[Any, str], name: str) -> Seats:
     taken, start = [], 0
     for group, (size, *_) in spec.groups:
         numbers = tuple(i for i in range(size) if mapping[ids[start + i]] == name)
@@ -157,7 +174,7 @@ def _seats(spec: Spec, ids: Sequence[str], mapping: Mapping[str, str], name: str
     return Seats(tuple(taken))
 
 
-def _spec_of(spec: Spec, ids: Sequence[str], mapping: Mapping[str, str], name: str, policy: Mapping[str, Any]) -> Spec:
+def _spec_of(spec: Spec, ids: Sequence[Any], mapping: Mapping[Any, str], name: str, policy: Mapping[str, Any]) -> Spec:
     groups: list[Group] = [group for _, group in spec.groups for _ in range(group.size)]
     own = {agent: group for agent, group in zip(ids, groups, strict=True) if mapping[agent] == name}
     obs = require_space(
@@ -169,11 +186,39 @@ def _spec_of(spec: Spec, ids: Sequence[str], mapping: Mapping[str, str], name: s
     return Spec(obs, action)
 
 
-def _trained_agent(config: AlgorithmConfig, spec: Spec) -> Agent:
-    require_served(config.algorithm_name, spec.action)
-    return config.make_agent(spec)
+def make_heuristic(heuristic: Any) -> Agent:
+    """The agent, not bound yet, of a function, a class that is an agent or a name in `settings.multi_agent.HEURISTICS`.
+
+    Raises ValueError for anything else.
+    """
+    if heuristic in ("random", "RandomPolicy"):
+        return RandomPolicy()
+    if heuristic == "AlwaysSameHeuristic":
+        return AlwaysSame()
+    if heuristic == "BeatLastHeuristic":
+        return Heuristic(function=beat_last)
+    if isinstance(heuristic, type) and issubclass(heuristic, Fixed):
+        return heuristic()
+    if not callable(heuristic):
+        raise ValueError(
+            f"{heuristic!r} is no heuristic; expected a function (observations, key) -> actions, or a name"
+        )
+    return Heuristic(function=heuristic)
 
 
-def _fixed_agent(algorithm: Any, spec: Spec) -> Agent:
-    agent = RandomPolicy() if algorithm == "random" else Heuristic(function=algorithm)
-    return agent.bind(spec)
+def _past_selves(
+    name: str, past: Past, agents: Mapping[str, Agent], specs: Mapping[str, Spec], seats: int
+) -> PastSelves:
+    """Past selves of one of the `agents`, for so many `seats` in each environment."""
+    if past.of not in agents:
+        there = ", ".join(map(repr, agents)) or "none"
+        raise ValueError(
+            f"multi_agent: policies[{name!r}] is Past({past.of!r}), and {past.of!r} is no policy that acts here; "
+            f"there are {there}"
+        )
+    if specs[name] != specs[past.of]:
+        raise ValueError(
+            f"multi_agent: policies[{name!r}] is Past({past.of!r}), and its agents have other spaces: {specs[name]} "
+            f"and {specs[past.of]}"
+        )
+    return PastSelves(agents[past.of], past.of, past.size, past.every, Fraction(past.present), seats)

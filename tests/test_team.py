@@ -6,11 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from modes import assert_modes_are_equal
 from roster import Roster, interpret
 
-from athlete.algorithms import get_config_class
-from athlete.combine.seating import Seats
-from athlete.combine.team import Member, Team
+from athlete.algorithms import ALGORITHMS, get_config_class
+from athlete.algorithms.fixed import RandomPolicy
+from athlete.combine.seating import Seats, together
+from athlete.combine.team import Member, Team, _learn
 from athlete.core import Run, Spec, Transition
 from athlete.env.multi_agent import JointEnv
 from athlete.loops.collect import collect, spec_of
@@ -19,16 +21,18 @@ from athlete.ops.random import unwrap, wrap
 
 KEY = np.array([0, 7], np.uint32)
 SMALL = {
-    "PPO": {"num_epochs": 1, "minibatch_size": 32},
-    "PQN": {"num_epochs": 1, "minibatch_size": 32},
+    "PPO": {"num_epochs": 1},
+    "PQN": {"num_epochs": 1},
     "TRPO": {"num_epochs": 1, "conjugate_gradient_steps": 2, "line_search_steps": 2},
 }
 
 
 def agent_of(algorithm: str, spec: Spec, rows: int, length: int, **settings):
     config = get_config_class(algorithm)().rollouts(num_envs_per_worker=rows, rollout_fragment_length=length)
-    config.training(model={"fcnet_hiddens": [8]}, **SMALL.get(algorithm, {}), **settings)
-    return config.make_agent(spec)
+    small = {"model": {"fcnet_hiddens": [8]}, "train_batch_size": rows * length, **SMALL.get(algorithm, {})}
+    if "replay_buffer_config" in config:
+        small |= {"train_batch_size": 8, "num_steps_sampled_before_learning_starts": 0}
+    return config.update_from_dict({**small, **settings}).make_agent(spec)
 
 
 def team_of(env: Roster, algorithms: dict[str, str], rows: int, length: int) -> Team:
@@ -116,3 +120,69 @@ def test_own_steps_are_those_that_a_plain_interpreter_counts(length):
     memory = run.store["other"].memory
     ring = getattr(memory, "ring", memory)
     assert ring.filled.tolist() == [len(steps) for steps in found["other"]], "every step is in memory, once"
+
+
+FAST = ("PPO", "A2C", "DQN", "PQN")
+ALL = [name for name in ALGORITHMS if not get_config_class(name).agent_class.joint]
+CONTINUOUS_ONLY = [name for name in ALL if "discrete" not in get_config_class(name).agent_class.serves]
+
+
+def poisoned(steps: Transition) -> Transition:
+    """The same steps with other numbers in the empty places behind them."""
+    valid = steps.extras["valid"]
+
+    def spoil(leaf):
+        empty = ~valid.reshape(valid.shape + (1,) * (leaf.ndim - 2))
+        other = ~leaf if leaf.dtype == bool else (jnp.ones_like(leaf) if leaf.dtype.kind == "i" else leaf + 3.7)
+        return jnp.where(empty, other, leaf)
+
+    extras = {name: jax.tree.map(spoil, part) for name, part in steps.extras.items() if name != "valid"}
+    return jax.tree.map(spoil, steps._replace(extras=()))._replace(extras=extras | {"valid": valid})
+
+
+@pytest.mark.parametrize("bonus", ["RND", "Curiosity", "Counts"])
+def test_bonuses_and_normalisers_learn_nothing_from_empty_places(bonus):
+    assert_deaf_to_holes("PPO", observation_filter="MeanStdFilter", exploration_config={"type": bonus})
+
+
+@pytest.mark.parametrize(
+    "algorithm", [name if name in FAST else pytest.param(name, marks=pytest.mark.thorough) for name in ALL]
+)
+def test_numbers_in_empty_places_change_no_bit_of_what_is_learned(algorithm):
+    assert_deaf_to_holes(algorithm)
+
+
+def assert_deaf_to_holes(algorithm: str, **settings) -> None:
+    rows, length = 3, 8
+    env = Roster(continuous=algorithm in CONTINUOUS_ONLY)
+    group, seats = env.groups["a"], Seats((("a", (0, 1, 2, 3)),))
+    agent = agent_of(algorithm, Spec(group.obs, group.action), rows * 4, length, **settings)
+    rest = env.groups["b"]
+    other = Member("rest", RandomPolicy().bind(Spec(rest.obs, rest.action)), Seats((("b", (0, 1)),)), trained=False)
+    team = Team((Member("main", agent, seats), other)).bind(spec_of(JointEnv(env)))
+    joint = JointEnv(env)
+    run = jax.jit(init_run, static_argnames=("rows", "length"))(team, joint, rows=rows, key=KEY, length=length)
+
+    @jax.jit
+    def learned(run: Run, key, spoil):
+        _, trajectory, _ = collect(team, joint, team.view(run.state, jnp.zeros(())), run.rows, key, length)
+        _, steps = team.steps(team.members[0], run.store["main"].pending, trajectory)
+        steps = jax.tree.map(lambda a, b: jnp.where(spoil, a, b), poisoned(steps), steps)
+        held = run.state["main"], run.store["main"], together(run.rows.accumulators["main"])
+        return _learn(agent, *held, steps, key, jnp.zeros(()), True)[:3], steps.extras["valid"]
+
+    for number in range(3):
+        key = jax.random.fold_in(wrap(KEY), number)
+        (clean, valid), (spoiled, _) = learned(run, key, False), learned(run, key, True)
+        assert not valid.all() and valid.any()
+        for (path, a), b in zip(jax.tree_util.tree_leaves_with_path(clean), jax.tree.leaves(spoiled), strict=True):
+            assert np.asarray(a).tobytes() == np.asarray(b).tobytes(), jax.tree_util.keystr(path)
+        state, store, _ = clean
+        run = run._replace(state=run.state | {"main": state}, store=run.store | {"main": store})
+
+
+@pytest.mark.parametrize("length", [1, 7])
+def test_a_team_learns_the_same_compiled_and_hosted(length):
+    env = Roster()
+    team = team_of(env, {"main": "PPO", "other": "DQN", "mixed": "SimpleQ"}, 2, length)
+    assert_modes_are_equal(JointEnv(env), team, rows=2, length=length, tolerance=3e-5)

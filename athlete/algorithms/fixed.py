@@ -1,4 +1,4 @@
-"""Policies that do not learn: uniformly random actions, and heuristics of the user's own."""
+"""Policies that do not learn: uniformly random actions, heuristics of the user's own, and RLlib's of its examples."""
 
 from __future__ import annotations
 
@@ -6,15 +6,22 @@ import dataclasses
 from collections.abc import Callable
 from typing import Self
 
+import jax
+import jax.numpy as jnp
+
 from athlete.core import Agent, Array, Key, Memory, Spec, Transition, Tree, hyper
 from athlete.memory.rollout import Rollout
 from athlete.ops.sampling import random_action
-from athlete.spaces import to_canonical
+from athlete.ops.tree import where
+from athlete.spaces import to_canonical, zeros
 
 
 @hyper
 class Fixed(Agent):
-    """An agent without parameters. Subclasses give `act`."""
+    """An agent without parameters. Subclasses give `act`, and `start` where they remember: their carry `[B, ...]`.
+
+    Actions are canonical: `athlete.spaces.to_canonical` makes them of what the environment takes.
+    """
 
     memory: Memory = Rollout()
     updates: int = 0
@@ -49,3 +56,15 @@ class Heuristic(Fixed):
 
     def act(self, view: Tree, carry: Tree, obs: Tree, first: Array, key: Key, explore: bool = True) -> tuple:
         return to_canonical(self.spec.action, self.function(obs, key)), carry, {}
+
+
+@hyper
+class AlwaysSame(Fixed):
+    """In all of an episode the action that was drawn at its start. RLlib's `AlwaysSameHeuristic`."""
+
+    def start(self, view: Tree, rows: int, key: Key) -> Tree:
+        return jax.tree.map(jnp.asarray, to_canonical(self.spec.action, zeros(self.spec.action, (rows,))))
+
+    def act(self, view: Tree, carry: Tree, obs: Tree, first: Array, key: Key, explore: bool = True) -> tuple:
+        action = where(first, random_action(self.spec, obs, first.shape, key), carry)
+        return action, action, {}

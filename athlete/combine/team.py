@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from athlete.combine.own_steps import Begun, Came, Pending, cut_at_the_last, nothing_pending, own_steps
+from athlete.combine.past import PastSelves
 from athlete.combine.seating import Seats, apart, by_group, rewards_by_group, together
 from athlete.core import Agent, Array, Key, Memory, Spec, Stage, Transition, Tree, hyper
 from athlete.core.learning import take_in, update
@@ -90,7 +91,17 @@ class Team(Agent):
         return Stage(random, learning)
 
     def init(self, key: Key) -> Tree:
-        return {member.name: member.agent.init(jax.random.fold_in(key, i)) for i, member in enumerate(self.members)}
+        state = {member.name: member.agent.init(jax.random.fold_in(key, i)) for i, member in enumerate(self.members)}
+        return self._followed(state, jnp.zeros(()))
+
+    def _followed(self, state: dict[str, Tree], progress: Array) -> dict[str, Tree]:
+        """The state after past selves have seen what became of the policies that they are of."""
+        followed = {
+            member.name: member.agent.follow(state[member.name], state[member.agent.of], progress)
+            for member in self.members
+            if isinstance(member.agent, PastSelves)
+        }
+        return state | followed
 
     def view(self, state: Tree, progress: Array) -> Tree:
         return {member.name: member.agent.view(state[member.name], progress) for member in self.members}
@@ -172,7 +183,7 @@ class Team(Agent):
             )
             accumulators[name] = apart(own, rows)
             metrics |= {f"{name}/{metric}": value for metric, value in found.items()}
-        return state, store, accumulators, metrics
+        return self._followed(state, progress), store, accumulators, metrics
 
     def update(self, state: Tree, batch: Transition, key: Key, progress: Array) -> tuple[Tree, dict[str, Array]]:
         raise NotImplementedError("a team learns by `learn`: its policies have batches of their own")

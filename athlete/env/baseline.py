@@ -17,11 +17,11 @@ from athlete.env.errors import EnvError
 from athlete.env.masks import told_mask
 from athlete.env.membership import sample_legal
 from athlete.env.randomness import global_generators_kept, seed_global_generators, seed_spaces
-from athlete.env.world import find_world
+from athlete.env.world import World, find_world
 from athlete.ops.masks import action_mask, random_legal
 from athlete.ops.random import wrap
 from athlete.ops.sampling import sample
-from athlete.spaces import to_environment
+from athlete.spaces import Space, to_environment
 
 ROWS = 2048  # environments at a time: enough to fill the processor's vectors, few enough for its cache
 CHUNK = 16  # steps between two looks at which rows have finished: a longer one waits, a shorter one calls more
@@ -51,7 +51,8 @@ def baseline(
 ) -> BaselineResult:
     """Play exactly `episodes` episodes with uniformly random actions, each to its end.
 
-    Compiled if `env` is a JAX environment or an id with a compiled twin, else one environment on Gymnasium.
+    Compiled if `env` is a JAX environment or an id with a compiled twin, else one environment in Python. Where there
+    are many agents, all of them act at random, and the reward is the sum of theirs.
 
     Args:
         env: what `environment(...)` takes: an id, a name given to `register_env`, a class, a factory, an instance.
@@ -70,6 +71,10 @@ def baseline(
     world = find_world(env, env_config or {}, backend or "auto")
     if world.env is not None:
         returns, lengths = _play_compiled(world.env, episodes, seed)
+    elif world.many_agents:
+        with global_generators_kept():
+            seed_global_generators(seed)
+            returns, lengths = _play_agents(world, episodes, seed)
     else:
         from athlete.env.adapters.gymnasium import make_todays
 
@@ -92,13 +97,33 @@ def baseline(
 
 @functools.partial(jax.jit, compiler_options=_COMPILER_OPTIONS)
 def _reset(env: Env, keys: Array) -> Tree:
-    """Fresh states, and which actions are legal there, None without a mask."""
+    """Fresh states, and which actions are legal there."""
     state, obs = jax.vmap(env.reset)(wrap(keys))
-    return state, action_mask(_spec(env), obs)
+    return state, _masks(env, obs)
 
 
-def _spec(env: Env) -> Spec:
-    return Spec(env.observation_space, env.action_space)
+def _masks(env: Env, obs: Tree) -> Tree:
+    """Which actions are legal, None without a mask; by group where there are many agents."""
+    if not env.groups:
+        return action_mask(Spec(env.observation_space, env.action_space), obs)
+    return {name: action_mask(Spec(group.obs, group.action), obs["obs"][name]) for name, group in env.groups}
+
+
+def _draw(env: Env, masks: Tree, key: Array, rows: int) -> Tree:
+    """Random legal actions for `rows` rows."""
+    if not env.groups:
+        return _drawn(env.observation_space, env.action_space, masks, key, (rows,))
+    keys = jax.random.split(key, len(env.groups))
+    return {
+        name: _drawn(group.obs, group.action, masks[name], keys[i], (rows, group.size))
+        for i, (name, group) in enumerate(env.groups)
+    }
+
+
+def _drawn(obs_space: Space, action_space: Space, mask: Array | None, key: Array, shape: tuple[int, ...]) -> Tree:
+    if mask is None:
+        return sample(action_space, key, shape)
+    return to_environment(action_space, random_legal(Spec(obs_space, action_space), mask, key))
 
 
 @functools.partial(jax.jit, compiler_options=_COMPILER_OPTIONS)
@@ -107,16 +132,14 @@ def _play_chunk(env: Env, state: Tree, tally: Array, keys: Array) -> tuple[Tree,
     rows = tally.shape[1]
 
     def one_step(carried: tuple, key: Array) -> tuple[tuple, None]:
-        (state, mask), (total, length, playing) = carried
+        (state, masks), (total, length, playing) = carried
         action_key, step_key = wrap(key)
-        if mask is None:
-            action = sample(env.action_space, action_key, (rows,))
-        else:
-            action = to_environment(env.action_space, random_legal(_spec(env), mask, action_key))
+        action = _draw(env, masks, action_key, rows)
         state, step = jax.vmap(env.step)(state, action, jax.random.split(step_key, rows))
         goes_on = jnp.where(step.terminated | step.truncated, 0.0, playing)
-        following = state, action_mask(_spec(env), step.obs)
-        return (following, jnp.stack([total + playing * step.reward, length + playing, goes_on])), None
+        reward = jnp.sum(step.reward, axis=-1) if env.groups else step.reward
+        following = state, _masks(env, step.obs)
+        return (following, jnp.stack([total + playing * reward, length + playing, goes_on])), None
 
     return jax.lax.scan(one_step, (state, tally), keys)[0]
 
@@ -183,6 +206,25 @@ def _play_gymnasium(env: Any, episodes: int, seed: int) -> tuple[np.ndarray, np.
             if lengths[episode] > LONGEST_EPISODE:
                 raise ValueError(_endless(env))
     env.close()
+    return returns, lengths
+
+
+def _play_agents(world: World, episodes: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """The same of one environment with many agents in Python."""
+    from athlete.env.adapters.agents_source import one_row
+
+    returns, lengths = np.zeros(episodes), np.zeros(episodes)
+    row, came = one_row(world.maker, world.env_config)
+    generator = np.random.default_rng(seed)
+    for episode in range(episodes):
+        row.reset(seed if episode == 0 else None)
+        while not row.is_over:
+            row.take({agent: row.random_action(agent, generator) for agent in row.acting})
+            returns[episode] += came.reward.sum()
+            lengths[episode] += 1
+            if lengths[episode] > LONGEST_EPISODE:
+                raise ValueError(_endless(row.env))
+    row.close()
     return returns, lengths
 
 

@@ -44,6 +44,7 @@ BUILT_IN: dict[str, tuple[str, str]] = {
     "MaskedGrid-v0": ("athlete.env.games.masked_grid", "make_masked_grid"),
 }
 GYMNAX = "gymnax/"  # before the names of gymnax's environments
+JAXMARL = "jaxmarl/"  # before the names of JaxMARL's
 PETTINGZOO = "pettingzoo:"  # before the modules of PettingZoo's environments
 RLLIB = "ray.rllib.examples."  # before the class paths of RLlib's example environments
 _PETTINGZOO_ADAPTER = "athlete.env.adapters.pettingzoo"
@@ -180,6 +181,8 @@ def resolve(env: Any) -> Any:
         return functools.partial(getattr(importlib.import_module(place), maker), env)
     if env.startswith(GYMNAX):
         return functools.partial(importlib.import_module("athlete.env.adapters.gymnax").make_gymnax, env)
+    if env.startswith(JAXMARL):
+        return functools.partial(importlib.import_module("athlete.env.adapters.jaxmarl").make_jaxmarl, env)
     if env.startswith(PETTINGZOO):
         return functools.partial(importlib.import_module(_PETTINGZOO_ADAPTER).make_pettingzoo, env)
     if _is_served_example(env):

@@ -24,7 +24,7 @@ from athlete.env.wrappers.grouped import Grouped
 from athlete.env.wrappers.lifted_mask import LiftedMask
 from athlete.env.wrappers.multi_time_limit import MultiTimeLimit
 from athlete.env.wrappers.previous import FilmedPreviousStep, Previous, PreviousStep, PreviousStepSource
-from athlete.env.wrappers.shuffled_seats import ShuffledSeats
+from athlete.env.wrappers.shuffled_seats import ShuffledSeats, ShuffledSeatsSource
 from athlete.env.wrappers.time_limit import TimeLimit
 from athlete.log import logger
 from athlete.ops.random import unwrap, wrap
@@ -41,6 +41,15 @@ class World(NamedTuple):
     previous: Previous = Previous()
     pooled: bool = False  # stepped by EnvPool
     many_agents: bool = False  # of RLlib's form or PettingZoo's, stepped by `MultiAgentSource`
+    shuffles_seats: bool = False  # outside JAX
+
+    def with_shuffled_seats(self) -> World:
+        """The same where agents take random seats in every episode. Raises ValueError where there is one agent."""
+        if isinstance(self.env, JointEnv):
+            return self._replace(env=JointEnv(ShuffledSeats(self.env.env)))
+        if self.env is None and self.many_agents:
+            return self._replace(shuffles_seats=True)
+        raise ValueError(f"multi_agent(shuffle_seats=True): {self.name} has one agent")
 
     def showing(self, previous: Previous) -> World:
         """The same with observations that also show what led to them, where `previous` says so."""
@@ -127,6 +136,8 @@ class World(NamedTuple):
                 supervision=supervision,
                 seed=seed,
             )
+        if self.shuffles_seats:
+            source = ShuffledSeatsSource(source)
         return PreviousStepSource(source, self.previous) if any(self.previous) else source
 
     def _unpooled(self) -> tuple[Any, dict[str, Any]]:
@@ -185,7 +196,7 @@ def find_world(
         jax_env = create(resolved, EnvContext(config)) if isinstance(resolved, type) else resolved
         return World(name, _compiled(jax_env, name, backend), resolved, config, False)
     many_agents = _has_many_agents(resolved)
-    if callable(resolved) and not many_agents and not _says_what_it_is(resolved):
+    if callable(resolved) and not many_agents and not _is_of_gymnasium(resolved):
         made = create(resolved, EnvContext(config))  # only its product tells which kind a factory makes
         if is_jax_env(made):
             return World(name, _compiled(made, name, backend), resolved, config, False)
@@ -203,9 +214,10 @@ def _has_many_agents(env: Any) -> bool:
     return agents_form(env) is not None
 
 
-def _says_what_it_is(env: Any) -> bool:
-    """Whether it is an environment, or a class of those that inherit from a known one."""
-    return hasattr(env, "step") and (not isinstance(env, type) or len(env.__mro__) > 2)
+def _is_of_gymnasium(env: Any) -> bool:
+    """Whether it is an environment, or a class of those of Gymnasium or the old Gym; other classes are factories."""
+    inherited = isinstance(env, type) and "Env" in [ancestor.__name__ for ancestor in env.__mro__[1:]]
+    return inherited or (hasattr(env, "step") and not isinstance(env, type))
 
 
 def _find_by_id(env_id: str, config: dict[str, Any], backend: str) -> World:

@@ -49,7 +49,7 @@ def phases(agent: Agent, batch: int, sampled: int, iterations: int) -> list[Phas
     program asks at every step whether the warm-up is over.
     """
     changes = {max(0, math.ceil((timesteps - sampled) / batch)) for timesteps in agent.milestones}
-    bounds = sorted({0, *changes, max(changes) + iterations})
+    bounds = sorted({0, *changes, max(changes, default=0) + iterations})
     return [Phase(last - first, *agent.stage(sampled + first * batch)) for first, last in itertools.pairwise(bounds)]
 
 

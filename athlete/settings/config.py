@@ -7,6 +7,7 @@ import difflib
 import math
 import typing
 from collections.abc import Mapping
+from types import ModuleType
 from typing import Any
 
 from athlete.callbacks import unknown_hook
@@ -63,13 +64,14 @@ class AlgorithmConfig:
     # Sections -----------------------------------------------------------------------------------------------------
 
     def environment(self, env: Any = None, **settings: Any) -> typing.Self:
-        """`env` (id, class, factory, registered name or JAX environment), `env_config`, `backend` ("auto": compiled
-        where there is a JAX twin; "jax": only so; "gymnasium": never; "envpool": in its batch),
+        """`env` (id, class, factory, registered name, PettingZoo's module or JAX environment), `env_config`, `backend`
+        ("auto": compiled where there is a JAX twin; "jax": only so; "gymnasium": never; "envpool": in its batch),
         `disable_env_checking`, `clip_rewards` (True: the sign; a number: within plus and minus it), `reward_scale`,
         `normalize_rewards`.
         """
         if env is not None:
-            settings["env"] = env
+            # Files cannot hold a module; its name they can.
+            settings["env"] = f"pettingzoo:{env.__name__}" if isinstance(env, ModuleType) else env
         return self._set("environment", settings)
 
     def rollouts(self, **settings: Any) -> typing.Self:
@@ -401,7 +403,7 @@ class AlgorithmConfig:
             return
         if (
             isinstance(value, Mapping)
-            and name != "env_config"
+            and name not in ("env_config", "policy_mapping_fn")  # agents may be called by numbers
             and (odd := [key for key in value if type(key) is not str])
         ):
             raise ValueError(f"{where}: expected a dictionary whose keys are texts, got the key {odd[0]!r}")
@@ -453,7 +455,11 @@ class AlgorithmConfig:
         merges = setting is not None and setting.kind == "dict"
         if merges and isinstance(value, Mapping) and "grid_search" not in value:
             return {**self._values[name], **_copied(value)}
-        return plain_policies(value) if name == "policies" and value is not None else _copied(value)
+        if name == "policies" and value is not None:
+            return plain_policies(value)
+        if name == "policy_mapping_fn" and isinstance(value, Mapping):
+            return {str(agent): policy for agent, policy in value.items()}
+        return _copied(value)
 
     def _nearest(self, given: str, section: str | None) -> str:
         known = [*self._values, *SPELLINGS, *IGNORED]

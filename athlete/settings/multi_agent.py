@@ -8,10 +8,13 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from athlete.settings.checks import is_count, is_number
 from athlete.spaces import Space
 
 RLLIBS_MAPPING = "ray.rllib.examples.multi_agent_and_self_play.policy_mapping_fn.PolicyMappingFn"  # in its files
 ENTRIES = ("algorithm", "config", "observation_space", "action_space")  # of a policy, as it is kept and as files say it
+# Policies that do not learn and have a name: ours, RLlib's.
+HEURISTICS = ("random", "RandomPolicy", "AlwaysSameHeuristic", "BeatLastHeuristic")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,7 +22,9 @@ class PolicySpec:
     """A policy: RLlib's `PolicySpec`.
 
     Args:
-        policy_class: a heuristic, a function `(observations [B, ...], key) -> actions [B, ...]` in JAX, or None.
+        policy_class: a heuristic, or None. It is a function `(observations [B, ...], key) -> actions [B, ...]` in JAX;
+            one that remembers is a class, a `@hyper` subclass of `athlete.algorithms.fixed.Fixed` with `start` and
+            `act`. RLlib's `"AlwaysSameHeuristic"`, `"BeatLastHeuristic"` and `"RandomPolicy"` are known by name.
         observation_space, action_space: what its agents must have; None takes theirs.
         config: settings that differ from those of the whole, as a dictionary or a configuration of its algorithm.
         algorithm: the name of its algorithm, `"random"` for uniformly random actions; None is that of the whole.
@@ -42,12 +47,24 @@ class Past:
         every: trajectories between two snapshots. They are spread over all of the training: where there is no room
             left, every second one is dropped and the distance doubles.
         present: the share of environments in which the present self plays instead.
+
+    Raises:
+        ValueError: fewer than 2 snapshots or 1 trajectory, or a share that is none.
     """
 
     of: str
     size: int = 16
     every: int = 10
     present: float = 0.5
+
+    def __post_init__(self) -> None:
+        for name, is_right, expected in (
+            ("size", is_count(self.size) and self.size > 1, "a whole number of at least 2"),
+            ("every", is_count(self.every) and self.every > 0, "a whole number of at least 1"),
+            ("present", is_number(self.present) and 0 <= self.present <= 1, "a number between 0 and 1"),
+        ):
+            if not is_right:
+                raise ValueError(f"Past({self.of!r}, {name}={getattr(self, name)!r}): expected {expected}")
 
 
 def plain_policies(policies: Any) -> dict[str, dict[str, Any]]:
@@ -85,14 +102,19 @@ def _plain(name: str, given: Any) -> dict[str, Any]:
     if not isinstance(given, Mapping):
         raise ValueError(
             f"policies[{name!r}] is {given!r}; expected a PolicySpec, None, 'random', the name of an algorithm, "
-            "Past(...) or a heuristic function"
+            "Past(...) or a heuristic"
         )
+    if "policy_class" in given:  # as RLlib's files have it
+        rest = {entry: value for entry, value in given.items() if entry != "policy_class"}
+        given = {**rest, "algorithm": rest.get("algorithm") or given["policy_class"]}
     for entry in given:
         if entry not in ENTRIES:
             near = difflib.get_close_matches(str(entry), ENTRIES, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"it takes {', '.join(ENTRIES)}"
             raise ValueError(f"policies[{name!r}] has no entry {entry!r}; {hint}")
     found = {entry: given.get(entry) for entry in ENTRIES}
+    if isinstance(found["algorithm"], str) and (last := found["algorithm"].rpartition(".")[2]) in HEURISTICS:
+        found["algorithm"] = last  # RLlib's path of the class
     config = found["config"]
     if config is not None and not isinstance(config, Mapping):
         if not hasattr(config, "chosen"):
@@ -102,14 +124,20 @@ def _plain(name: str, given: Any) -> dict[str, Any]:
     return found | {"config": dict(config or {})}
 
 
+def never_learns(policy: Mapping[str, Any]) -> bool:
+    """Whether a policy, as `plain_policies` gives it, has no algorithm: a heuristic, a random one, past selves."""
+    algorithm = policy.get("algorithm")
+    return callable(algorithm) or algorithm == "past" or algorithm in HEURISTICS
+
+
 def is_mapping_of_agents(value: Any) -> bool:
     """Whether `value` can say which policy an agent has."""
     return callable(value) or isinstance(value, Mapping)
 
 
 def mapping_of(
-    given: Callable[..., str] | Mapping[str, str] | None, ids: Sequence[str], policies: Sequence[str]
-) -> dict[str, str]:
+    given: Callable[..., str] | Mapping[Any, str] | None, ids: Sequence[Any], policies: Sequence[str]
+) -> dict[Any, str]:
     """Which policy acts for each of the agents `ids`.
 
     A function is asked twice, as RLlib's, with `(agent_id, episode, worker)`, both None. In a dictionary the name of
@@ -123,13 +151,13 @@ def mapping_of(
         if len(policies) == 1:
             return dict.fromkeys(ids, policies[0])
         given = {policy: policy for policy in policies}
-    found: dict[str, str] = {}
+    found: dict[Any, str] = {}
     for agent in ids:
         policy = _ask(given, agent)
         if policy is None:
             raise ValueError(
                 f"multi_agent(policy_mapping_fn=...): no policy for the agent {agent!r}; the agents are "
-                f"{', '.join(ids)}, and the policies {', '.join(policies)}"
+                f"{', '.join(map(str, ids))}, and the policies {', '.join(policies)}"
             )
         if policy not in policies:
             near = difflib.get_close_matches(str(policy), policies, n=1)
@@ -150,11 +178,12 @@ def mapping_of(
     return found
 
 
-def _ask(given: Callable[..., str] | Mapping[str, str], agent: str) -> str | None:
+def _ask(given: Callable[..., str] | Mapping[Any, str], agent: Any) -> str | None:
     if isinstance(given, Mapping):
+        group, _, number = str(agent).rpartition("_")
         if given.get("type") == RLLIBS_MAPPING:
-            return f"p{agent.rpartition('_')[2]}"
-        return given.get(agent, given.get(agent.rpartition("_")[0]))
+            return f"p{number}"
+        return next((given[name] for name in (agent, str(agent), group) if name in given), None)
     parameters = inspect.signature(given).parameters.values()
     positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     named = {p.name: None for p in parameters if p.kind is p.KEYWORD_ONLY and p.default is p.empty}

@@ -6,7 +6,7 @@ No JAX here, since worker processes import it.
 from __future__ import annotations
 
 import traceback
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,11 +17,13 @@ from athlete.env.adapters.gymnasium import to_gymnasium_space
 from athlete.env.adapters.multi_agent_env import ALL, AgentDict, AgentId, Agents
 from athlete.env.adapters.rows import Info, per_row
 from athlete.env.masks import OBSERVATIONS, joined_mask, lift, lift_space, mask_path
+from athlete.env.membership import sample_legal
 from athlete.env.randomness import seed_spaces
 from athlete.log import logger
 from athlete.spaces import ACTION_MASK, Dict, Discrete, MultiBinary, MultiDiscrete, Space, has_mask, value_counts
 
-FLAGS = ("acting", "terminated", "truncated")  # of `athlete.env.multi_agent.joint_spec`
+# The bits beside the observations of `athlete.env.multi_agent.joint_spec`.
+FLAGS = ACTING, TERMINATED, TRUNCATED = "acting", "terminated", "truncated"
 
 
 def grouped(env: Agents, telling_masks: Collection[AgentId] = ()) -> tuple[Members, ...]:
@@ -92,13 +94,14 @@ class AgentsRow:
     def __init__(self, env: Agents, index: int, buffers: Buffers):
         self.env, self.index = env, index
         self._buffers, groups = buffers, buffers.groups
-        self._split = {group.name: per_row(to_gymnasium_space(group.own_action)) for group in groups}
+        self._split = {group.name: _splitter(group.own_action) for group in groups}
         self._places = {
             seat.agent: _Place(i, buffers.seat_writer(seat), seat.group, seat.number)
             for i, seat in enumerate(buffers.seats)
         }
         self._reward = buffers.reward[index]
-        self._flags = {name: {group.name: buffers.obs[name][group.name][index] for group in groups} for name in FLAGS}
+        self._bits = {name: {group.name: buffers.obs[name][group.name][index] for group in groups} for name in FLAGS}
+        self._has_ends = False  # whether the bits of the last step tell of somebody's end
         self.acting: list[AgentId] = []  # who is asked now
         self._met: set[AgentId] = set()  # who was shown anything in this episode
         self._gone: set[AgentId] = set()  # who ended in it
@@ -111,6 +114,7 @@ class AgentsRow:
         obs, infos = self.env.reset(seed)
         self._buffers.under_way[self.index] = False
         mapped(self._blank, self._buffers.obs)
+        self.acting, self._has_ends = [], False
         self._met, self._gone, self.is_over = set(), set(), False
         self._show(obs, infos, set(), False)
         return infos
@@ -135,17 +139,27 @@ class AgentsRow:
         self._buffers.under_way[self.index] = True
         obs, rewards, terminateds, truncateds, infos = self.env.step(actions)
         self._buffers.under_way[self.index] = False
-        for flags in self._flags.values():
-            for bits in flags.values():
-                bits[:] = 0
         self._pay(rewards)
-        over, cut = (_flag_of_all(flags, name) for flags, name in ((terminateds, FLAGS[1]), (truncateds, FLAGS[2])))
-        ended, left = self._ended(terminateds, FLAGS[1]), self._ended(truncateds, FLAGS[2])
+        over, cut = _flag_of_all(terminateds, TERMINATED), _flag_of_all(truncateds, TRUNCATED)
+        ended, left = self._ended(terminateds, TERMINATED), self._ended(truncateds, TRUNCATED)
         self.is_over = over or cut
         self._show(obs, infos, ended | left, self.is_over)
-        self._end(ended, left - ended, obs)
+        if self._has_ends:
+            self._mark((), TERMINATED)
+            self._mark((), TRUNCATED)
+        self._has_ends = bool(ended or left)
+        if self._has_ends:
+            self._end(ended & self._met, (left - ended) & self._met, obs)
         self._buffers.terminated[self.index], self._buffers.truncated[self.index] = over, cut
         return infos
+
+    def random_action(self, agent: AgentId, generator: np.random.Generator) -> Any:
+        """A random action of an agent that is acting, among those that are legal. ValueError where none is."""
+        place = self._places[agent]
+        mask = None
+        if has_mask(place.group.obs):
+            mask = self._buffers.obs["obs"][place.group.name][ACTION_MASK][self.index, place.number] > 0
+        return sample_legal(place.group.own_action, mask, generator)
 
     def _taken(self, action: Mapping[str, Any]) -> dict[AgentId, Any]:
         """The actions of those who are asked, each in the form of its own space."""
@@ -160,11 +174,12 @@ class AgentsRow:
         return actions
 
     def _pay(self, rewards: AgentDict) -> None:
-        self._reward[:] = 0.0
+        if len(rewards) < len(self._places):
+            self._reward[:] = 0.0
         for agent, reward in rewards.items():
             if agent not in self._places:
                 raise self._unknown(agent, "a reward")
-            value = reward if type(reward) is float else as_reward(reward, f"the reward of {agent!r}")
+            value = reward if isinstance(reward, float) else as_reward(reward, f"the reward of {agent!r}")
             if value and agent in self._gone:
                 raise MisfitError(
                     f"there is a reward of {value:g} for the agent {agent!r}, which has ended before in this episode; "
@@ -176,7 +191,7 @@ class AgentsRow:
         """Who ends with this step, of those who have not ended before."""
         ended = set()
         for agent, flag in flags.items():
-            if agent == ALL or flag is False:
+            if flag is False or agent == ALL:
                 continue
             if agent not in self._places:
                 raise self._unknown(agent, f"a flag {name}")
@@ -185,7 +200,7 @@ class AgentsRow:
         return ended
 
     def _show(self, obs: AgentDict, infos: AgentDict, ending: set[AgentId], is_over: bool) -> None:
-        self.acting = []
+        acting = []
         for agent, seen in obs.items():
             place = self._places.get(agent)
             if place is None:
@@ -200,8 +215,18 @@ class AgentsRow:
             place.write(self.index, self._shown(agent, seen, infos, place.group, agent in ending or is_over))
             self._met.add(agent)
             if agent not in ending and not is_over:
-                self.acting.append(agent)
-                self._flags["acting"][place.group.name][place.number] = 1
+                acting.append(agent)
+        if acting != self.acting:
+            self.acting = acting
+            self._mark(acting, ACTING)
+
+    def _mark(self, agents: Collection[AgentId], name: str) -> None:
+        """Set the bits `name` of these agents, and of no others."""
+        for bits in self._bits[name].values():
+            bits[:] = 0
+        for agent in agents:
+            place = self._places[agent]
+            self._bits[name][place.group.name][place.number] = 1
 
     def _shown(self, agent: AgentId, seen: Any, infos: AgentDict, group: Members, ends: bool) -> Any:
         """An observation as policies see it, with its mask where they read it."""
@@ -221,17 +246,15 @@ class AgentsRow:
 
     def _end(self, ended: set[AgentId], left: set[AgentId], obs: AgentDict) -> None:
         """Note whose life ended, or was cut off, with this step."""
-        for agents, name in ((ended, FLAGS[1]), (left, FLAGS[2])):
-            for agent in agents & self._met:
-                place = self._places[agent]
-                self._flags[name][place.group.name][place.number] = 1
-        for agent in left & self._met:
-            if agent not in obs:
+        self._mark(ended, TERMINATED)
+        self._mark(left, TRUNCATED)
+        for agent in left:
+            if agent not in obs and not self.is_over:
                 raise MisfitError(
                     f"the agent {agent!r} is truncated and its last observation is missing, from which its value goes "
                     "on; expected it beside the flag (or terminated, where nothing goes on)"
                 )
-        self._gone |= (ended | left) & self._met
+        self._gone |= ended | left
         if len(self._gone) == len(self._places) and not self.is_over:
             last = ", ".join(repr(agent) for agent in self._places if agent in ended | left)
             raise MisfitError(
@@ -250,6 +273,13 @@ class AgentsRow:
             self.env.close()
         except Exception:
             logger.warning("row %d: its environment failed to close:\n%s", self.index, traceback.format_exc())
+
+
+def _splitter(space: Space) -> Callable[[Any], Sequence[Any]]:
+    """What takes actions `[n, ...]` apart into those of the agents."""
+    if isinstance(space, Discrete):
+        return np.ndarray.tolist  # Python's own numbers are the fastest to look at
+    return per_row(to_gymnasium_space(space))
 
 
 def _flag_of_all(flags: AgentDict, name: str) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from athlete.core import Array, Group, Spec, Tree
+from athlete.env.adapters.agent_rows import AgentsRow
 from athlete.env.adapters.agents import AgentsMaker
 from athlete.env.adapters.buffers import Buffers, mapped
 from athlete.env.adapters.rows import LocalRows
@@ -72,6 +73,15 @@ class MultiAgentSource(GymnasiumSource):
         return [row.env.env for row in self.vector.rows] if isinstance(self.vector, LocalRows) else []
 
 
+def one_row(env: Any, env_config: Mapping[str, Any]) -> tuple[AgentsRow, Buffers]:
+    """A row of what `MultiAgentSource` takes, in this process, and where it writes."""
+    maker = AgentsMaker(env, dict(env_config), index=0, num_workers=0, num_envs_per_worker=1)
+    agents = maker.make()
+    shown = maker.shown(agents)
+    buffers = Buffers(shown.space, 1, groups=shown.agents)
+    return maker.row(agents, buffers), buffers
+
+
 class FilmedAgents:
     """One environment with many agents in Gymnasium's form, for films: all seen as one, the reward the sum of theirs.
 
@@ -81,15 +91,9 @@ class FilmedAgents:
     """
 
     def __init__(self, env: Any, env_config: Mapping[str, Any]):
-        maker = AgentsMaker(
-            env, {**env_config, "render_mode": "rgb_array"}, index=0, num_workers=0, num_envs_per_worker=1
-        )
-        self._agents = maker.make()
-        shown = maker.shown(self._agents)
-        self._buffers = Buffers(shown.space, 1, groups=shown.agents)
-        self._row = maker.row(self._agents, self._buffers)
-        self.metadata = self._agents.metadata
-        self.render_mode = self._agents.render_mode or "rgb_array"
+        self._row, self._buffers = one_row(env, {**env_config, "render_mode": "rgb_array"})
+        self.metadata = self._row.env.metadata
+        self.render_mode = self._row.env.render_mode or "rgb_array"
 
     def reset(self, *, seed: int | None = None) -> tuple[Tree, Any]:
         info = self._row.reset(seed)
@@ -104,11 +108,11 @@ class FilmedAgents:
         return mapped(lambda leaf: leaf[0].copy(), self._buffers.obs)
 
     def render(self) -> Any:
-        return self._agents.env.render()
+        return self._row.env.env.render()
 
     def close(self) -> None:
         self._row.close()
 
     @property
     def unwrapped(self) -> Any:
-        return self._agents.env
+        return self._row.env.env

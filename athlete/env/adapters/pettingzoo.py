@@ -103,18 +103,19 @@ class ParallelAgents(_PettingZooAgents):
             came = f"{len(result)} values" if isinstance(result, tuple) else f"a {type(result).__name__}"
             raise MisfitError(f"step returned {came}; expected five dictionaries by agent id: {', '.join(_STEP)}")
         obs, rewards, terminations, truncations, infos = map(require_dict, result, _STEP)
-        ended = {agent for agent in there if terminations.get(agent) or truncations.get(agent)}
+        ended = [agent for agent in there if terminations.get(agent) or truncations.get(agent)]
         staying = [agent for agent in self.env.agents if agent not in ended]
         for agent in there:
-            if agent not in ended and agent not in staying:
+            if agent not in staying and agent not in ended:
                 raise MisfitError(
                     f"the agent {agent!r} is gone from env.agents, and neither terminations nor truncations say that "
                     "it ended; expected one of them to be True"
                 )
         self._require_seen(staying, obs, "step")
+        if staying:
+            return Told(obs, rewards, terminations, truncations, infos)
         is_cut = any(truncations.get(agent) for agent in there)
-        over = {ALL: not staying and not is_cut}
-        return Told(obs, rewards, {**terminations, **over}, {**truncations, ALL: not staying and is_cut}, infos)
+        return Told(obs, rewards, {**terminations, ALL: not is_cut}, {**truncations, ALL: is_cut}, infos)
 
     def _require_seen(self, agents: list[AgentId], obs: AgentDict, call: str) -> None:
         for agent in agents:

@@ -8,6 +8,7 @@ No JAX here, since worker processes import it.
 
 from __future__ import annotations
 
+import os
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
@@ -176,11 +177,11 @@ class LocalRows:
 
 
 def told(error: Exception) -> str:
-    """What went wrong in a row: a sentence, or the environment's own traceback without the frames of this module."""
+    """What went wrong in a row: a sentence, or the environment's own traceback without the frames of the adapters."""
     if isinstance(error, MisfitError):
         return str(error)
     frames = error.__traceback__
-    while frames is not None and frames.tb_frame.f_code.co_filename == __file__:
+    while frames is not None and os.path.dirname(frames.tb_frame.f_code.co_filename) == os.path.dirname(__file__):
         frames = frames.tb_next
     return "".join(traceback.format_exception(type(error), error, frames or error.__traceback__)).rstrip()
 

@@ -13,10 +13,10 @@ from athlete.env.adapters.agents import AgentsMaker
 from athlete.env.adapters.buffers import Buffers, MisfitError
 from athlete.env.adapters.conversion import to_space
 from athlete.env.adapters.multi_agent_env import AgentDict, Agents, Told
-from athlete.env.membership import first_difference, sample_legal, violation
+from athlete.env.membership import first_difference, violation
 from athlete.env.randomness import global_generators_kept, seed_global_generators
 from athlete.log import logger
-from athlete.spaces import ACTION_MASK, Space, has_mask
+from athlete.spaces import Space
 
 EPISODES = 3
 MAX_STEPS = 300  # in all episodes together
@@ -51,7 +51,6 @@ class _Game:
         self.name = type(getattr(agents.env, "unwrapped", agents.env)).__name__
         self.witness = _Witness(agents)
         self.row = AgentsRow(self.witness, 0, buffers)
-        self.buffers, self.seats = buffers, {seat.agent: seat for seat in buffers.seats}
         self.own_spaces: dict[Any, Space] = {
             agent: to_space(agents.spaces[agent][0], f"observation_space of {agent!r}", exact=True)
             for agent in agents.ids
@@ -94,11 +93,8 @@ class _Game:
         return played
 
     def _action(self, agent: Any, where: str) -> Any:
-        """A random one that is legal."""
-        group, number = self.seats[agent].group, self.seats[agent].number
-        mask = self.buffers.obs["obs"][group.name][ACTION_MASK][0, number] > 0 if has_mask(group.obs) else None
         try:
-            return sample_legal(group.own_action, mask, self.generator)
+            return self.row.random_action(agent, self.generator)
         except ValueError as error:
             raise ValueError(f"{self.name}: {where} {agent!r} is to act, and {error}") from None
 

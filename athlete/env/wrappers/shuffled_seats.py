@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from athlete.core import Array, Group, Key, MultiEnv, MultiStep, Tree, hyper
+from athlete.core import Array, Group, Health, Key, MultiEnv, MultiStep, Source, Step, Tree, hyper
 
 
 class ShuffledSeatsState(NamedTuple):
@@ -69,3 +70,71 @@ def _taken(tree: Tree, order: Tree) -> Tree:
     if tree == ():
         return ()
     return {name: jax.tree.map(lambda leaf, at=order[name]: leaf[at], part) for name, part in tree.items()}
+
+
+class ShuffledSeatsSource(Source):
+    """Rows of environments with many agents outside JAX whose agents take random seats: as `ShuffledSeats`."""
+
+    def __init__(self, source: Source):
+        self.source = source
+        self.rows, self.spec, self.any_thread = source.rows, source.spec, source.any_thread
+        self.agent_ids = source.agent_ids
+        # Of each agent, [B, n].
+        self._seat = {name: np.tile(np.arange(group.size), (self.rows, 1)) for name, group in self.spec.groups}
+
+    def reset(self, key: Key) -> Tree:
+        keys = np.random.default_rng(np.asarray(key)).integers(0, 2**32, (self.rows, 2), np.uint32)
+        self._draw(np.ones(self.rows, bool), keys)
+        return self._seen(self.source.reset(key))
+
+    def step(self, action: Tree, key: Key) -> Step:
+        step = self.source.step(_in_order(action, self._agents()), key)
+        self.faulty = self.source.faulty
+        starts = np.cumsum([0, *(group.size for _, group in self.spec.groups)])
+        columns = [self._seat[name] + start for (name, _), start in zip(self.spec.groups, starts, strict=False)]
+        return step._replace(
+            obs=self._seen(step.obs), reward=np.take_along_axis(step.reward, np.concatenate(columns, axis=1), axis=1)
+        )
+
+    def reset_where(self, done: Array, obs: Tree, key: Key) -> Tree:
+        shown = {part: _in_order(groups, self._agents()) for part, groups in obs.items()}
+        fresh = self.source.reset_where(done, shown, key)
+        self._draw(done, np.asarray(key))
+        return self._seen(fresh)
+
+    def _draw(self, rows: np.ndarray, keys: np.ndarray) -> None:
+        """New seats in `rows`, from the keys `[B, 2]`."""
+        for row in np.flatnonzero(rows):
+            generator = np.random.default_rng(keys[row])
+            for seat in self._seat.values():
+                seat[row] = generator.permutation(seat.shape[1])
+
+    def _seen(self, obs: Tree) -> Tree:
+        """What agents see of what is shown at the seats: of each part of a joint observation."""
+        return {part: _in_order(groups, self._seat) for part, groups in obs.items()}
+
+    def _agents(self) -> dict[str, np.ndarray]:
+        """Who sits on each seat, `{group: [B, n]}`."""
+        return {name: np.argsort(seat, axis=1) for name, seat in self._seat.items()}
+
+    @property
+    def health(self) -> Health:
+        return self.source.health
+
+    def raise_if_hung(self) -> None:
+        self.source.raise_if_hung()
+
+    def environments(self) -> list[Any]:
+        return self.source.environments()
+
+    def close(self) -> None:
+        self.source.close()
+
+
+def _in_order(groups: Tree, order: dict[str, np.ndarray]) -> Tree:
+    """Leaves `{group: [B, n, ...]}` in each row's own order `[B, n]` of the agents."""
+    rows = np.arange(len(next(iter(order.values()))))[:, None]
+    return {
+        name: jax.tree.map(lambda leaf, at=order[name]: np.asarray(leaf)[rows, at], part)
+        for name, part in groups.items()
+    }
