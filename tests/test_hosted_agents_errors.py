@@ -96,6 +96,12 @@ def test_what_is_harmless_of_an_agent_that_has_ended_is_taken():
     assert step.reward.tolist() == [[0.0, 1.0]] * 2
 
 
+def test_who_waits_when_the_episode_is_cut_is_valued_at_what_it_was_shown_last():
+    cut = {"obs": {"blue": SEEN}, "truncateds": {"red": True, "blue": True, "__all__": True}}
+    step = stepped(Scripted, {2: cut}, 2)
+    assert step.truncated.all() and step.obs["truncated"]["red_blue"].all()
+
+
 @pytest.mark.parametrize("form", [Scripted, ScriptedParallel])
 def test_a_dead_environment_is_not_stepped_on(form):
     if form is Scripted:

@@ -48,8 +48,11 @@ MAY_IMPORT["hooks"] = BELOW_AGENTS | {"callbacks", "env", "loops", "policy", "se
 MAY_IMPORT["teams"] = BELOW_AGENTS | {"algorithms", "combine", "env", "log", "settings"}
 MAY_IMPORT["building"] = BELOW_AGENTS | {"log", "env", "hooks", "loops", "memory", "combine", "algorithms", "settings"}
 MAY_IMPORT["building"] |= {"teams"}
+MAY_IMPORT["matches"] = BELOW_AGENTS | {"combine", "loops"}
 MAY_IMPORT["evaluation"] = BELOW_AGENTS | {"teams", "building", "env", "hooks", "loops", "policy", "settings", "totals"}
+MAY_IMPORT["evaluation"] |= {"combine", "matches"}
 MAY_IMPORT["restoring"] = BELOW_AGENTS | {"teams", "checkpointing", "log", "loops", "record", "settings"}
+MAY_IMPORT["serve"] = BELOW_AGENTS | {"log", "policy", "record"}
 MAY_IMPORT["algorithm"] = set(MAY_IMPORT)
 MAY_IMPORT["tune"] = set(MAY_IMPORT)
 MAY_IMPORT["tuned_examples"] = set(MAY_IMPORT)
@@ -86,6 +89,8 @@ KEEPERS = {
     "ray": set(),
     "torch": set(),
     "onnx": set(),
+    "starlette": {"serve/http.py"},
+    "uvicorn": {"serve/http.py"},
     "optax": set(),
 }
 
@@ -180,6 +185,8 @@ HEAVY = {
         "pettingzoo",
         "cv2",
         "ale_py",
+        "starlette",
+        "uvicorn",
     ),
 }
 

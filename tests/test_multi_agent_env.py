@@ -8,7 +8,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 from gymnasium.spaces import Box, Dict, Discrete, MultiBinary
-from toy_agents import DictRoster, OldRoster, Scripted, TurnRoster
+from toy_agents import DictRoster, OldRoster, Scripted, Telling, TurnRoster
 
 import athlete
 from athlete.core import Source
@@ -359,9 +359,12 @@ def test_an_environment_that_raises_is_told_with_its_traceback_and_the_step():
     Failing.broken = False
     source = MultiAgentSource(Failing, {"limit": 100}, num_envs_per_worker=2)
     source.reset(KEY)
-    with pytest.raises(EnvError, match=r"(?s)ZeroDivisionError: the track is broken\n.*row 1, .*in step 3 of its"):
+    with pytest.raises(
+        EnvError, match=r"(?s)ZeroDivisionError: the track is broken\n.*row 1, .*in step 3 of its"
+    ) as raised:
         for _ in range(3):
             source.step(zeros(source), KEY)
+    assert str(raised.value).count('File "') == 1  # the frames are those of the environment
 
 
 class Hanging(Scripted):
@@ -374,6 +377,13 @@ def test_a_step_that_does_not_come_back_is_broken_off():
     source.reset(KEY)
     with pytest.raises(EnvError, match=r"did not come back within 0.3 seconds (.|\n)*row 0, .*in step 1"):
         source.step(zeros(source), KEY)
+    source.close()
+
+
+def test_infos_come_by_agent_and_worker_processes_need_no_jax():
+    source = MultiAgentSource(Telling, num_workers=1)
+    source.reset(KEY)
+    assert source.step(zeros(source), KEY).info[0] == {"red": {"jax": False}}
     source.close()
 
 

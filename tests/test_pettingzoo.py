@@ -9,6 +9,8 @@ import pytest
 from test_hosted_agents import canonical, count, played
 from toy_agents import TurnRoster
 
+from athlete import Algorithm
+from athlete.algorithms.ppo import PPOConfig
 from athlete.env.adapters.agents_source import MultiAgentSource
 from athlete.env.adapters.source import seed_of
 from athlete.env.checks.check import check_env
@@ -174,3 +176,26 @@ def test_films_of_it(spread, tmp_path):
 def test_check_env_takes_its_own(spread):
     check_env(SPREAD)
     check_env("pettingzoo:classic.rps_v2")
+
+
+def test_a_training_with_the_module_is_saved_with_its_name_and_plays_pettingzoos_own_loop(zoo, tmp_path):
+    from pettingzoo.classic import tictactoe_v3
+
+    config = PPOConfig().environment(tictactoe_v3).multi_agent(policies={"player"})
+    config.training(train_batch_size=64, model={"fcnet_hiddens": [8]}).rollouts(num_envs_per_worker=2)
+    algo = config.build()
+    assert algo.train()["policy_reward_mean"] == {"player": 0.0}
+    path = algo.save(tmp_path)
+    algo.stop()
+    algo = Algorithm.from_checkpoint(path)
+    assert algo.config.env == "pettingzoo:pettingzoo.classic.tictactoe_v3"
+    env = tictactoe_v3.env()
+    env.reset(seed=0)
+    paid = []
+    for _ in env.agent_iter():
+        observation, reward, termination, truncation, _ = env.last()
+        over = termination or truncation
+        env.step(None if over else algo.compute_single_action(observation, policy_id="player"))
+        paid += [reward] if over else []
+    assert sum(paid) == 0 and len(paid) == 2
+    algo.stop()

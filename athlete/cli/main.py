@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from athlete.cli import check, evaluate, example, export, train
+from athlete.cli import check, evaluate, example, export, serve, train
 from athlete.version import __version__
 
 # Their message alone says what to do.
@@ -72,6 +72,7 @@ def _options(
 app.command("train", cls=train.TrainCommand)(train.train)
 app.command("evaluate", cls=evaluate.EvaluateCommand)(evaluate.evaluate)
 app.command("export")(export.export)
+app.command("serve")(serve.serve)
 app.command("check")(check.check)
 app.command("list")(check.list_names)
 app.add_typer(example.app, name="example")

@@ -29,7 +29,7 @@ def write_stablehlo(traced: Traced, path: Path, spaces: tuple[Any, Any]) -> list
     if importlib.util.find_spec("flatbuffers") is None:
         raise ImportError(
             "export(format='stablehlo') needs the package flatbuffers, with which JAX writes programs: "
-            "pip install 'athlete[stablehlo]'"
+            "pip install flatbuffers"
         )
     exported = jax_export.export(program, platforms=("cpu", "cuda", "tpu"))(acting.observation, acting.state)
     path.write_bytes(exported.serialize())

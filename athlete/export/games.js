@@ -19,7 +19,7 @@ function drawMountain(pen, [x], goal, colors) {
 const games = {
   CartPole: {
     interval: 20, limit: 500, actions: ["push left", "push right"],
-    hint: "pushes the pole",
+    hint: "push the pole",
     reset: () => [0, 0, 0, 0].map(() => between(-0.05, 0.05)),
     observe: (state) => state,
     step([x, v, angle, spin], action) {
@@ -42,7 +42,7 @@ const games = {
   },
   MountainCar: {
     interval: 30, limit: 200, actions: ["push left", "coast", "push right"],
-    hint: "pushes the car",
+    hint: "push the car",
     reset: () => [between(-0.6, -0.4), 0],
     observe: (state) => state,
     step([x, v], action) {
@@ -56,7 +56,7 @@ const games = {
   },
   MountainCarContinuous: {
     interval: 30, limit: 999, actions: null,
-    hint: "pushes the car",
+    hint: "push the car",
     reset: () => [between(-0.6, -0.4), 0],
     observe: (state) => state,
     step([x, v], action) {
@@ -71,7 +71,7 @@ const games = {
   },
   Acrobot: {
     interval: 60, limit: 500, actions: ["torque −1", "none", "torque +1"],
-    hint: "turns the lower link",
+    hint: "turn the lower link",
     reset: () => [0, 0, 0, 0].map(() => between(-0.1, 0.1)),
     observe: ([a, b, da, db]) => [Math.cos(a), Math.sin(a), Math.cos(b), Math.sin(b), da, db],
     step(state, action) {
@@ -102,7 +102,7 @@ const games = {
   },
   Pendulum: {
     interval: 50, limit: 200, actions: null,
-    hint: "swings the pendulum",
+    hint: "swing the pendulum",
     reset: () => [between(-Math.PI, Math.PI), between(-1, 1)],
     observe: ([angle, spin]) => [Math.cos(angle), Math.sin(angle), spin],
     step([angle, spin], action) {

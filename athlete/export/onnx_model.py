@@ -169,7 +169,7 @@ def write_onnx(traced: Traced, path: Path, spaces: tuple[Any, Any]) -> list[Path
     try:
         onnx = importlib.import_module("onnx")
     except ImportError as error:
-        raise ImportError("export(format='onnx') needs the package onnx: pip install 'athlete[onnx]'") from error
+        raise ImportError("export(format='onnx') needs the package onnx: pip install onnx onnxruntime") from error
     nodes, graph = _Nodes(onnx, traced), traced.graph
     names: dict[str, str] = {}
     for operation in graph.operations:

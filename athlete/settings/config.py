@@ -7,6 +7,7 @@ import difflib
 import math
 import typing
 from collections.abc import Mapping
+from types import ModuleType
 from typing import Any
 
 from athlete.callbacks import unknown_hook
@@ -63,13 +64,14 @@ class AlgorithmConfig:
     # Sections -----------------------------------------------------------------------------------------------------
 
     def environment(self, env: Any = None, **settings: Any) -> typing.Self:
-        """`env` (id, class, factory, registered name or JAX environment), `env_config`, `backend` ("auto": compiled
-        where there is a JAX twin; "jax": only so; "gymnasium": never; "envpool": in its batch),
+        """`env` (id, class, factory, registered name, PettingZoo's module or JAX environment), `env_config`, `backend`
+        ("auto": compiled where there is a JAX twin; "jax": only so; "gymnasium": never; "envpool": in its batch),
         `disable_env_checking`, `clip_rewards` (True: the sign; a number: within plus and minus it), `reward_scale`,
         `normalize_rewards`.
         """
         if env is not None:
-            settings["env"] = env
+            # Files cannot hold a module; its name they can.
+            settings["env"] = f"pettingzoo:{env.__name__}" if isinstance(env, ModuleType) else env
         return self._set("environment", settings)
 
     def rollouts(self, **settings: Any) -> typing.Self:
