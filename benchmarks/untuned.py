@@ -96,9 +96,14 @@ def cells() -> list[Cell]:
 
 
 def settings_of(cell: Cell) -> dict[str, Any]:
-    """All that the cell is trained with, as JSON keeps it: a changed default makes its runs anew."""
+    """All that the cell is trained with, as JSON keeps it: a changed default makes its runs anew (`are_of`)."""
     config = get_config_class(cell.training.algorithm).from_dict(cell.training.config).to_dict()
     return json.loads(json.dumps({**config, "timesteps": cell.timesteps}, default=str))
+
+
+def are_of(known: dict[str, Any], settings: dict[str, Any]) -> bool:
+    """Whether runs with the settings `known` are of today's `settings`; those that are new since change nothing."""
+    return all(name in settings and settings[name] == value for name, value in known.items())
 
 
 def run_ours(cell: Cell, seed: int) -> dict[str, Any]:
@@ -178,7 +183,7 @@ def measure(cell: Cell, seed: int, who: str, python: str | None, found: dict[str
     label = f"{who} {cell.training.label}"
     settings = settings_of(cell) if python is None else {"timesteps": cell.timesteps}
     entry = found.get(label)
-    if entry is None or entry["settings"] != settings:
+    if entry is None or not are_of(entry["settings"], settings):
         entry = found[label] = {"settings": settings, "runs": []}
     if seed in {run["seed"] for run in entry["runs"]}:
         return

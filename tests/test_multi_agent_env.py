@@ -98,6 +98,7 @@ def test_what_an_agent_was_shown_last_stays_and_an_episode_begins_with_zeros():
             return {"red": np.full(2, 0.5, np.float32)}, {}
 
     source = MultiAgentSource(Turns)
+    source.reset(KEY)  # an episode that is given up at once
     for _ in range(2):
         obs = source.reset(KEY)
         assert obs["obs"]["red_blue"][0].tolist() == [[0.5, 0.5], [0, 0]]
@@ -353,6 +354,20 @@ def test_a_row_that_fails_begins_anew_and_is_cut_off_where_it_stood():
     np.testing.assert_array_equal(step.obs["obs"]["a"][1], before.obs["obs"]["a"][1])
     obs = source.reset_where(np.array([False, True]), step.obs, KEY)
     assert source.health.faulty_episodes == 1 and not np.array_equal(obs["obs"]["a"], step.obs["obs"]["a"])
+
+
+def test_an_end_is_told_once_where_the_next_step_fails():
+    class Breaking(Scripted):
+        def step(self, action_dict):
+            if self.steps == 1:
+                raise ZeroDivisionError
+            return super().step(action_dict)
+
+    answers = {"answers": {1: {"terminateds": {"red": True}}}}
+    source = MultiAgentSource(Breaking, answers, supervision=Supervision(restart_rows=True))
+    source.reset(KEY)
+    ended = [source.step(zeros(source), KEY).obs["terminated"]["red_blue"].tolist() for _ in range(2)]
+    assert ended == [[[1, 0]], [[0, 0]]] and source.faulty.all()
 
 
 def test_an_environment_that_raises_is_told_with_its_traceback_and_the_step():
