@@ -83,7 +83,7 @@ def _agents_of(
             require_served(configs[name].algorithm_name, spec.action)
             agents[name] = configs[name].make_agent(spec)
         elif policies[name]["algorithm"] != "past":
-            agents[name] = _heuristics_agent(policies[name]["algorithm"]).bind(spec)
+            agents[name] = make_heuristic(policies[name]["algorithm"]).bind(spec)
     return agents
 
 
@@ -186,8 +186,11 @@ def _spec_of(spec: Spec, ids: Sequence[Any], mapping: Mapping[Any, str], name: s
     return Spec(obs, action)
 
 
-def _heuristics_agent(heuristic: Any) -> Agent:
-    """Of a function, of a class that is an agent, or of one of the names in `settings.multi_agent.HEURISTICS`."""
+def make_heuristic(heuristic: Any) -> Agent:
+    """The agent, not bound yet, of a function, a class that is an agent or a name in `settings.multi_agent.HEURISTICS`.
+
+    Raises ValueError for anything else.
+    """
     if heuristic in ("random", "RandomPolicy"):
         return RandomPolicy()
     if heuristic == "AlwaysSameHeuristic":
@@ -196,6 +199,10 @@ def _heuristics_agent(heuristic: Any) -> Agent:
         return Heuristic(function=beat_last)
     if isinstance(heuristic, type) and issubclass(heuristic, Fixed):
         return heuristic()
+    if not callable(heuristic):
+        raise ValueError(
+            f"{heuristic!r} is no heuristic; expected a function (observations, key) -> actions, or a name"
+        )
     return Heuristic(function=heuristic)
 
 

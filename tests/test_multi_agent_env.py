@@ -8,7 +8,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 from gymnasium.spaces import Box, Dict, Discrete, MultiBinary
-from toy_agents import DictRoster, OldRoster, Scripted, TurnRoster
+from toy_agents import DictRoster, OldRoster, Scripted, Telling, TurnRoster
 
 import athlete
 from athlete.core import Source
@@ -98,6 +98,7 @@ def test_what_an_agent_was_shown_last_stays_and_an_episode_begins_with_zeros():
             return {"red": np.full(2, 0.5, np.float32)}, {}
 
     source = MultiAgentSource(Turns)
+    source.reset(KEY)  # an episode that is given up at once
     for _ in range(2):
         obs = source.reset(KEY)
         assert obs["obs"]["red_blue"][0].tolist() == [[0.5, 0.5], [0, 0]]
@@ -355,13 +356,30 @@ def test_a_row_that_fails_begins_anew_and_is_cut_off_where_it_stood():
     assert source.health.faulty_episodes == 1 and not np.array_equal(obs["obs"]["a"], step.obs["obs"]["a"])
 
 
+def test_an_end_is_told_once_where_the_next_step_fails():
+    class Breaking(Scripted):
+        def step(self, action_dict):
+            if self.steps == 1:
+                raise ZeroDivisionError
+            return super().step(action_dict)
+
+    answers = {"answers": {1: {"terminateds": {"red": True}}}}
+    source = MultiAgentSource(Breaking, answers, supervision=Supervision(restart_rows=True))
+    source.reset(KEY)
+    ended = [source.step(zeros(source), KEY).obs["terminated"]["red_blue"].tolist() for _ in range(2)]
+    assert ended == [[[1, 0]], [[0, 0]]] and source.faulty.all()
+
+
 def test_an_environment_that_raises_is_told_with_its_traceback_and_the_step():
     Failing.broken = False
     source = MultiAgentSource(Failing, {"limit": 100}, num_envs_per_worker=2)
     source.reset(KEY)
-    with pytest.raises(EnvError, match=r"(?s)ZeroDivisionError: the track is broken\n.*row 1, .*in step 3 of its"):
+    with pytest.raises(
+        EnvError, match=r"(?s)ZeroDivisionError: the track is broken\n.*row 1, .*in step 3 of its"
+    ) as raised:
         for _ in range(3):
             source.step(zeros(source), KEY)
+    assert str(raised.value).count('File "') == 1  # the frames are those of the environment
 
 
 class Hanging(Scripted):
@@ -374,6 +392,13 @@ def test_a_step_that_does_not_come_back_is_broken_off():
     source.reset(KEY)
     with pytest.raises(EnvError, match=r"did not come back within 0.3 seconds (.|\n)*row 0, .*in step 1"):
         source.step(zeros(source), KEY)
+    source.close()
+
+
+def test_infos_come_by_agent_and_worker_processes_need_no_jax():
+    source = MultiAgentSource(Telling, num_workers=1)
+    source.reset(KEY)
+    assert source.step(zeros(source), KEY).info[0] == {"red": {"jax": False}}
     source.close()
 
 

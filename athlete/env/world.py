@@ -196,7 +196,7 @@ def find_world(
         jax_env = create(resolved, EnvContext(config)) if isinstance(resolved, type) else resolved
         return World(name, _compiled(jax_env, name, backend), resolved, config, False)
     many_agents = _has_many_agents(resolved)
-    if callable(resolved) and not many_agents and not _says_what_it_is(resolved):
+    if callable(resolved) and not many_agents and not _is_of_gymnasium(resolved):
         made = create(resolved, EnvContext(config))  # only its product tells which kind a factory makes
         if is_jax_env(made):
             return World(name, _compiled(made, name, backend), resolved, config, False)
@@ -214,9 +214,10 @@ def _has_many_agents(env: Any) -> bool:
     return agents_form(env) is not None
 
 
-def _says_what_it_is(env: Any) -> bool:
-    """Whether it is an environment, or a class of those that inherit from a known one."""
-    return hasattr(env, "step") and (not isinstance(env, type) or len(env.__mro__) > 2)
+def _is_of_gymnasium(env: Any) -> bool:
+    """Whether it is an environment, or a class of those of Gymnasium or the old Gym; other classes are factories."""
+    inherited = isinstance(env, type) and "Env" in [ancestor.__name__ for ancestor in env.__mro__[1:]]
+    return inherited or (hasattr(env, "step") and not isinstance(env, type))
 
 
 def _find_by_id(env_id: str, config: dict[str, Any], backend: str) -> World:

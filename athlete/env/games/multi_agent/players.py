@@ -1,12 +1,13 @@
 """Players of the games that need no learning: what policies are measured against.
 
-A player is a function `(obs, key) -> action` of what one agent observes, without leading axes; `jax.vmap` makes it one
-of many. All choose at random among moves that are equally good to them.
+A player is a function `(obs, key) -> action` of what one agent observes, without leading axes; `as_heuristic` makes it
+a policy. All choose at random among moves that are equally good to them.
 """
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +19,17 @@ from athlete.env.games.multi_agent.tic_tac_toe import LINES
 from athlete.spaces import ACTION_MASK
 
 POWERS = 3 ** np.arange(9)  # of the cells, in the number of a board
+
+
+@functools.cache
+def as_heuristic(player: Callable[[Tree, Key], Array]) -> Callable[[Tree, Key], Array]:
+    """A player as a policy, as `PolicySpec` takes it: of observations `[B, ...]`."""
+
+    def act(obs: Tree, key: Key) -> Array:
+        keys = jax.random.split(key, jax.tree.leaves(obs)[0].shape[0])
+        return jax.vmap(player)(obs, keys)
+
+    return act
 
 
 def random_legal(obs: Tree, key: Key) -> Array:
