@@ -39,7 +39,7 @@ from athlete.record.checkpoint import CheckpointError, drop_tree, save_checkpoin
 from athlete.record.video import record_episodes
 from athlete.restoring import read_config, read_training
 from athlete.settings.config import AlgorithmConfig
-from athlete.teams import columns_of, keeps_memory, make_heuristic, mapping_to_save
+from athlete.teams import columns_of, keeps_memory, make_heuristic, mapping_to_save, policies_to_save
 from athlete.totals import Totals
 
 _Method = TypeVar("_Method", bound=Callable[..., Any])
@@ -456,7 +456,10 @@ class Algorithm:
         mapping = mapping_to_save(self._training.agent, self._agent_ids())
         config = self.config if mapping is None else self.config.copy().multi_agent(policy_mapping_fn=mapping)
         counters = {**self._totals.counters(), "memory_since_timesteps": self._training.memory_since}
-        how = {"rows": self._training.rows, "compiled": self._world.env is not None}
+        how: dict[str, Any] = {"rows": self._training.rows, "compiled": self._world.env is not None}
+        if mapping is not None:
+            horizon = training_horizon(self.config, self._training.agent)
+            how |= {"policies": policies_to_save(self._training.agent), "horizon": horizon}
         return metadata_of(config, spec, counters, self.seed) | how
 
     def _agent_ids(self) -> tuple[str, ...]:

@@ -117,6 +117,28 @@ def config_of(metadata: Mapping[str, Any], path: Any, left_out: Iterable[str]) -
     return get_config_class(metadata["algorithm"]).from_dict(values)
 
 
+def policy_in(metadata: Mapping[str, Any], policy_id: str, path: Any) -> tuple[dict[str, Any], Mapping[str, Any]]:
+    """The settings of one of several policies, and its spaces as JSON.
+
+    Raises CheckpointError for a name that is none of those that learn, and where the metadata are damaged.
+    """
+    named: Any = metadata["policies"]
+    horizon: Any = metadata.get("horizon")
+    if not (_is_dictionary(named) and all(map(_is_dictionary, named.values())) and _is_finite(horizon) and horizon > 0):
+        raise DamagedError(f"{path} is damaged: its policies or their horizon are not as they are written")
+    if policy_id not in named:
+        raise CheckpointError(
+            f"{path} holds several policies; give the name of one that learns, from_checkpoint(path, policy_id): "
+            f"{', '.join(map(repr, named))}"
+        )
+    own = (metadata["config"].get("policies") or {}).get(policy_id, {})
+    check_limits(own.get("config") or {}, path)
+    try:
+        return from_portable(own), named[policy_id]
+    except LookupError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+
+
 def progress_at(timesteps: int, horizon: float) -> np.float32:
     """The training's progress in [0, 1] after so many timesteps."""
     return np.float32(min(timesteps / horizon, 1.0))

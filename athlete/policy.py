@@ -16,6 +16,7 @@ from athlete.checkpointing import (
     config_of,
     counts_timesteps,
     learner_part,
+    policy_in,
     progress_at,
     require_finite,
     require_same_form,
@@ -31,8 +32,13 @@ from athlete.ops.random import wrap
 from athlete.record.checkpoint import open_checkpoint
 from athlete.record.space_json import space_from_json
 from athlete.spaces import ACTION_MASK, Space, has_mask, to_environment
+from athlete.teams import config_of_policy
 
-OF_TRAINING = ("env", "env_config", "callbacks", "evaluation_config")  # settings that acting has no need of
+# Settings that acting has no need of.
+OF_TRAINING = (
+    *("env", "env_config", "callbacks", "evaluation_config"),
+    *("policies", "policy_mapping_fn", "policies_to_train", "shuffle_seats"),
+)
 
 
 class Policy:
@@ -49,7 +55,7 @@ class Policy:
 
     @classmethod
     def from_checkpoint(cls, path: str | Path, policy_id: str = "default_policy", **settings: Any) -> Self:
-        """The policy that a checkpoint holds.
+        """The policy that a checkpoint holds, or that of the name `policy_id` where it holds several.
 
         Nothing is executed on reading. A class of the user's that acts, a `custom_model`, has to be imported before;
         a function, `observation_fn`, is given again in `settings`, which go over the saved ones.
@@ -57,18 +63,30 @@ class Policy:
         Raises:
             CheckpointError: it is none, or damaged, or holds a policy that cannot act; the sentence says which.
         """
-        require_default(policy_id, "Policy.from_checkpoint")
         set_up()
         stored = open_checkpoint(path, ("agent",))
         metadata = stored.metadata
         check_metadata(metadata, path)
-        config = config_of(metadata, path, (*OF_TRAINING, *settings)).update_from_dict(settings)
-        spec = Spec(space_from_json(metadata["observation_space"]), space_from_json(metadata["action_space"]))
-        agent = config.make_agent(spec)
-        like = learner_part(_learner(agent), counts_timesteps(metadata["counters"]))
-        state = stored.load("agent", like)["state"]
+        config = config_of(metadata, path, (*OF_TRAINING, *settings))
+        named = metadata.get("policies")
+        if named is None:
+            require_default(policy_id, "Policy.from_checkpoint")
+            spaces: Mapping[str, Any] = metadata
+            config = config.update_from_dict(settings)
+            horizon = config.horizon()
+        else:
+            settings_of_policy, spaces = policy_in(metadata, policy_id, path)
+            config = config_of_policy(config.update_from_dict(settings), policy_id, settings_of_policy)
+            horizon = metadata["horizon"]
+        agent = config.make_agent(
+            Spec(space_from_json(spaces["observation_space"]), space_from_json(spaces["action_space"]))
+        )
+        if named is None:
+            state = stored.load("agent", learner_part(_learner(agent), counts_timesteps(metadata["counters"])))["state"]
+        else:
+            state = stored.load_part("agent", {"state": {policy_id: _learner(agent).state}})["state"][policy_id]
         require_finite(state, f"{path} is not loaded")
-        progress = progress_at(metadata["counters"]["timesteps_total"], config.horizon())
+        progress = progress_at(metadata["counters"]["timesteps_total"], horizon)
         return cls(agent, view_of(agent, state, progress), metadata["seed"], previous_of(config))
 
     @property

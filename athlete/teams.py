@@ -15,6 +15,7 @@ from athlete.combine.team import Member, Team
 from athlete.core import Agent, Group, Spec, agent_ids
 from athlete.env.games.multi_agent.players import beat_last
 from athlete.log import logger
+from athlete.record.space_json import space_to_json
 from athlete.settings.config import AlgorithmConfig
 from athlete.settings.multi_agent import Past, mapping_of, never_learns, require_space
 
@@ -49,7 +50,7 @@ def make_team(config: AlgorithmConfig, spec: Spec, length: int, ids: Sequence[An
     policies, mapping = policies_of(config, spec, ids)
     trained = trained_policies(config, policies)
     configs = {
-        name: _config_of(config, name, policy).sized(
+        name: config_of_policy(config, name, policy).sized(
             config.num_envs_per_worker * max(_number(mapping, name), 1), config.num_rollout_workers, length
         )
         for name, policy in policies.items()
@@ -90,7 +91,7 @@ def _agents_of(
 def horizon_of(config: AlgorithmConfig, team: Team) -> float:
     """The timesteps at which the progress of a team is 1."""
     own = [
-        _config_of(config, member.name, policy).horizon()
+        config_of_policy(config, member.name, policy).horizon()
         for member in team.members
         if not never_learns(policy := (config.policies or {}).get(member.name, {}))
     ]
@@ -122,6 +123,19 @@ def mapping_to_save(agent: Agent, ids: Sequence[Any]) -> dict[str, str] | None:
     return {str(ids[i]): name for name, columns in columns_of(agent).items() for i in columns} or None
 
 
+def policies_to_save(agent: Agent) -> dict[str, Any]:
+    """The spaces of the policies of a team that learn, as JSON, so that each can be read back alone."""
+    members = agent.members if isinstance(agent, Team) else ()
+    return {
+        member.name: {
+            "observation_space": space_to_json(member.agent.spec.obs),
+            "action_space": space_to_json(member.agent.spec.action),
+        }
+        for member in members
+        if not isinstance(member.agent, Fixed | PastSelves)
+    }
+
+
 def trained_policies(config: AlgorithmConfig, policies: Mapping[str, Mapping[str, Any]]) -> frozenset[str]:
     """The names of the policies that learn. Raises ValueError for one that there is not, or that cannot."""
     wanted = config.policies_to_train
@@ -145,7 +159,7 @@ def _number(mapping: Mapping[Any, str], name: str) -> int:
     return sum(policy == name for policy in mapping.values())
 
 
-def _config_of(config: AlgorithmConfig, name: str, policy: Mapping[str, Any]) -> AlgorithmConfig:
+def config_of_policy(config: AlgorithmConfig, name: str, policy: Mapping[str, Any]) -> AlgorithmConfig:
     """The settings of one policy: those of the whole, or the defaults of another algorithm, with its own."""
     algorithm, changes = policy.get("algorithm"), policy.get("config") or {}
     try:
