@@ -68,7 +68,7 @@ class World(NamedTuple):
 
         Raises ValueError with what is wrong with it.
         """
-        if self.is_twin or self.pooled:
+        if self.is_twin or self.pooled or getattr(self.maker, "external", False):
             return self
         if self.env is not None:
             check_env(self.env)
