@@ -89,7 +89,7 @@ def cells() -> list[Cell]:
     for task in TASKS:
         for name in (*ALGORITHMS, "Rainbow"):
             agent: Any = get_config_class("DQN" if name == "Rainbow" else name).agent_class
-            if task.actions in agent.serves:
+            if task.actions in agent.serves and not agent.joint:
                 steps = task.on_policy if name in ON_POLICY else task.off_policy
                 found.append(Cell(name, task.environment, MORE_STEPS.get((name, task.environment), steps)))
     return sorted(found, key=lambda cell: cell.cost)
