@@ -15,7 +15,6 @@ from athlete.combine.team import Member, Team
 from athlete.core import Agent, Group, Spec, agent_ids
 from athlete.env.games.multi_agent.players import beat_last
 from athlete.log import logger
-from athlete.record.space_json import space_to_json
 from athlete.settings.config import AlgorithmConfig
 from athlete.settings.multi_agent import Past, mapping_of, never_learns, require_space
 
@@ -50,7 +49,7 @@ def make_team(config: AlgorithmConfig, spec: Spec, length: int, ids: Sequence[An
     policies, mapping = policies_of(config, spec, ids)
     trained = trained_policies(config, policies)
     configs = {
-        name: config_of_policy(config, name, policy).sized(
+        name: _config_of(config, name, policy).sized(
             config.num_envs_per_worker * max(_number(mapping, name), 1), config.num_rollout_workers, length
         )
         for name, policy in policies.items()
@@ -88,11 +87,30 @@ def _agents_of(
     return agents
 
 
-def horizon_of(config: AlgorithmConfig, team: Team) -> float:
-    """The timesteps at which the progress of a team is 1."""
+def agent_for(config: AlgorithmConfig, spec: Spec, length: int, ids: Sequence[Any] = ()) -> Agent:
+    """The agent of an environment's one agent, of all its agents together, or a team of policies for them."""
+    assert config.agent_class is not None
+    if not spec.groups:
+        if config.policies is not None:
+            raise ValueError(
+                f"multi_agent(policies={list(config.policies)}): the environment has one agent; take one of many, such "
+                "as make_multi_agent makes of it"
+            )
+        require_served(config.algorithm_name, spec.action)
+        return config.make_agent(spec)
+    if config.agent_class.joint:
+        return config.make_agent(spec)
+    if config.get("sample_async"):
+        raise ValueError("sample_async=True does not fit many agents: their policies learn when all have their steps")
+    return make_team(config, spec, length, ids)
+
+
+def horizon_of(config: AlgorithmConfig, agent: Agent) -> float:
+    """The timesteps at which the progress of a training is 1; of a team the longest of its policies'."""
+    members = agent.members if isinstance(agent, Team) else ()
     own = [
-        config_of_policy(config, member.name, policy).horizon()
-        for member in team.members
+        _config_of(config, member.name, policy).horizon()
+        for member in members
         if not never_learns(policy := (config.policies or {}).get(member.name, {}))
     ]
     return max([config.horizon(), *own])
@@ -123,19 +141,6 @@ def mapping_to_save(agent: Agent, ids: Sequence[Any]) -> dict[str, str] | None:
     return {str(ids[i]): name for name, columns in columns_of(agent).items() for i in columns} or None
 
 
-def policies_to_save(agent: Agent) -> dict[str, Any]:
-    """The spaces of the policies of a team that learn, as JSON, so that each can be read back alone."""
-    members = agent.members if isinstance(agent, Team) else ()
-    return {
-        member.name: {
-            "observation_space": space_to_json(member.agent.spec.obs),
-            "action_space": space_to_json(member.agent.spec.action),
-        }
-        for member in members
-        if not isinstance(member.agent, Fixed | PastSelves)
-    }
-
-
 def trained_policies(config: AlgorithmConfig, policies: Mapping[str, Mapping[str, Any]]) -> frozenset[str]:
     """The names of the policies that learn. Raises ValueError for one that there is not, or that cannot."""
     wanted = config.policies_to_train
@@ -159,7 +164,7 @@ def _number(mapping: Mapping[Any, str], name: str) -> int:
     return sum(policy == name for policy in mapping.values())
 
 
-def config_of_policy(config: AlgorithmConfig, name: str, policy: Mapping[str, Any]) -> AlgorithmConfig:
+def _config_of(config: AlgorithmConfig, name: str, policy: Mapping[str, Any]) -> AlgorithmConfig:
     """The settings of one policy: those of the whole, or the defaults of another algorithm, with its own."""
     algorithm, changes = policy.get("algorithm"), policy.get("config") or {}
     try:

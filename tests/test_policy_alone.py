@@ -204,7 +204,7 @@ def test_one_of_several_policies_is_read_by_its_name(team, name):
 
 
 def test_several_policies_need_a_name(team):
-    with pytest.raises(CheckpointError, match=r"holds several policies; give the name of one .*: 'first', 'second'"):
+    with pytest.raises(ValueError, match="there is no policy 'default_policy'; there are 'first', 'second'"):
         Policy.from_checkpoint(team[1])
 
 
@@ -238,6 +238,8 @@ def test_a_replay_memory_is_neither_read_nor_looked_at(tmp_path):
     with pytest.raises(CheckpointError):
         Algorithm.from_checkpoint(path)
     assert Policy.from_checkpoint(path).compute_single_action(np.zeros(4, np.float32))[0] in (0, 1)
+    with pytest.raises(ValueError, match=r"Policy.from_checkpoint\('other'\): there is one policy"):
+        Policy.from_checkpoint(path, policy_id="other")
 
 
 def test_errors_of_a_checkpoint_are_sentences(tmp_path):

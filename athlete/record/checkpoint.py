@@ -331,30 +331,22 @@ class OpenCheckpoint(NamedTuple):
 
         Raises CheckpointError where it is not there, or has other arrays than `like`.
         """
-        return self._load(name, like, self._fitting)
-
-    def load_part(self, name: str, like: Tree) -> Tree:
-        """As `load`, where the tree has more arrays than `like`."""
-        return self._load(name, like, functools.partial(self._fitting, part=True))
-
-    def _load(self, name: str, like: Tree, fitting: Callable[[str, Mapping[str, Any]], Any]) -> Tree:
         leaves, structure = _named_leaves(like)
-        file = fitting(name, leaves)
+        file = self._fitting(name, leaves)
         return structure.unflatten([_array_of(file, array_name, leaf) for array_name, leaf in leaves.items()])
 
     def require_fit(self, name: str, like: Tree) -> None:
         """Raise what `load` does for a tree that does not fit, reading no array."""
         self._fitting(name, _named_leaves(like)[0])
 
-    def _fitting(self, name: str, leaves: Mapping[str, Any], part: bool = False) -> Any:
+    def _fitting(self, name: str, leaves: Mapping[str, Any]) -> Any:
         if name not in self.files:
             held = ", ".join(sorted(self.files)) or "none"
             raise CheckpointError(f"the checkpoint {self.folder} holds no tree {name!r} (it holds: {held})")
         file, path = self.files[name], self.folder / _tree_file(name)
         there = _forms_in(path, file)
         _refuse_any(path, "lacks", "that are needed here", [array for array in leaves if array not in there])
-        more = [] if part else [array for array in there if array not in leaves]
-        _refuse_any(path, "has", "that are unknown here", more)
+        _refuse_any(path, "has", "that are unknown here", [array for array in there if array not in leaves])
         misfits = [
             f"{array!r} is {there[array]} there and {_form(leaf)} here"
             for array, leaf in leaves.items()

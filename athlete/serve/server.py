@@ -29,7 +29,8 @@ class RequestError(ValueError):
 class PolicyServer:
     """Answers `{"observation": ...}` with `{"action": ...}`, many at a time.
 
-    `find` says which checkpoint to serve, `policy_id` which of several policies in it. `watch` asks it again and again, and takes over what is newer.
+    `find` says which checkpoint to serve, `policy_id` which of several policies in it. `watch` asks `find` again and
+    again, and takes over what is newer.
     """
 
     def __init__(
