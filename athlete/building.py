@@ -48,6 +48,9 @@ def _find_world(config: AlgorithmConfig, env: Any, env_config: Mapping[str, Any]
     world = find_world(env, env_config, config.backend, config.preprocessor_pref)
     if config.shuffle_seats:
         world = world.with_shuffled_seats()
+    assert config.agent_class is not None
+    if config.agent_class.joint:
+        world = world.acting_together()
     world = world.showing(previous_of(config))
     return world if config.disable_env_checking else world.checked()
 
@@ -130,6 +133,8 @@ def _agent_of(config: AlgorithmConfig, spec: Spec, length: int, ids: Sequence[st
         require_served(config.algorithm_name, spec.action)
         return config.make_agent(spec)
     if config.agent_class.joint:
+        if config.policies is not None:
+            logger.info("%s learns for all agents together: policies are left out", config.algorithm_name)
         return config.make_agent(spec)
     if config.get("sample_async"):
         raise ValueError("sample_async=True does not fit many agents: their policies learn when all have their steps")
