@@ -46,6 +46,9 @@ def _find_world(config: AlgorithmConfig, env: Any, env_config: Mapping[str, Any]
     world = find_world(env, env_config, config.backend, config.preprocessor_pref)
     if config.shuffle_seats:
         world = world.with_shuffled_seats()
+    assert config.agent_class is not None
+    if config.agent_class.joint:
+        world = world.acting_together()
     world = world.showing(previous_of(config))
     return world if config.disable_env_checking else world.checked()
 
