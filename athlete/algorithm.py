@@ -13,6 +13,7 @@ from typing import Any, TypeVar, cast
 import jax
 import numpy as np
 
+from athlete.algorithms.alpha_star import AlphaStar
 from athlete.building import (
     check_devices,
     evaluation_world,
@@ -223,11 +224,11 @@ class Algorithm:
         """
         self._refuse_if_stopped("evaluate_matches")
         whole, spec = self._whole_policy(), self._evaluator.spec
-        if not isinstance(whole.agent, Team):
+        players = players_of(whole.agent, self._training.learned.state, whole.view)
+        if not players:
             raise ValueError(
                 "evaluate_matches: matches are between the policies of many agents, and there is one agent"
             )
-        players = players_of(whole.agent, self._training.learned.state, whole.view)
         _, group = spec.groups[0]
         for name, given in (opponents or {}).items():
             if isinstance(given, Policy):
@@ -243,11 +244,13 @@ class Algorithm:
         """The acting side as it is now: a snapshot that later training does not change."""
         self._refuse_if_stopped("get_policy")
         whole = self._whole_policy()
-        if not isinstance(whole.agent, Team):
-            require_default(policy_id, "get_policy")
-            return whole
-        member = whole.agent.member(policy_id)
-        return Policy(member.agent, whole.view[policy_id], self.seed)
+        if isinstance(whole.agent, Team):
+            return Policy(whole.agent.member(policy_id).agent, whole.view[policy_id], self.seed)
+        players = players_of(whole.agent, self._training.learned.state, whole.view)
+        if policy_id in players:
+            return Policy(*players[policy_id], self.seed)
+        require_default(policy_id, "get_policy")
+        return whole
 
     def _whole_policy(self) -> Policy:
         """What acts for all agents there are."""
@@ -469,7 +472,7 @@ class Algorithm:
         That of a team holds also what is under way in its environments, which belongs to them.
         """
         agent, wanted = self._training.agent, self.config.get("store_buffer_in_checkpoints", "last")
-        return bool(wanted) and (keeps_memory(agent) or isinstance(agent, Team))
+        return bool(wanted) and (keeps_memory(agent) or isinstance(agent, Team | AlphaStar))
 
     def _refuse_if_stopped(self, method: str) -> None:
         if self._stopped:
