@@ -175,6 +175,12 @@ def test_gymnasium_side_environments_of_many_agents_train(tmp_path):
         restored.train()
 
 
+def test_policies_given_as_a_set_have_an_order_that_does_not_change():
+    names = ["walker", "runner", "a", "swimmer", "b"]
+    assert list(PPOConfig().multi_agent(policies=set(names)).policies) == sorted(names)
+    assert list(PPOConfig().multi_agent(policies=names).policies) == names
+
+
 # What is refused ----------------------------------------------------------------------------------------------------
 
 

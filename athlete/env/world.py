@@ -55,6 +55,11 @@ class World(NamedTuple):
         """The same with observations that also show what led to them, where `previous` says so."""
         if not any(previous):
             return self
+        if self.many_agents or (self.env is not None and self.env.groups):
+            raise ValueError(
+                f"lstm_use_prev_action and lstm_use_prev_reward are for one agent, and {self.name} has many: show them "
+                "in the observations that the environment gives to each"
+            )
         env = None if self.env is None else PreviousStep(self.env, previous)
         return self._replace(env=env, previous=previous)
 
@@ -63,7 +68,7 @@ class World(NamedTuple):
 
         Raises ValueError with what is wrong with it.
         """
-        if self.is_twin or self.pooled:
+        if self.is_twin or self.pooled or getattr(self.maker, "external", False):
             return self
         if self.env is not None:
             check_env(self.env)

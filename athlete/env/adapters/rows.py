@@ -18,7 +18,7 @@ import numpy as np
 from athlete import spaces
 from athlete.env.adapters.buffers import Buffers, MisfitError
 from athlete.env.adapters.old_gym import todays_reset, todays_step
-from athlete.env.masks import lift, lift_space, mask_path, say_masks_are_read, told_path
+from athlete.env.masks import lift, lift_space, mask_method, mask_path, say_masks_are_read, told_path
 from athlete.env.randomness import seed_global_generators, seed_spaces
 from athlete.log import logger
 
@@ -217,6 +217,12 @@ class VectorRows:
             say_masks_are_read(repr(vector), told_path(self._path))
             assert isinstance(obs_space, spaces.Dict)
             obs_space = lift_space(obs_space, self._path)
+        elif mask_method(next(iter(getattr(vector, "envs", ())), None)) is not None:
+            logger.warning(
+                "%r: its environments tell legal actions by action_masks(), which nobody asks in a ready-made vector: "
+                "pass the id, the class or a factory of one row",
+                vector,
+            )
         self.buffers = Buffers(obs_space, vector.num_envs)
         self.action_space = vector.single_action_space
 
