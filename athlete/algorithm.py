@@ -19,12 +19,11 @@ from athlete.building import (
     own_folder,
     require_memory_room,
     start_training,
-    training_horizon,
     training_world,
 )
 from athlete.checkpointing import learner_part, metadata_of, progress_at, require_finite, require_same_form
 from athlete.combine.team import Team
-from athlete.core import Run, Spec, Tree
+from athlete.core import Run, Spec, Tree, agent_ids
 from athlete.env.randomness import global_generators_kept, seed_global_generators
 from athlete.evaluation import Evaluator
 from athlete.hooks import Hooks
@@ -39,7 +38,7 @@ from athlete.record.checkpoint import CheckpointError, drop_tree, is_checkpoint,
 from athlete.record.video import record_episodes
 from athlete.restoring import read_config, read_training
 from athlete.settings.config import AlgorithmConfig
-from athlete.teams import columns_of, keeps_memory, make_heuristic, mapping_to_save
+from athlete.teams import columns_of, horizon_of, keeps_memory, make_heuristic, mapping_to_save
 from athlete.totals import Totals
 
 _Method = TypeVar("_Method", bound=Callable[..., Any])
@@ -254,7 +253,7 @@ class Algorithm:
         """What acts for all agents there are."""
         if self._policy is None:
             agent, run = self._training.agent, self._training.learned
-            progress = progress_at(int(run.timesteps), training_horizon(self.config, agent))
+            progress = progress_at(int(run.timesteps), horizon_of(self.config, agent))
             self._policy = Policy(agent, view_of(agent, run.state, progress), self.seed, self._world.previous)
         return self._policy
 
@@ -463,7 +462,8 @@ class Algorithm:
         config = self.config if mapping is None else self.config.copy().multi_agent(policy_mapping_fn=mapping)
         counters = {**self._totals.counters(), "memory_since_timesteps": self._training.memory_since}
         how = {"rows": self._training.rows, "compiled": self._world.env is not None}
-        return metadata_of(config, spec, counters, self.seed) | how
+        ids = self._agent_ids() or agent_ids(spec.groups)
+        return metadata_of(config, spec, counters, self.seed, ids) | how
 
     def _agent_ids(self) -> tuple[str, ...]:
         """The names of the environment's agents, where it is one of many."""

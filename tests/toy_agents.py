@@ -204,6 +204,8 @@ class TurnRoster:
                 self.truncations[other] = not self.terminations[other]
             elif self.random.random() < 0.05:
                 self.terminations[other] = not self.truncations[other]
+            elif self.random.random() < 0.02:
+                self.truncations[other] = not self.terminations[other]
 
 
 class ParallelRoster:

@@ -1174,4 +1174,64 @@ ON_POLICY = [
     ),
 ]
 
-MUTATIONS = [*OPS, *MEMORY, *LOOPS, *COMBINE, *EXPLORING, *MODELS, *Q_LEARNING, *ACTOR_CRITICS, *ON_POLICY]
+AGENTS = "tests/test_hosted_agents.py tests/test_hosted_agents_errors.py tests/test_multi_agent_env.py"
+
+HOSTED_AGENTS = [
+    *_in(
+        "athlete/env/adapters/agent_rows.py",
+        AGENTS,
+        ("mapped(self._blank, self._buffers.obs)", "pass"),
+        ("self.acting, self._has_ends = [], False", "self._has_ends = False"),
+        ("self._met, self._gone, self.is_over = set(), set(), False", "self._met, self.is_over = set(), False"),
+        ("ended | left, self.is_over)", "ended, self.is_over)"),
+        ("(left - ended) & self._met, obs)", "(left - ended), obs)"),
+        ("            self._mark((), TERMINATED)\n", ""),
+        ("            self._mark((), TRUNCATED)\n", ""),
+        ("if len(rewards) < len(self._places):", "if not rewards:"),
+        ("if value and agent in self._gone:", "if agent in self._gone:"),
+        ("self._reward[self._places[agent].column] = value", "self._reward[self._places[agent].column] += value"),
+        ("if agent not in ending and not is_over:", "if not is_over:"),
+        ("if agent not in ending and not is_over:", "if agent not in ending:"),
+        ("            bits[:] = 0\n        for agent in agents:", "            pass\n        for agent in agents:"),
+        ("self._gone |= ended | left", "self._gone |= ended"),
+        ("if len(self._gone) == len(self._places) and not self.is_over:", "if False:"),
+        ("return tuple(sorted(groups, key=lambda group: group.name))", "return tuple(groups)"),
+    ),
+    *_in(
+        "athlete/env/adapters/pettingzoo.py",
+        AGENTS,
+        ("there = list(self.env.agents)", "there = self.env.agents"),
+        ("told.rewards[agent], told.infos[agent] = reward, info", "told.infos[agent] = info"),
+        ("reward, info\n            if not ends:\n                break", "reward, info\n            break"),
+        ("{**truncations, ALL: is_cut}", "truncations"),
+        ("not self.env.agents and is_cut", "is_cut"),
+        ('self._require_seen(staying, obs, "step")', "pass"),
+    ),
+    *_in(
+        "athlete/env/adapters/multi_agent_env.py",
+        AGENTS,
+        ("sorted(found, key=natural_order)", "sorted(found, key=str)"),
+        ("if told.get(COMMON, bool(cut) and not died):", "if bool(cut):"),
+        ("terminateds[name], truncateds[name] = ended and not any(cut)", "terminateds[name], truncateds[name] = ended"),
+        ("rewards[name] = sum(own)", "rewards[name] = max(own)"),
+    ),
+    *_in(
+        "athlete/env/adapters/agents_source.py",
+        AGENTS,
+        ("                bits[rows] = 0", "                pass"),
+        ('& (obs["acting"][group.name] > 0)', ""),
+    ),
+]
+
+MUTATIONS = [
+    *OPS,
+    *MEMORY,
+    *LOOPS,
+    *COMBINE,
+    *EXPLORING,
+    *MODELS,
+    *Q_LEARNING,
+    *ACTOR_CRITICS,
+    *ON_POLICY,
+    *HOSTED_AGENTS,
+]

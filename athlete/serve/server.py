@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 
-from athlete.core import Tree
 from athlete.log import logger
 from athlete.policy import Policy
 from athlete.record.checkpoint import MANIFEST_FILE
+from athlete.serve.answers import as_json
 from athlete.serve.batching import Batcher
 from athlete.serve.metrics import Metrics
 from athlete.serve.sessions import Session, Sessions
@@ -30,12 +29,14 @@ class RequestError(ValueError):
 class PolicyServer:
     """Answers `{"observation": ...}` with `{"action": ...}`, many at a time.
 
-    `find` says which checkpoint to serve. `watch` asks it again and again, and takes over what is newer.
+    `find` says which checkpoint to serve, `policy_id` which of several policies in it. `watch` asks `find` again and
+    again, and takes over what is newer.
     """
 
     def __init__(
         self,
         find: Callable[[], Path],
+        policy_id: str = "default_policy",
         *,
         max_batch_size: int = 64,
         max_sessions: int = 10_000,
@@ -43,7 +44,7 @@ class PolicyServer:
     ):
         self.metrics = Metrics()
         self.sessions = Sessions(max_sessions, session_timeout_s)
-        self._find = find
+        self._find, self._policy_id = find, policy_id
         self._sizes = [1 << i for i in range((max_batch_size - 1).bit_length() + 1)]
         self.checkpoint, self._stamp = Path(), b""
         self.policy = self._load(*self._newest())
@@ -85,7 +86,7 @@ class PolicyServer:
             raise RequestError(str(error)) from error
         action, session.state = await self._batcher.act(row, session.state, bool(request.get("explore", False)))
         session.action, session.steps = action, session.steps + 1
-        return _as_json(action)
+        return as_json(action)
 
     def about(self) -> dict[str, Any]:
         """What is served."""
@@ -140,7 +141,7 @@ class PolicyServer:
 
     def _load(self, path: Path, stamp: bytes) -> Policy:
         """The policy of a checkpoint, its programs compiled for all sizes of batches."""
-        policy = Policy.from_checkpoint(path)
+        policy = Policy.from_checkpoint(path, self._policy_id)
         row = zeros(policy.observation_space, (1,))
         for size in self._sizes:
             policy.act_each([row] * size, [None] * size)
@@ -153,11 +154,3 @@ class PolicyServer:
 
 def _shapes(policy: Policy) -> list[Any]:
     return [(leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(policy.get_initial_state())]
-
-
-def _as_json(action: Tree) -> Any:
-    if isinstance(action, dict):
-        return {name: _as_json(part) for name, part in action.items()}
-    if isinstance(action, tuple):
-        return [_as_json(part) for part in action]
-    return action.tolist() if isinstance(action, np.ndarray | np.generic) else action
