@@ -2,9 +2,9 @@
 
     python benchmarks/team_speed.py [--json FILE]
 
-PPO with the same networks and batches on CartPole, compiled: one agent in 16 environments; two agents that always act, in 8
-environments of two CartPoles; and two that may fall one before the other, which takes the bookkeeping of turns. Each
-iteration learns from as many steps. Medians of alternating rounds, in steps of agents a second of processor time.
+PPO with the same networks and batches on CartPole, compiled: one agent in 16 environments; two agents that always act,
+in 8 environments of two CartPoles; and two that may fall one before the other, which takes the bookkeeping of turns.
+Each iteration learns from as many steps. Medians of alternating rounds, in steps of agents a second of processor time.
 """
 
 from __future__ import annotations
