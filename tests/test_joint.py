@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+import gymnasium
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -19,8 +20,10 @@ from athlete.algorithms.maddpg import MADDPG
 from athlete.algorithms.mappo import MAPPO
 from athlete.algorithms.qmix import QMIX
 from athlete.core import Agent, Group, Spec
+from athlete.env import MultiAgentEnv
 from athlete.env.games.multi_agent.two_step_game import TwoStepGame
 from athlete.env.multi_agent import JointEnv, joint_spec
+from athlete.env.wrappers.grouped import Grouped
 from athlete.exploration import EpsilonGreedy, OrnsteinUhlenbeckNoise
 from athlete.loops.collect import choose, spec_of
 from athlete.memory.prioritized import Prioritized
@@ -31,7 +34,7 @@ from athlete.ops.random import wrap
 from athlete.ops.schedule import Schedule
 from athlete.spaces import Box, Discrete
 
-JOINT = [name for name in ALGORITHMS if is_joint(name)]
+JOINT = [name for name in ALGORITHMS if is_joint(name) and name != "AlphaStar"]  # a league of agents that are not
 GAMES = {"discrete": Together(), "plain": Together(told=False), "continuous": Together(continuous=True)}
 SPECS = {name: spec_of(JointEnv(game)) for name, game in GAMES.items()}
 
@@ -156,6 +159,52 @@ def test_a_training_of_all_agents_resumes_to_the_last_bit(case, tmp_path):
     assert_resumes(config.update_from_dict({"model": {"fcnet_hiddens": [8]}, **settings}), tmp_path)
 
 
+class Pair(MultiAgentEnv):
+    """Two agents in plain Python that are paid for doing the same; `leaver` leaves them after a step."""
+
+    def __init__(self, config):
+        self.possible_agents = ["a_0", "a_1"]
+        self.observation_space = gymnasium.spaces.Dict(
+            dict.fromkeys(self.possible_agents, gymnasium.spaces.Discrete(3))
+        )
+        self.action_space = gymnasium.spaces.Dict(dict.fromkeys(self.possible_agents, gymnasium.spaces.Discrete(2)))
+        self.leaver = config.get("leaver")
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.steps = 0
+        return dict.fromkeys(self.possible_agents, 0), {}
+
+    def step(self, actions):
+        self.steps += 1
+        reward = float(len(set(actions.values())) == 1)
+        over = self.steps == 2
+        obs, rewards = dict.fromkeys(actions, self.steps), dict.fromkeys(actions, reward)
+        ended = {"__all__": over} | ({self.leaver: True} if self.leaver in actions else {})
+        return obs, rewards, ended, {"__all__": False}, {}
+
+
+@pytest.mark.parametrize("name", JOINT)
+def test_environments_in_plain_python_are_learned_from_too(name):
+    settings = {"num_envs_per_worker": 2, "train_batch_size": 8, "min_sample_timesteps_per_iteration": 40}
+    if "replay_buffer_config" in get_config_class(name)():
+        settings |= {"num_steps_sampled_before_learning_starts": 16, "rollout_fragment_length": 2}
+    config = get_config_class(name)().environment(Pair).update_from_dict({"model": {"fcnet_hiddens": [8]}, **settings})
+    with config.build() as algo:
+        result = algo.train()
+        assert result["episode_len_mean"] == 2 and 0 <= result["episode_reward_mean"] <= 4
+        assert 0 <= algo.evaluate()["evaluation"]["episode_reward_mean"] <= 4
+
+
+def test_an_agent_that_leaves_is_an_error_that_names_it():
+    config = get_config_class("MAPPO")().environment(Pair, env_config={"leaver": "a_1"}).debugging(seed=0)
+    with (
+        config.build() as algo,
+        pytest.raises(RuntimeError, match="agent 'a_1' is not asked for an action at step 1 of the episode in row 0"),
+    ):
+        algo.train()
+
+
 # Acting
 
 
@@ -191,6 +240,21 @@ def test_no_agent_takes_an_action_that_its_mask_forbids(agent, random):
     np.testing.assert_array_equal(action["walker"], np.broadcast_to(np.arange(rows)[:, None] % 3, (rows, 2)))
     assert set(np.unique(action["guide"])) == {0, 1}
     assert action["walker"].dtype == action["guide"].dtype == jnp.int32
+
+
+def test_agents_that_were_grouped_for_rllib_are_seen_themselves():
+    """RLlib's files name the two-step game with both agents as one, which QMIX there needs and here does not."""
+    config = get_config_class("QMIX")().environment(Grouped(TwoStepGame())).training(mixer="vdn")
+    with config.build() as algo:
+        assert [group.size for _, group in algo.agent.spec.groups] == [2]
+
+
+def test_policies_of_rllibs_files_are_left_out_with_a_line(caplog):
+    config = get_config_class("MADDPG")().environment(TwoStepGame())
+    config.multi_agent(policies={"p0": None, "p1": None}, policy_mapping_fn=lambda agent, *_, **__: f"p{agent[-1]}")
+    config.training(replay_buffer_config={"capacity": 30_000})
+    with caplog.at_level("INFO"), config.build():
+        assert "MADDPG learns for all agents together: policies are left out" in caplog.text
 
 
 # What is refused

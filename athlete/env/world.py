@@ -18,6 +18,7 @@ from athlete.env.multi_agent import JointEnv
 from athlete.env.registry import EnvContext, create, is_jax_env, resolve
 from athlete.env.supervision import UNSUPERVISED, Supervision
 from athlete.env.twins import find_twin
+from athlete.env.wrappers.acting_together import ActingTogetherSource
 from athlete.env.wrappers.copies import Copies
 from athlete.env.wrappers.frame_stack import FrameStack
 from athlete.env.wrappers.grouped import Grouped
@@ -42,6 +43,7 @@ class World(NamedTuple):
     pooled: bool = False  # stepped by EnvPool
     many_agents: bool = False  # of RLlib's form or PettingZoo's, stepped by `MultiAgentSource`
     shuffles_seats: bool = False  # outside JAX
+    acts_together: bool = False  # all its agents at every step, outside JAX
 
     def with_shuffled_seats(self) -> World:
         """The same where agents take random seats in every episode. Raises ValueError where there is one agent."""
@@ -50,6 +52,12 @@ class World(NamedTuple):
         if self.env is None and self.many_agents:
             return self._replace(shuffles_seats=True)
         raise ValueError(f"multi_agent(shuffle_seats=True): {self.name} has one agent")
+
+    def acting_together(self) -> World:
+        """The same for algorithms that learn from agents who act at every step, all of them: groups need no wrapper."""
+        if isinstance(self.env, JointEnv) and isinstance(self.env.env, Grouped):
+            return self._replace(env=JointEnv(self.env.env.env))
+        return self._replace(acts_together=self.env is None and self.many_agents)
 
     def showing(self, previous: Previous) -> World:
         """The same with observations that also show what led to them, where `previous` says so."""
@@ -143,6 +151,8 @@ class World(NamedTuple):
             )
         if self.shuffles_seats:
             source = ShuffledSeatsSource(source)
+        if self.acts_together:
+            source = ActingTogetherSource(source)
         return PreviousStepSource(source, self.previous) if any(self.previous) else source
 
     def _unpooled(self) -> tuple[Any, dict[str, Any]]:
