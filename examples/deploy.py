@@ -3,8 +3,8 @@
     python examples/deploy.py
     python examples/deploy.py --env Pendulum-v1 --algorithm SAC --timesteps 10000 --folder deployed
 
-Writes `policy.html`, which any browser opens, and `policy.py` with its weights, which needs NumPy and nothing else, and plays
-an episode with the latter. `docs/deployment.md` explains the formats, and how to serve a policy over HTTP.
+Writes `policy.html`, which any browser opens, and `policy.py` with its weights, which needs NumPy and nothing else,
+and plays an episode with the latter. `docs/deployment.md` explains the formats, and how to serve a policy over HTTP.
 """
 
 from __future__ import annotations
