@@ -13,6 +13,7 @@ from typing import Any, TypeVar, cast
 import jax
 import numpy as np
 
+from athlete.algorithms.alpha_star import AlphaStar
 from athlete.building import (
     check_devices,
     evaluation_world,
@@ -34,7 +35,7 @@ from athlete.loops.progress import Progress, joined
 from athlete.matches import Matches, Player, players_of
 from athlete.ops.finite import NonFiniteError
 from athlete.policy import Policy, require_default, view_of
-from athlete.record.checkpoint import CheckpointError, drop_tree, save_checkpoint
+from athlete.record.checkpoint import CheckpointError, drop_tree, is_checkpoint, save_checkpoint
 from athlete.record.video import record_episodes
 from athlete.restoring import read_config, read_training
 from athlete.settings.config import AlgorithmConfig
@@ -95,6 +96,7 @@ class Algorithm:
         self._told_fault = False
         self._logdir = own_folder(config)
         self._last_checkpoint: Path | None = None  # written here or restored from
+        self._saved: set[Path] = set()  # checkpoints written here
         self._callbacks.on_algorithm_init(algorithm=self)
 
     # Training -----------------------------------------------------------------------------------------------------
@@ -222,11 +224,11 @@ class Algorithm:
         """
         self._refuse_if_stopped("evaluate_matches")
         whole, spec = self._whole_policy(), self._evaluator.spec
-        if not isinstance(whole.agent, Team):
+        players = players_of(whole.agent, self._training.learned.state, whole.view)
+        if not players:
             raise ValueError(
                 "evaluate_matches: matches are between the policies of many agents, and there is one agent"
             )
-        players = players_of(whole.agent, self._training.learned.state, whole.view)
         _, group = spec.groups[0]
         for name, given in (opponents or {}).items():
             if isinstance(given, Policy):
@@ -242,11 +244,13 @@ class Algorithm:
         """The acting side as it is now: a snapshot that later training does not change."""
         self._refuse_if_stopped("get_policy")
         whole = self._whole_policy()
-        if not isinstance(whole.agent, Team):
-            require_default(policy_id, "get_policy")
-            return whole
-        member = whole.agent.member(policy_id)
-        return Policy(member.agent, whole.view[policy_id], self.seed)
+        if isinstance(whole.agent, Team):
+            return Policy(whole.agent.member(policy_id).agent, whole.view[policy_id], self.seed)
+        players = players_of(whole.agent, self._training.learned.state, whole.view)
+        if policy_id in players:
+            return Policy(*players[policy_id], self.seed)
+        require_default(policy_id, "get_policy")
+        return whole
 
     def _whole_policy(self) -> Policy:
         """What acts for all agents there are."""
@@ -355,16 +359,20 @@ class Algorithm:
     def save(self, checkpoint_dir: str | Path | None = None) -> str:
         """Write a checkpoint and return its folder.
 
-        A folder that is not itself called `checkpoint_...` gets the checkpoint inside, as `checkpoint_000012`. Without
-        a folder it is `logdir`. By default the replay memory is in the newest checkpoint of a folder only: it is taken
+        A folder that is not itself called `checkpoint` or `checkpoint_...` gets the checkpoint inside, as
+        `checkpoint_000012`; one that another training wrote there is replaced, with a warning. Without a folder it is
+        `logdir`. By default the replay memory is in the newest checkpoint of a folder only: it is taken
         out of the one that this training wrote there before (`store_buffer_in_checkpoints`).
 
         Raises CheckpointError where the policy's parameters are not finite, and where the disk refuses.
         """
         self._refuse_if_stopped("save")
         folder = Path(checkpoint_dir) if checkpoint_dir is not None else self._logdir
-        if not folder.name.startswith("checkpoint"):
+        if folder.name != "checkpoint" and not folder.name.startswith("checkpoint_"):
             folder = folder / f"checkpoint_{self.iteration:06d}"
+        folder = folder.resolve()
+        if folder not in self._saved and is_checkpoint(folder):
+            logger.warning("%s: a checkpoint that this training did not write is replaced", folder)
         run = self._training.run if self._stores_memory() else self._training.learned
         trees: dict[str, Tree] = {"agent": learner_part(run)}
         if self._stores_memory():
@@ -374,6 +382,7 @@ class Algorithm:
         trees = jax.device_get(trees)
         require_finite(trees["agent"]["state"], f"nothing was saved into {folder}")
         path = save_checkpoint(folder, trees, self._metadata())
+        self._saved.add(path)
         self._drop_memory_before(path)
         return str(path)
 
@@ -469,7 +478,7 @@ class Algorithm:
         That of a team holds also what is under way in its environments, which belongs to them.
         """
         agent, wanted = self._training.agent, self.config.get("store_buffer_in_checkpoints", "last")
-        return bool(wanted) and (keeps_memory(agent) or isinstance(agent, Team))
+        return bool(wanted) and (keeps_memory(agent) or isinstance(agent, Team | AlphaStar))
 
     def _refuse_if_stopped(self, method: str) -> None:
         if self._stopped:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
+from athlete.algorithms.alpha_star import AlphaStar
 from athlete.combine.past import PastSelves
 from athlete.combine.seating import Seats
 from athlete.combine.team import Member, Team
@@ -67,18 +68,36 @@ class Matches:
         return "\n".join(lines)
 
 
-def players_of(team: Team, state: Tree, view: Tree) -> dict[str, Player]:
-    """The policies of a team by name; snapshots of the policy `main` are `main_v0`, the oldest, `main_v1`, ..."""
-    players = {}
-    for member in team.members:
+def players_of(agent: Agent, state: Tree, view: Tree) -> dict[str, Player]:
+    """The policies of a team or a league by name; snapshots of `main` are `main_v0`, `main_v1`, ...
+
+    Empty where there are none.
+    """
+    if isinstance(agent, AlphaStar):
+        return _players_of_league(agent, state, view)
+    players: dict[str, Player] = {}
+    for member in agent.members if isinstance(agent, Team) else ():
         if not isinstance(member.agent, PastSelves):
             players[member.name] = Player(member.agent, view[member.name])
             continue
         past = jax.device_get(state[member.name])
         for number in range(int(past.kept)):
-            snapshot = jax.tree.map(lambda leaf, number=number: leaf[number], past.snapshots)
-            players[f"{member.agent.of}_v{number}"] = Player(member.agent.agent, snapshot)
+            players[f"{member.agent.of}_v{number}"] = Player(member.agent.agent, _nth(past.snapshots, number))
     return players
+
+
+def _players_of_league(agent: AlphaStar, state: Tree, view: Tree) -> dict[str, Player]:
+    learners, past, maker = jax.device_get((view["learners"], state.past, state.maker))
+    players = {name: Player(agent.agent, _nth(learners, number)) for number, name in enumerate(agent.names)}
+    for place in np.flatnonzero(maker >= 0):
+        name = agent.names[maker[place]]
+        version = np.sum(maker[:place] == maker[place])
+        players[f"{name}_v{version}"] = Player(agent.agent, _nth(past, place))
+    return players
+
+
+def _nth(tree: Tree, number: Any) -> Tree:
+    return jax.tree.map(lambda leaf: leaf[number], tree)
 
 
 def play_matches(players: Mapping[str, Player], spec: Spec, play: Play, episodes: int) -> Matches:

@@ -34,7 +34,7 @@ from athlete.ops.random import wrap
 from athlete.ops.schedule import Schedule
 from athlete.spaces import Box, Discrete
 
-JOINT = [name for name in ALGORITHMS if is_joint(name)]
+JOINT = [name for name in ALGORITHMS if is_joint(name) and name != "AlphaStar"]  # a league of agents that are not
 GAMES = {"discrete": Together(), "plain": Together(told=False), "continuous": Together(continuous=True)}
 SPECS = {name: spec_of(JointEnv(game)) for name, game in GAMES.items()}
 
