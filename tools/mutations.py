@@ -1291,6 +1291,65 @@ JOINT = [
         "tests/test_joint.py",
         ("~acting & np.asarray(goes_on)[:, None]", "~acting & False"),
         ("~acting & np.asarray(goes_on)[:, None]", "~acting"),
+
+DEPLOYED = [
+    *_in(
+        "athlete/policy.py",
+        "tests/test_policy_alone.py",
+        ("leaf[:count], (action, jax.device_get(state))", "leaf[-count:], (action, jax.device_get(state))"),
+        ("np.full(count, begins)", "np.full(count, False)", "tests/test_policy_alone.py"),
+        (
+            "leaf[i : i + 1], after)",
+            "leaf[:1], after)",
+            "tests/test_algorithm.py::test_a_network_with_memory_takes_a_state_and_gives_one_back",
+        ),
+        ("np.repeat(leaf, rows, axis=0)", "np.repeat(leaf, rows, axis=-1)"),
+    ),
+    *_in(
+        "athlete/acting.py",
+        "tests/test_policy.py tests/test_policy_alone.py",
+        ("if array.shape[1:] != space.shape", "if array.shape[2:] != space.shape"),
+        ("rows[choice] = row_of(", "rows[0] = row_of("),
+    ),
+    *_in(
+        "athlete/export/graph.py",
+        "tests/test_export.py",
+        ("chosen = inputs[1] if condition.all()", "chosen = inputs[2] if condition.all()"),
+        ('{"add": 0, "sub": 0, "mul": 1, "div": 1}', '{"add": 0, "sub": 0, "mul": 0, "div": 1}'),
+        ("        self._parameters.add(name)\n", "", "tests/test_export.py::test_parameters_that_are_equal_stay_apart"),
+    ),
+    *_in(
+        "athlete/export/trace.py",
+        "tests/test_export.py",
+        ("[inputs[0], inputs[2], inputs[1]]", "[inputs[0], inputs[1], inputs[2]]"),
+        ("needed = builder.needed_for([*actions, *(after[place] for place in places)])", "needed = set(before)"),
+    ),
+    *_in(
+        "athlete/export/tensor.js",
+        "tests/test_export.py::test_every_format_acts_as_jax_does",
+        (
+            "(better(data[i * width + k], data[i * width + best]))",
+            "(better(data[i * width + best], data[i * width + k]))",
+        ),
+        ("at = j * m;", "at = j * k;"),
+    ),
+    *_in(
+        "athlete/export/games.js",
+        "tests/test_export.py::test_the_games_of_the_page_are_gymnasiums",
+        ("Math.cos(3 * x) * 0.0025, -0.07", "Math.cos(3 * x) * 0.0035, -0.07"),
+        ("0.1 * spin * spin + 0.001 * torque * torque", "0.1 * spin * spin + 0.01 * torque * torque"),
+    ),
+    *_in(
+        "athlete/serve/batching.py",
+        "tests/test_serve.py",
+        ("if asked.explore == explore", "if True"),
+        ("][: self.largest]", "]"),
+    ),
+    *_in(
+        "athlete/serve/external.py",
+        "tests/test_policy_client.py",
+        ("reward, episode.reward = episode.reward, 0.0", "reward = episode.reward"),
+        ("told.ends and not told.truncated, told.truncated", "told.ends, told.truncated"),
     ),
 ]
 
@@ -1306,4 +1365,5 @@ MUTATIONS = [
     *ON_POLICY,
     *HOSTED_AGENTS,
     *JOINT,
+    *DEPLOYED,
 ]
