@@ -1291,6 +1291,8 @@ JOINT = [
         "tests/test_joint.py",
         ("~acting & np.asarray(goes_on)[:, None]", "~acting & False"),
         ("~acting & np.asarray(goes_on)[:, None]", "~acting"),
+    ),
+]
 
 DEPLOYED = [
     *_in(
