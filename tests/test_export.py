@@ -202,6 +202,29 @@ def test_a_policy_for_no_game_of_the_page_is_told_which_there_are(tmp_path):
         policy_of("MLP").export(tmp_path / "policy.html")
 
 
+def in_chromium(page, more=()):
+    """What a page holds after two seconds of its time, and what it has to say to the console."""
+    browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if browser is None:
+        pytest.skip("chromium is not installed")
+    flags = ["--headless=new", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--virtual-time-budget=2000"]
+    command = [browser, *flags, *more, "--dump-dom", page.as_uri()]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+    return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("game", GAMES)
+def test_the_page_plays_in_a_browser(game, tmp_path):
+    (path,) = policy_for(game).export(tmp_path / "policy.html")
+    text, said = in_chromium(Path(path))
+    assert not said
+    steps, episodes = (int(re.search(rf'id="{name}">(\d+)<', text).group(1)) for name in ("step", "episodes"))
+    assert steps + 10 * episodes > 10
+    choices = GAMES[game][1].n if isinstance(GAMES[game][1], Discrete) else 0
+    assert len(re.findall('class="choice', text)) == choices
+
+
 def in_node(script):
     node = shutil.which("node")
     if node is None:
