@@ -1,6 +1,6 @@
 """What the programs of single agents are, as hashes of what JAX lowers: what is added for many must not change them.
 
-    python tests/lowered_programs.py    # writes lowered_programs.json anew, after a change that is meant
+python tests/lowered_programs.py    # writes lowered_programs.json anew, after a change that is meant
 """
 
 from __future__ import annotations
