@@ -116,7 +116,7 @@ def main() -> None:
             "runs": runs,
         }
         write_json(path, manifest)
-        print(f"{label} seed {seed}: {[run for run in runs if run['seed'] == seed][0]['against']}", flush=True)
+        print(f"{label} seed {seed}: {next(run for run in runs if run['seed'] == seed)['against']}", flush=True)
     print(f"{label}: {len(runs)} seeds, worst {worst(runs)} -> {path}")
 
 
