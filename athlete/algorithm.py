@@ -13,6 +13,7 @@ from typing import Any, TypeVar, cast
 import jax
 import numpy as np
 
+from athlete.acting import actions_by_agent, joint_observation
 from athlete.algorithms.alpha_star import AlphaStar
 from athlete.building import (
     check_devices,
@@ -306,7 +307,17 @@ class Algorithm:
         explore: bool | None = None,
         policy_id: str = "default_policy",
     ) -> Any:
-        """Actions for many observations: a dictionary by name, as RLlib's, or a list; so are states and all else."""
+        """Actions for many observations: a dictionary by name, as RLlib's, or a list; so are states and all else.
+
+        Of algorithms that act for all agents together the observations are those of one moment, by agent, and the state
+        is one for all.
+        """
+        if self._acts_together():
+            ids = self._agent_ids() or agent_ids(self.agent.spec.groups)
+            shown = joint_observation(self.agent.spec.groups, ids, observations)
+            fetched = self.compute_single_action(shown, state, explore=explore, full_fetch=True)
+            by_agent = actions_by_agent(self.agent.spec.groups, ids, fetched[0])
+            return (by_agent, *fetched[1:]) if state is not None else by_agent
         policy = self.get_policy(policy_id)
         if state is None:
             _require_state(policy, "compute_actions")
@@ -475,6 +486,10 @@ class Algorithm:
         how = {"rows": self._training.rows, "compiled": self._world.env is not None}
         ids = self._agent_ids() or agent_ids(spec.groups)
         return metadata_of(config, spec, counters, self.seed, ids) | how
+
+    def _acts_together(self) -> bool:
+        assert self.config.agent_class is not None
+        return self.config.agent_class.joint
 
     def _agent_ids(self) -> tuple[str, ...]:
         """The names of the environment's agents, where it is one of many."""

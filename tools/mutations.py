@@ -1089,8 +1089,6 @@ ON_POLICY = [
         ("value + advantage, standardized(advantage, weight)", "value + advantage, advantage"),
         ("error = jnp.maximum(error, jnp.square(near - batch.target))", "error = jnp.square(near - batch.target)"),
         ("jnp.clip(value - batch.value, -self.vf_clip_param, self.vf_clip_param)", "(value - batch.value)"),
-        ("jnp.where(plain < clipped, plain, clipped)", "clipped"),
-        ("jnp.where(plain < clipped, plain, clipped)", "plain"),
         ("jnp.stack([1.0, self.vf_loss_coeff,", "jnp.stack([1.0, 1.0,"),
         (
             ".kl(policy)\n",
@@ -1223,6 +1221,79 @@ HOSTED_AGENTS = [
     ),
 ]
 
+JOINT_TESTS = "tests/test_references_joint.py tests/test_joint_by_hand.py"
+
+JOINT = [
+    *_in(
+        "athlete/ops/surrogate.py",
+        "tests/test_ops_surrogate.py",
+        ("jax.lax.clamp(1.0 - clip, ratio, 1.0 + clip)", "ratio"),
+        ("jnp.where(plain < clipped, plain, clipped)", "clipped"),
+        ("jnp.where(plain < clipped, plain, clipped)", "plain"),
+    ),
+    *_in(
+        "athlete/algorithms/joint.py",
+        "tests/test_joint.py",
+        ("if name != STATE})", "})"),
+        ("if entry != STATE}", "}"),
+        ("told[0] if told else jnp.concatenate(plain, axis=-1)", "jnp.concatenate(plain, axis=-1)"),
+        ("jnp.concatenate([vectors, number], axis=-1)", "jnp.concatenate([vectors, 0.0 * number], axis=-1)"),
+        ('if how == "sum" else jnp.mean(reward, axis=-1)', 'if how == "mean" else jnp.mean(reward, axis=-1)'),
+    ),
+    *_in(
+        "athlete/algorithms/qmix.py",
+        JOINT_TESTS,
+        ('jnp.abs(heads["w1"])', 'heads["w1"]'),
+        ('jnp.abs(heads["w2"])', 'heads["w2"]'),
+        ("jax.nn.elu(", "jax.nn.relu("),
+        ("return (out + bias).reshape(leading)", "return out.reshape(leading)"),
+        ('+ heads["b1"])', ")"),
+        ("if self.double_q else values", "if not self.double_q else values"),
+        ("greedy(chooser[name], seen.mask[name])", "greedy(chooser[name])"),
+        ("self.gamma * jnp.where(learned.terminated, 0.0, following)", "self.gamma * following"),
+        ("self.gamma * jnp.where(learned.terminated[..., None], 0.0, following)", "self.gamma * following"),
+        ('self._unroll(target["agents"], batch)[0]', "carries"),
+        ("lambda leaf: leaf[1:], carries[name]", "lambda leaf: leaf[:-1], carries[name]"),
+        ("jnp.repeat(batch.first, group.size, axis=1)", "jnp.tile(batch.first, (1, group.size))"),
+        ("merge(leaf[0], 0)", "merge(leaf[-1], 0)"),
+    ),
+    *_in(
+        "athlete/algorithms/mappo.py",
+        JOINT_TESTS,
+        ("mean + scale * own_value", "own_value"),
+        ("(target - mean) / scale", "target"),
+        ("jnp.clip(value - batch.value,", "jnp.clip(value - batch.target,"),
+        ("jnp.maximum(error, jnp.square(near - batch.target))", "jnp.square(near - batch.target)"),
+        ("self.vf_loss_coeff * means[1]", "means[1]"),
+        ("- value_at(self.entropy_coeff, progress) * means[2]", "+ value_at(self.entropy_coeff, progress) * means[2]"),
+        ("standardized(advantage)", "advantage"),
+        ("update_moments(state.returns, target)", "update_moments(state.returns, value)"),
+    ),
+    *_in(
+        "athlete/algorithms/maddpg.py",
+        JOINT_TESTS,
+        ("jnp.where(step.terminated[:, None], 0.0, next_value)", "next_value"),
+        ("jnp.where(self._own_columns(), 0.0, taken[:, None])", "0.0 * taken[:, None]"),
+        ("jnp.where(mask, outputs[name], 0.0)", "outputs[name]"),
+        ("self._outputs(state.target.actors, following)", "self._outputs(state.online.actors, following)"),
+        ("self._values(state.target.critics, following,", "self._values(state.online.critics, following,"),
+        ("self._values(critic.params, seen, own + others)", "self._values(state.online.critics, seen, own + others)"),
+        ("hard + soft - jax.lax.stop_gradient(soft)", "soft"),
+        ("hard + soft - jax.lax.stop_gradient(soft)", "hard"),
+        (
+            "masked(outputs.reshape(-1, group.size, outputs.shape[-1]), seen.mask[name])",
+            "outputs.reshape(-1, group.size, outputs.shape[-1])",
+        ),
+        ("start += group.size", "start += 0"),
+    ),
+    *_in(
+        "athlete/env/wrappers/acting_together.py",
+        "tests/test_joint.py",
+        ("~acting & np.asarray(goes_on)[:, None]", "~acting & False"),
+        ("~acting & np.asarray(goes_on)[:, None]", "~acting"),
+    ),
+]
+
 DEPLOYED = [
     *_in(
         "athlete/policy.py",
@@ -1295,5 +1366,6 @@ MUTATIONS = [
     *ACTOR_CRITICS,
     *ON_POLICY,
     *HOSTED_AGENTS,
+    *JOINT,
     *DEPLOYED,
 ]
