@@ -49,7 +49,7 @@ class Tag(MultiEnv):
     @property
     def groups(self) -> dict[str, Group]:
         # What an agent sees: itself, both catchers, both runners, and which runners are free.
-        seen = spaces.Box(-1.0, 1.0, (12,))
+        seen = spaces.Box(-np.inf, np.inf, (12,))
         return {"catcher": Group(2, seen, spaces.Discrete(5)), "runner": Group(2, seen, spaces.Discrete(5))}
 
     def reset(self, key: Key) -> tuple[TagState, Tree, Tree]:
