@@ -127,8 +127,9 @@ def with_mask(spec: Spec, observation: Any, info: Any) -> Any:
         return observation  # which does not fit, as `row_of` says
     if not isinstance(info, Mapping) or ACTION_MASK not in info:
         raise ValueError(
-            f"this policy chooses among the legal actions: give info=..., the environment's, with its "
-            f"{ACTION_MASK!r}, or the observation as {{{OBSERVATIONS!r}: ..., {ACTION_MASK!r}: zeros and ones}}"
+            "this policy chooses among the legal actions: give info=..., the environment's, or what its method tells, "
+            f"{{{ACTION_MASK!r}: env.action_masks()}}; or the observation as {{{OBSERVATIONS!r}: ..., "
+            f"{ACTION_MASK!r}: zeros and ones}}"
         )
     mask = joined_mask(info[ACTION_MASK], sum(value_counts(spec.action)), f"info[{ACTION_MASK!r}]")
     return {OBSERVATIONS: observation, ACTION_MASK: mask}

@@ -19,12 +19,11 @@ from athlete.building import (
     own_folder,
     require_memory_room,
     start_training,
-    training_horizon,
     training_world,
 )
 from athlete.checkpointing import learner_part, metadata_of, progress_at, require_finite, require_same_form
 from athlete.combine.team import Team
-from athlete.core import Run, Tree
+from athlete.core import Run, Spec, Tree, agent_ids
 from athlete.env.randomness import global_generators_kept, seed_global_generators
 from athlete.evaluation import Evaluator
 from athlete.hooks import Hooks
@@ -32,13 +31,14 @@ from athlete.log import logger, set_level
 from athlete.loops.compiling import compilations, set_up
 from athlete.loops.evaluate import LONG_EPISODE
 from athlete.loops.progress import Progress, joined
+from athlete.matches import Matches, Player, players_of
 from athlete.ops.finite import NonFiniteError
 from athlete.policy import Policy, require_default, view_of
 from athlete.record.checkpoint import CheckpointError, drop_tree, save_checkpoint
 from athlete.record.video import record_episodes
 from athlete.restoring import read_config, read_training
 from athlete.settings.config import AlgorithmConfig
-from athlete.teams import columns_of, keeps_memory, mapping_to_save
+from athlete.teams import columns_of, horizon_of, keeps_memory, make_heuristic, mapping_to_save
 from athlete.totals import Totals
 
 _Method = TypeVar("_Method", bound=Callable[..., Any])
@@ -203,6 +203,38 @@ class Algorithm:
         self._callbacks.on_evaluate_end(algorithm=self, evaluation_metrics=metrics)
         return metrics
 
+    @_alone
+    def evaluate_matches(
+        self,
+        episodes: int = 100,
+        opponents: Mapping[str, Any] | None = None,
+        seed: int | None = None,
+        explore: bool = True,
+    ) -> Matches:
+        """Who beats whom in a game for two: `episodes` games between every two policies, half of them on either seat.
+
+        The players are the policies of this training, the snapshots of its past selves (`main_v0` is the oldest), and
+        `opponents` by name: heuristics, as `PolicySpec` takes them, "random", or policies that `get_policy` gave. Print
+        the result for a table. With `explore=False` players act greedily: those without chance in it then repeat one
+        game on each seat.
+
+        Raises ValueError where it is no game for two agents with equal spaces, and for an opponent that is none.
+        """
+        self._refuse_if_stopped("evaluate_matches")
+        whole, spec = self._whole_policy(), self._evaluator.spec
+        if not isinstance(whole.agent, Team):
+            raise ValueError(
+                "evaluate_matches: matches are between the policies of many agents, and there is one agent"
+            )
+        players = players_of(whole.agent, self._training.learned.state, whole.view)
+        _, group = spec.groups[0]
+        for name, given in (opponents or {}).items():
+            if isinstance(given, Policy):
+                players[name] = Player(given.agent, given.view)
+            else:
+                players[name] = Player(make_heuristic(given).bind(Spec(group.obs, group.action)), ())
+        return self._evaluator.matches(players, self.seed if seed is None else seed, episodes, explore)
+
     # Acting -------------------------------------------------------------------------------------------------------
 
     @_alone
@@ -220,7 +252,7 @@ class Algorithm:
         """What acts for all agents there are."""
         if self._policy is None:
             agent, run = self._training.agent, self._training.learned
-            progress = progress_at(int(run.timesteps), training_horizon(self.config, agent))
+            progress = progress_at(int(run.timesteps), horizon_of(self.config, agent))
             self._policy = Policy(agent, view_of(agent, run.state, progress), self.seed, self._world.previous)
         return self._policy
 
@@ -424,7 +456,8 @@ class Algorithm:
         config = self.config if mapping is None else self.config.copy().multi_agent(policy_mapping_fn=mapping)
         counters = {**self._totals.counters(), "memory_since_timesteps": self._training.memory_since}
         how = {"rows": self._training.rows, "compiled": self._world.env is not None}
-        return metadata_of(config, spec, counters, self.seed) | how
+        ids = self._agent_ids() or agent_ids(spec.groups)
+        return metadata_of(config, spec, counters, self.seed, ids) | how
 
     def _agent_ids(self) -> tuple[str, ...]:
         """The names of the environment's agents, where it is one of many."""

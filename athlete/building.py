@@ -11,8 +11,6 @@ from typing import Any
 import jax
 import numpy as np
 
-from athlete.algorithms.catalog import require_served
-from athlete.combine.team import Team
 from athlete.core import Agent, Source, Spec
 from athlete.env.supervision import Supervision
 from athlete.env.world import World, env_name, find_world
@@ -26,7 +24,7 @@ from athlete.loops.learn import transition_shapes
 from athlete.loops.train import CompiledTraining, HostedTraining, Training
 from athlete.memory.room import require_room
 from athlete.settings.config import AlgorithmConfig
-from athlete.teams import horizon_of, make_team
+from athlete.teams import agent_for, horizon_of
 
 
 def training_world(config: AlgorithmConfig) -> World:
@@ -48,6 +46,9 @@ def _find_world(config: AlgorithmConfig, env: Any, env_config: Mapping[str, Any]
     world = find_world(env, env_config, config.backend, config.preprocessor_pref)
     if config.shuffle_seats:
         world = world.with_shuffled_seats()
+    assert config.agent_class is not None
+    if config.agent_class.joint:
+        world = world.acting_together()
     world = world.showing(previous_of(config))
     return world if config.disable_env_checking else world.checked()
 
@@ -83,7 +84,7 @@ def _start_compiled(config: AlgorithmConfig, world: World, key: np.ndarray, begi
     if config.get("sample_async"):
         logger.info("sample_async=True: environment and updates are one program here; nothing waits")
     env = with_info_metrics(world.env, config.info_metrics)
-    return CompiledTraining(agent, env, config.rows(), length, training_horizon(config, agent), key, begins=begins)
+    return CompiledTraining(agent, env, config.rows(), length, horizon_of(config, agent), key, begins=begins)
 
 
 def _start_hosted(
@@ -92,13 +93,8 @@ def _start_hosted(
     length, asynchronous = _fragment_length(config, source.spec), bool(config.get("sample_async"))
     agent = _make_agent(config, source.spec, begins, length, getattr(source, "agent_ids", ()))
     watched, batch_hooks = hooks.watch_training(source, length), hooks.of_batches(agent)
-    horizon = training_horizon(config, agent)
+    horizon = horizon_of(config, agent)
     return HostedTraining(agent, watched, length, horizon, key, asynchronous, batch_hooks, begins)
-
-
-def training_horizon(config: AlgorithmConfig, agent: Agent) -> float:
-    """The timesteps at which the progress of a training is 1."""
-    return horizon_of(config, agent) if isinstance(agent, Team) else config.horizon()
 
 
 def _fragment_length(config: AlgorithmConfig, spec: Spec) -> int:
@@ -112,28 +108,10 @@ def _fragment_length(config: AlgorithmConfig, spec: Spec) -> int:
 
 
 def _make_agent(config: AlgorithmConfig, spec: Spec, begins: bool, length: int, ids: Sequence[str] = ()) -> Agent:
-    agent = _agent_of(config, spec, length, ids)
+    agent = agent_for(config, spec, length, ids)
     if begins:
         require_memory_room(config, agent)
     return agent
-
-
-def _agent_of(config: AlgorithmConfig, spec: Spec, length: int, ids: Sequence[str]) -> Agent:
-    """The agent of an environment's one agent, of all its agents together, or a team of policies for them."""
-    assert config.agent_class is not None
-    if not spec.groups:
-        if config.policies is not None:
-            raise ValueError(
-                f"multi_agent(policies={list(config.policies)}): {env_name(config.env)} has one agent; take an "
-                "environment of many, such as make_multi_agent makes of it"
-            )
-        require_served(config.algorithm_name, spec.action)
-        return config.make_agent(spec)
-    if config.agent_class.joint:
-        return config.make_agent(spec)
-    if config.get("sample_async"):
-        raise ValueError("sample_async=True does not fit many agents: their policies learn when all have their steps")
-    return make_team(config, spec, length, ids)
 
 
 def require_memory_room(config: AlgorithmConfig, agent: Agent) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import platform
 import reprlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -19,16 +19,22 @@ from athlete.models.catalog import MODEL_DEFAULTS
 from athlete.ops.finite import first_nonfinite
 from athlete.record.errors import CheckpointError, DamagedError
 from athlete.record.portable import from_portable, to_portable
-from athlete.record.space_json import space_from_json, space_to_json
+from athlete.record.space_json import groups_from_json, groups_to_json, space_from_json, space_to_json
 from athlete.settings.config import AlgorithmConfig
 from athlete.settings.limits import excess
 from athlete.spaces import Space
 from athlete.version import __version__
 
 
-def metadata_of(config: AlgorithmConfig, spec: Spec, counters: Mapping[str, Any], seed: int) -> dict[str, Any]:
-    """The metadata of a checkpoint, as JSON, but for how its training runs: rows, and whether it is compiled."""
-    return {
+def metadata_of(
+    config: AlgorithmConfig, spec: Spec, counters: Mapping[str, Any], seed: int, agent_ids: Sequence[Any] = ()
+) -> dict[str, Any]:
+    """The metadata of a checkpoint, as JSON, but for how its training runs: rows, and whether it is compiled.
+
+    `agent_ids` are the names of the agents, where `spec` has many of them.
+    """
+    many = {"groups": groups_to_json(spec.groups), "agent_ids": list(map(str, agent_ids))} if spec.groups else {}
+    return many | {
         "algorithm": config.algorithm_name,
         "environment": env_name(config.env),
         "observation_space": space_to_json(spec.obs),
@@ -43,6 +49,12 @@ def metadata_of(config: AlgorithmConfig, spec: Spec, counters: Mapping[str, Any]
             "python": platform.python_version(),
         },
     }
+
+
+def spec_of_metadata(metadata: Mapping[str, Any]) -> Spec:
+    """The spaces that a checkpoint was trained with, and its agents where there are many."""
+    obs, action = (space_from_json(metadata[name]) for name in ("observation_space", "action_space"))
+    return Spec(obs, action, groups_from_json(metadata.get("groups", [])))
 
 
 def learner_part(run: Run, with_timesteps: bool = True) -> dict[str, Tree]:
@@ -211,8 +223,19 @@ def check_metadata(metadata: Mapping[str, Any], path: Any) -> None:
     counters = metadata["counters"]
     if len(counters["window_returns"]) != len(counters["window_lengths"]):
         raise DamagedError(f"{path} is damaged: its window_returns and window_lengths are not of one length")
-    space_from_json(metadata["observation_space"])
-    space_from_json(metadata["action_space"])
+    groups, ids = spec_of_metadata(metadata).groups, metadata.get("agent_ids", [])
+    if not _are(_is_text)(ids) or len(ids) != sum(group.size for _, group in groups):
+        raise DamagedError(f"{path} is damaged: its agent_ids, {reprlib.repr(ids)}, are not those of its groups")
+    _check_agent_counters(counters, len(ids), path)
+
+
+def _check_agent_counters(counters: Mapping[str, Any], agents: int, path: Any) -> None:
+    """Raise DamagedError unless what counters tell of many agents is such as `Totals.counters` gives."""
+    steps, returns = counters.get("agent_timesteps_total", 0), counters.get("window_agent_returns", [])
+    if not _is_count(steps):
+        raise DamagedError(f"{path} is damaged: its agent_timesteps_total is {reprlib.repr(steps)}")
+    if not _are(_are(_is_finite))(returns) or any(len(row) != agents for row in returns):
+        raise DamagedError(f"{path} is damaged: its window_agent_returns are not lists of {agents} finite numbers")
 
 
 def check_limits(config: Mapping[str, Any], path: Any) -> None:

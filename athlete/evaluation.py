@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from athlete.building import supervision
-from athlete.core import Source, Spec
+from athlete.combine.team import Team
+from athlete.core import Source, Spec, Tree
 from athlete.env.errors import EnvError
 from athlete.env.randomness import global_generators_kept
 from athlete.env.world import World
@@ -16,6 +18,7 @@ from athlete.env.wrappers.info_metrics import with_info_metrics
 from athlete.hooks import Hooks
 from athlete.loops.collect import spec_of
 from athlete.loops.evaluate import Evaluation, evaluate_compiled, evaluate_hosted, joined_evaluation
+from athlete.matches import Matches, Player, play_matches
 from athlete.policy import Policy
 from athlete.settings.config import AlgorithmConfig
 from athlete.spaces import Box, Space
@@ -23,6 +26,7 @@ from athlete.teams import columns_of
 from athlete.totals import episode_returns, episode_statistics, policy_statistics, told_statistics
 
 EVALUATION_SALT = 0x45564131  # keeps the keys of evaluations apart from those of training
+MATCHES_SALT = 0x4D415443
 
 
 class Evaluator:
@@ -77,6 +81,20 @@ class Evaluator:
             }
         )
 
+    def matches(self, players: Mapping[str, Player], seed: int, episodes: int, explore: bool) -> Matches:
+        """What comes of `episodes` games between every two of the players."""
+
+        def play(team: Team, view: Tree, number: int, episodes: int) -> Evaluation:
+            key = np.array([MATCHES_SALT ^ (seed & 0xFFFFFFFF), number], np.uint32)
+            return self._play(Policy(team, view, seed), key, episodes, explore)
+
+        return play_matches(players, self.spec, play, episodes)
+
+    @property
+    def spec(self) -> Spec:
+        """What agents see and do in it."""
+        return spec_of(self._env) if self._env is not None else self._rows().spec
+
     def close(self) -> None:
         """End what environments it has made."""
         if self._source is not None:
@@ -96,10 +114,15 @@ class Evaluator:
             self._check_spaces(policy, spec_of(self._env))
             return evaluate_compiled(agent, self._env, view, key, episodes, explore)
         with global_generators_kept():  # an evaluation seeds them, and training goes on with its own numbers
-            if self._source is None:
-                self._source = self._make_source()
-            self._check_spaces(policy, self._source.spec)
-            return evaluate_hosted(agent, self._source, view, key, episodes, explore)
+            source = self._rows()
+            self._check_spaces(policy, source.spec)
+            return evaluate_hosted(agent, source, view, key, episodes, explore)
+
+    def _rows(self) -> Source:
+        """Its environments outside JAX."""
+        if self._source is None:
+            self._source = self._make_source()
+        return self._source
 
     def _make_source(self) -> Source:
         config, workers = self._config, self._config.evaluation_num_workers

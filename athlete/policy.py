@@ -19,7 +19,9 @@ from athlete.checkpointing import (
     progress_at,
     require_finite,
     require_same_form,
+    spec_of_metadata,
 )
+from athlete.combine.team import Team
 from athlete.core import ActingCarry, Agent, Run, Spec, Tree
 from athlete.env.wrappers.previous import Previous, previous_of
 from athlete.export.formats import format_of, write
@@ -29,8 +31,8 @@ from athlete.ops.finite import NonFiniteError, first_nonfinite
 from athlete.ops.masks import without_action
 from athlete.ops.random import wrap
 from athlete.record.checkpoint import open_checkpoint
-from athlete.record.space_json import space_from_json
 from athlete.spaces import ACTION_MASK, Space, has_mask, to_environment
+from athlete.teams import agent_for, horizon_of
 
 OF_TRAINING = ("env", "env_config", "callbacks", "evaluation_config")  # settings that acting has no need of
 
@@ -49,7 +51,7 @@ class Policy:
 
     @classmethod
     def from_checkpoint(cls, path: str | Path, policy_id: str = "default_policy", **settings: Any) -> Self:
-        """The policy that a checkpoint holds.
+        """The policy that a checkpoint holds; of many the one that is called `policy_id`.
 
         Nothing is executed on reading. A class of the user's that acts, a `custom_model`, has to be imported before;
         a function, `observation_fn`, is given again in `settings`, which go over the saved ones.
@@ -57,18 +59,20 @@ class Policy:
         Raises:
             CheckpointError: it is none, or damaged, or holds a policy that cannot act; the sentence says which.
         """
-        require_default(policy_id, "Policy.from_checkpoint")
         set_up()
         stored = open_checkpoint(path, ("agent",))
         metadata = stored.metadata
         check_metadata(metadata, path)
         config = config_of(metadata, path, (*OF_TRAINING, *settings)).update_from_dict(settings)
-        spec = Spec(space_from_json(metadata["observation_space"]), space_from_json(metadata["action_space"]))
-        agent = config.make_agent(spec)
+        agent = agent_for(config, spec_of_metadata(metadata), config.fragment_length(), metadata.get("agent_ids", ()))
         like = learner_part(_learner(agent), counts_timesteps(metadata["counters"]))
         state = stored.load("agent", like)["state"]
         require_finite(state, f"{path} is not loaded")
-        progress = progress_at(metadata["counters"]["timesteps_total"], config.horizon())
+        progress = progress_at(metadata["counters"]["timesteps_total"], horizon_of(config, agent))
+        if isinstance(agent, Team):
+            agent, state = agent.member(policy_id).agent, state[policy_id]
+        else:
+            require_default(policy_id, "Policy.from_checkpoint")
         return cls(agent, view_of(agent, state, progress), metadata["seed"], previous_of(config))
 
     @property

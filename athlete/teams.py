@@ -83,15 +83,36 @@ def _agents_of(
             require_served(configs[name].algorithm_name, spec.action)
             agents[name] = configs[name].make_agent(spec)
         elif policies[name]["algorithm"] != "past":
-            agents[name] = _heuristics_agent(policies[name]["algorithm"]).bind(spec)
+            agents[name] = make_heuristic(policies[name]["algorithm"]).bind(spec)
     return agents
 
 
-def horizon_of(config: AlgorithmConfig, team: Team) -> float:
-    """The timesteps at which the progress of a team is 1."""
+def agent_for(config: AlgorithmConfig, spec: Spec, length: int, ids: Sequence[Any] = ()) -> Agent:
+    """The agent of an environment's one agent, of all its agents together, or a team of policies for them."""
+    assert config.agent_class is not None
+    if not spec.groups:
+        if config.policies is not None:
+            raise ValueError(
+                f"multi_agent(policies={list(config.policies)}): the environment has one agent; take one of many, such "
+                "as make_multi_agent makes of it"
+            )
+        require_served(config.algorithm_name, spec.action)
+        return config.make_agent(spec)
+    if config.agent_class.joint:
+        if config.policies is not None:
+            logger.info("%s learns for all agents together: policies are left out", config.algorithm_name)
+        return config.make_agent(spec)
+    if config.get("sample_async"):
+        raise ValueError("sample_async=True does not fit many agents: their policies learn when all have their steps")
+    return make_team(config, spec, length, ids)
+
+
+def horizon_of(config: AlgorithmConfig, agent: Agent) -> float:
+    """The timesteps at which the progress of a training is 1; of a team the longest of its policies'."""
+    members = agent.members if isinstance(agent, Team) else ()
     own = [
         _config_of(config, member.name, policy).horizon()
-        for member in team.members
+        for member in members
         if not never_learns(policy := (config.policies or {}).get(member.name, {}))
     ]
     return max([config.horizon(), *own])
@@ -186,8 +207,11 @@ def _spec_of(spec: Spec, ids: Sequence[Any], mapping: Mapping[Any, str], name: s
     return Spec(obs, action)
 
 
-def _heuristics_agent(heuristic: Any) -> Agent:
-    """Of a function, of a class that is an agent, or of one of the names in `settings.multi_agent.HEURISTICS`."""
+def make_heuristic(heuristic: Any) -> Agent:
+    """The agent, not bound yet, of a function, a class that is an agent or a name in `settings.multi_agent.HEURISTICS`.
+
+    Raises ValueError for anything else.
+    """
     if heuristic in ("random", "RandomPolicy"):
         return RandomPolicy()
     if heuristic == "AlwaysSameHeuristic":
@@ -196,6 +220,10 @@ def _heuristics_agent(heuristic: Any) -> Agent:
         return Heuristic(function=beat_last)
     if isinstance(heuristic, type) and issubclass(heuristic, Fixed):
         return heuristic()
+    if not callable(heuristic):
+        raise ValueError(
+            f"{heuristic!r} is no heuristic; expected a function (observations, key) -> actions, or a name"
+        )
     return Heuristic(function=heuristic)
 
 

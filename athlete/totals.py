@@ -192,18 +192,41 @@ def episode_returns(returns: np.ndarray) -> np.ndarray:
 def policy_statistics(returns: Any, policies: Mapping[str, Sequence[int]]) -> dict[str, Any]:
     """RLlib's statistics by policy of returns `[n, agents]`: each of its agents' episodes counts as one.
 
-    `policy_reward_mean`, `_min` and `_max`, and all of them in `hist_stats` as `policy_NAME_reward`.
+    `policy_reward_mean`, `_min` and `_max`, and all of them in `hist_stats` as `policy_NAME_reward`. Where policies
+    play against each other, so that the returns of each episode add up to 0, also `win_rate`: see `win_rates`.
     """
     if not policies:
         return {}
     found: dict[str, Any] = {f"policy_reward_{kind}": {} for kind in ("min", "max", "mean")}
+    if rates := win_rates(returns, policies):
+        found["win_rate"] = rates
     hist = {}
+    table = _by_agent(returns, policies)
     for name, columns in policies.items():
-        own = np.asarray(returns, np.float64)[:, list(columns)].ravel() if len(returns) else np.zeros(0)
+        own = table[:, list(columns)].ravel()
         hist[f"policy_{name}_reward"] = own.tolist()
         for kind, of in (("min", np.min), ("max", np.max), ("mean", np.mean)):
             found[f"policy_reward_{kind}"][name] = float(of(own)) if own.size else float("nan")
     return found | {"hist_stats": hist}
+
+
+def win_rates(returns: Any, policies: Mapping[str, Sequence[int]]) -> dict[str, float]:
+    """Of each policy the share of episodes that it won, of returns `[n, agents]`.
+
+    An episode is won by the policy of an agent whose return is higher than all those of other policies. Empty where
+    there is no episode or one policy, and where the returns of an episode do not add up to 0: that is no contest.
+    """
+    table = _by_agent(returns, policies)
+    if not table.size or len(policies) < 2 or (np.abs(table.sum(axis=1)) > 1e-4 * (1 + np.abs(table).max())).any():
+        return {}
+    best = {name: table[:, list(columns)].max(axis=1) for name, columns in policies.items()}
+    others = {name: [best[other] for other in best if other != name] for name in best}
+    return {name: float(np.mean(best[name] > np.max(others[name], axis=0))) for name in best}
+
+
+def _by_agent(returns: Any, policies: Mapping[str, Sequence[int]]) -> np.ndarray:
+    """Returns as `[n, agents]`, also where there is no episode."""
+    return np.asarray(returns, np.float64).reshape(-1, sum(map(len, policies.values())))
 
 
 def told_statistics(told: Iterable[Told]) -> dict[str, Any]:

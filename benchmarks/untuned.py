@@ -89,16 +89,21 @@ def cells() -> list[Cell]:
     for task in TASKS:
         for name in (*ALGORITHMS, "Rainbow"):
             agent: Any = get_config_class("DQN" if name == "Rainbow" else name).agent_class
-            if task.actions in agent.serves:
+            if task.actions in agent.serves and not agent.joint:
                 steps = task.on_policy if name in ON_POLICY else task.off_policy
                 found.append(Cell(name, task.environment, MORE_STEPS.get((name, task.environment), steps)))
     return sorted(found, key=lambda cell: cell.cost)
 
 
 def settings_of(cell: Cell) -> dict[str, Any]:
-    """All that the cell is trained with, as JSON keeps it: a changed default makes its runs anew."""
+    """All that the cell is trained with, as JSON keeps it: a changed default makes its runs anew (`are_of`)."""
     config = get_config_class(cell.training.algorithm).from_dict(cell.training.config).to_dict()
     return json.loads(json.dumps({**config, "timesteps": cell.timesteps}, default=str))
+
+
+def are_of(known: dict[str, Any], settings: dict[str, Any]) -> bool:
+    """Whether runs with the settings `known` are of today's `settings`; those that are new since change nothing."""
+    return all(name in settings and settings[name] == value for name, value in known.items())
 
 
 def run_ours(cell: Cell, seed: int) -> dict[str, Any]:
@@ -178,7 +183,7 @@ def measure(cell: Cell, seed: int, who: str, python: str | None, found: dict[str
     label = f"{who} {cell.training.label}"
     settings = settings_of(cell) if python is None else {"timesteps": cell.timesteps}
     entry = found.get(label)
-    if entry is None or entry["settings"] != settings:
+    if entry is None or not are_of(entry["settings"], settings):
         entry = found[label] = {"settings": settings, "runs": []}
     if seed in {run["seed"] for run in entry["runs"]}:
         return

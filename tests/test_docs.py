@@ -348,13 +348,22 @@ def test_the_results_page_has_what_an_algorithm_tells_of_its_learning(algorithm:
     assert {name for name, algorithms in table if algorithm in algorithms} == metrics_of(algorithm)
 
 
+def spec_for(algorithm: str, obs: Any, action: Any) -> Any:
+    """The spaces of an agent, or of two where the algorithm learns for several together."""
+    from athlete.algorithms.catalog import is_joint
+    from athlete.core import Group, Spec
+    from athlete.env.multi_agent import joint_spec
+
+    return joint_spec({"agent": Group(2, obs, action)}, True) if is_joint(algorithm) else Spec(obs, action)
+
+
 def metrics_of(algorithm: str) -> set[str]:
     """The names of the scalars that an update gives. Computes nothing."""
     import jax
     import jax.numpy as jnp
 
     from athlete import spaces
-    from athlete.core import Agent, Spec
+    from athlete.core import Agent
     from athlete.loops.learn import transition_shapes
     from athlete.ops.random import wrap
 
@@ -370,7 +379,7 @@ def metrics_of(algorithm: str) -> set[str]:
 
     for action in (spaces.Discrete(2), spaces.Box(-1.0, 1.0, (2,))):
         with contextlib.suppress(ValueError):
-            agent = config.make_agent(Spec(spaces.Box(-1.0, 1.0, (3,)), action))
+            agent = config.make_agent(spec_for(algorithm, spaces.Box(-1.0, 1.0, (3,)), action))
             break
     found = jax.eval_shape(lambda: one_update(agent))
     return {name for name, metric in found.items() if metric.shape == ()}

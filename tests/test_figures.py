@@ -189,6 +189,13 @@ def test_a_manifests_name_and_command_say_what_was_trained(words: str, label: st
     assert (training.label, training.command) == (label, command)
 
 
+def test_untuned_runs_are_made_again_where_a_default_has_changed_not_where_a_setting_is_new() -> None:
+    untuned = load_script("untuned")
+    assert untuned.are_of({"lr": 1e-3}, {"lr": 1e-3, "env_timeout": 600.0})
+    assert not untuned.are_of({"lr": 1e-3}, {"lr": 5e-4})
+    assert not untuned.are_of({"lr": 1e-3, "gone": 1}, {"lr": 1e-3})
+
+
 def test_seeds_below_a_thousand_are_kept_apart() -> None:
     learning = load_script("learning")
     look = learning.parser().parse_args(["cartpole-ppo", "--first-seed", "3"])

@@ -89,7 +89,9 @@ def test_every_transition_of_every_agent_comes_out_of_the_rows(form):
     for row, diary in enumerate(diaries):
         assert count(source, trajectory, row, diary) == len(diary.entries) > 100
     assert trajectory.terminated.any() and trajectory.truncated.any()
+    over = trajectory.terminated | trajectory.truncated
     assert not (trajectory.terminated & trajectory.truncated).any()
+    assert not any(bits[over].any() for bits in trajectory.next_obs["acting"].values())  # nobody is asked any more
     ends = np.array([[entry[5], entry[6]] for diary in diaries for entry in diary.entries])
     assert ends.any(axis=0).all() and not ends.all(axis=1).any()  # lives ended and were cut, none both
 

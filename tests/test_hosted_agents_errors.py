@@ -33,8 +33,11 @@ def stepped(form: type, answers: dict[int, dict], steps: int, num_workers: int =
         source.close()
 
 
+RED_LEAVES = {"truncateds": {"red": True, "__all__": False}}
+
 BAD = [
     # what is answered in which step, and what the error says of it
+    ({1: RED_LEAVES, 2: {"obs": {"red": SEEN}}}, "an observation of the agent 'red', which has ended before"),
     ({1: RED_DIES, 2: {"rewards": {"red": 2.5}}}, "reward of 2.5 for the agent 'red', which has ended before"),
     ({1: RED_DIES, 2: {"obs": {"red": SEEN}}}, "an observation of the agent 'red', which has ended before"),
     (
@@ -89,11 +92,31 @@ def test_a_step_gives_five_dictionaries(answer):
         stepped(Short, {}, 1)
 
 
-def test_what_is_harmless_of_an_agent_that_has_ended_is_taken():
-    later = {"rewards": {"red": 0.0, "blue": 1.0}, "terminateds": {"red": True, "__all__": False}}
-    step = stepped(Scripted, {1: RED_DIES, 2: later}, 2)
-    assert step.obs["terminated"]["red_blue"].tolist() == [[0, 0]] * 2  # told once, in the step before
+@pytest.mark.parametrize(("name", "end"), [("terminated", RED_DIES), ("truncated", RED_LEAVES)])
+def test_what_is_harmless_of_an_agent_that_has_ended_is_taken(name, end):
+    assert stepped(Scripted, {1: end}, 1).obs[name]["red_blue"].tolist() == [[1, 0]] * 2
+    step = stepped(Scripted, {1: end, 2: end | {"rewards": {"red": 0.0, "blue": 1.0}}}, 2)
+    for flag in ("terminated", "truncated"):
+        assert step.obs[flag]["red_blue"].tolist() == [[0, 0]] * 2  # told once, in the step before
     assert step.reward.tolist() == [[0.0, 1.0]] * 2
+
+
+@pytest.mark.parametrize("flag", ["terminateds", "truncateds"])
+def test_who_has_not_come_yet_cannot_end(flag):
+    class Late(Scripted):
+        def reset(self, *, seed=None, options=None):
+            return {"red": super().reset()[0]["red"]}, {}
+
+    before = {1: {flag: {"blue": True}}}
+    assert not stepped(Late, before, 1).obs[flag[:-1]]["red_blue"].any()
+    joined = stepped(Late, before | {2: {"obs": {"red": SEEN, "blue": SEEN}}}, 2)
+    assert joined.obs["acting"]["red_blue"].tolist() == [[1, 1]] * 2
+
+
+def test_who_waits_when_the_episode_is_cut_is_valued_at_what_it_was_shown_last():
+    cut = {"obs": {"blue": SEEN}, "truncateds": {"red": True, "blue": True, "__all__": True}}
+    step = stepped(Scripted, {2: cut}, 2)
+    assert step.truncated.all() and step.obs["truncated"]["red_blue"].all()
 
 
 @pytest.mark.parametrize("form", [Scripted, ScriptedParallel])
@@ -102,7 +125,8 @@ def test_a_dead_environment_is_not_stepped_on(form):
         end = {"truncateds": {"__all__": True}}
     else:
         end = {"agents": [], "truncations": {"red": True, "blue": True}}
-    assert stepped(form, {2: end}, 2).truncated.all()
+    last = stepped(form, {2: end}, 2)
+    assert last.truncated.all() and not any(bits.any() for bits in last.obs["acting"].values())
     with pytest.raises(EnvError, match=r"episode is over for all agents; expected a reset\n.*row 0, .* in step 3"):
         stepped(form, {2: end}, 3)
 

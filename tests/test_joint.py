@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+import gymnasium
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,11 +16,15 @@ from together import Together
 from athlete.algorithms import ALGORITHMS, get_config_class
 from athlete.algorithms.catalog import is_joint
 from athlete.algorithms.joint import network_space, see, state_space, team_reward
+from athlete.algorithms.maddpg import MADDPG
+from athlete.algorithms.mappo import MAPPO
 from athlete.algorithms.qmix import QMIX
 from athlete.core import Agent, Group, Spec
+from athlete.env import MultiAgentEnv
 from athlete.env.games.multi_agent.two_step_game import TwoStepGame
 from athlete.env.multi_agent import JointEnv, joint_spec
-from athlete.exploration import EpsilonGreedy
+from athlete.env.wrappers.grouped import Grouped
+from athlete.exploration import EpsilonGreedy, OrnsteinUhlenbeckNoise
 from athlete.loops.collect import choose, spec_of
 from athlete.memory.prioritized import Prioritized
 from athlete.memory.replay import Replay
@@ -30,7 +35,7 @@ from athlete.ops.schedule import Schedule
 from athlete.spaces import Box, Discrete
 
 JOINT = [name for name in ALGORITHMS if is_joint(name)]
-GAMES = {"discrete": Together(), "plain": Together(told=False)}
+GAMES = {"discrete": Together(), "plain": Together(told=False), "continuous": Together(continuous=True)}
 SPECS = {name: spec_of(JointEnv(game)) for name, game in GAMES.items()}
 
 
@@ -83,6 +88,7 @@ def test_the_reward_of_all_is_the_sum_or_the_mean():
 EPSILON = EpsilonGreedy(Schedule((0.0, 0.5), (1.0, 0.1)))
 VALUES = {"lr": 1e-2, "num_steps_sampled_before_learning_starts": 12, "exploration": EPSILON}
 SMALL = MLP((8,), "relu")
+ACTORS = {"policy_model": SMALL, "q_model": SMALL, "num_steps_sampled_before_learning_starts": 12}
 
 # Name -> game, agent, rows, steps an iteration.
 CASES: dict[str, tuple[Together, Agent, int, int]] = {
@@ -108,6 +114,20 @@ CASES: dict[str, tuple[Together, Agent, int, int]] = {
         4,
     ),
     "independent": (GAMES["plain"], QMIX(mixer=None, model=SMALL, memory=Replay(64, 8), **VALUES), 2, 1),
+    "MAPPO": (GAMES["continuous"], MAPPO(minibatch_size=8, num_epochs=2, lr=1e-2), 2, 8),
+    "MAPPO with memory, each for itself": (
+        GAMES["discrete"],
+        MAPPO(team_reward=None, model=GRU(6, (8,)), max_seq_len=4, minibatch_size=8, num_epochs=2, lr=1e-2),
+        2,
+        8,
+    ),
+    "MADDPG": (GAMES["discrete"], MADDPG(memory=Replay(64, 8, unroll=2), **ACTORS), 2, 2),
+    "MADDPG, continuous, prioritised, with drifting noise": (
+        GAMES["continuous"],
+        MADDPG(memory=Prioritized(64, 8), exploration=OrnsteinUhlenbeckNoise(), random_timesteps=6, **ACTORS),
+        2,
+        1,
+    ),
 }
 
 
@@ -126,6 +146,8 @@ TRAININGS = {
         "model": {"use_gru": True, "max_seq_len": 4},
         "replay_buffer_config": {"replay_burn_in": 2},
     },
+    "MAPPO": {"train_batch_size": 16, "observation_filter": "MeanStdFilter"},
+    "MADDPG": {"num_steps_sampled_before_learning_starts": 32, "train_batch_size": 8, "rollout_fragment_length": 4},
 }
 
 
@@ -135,6 +157,52 @@ def test_a_training_of_all_agents_resumes_to_the_last_bit(case, tmp_path):
     config = get_config_class(case.split()[0])().environment(Together()).debugging(seed=3)
     settings = {"min_sample_timesteps_per_iteration": 40, "num_envs_per_worker": 2, **TRAININGS[case]}
     assert_resumes(config.update_from_dict({"model": {"fcnet_hiddens": [8]}, **settings}), tmp_path)
+
+
+class Pair(MultiAgentEnv):
+    """Two agents in plain Python that are paid for doing the same; `leaver` leaves them after a step."""
+
+    def __init__(self, config):
+        self.possible_agents = ["a_0", "a_1"]
+        self.observation_space = gymnasium.spaces.Dict(
+            dict.fromkeys(self.possible_agents, gymnasium.spaces.Discrete(3))
+        )
+        self.action_space = gymnasium.spaces.Dict(dict.fromkeys(self.possible_agents, gymnasium.spaces.Discrete(2)))
+        self.leaver = config.get("leaver")
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.steps = 0
+        return dict.fromkeys(self.possible_agents, 0), {}
+
+    def step(self, actions):
+        self.steps += 1
+        reward = float(len(set(actions.values())) == 1)
+        over = self.steps == 2
+        obs, rewards = dict.fromkeys(actions, self.steps), dict.fromkeys(actions, reward)
+        ended = {"__all__": over} | ({self.leaver: True} if self.leaver in actions else {})
+        return obs, rewards, ended, {"__all__": False}, {}
+
+
+@pytest.mark.parametrize("name", JOINT)
+def test_environments_in_plain_python_are_learned_from_too(name):
+    settings = {"num_envs_per_worker": 2, "train_batch_size": 8, "min_sample_timesteps_per_iteration": 40}
+    if "replay_buffer_config" in get_config_class(name)():
+        settings |= {"num_steps_sampled_before_learning_starts": 16, "rollout_fragment_length": 2}
+    config = get_config_class(name)().environment(Pair).update_from_dict({"model": {"fcnet_hiddens": [8]}, **settings})
+    with config.build() as algo:
+        result = algo.train()
+        assert result["episode_len_mean"] == 2 and 0 <= result["episode_reward_mean"] <= 4
+        assert 0 <= algo.evaluate()["evaluation"]["episode_reward_mean"] <= 4
+
+
+def test_an_agent_that_leaves_is_an_error_that_names_it():
+    config = get_config_class("MAPPO")().environment(Pair, env_config={"leaver": "a_1"}).debugging(seed=0)
+    with (
+        config.build() as algo,
+        pytest.raises(RuntimeError, match="agent 'a_1' is not asked for an action at step 1 of the episode in row 0"),
+    ):
+        algo.train()
 
 
 # Acting
@@ -150,18 +218,20 @@ def test_each_agent_acts_by_what_it_sees_itself(case):
     obs, carry = shown(game, rows), agent.start(view, rows, key)
 
     def actions(obs):
-        extras = agent.act(view, carry, obs, jnp.ones(rows, bool), key, explore=True)
-        return extras[0]
+        return agent.act(view, carry, obs, jnp.ones(rows, bool), key, explore=True)[0]["walker"]
 
-    before = actions(obs)
-    after = actions({"obs": obs["obs"] | {"guide": obs["obs"]["guide"] + 1.0}})
-    np.testing.assert_array_equal(before["walker"], after["walker"])
+    elsewhere = {"obs": obs["obs"] | {"guide": obs["obs"]["guide"] + 1.0}}
+    if game.told:
+        elsewhere["obs"]["walker"] = obs["obs"]["walker"] | {"state": obs["obs"]["walker"]["state"] + 1.0}
+    np.testing.assert_array_equal(actions(obs), actions(elsewhere))
 
 
 @pytest.mark.parametrize("random", [False, True])
-def test_no_agent_takes_an_action_that_its_mask_forbids(random):
-    game = GAMES["discrete"]
-    agent = QMIX(model=SMALL, exploration=EpsilonGreedy(0.5)).bind(SPECS["discrete"])
+@pytest.mark.parametrize(
+    "agent", [QMIX(exploration=EpsilonGreedy(0.5)), MAPPO(), MADDPG()], ids=lambda a: type(a).__name__
+)
+def test_no_agent_takes_an_action_that_its_mask_forbids(agent, random):
+    game, agent = GAMES["discrete"], agent.bind(SPECS["discrete"])
     view, rows = agent.view(agent.init(wrap(KEY)), jnp.zeros(())), 200
     obs = shown(game, rows)
     mask = (np.arange(3) == np.arange(rows)[:, None, None] % 3).astype(np.int8).repeat(2, axis=1)
@@ -170,6 +240,21 @@ def test_no_agent_takes_an_action_that_its_mask_forbids(random):
     np.testing.assert_array_equal(action["walker"], np.broadcast_to(np.arange(rows)[:, None] % 3, (rows, 2)))
     assert set(np.unique(action["guide"])) == {0, 1}
     assert action["walker"].dtype == action["guide"].dtype == jnp.int32
+
+
+def test_agents_that_were_grouped_for_rllib_are_seen_themselves():
+    """RLlib's files name the two-step game with both agents as one, which QMIX there needs and here does not."""
+    config = get_config_class("QMIX")().environment(Grouped(TwoStepGame())).training(mixer="vdn")
+    with config.build() as algo:
+        assert [group.size for _, group in algo.agent.spec.groups] == [2]
+
+
+def test_policies_of_rllibs_files_are_left_out_with_a_line(caplog):
+    config = get_config_class("MADDPG")().environment(TwoStepGame())
+    config.multi_agent(policies={"p0": None, "p1": None}, policy_mapping_fn=lambda agent, *_, **__: f"p{agent[-1]}")
+    config.training(replay_buffer_config={"capacity": 30_000})
+    with caplog.at_level("INFO"), config.build():
+        assert "MADDPG learns for all agents together: policies are left out" in caplog.text
 
 
 # What is refused
@@ -188,6 +273,32 @@ def test_environments_of_one_agent_are_refused(name):
 def test_agents_that_come_and_go_are_refused(name):
     with pytest.raises(ValueError, match=f"^{name} learns from agents that act at every step .* turns, or come and go"):
         get_config_class(name)().make_agent(spec_of(JointEnv(Roster())))
+
+
+@pytest.mark.parametrize("name", JOINT)
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"normalize_rewards": True}, "normalize_rewards=True is"),
+        ({"exploration_config": {"type": "RND"}}, "the bonus 'RND' is"),
+        ({"observation_fn": (lambda obs: obs, SPECS["discrete"].obs)}, "observation_fn is"),
+    ],
+    ids=lambda part: part if isinstance(part, str) else "",
+)
+def test_what_is_for_one_agents_reward_is_refused(name, given, said):
+    config = get_config_class(name)().update_from_dict(given)
+    with pytest.raises(ValueError, match=f"^{name}: {said} for one agent's observations and reward"):
+        config.make_agent(SPECS["discrete"])
+
+
+def test_a_filter_standardises_what_agents_see_but_not_their_masks():
+    agent = get_config_class("MAPPO")().rollouts(observation_filter="MeanStdFilter").make_agent(SPECS["discrete"])
+    state, obs = agent.init(wrap(KEY)), shown(GAMES["discrete"])
+    moments = state.acting._replace(mean=[leaf + 5.0 for leaf in state.acting.mean])
+    standard = agent._standard_obs(moments, obs)["obs"]["walker"]
+    np.testing.assert_allclose(standard["obs"], obs["obs"]["walker"]["obs"] - 5.0, rtol=1e-5)
+    np.testing.assert_allclose(standard["state"], obs["obs"]["walker"]["state"] - 5.0, rtol=1e-5)
+    np.testing.assert_array_equal(standard["action_mask"] > 0, obs["obs"]["walker"]["action_mask"] > 0)
 
 
 def test_actions_that_an_algorithm_does_not_serve_are_refused_with_the_name_of_their_agents():

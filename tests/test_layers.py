@@ -41,16 +41,18 @@ MAY_IMPORT: dict[str, set[str]] = {
     "totals": BELOW_AGENTS | {"loops"},
     "checkpointing": BELOW_AGENTS | {"algorithms", "env", "models", "record", "settings", "version"},
     "export": BELOW_AGENTS | {"version"},
-    "policy": BELOW_AGENTS | {"acting", "checkpointing", "env", "export", "loops", "record"},
+    "policy": BELOW_AGENTS | {"combine", "teams", "acting", "checkpointing", "env", "export", "loops", "record"},
 }
 # What `Algorithm` is made of.
 MAY_IMPORT["hooks"] = BELOW_AGENTS | {"callbacks", "env", "loops", "policy", "settings"}
 MAY_IMPORT["teams"] = BELOW_AGENTS | {"algorithms", "combine", "env", "log", "settings"}
 MAY_IMPORT["building"] = BELOW_AGENTS | {"log", "env", "hooks", "loops", "memory", "combine", "algorithms", "settings"}
 MAY_IMPORT["building"] |= {"teams"}
+MAY_IMPORT["matches"] = BELOW_AGENTS | {"combine", "loops"}
 MAY_IMPORT["evaluation"] = BELOW_AGENTS | {"teams", "building", "env", "hooks", "loops", "policy", "settings", "totals"}
+MAY_IMPORT["evaluation"] |= {"combine", "matches"}
 MAY_IMPORT["restoring"] = BELOW_AGENTS | {"teams", "checkpointing", "log", "loops", "record", "settings"}
-MAY_IMPORT["serve"] = BELOW_AGENTS | {"log", "policy", "record"}
+MAY_IMPORT["serve"] = BELOW_AGENTS | {"log", "acting", "env", "policy", "record"}
 MAY_IMPORT["algorithm"] = set(MAY_IMPORT)
 MAY_IMPORT["tune"] = set(MAY_IMPORT)
 MAY_IMPORT["tuned_examples"] = set(MAY_IMPORT)

@@ -31,6 +31,7 @@ from athlete.distributions import Categorical
 from athlete.env import masks
 from athlete.env.adapters.gymnasium import ActionMaskObservation
 from athlete.env.adapters.source import GymnasiumSource
+from athlete.env.checks.check import check_env
 from athlete.env.errors import EnvError
 from athlete.env.games.masked_grid import MaskedGrid
 from athlete.env.masks import mask_path
@@ -439,7 +440,7 @@ def test_checks_and_the_baseline_take_legal_actions_in_every_form(form):
 def test_a_policy_that_knows_of_masks_asks_for_the_one_of_the_step():
     config = PPOConfig().environment(Doors).rollouts(num_envs_per_worker=1)
     config.training(train_batch_size=16, minibatch_size=16, num_epochs=1, model={"fcnet_hiddens": [8]})
-    with config.build() as algorithm, pytest.raises(ValueError, match=r"give info=.*'action_mask', or the observation"):
+    with config.build() as algorithm, pytest.raises(ValueError, match=r"give info=.*'action_mask'.*or the observation"):
         algorithm.compute_single_action(np.zeros(1, np.float32))
 
 
@@ -454,6 +455,67 @@ def test_a_film_shows_what_the_policy_sees():
 
     world = find_world(Drawn, {}, "auto").checked()
     assert sorted(world.make_for_film().reset(seed=0)[0]) == ["action_mask", "observations"]
+
+
+class Elsewhere(gymnasium.Env):
+    """Three actions, all legal; tells it as `shown` and `told` say: by the observation, and by the info of a step."""
+
+    action_space = gs.Discrete(3)
+
+    def __init__(self, space, shown, told):
+        self.observation_space, self.shown, self.told = space, shown, told
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return self.shown, {}
+
+    def step(self, action):
+        return self.shown, 0.0, False, True, self.told
+
+
+MASK, SHOWN = gs.Box(0, 1, (3,), np.int8), np.ones(3, np.int8)
+X = gs.Discrete(2)
+UNREAD = {
+    "observation['a']['b']['action_mask'] looks like a mask of actions, and nobody reads it there": (
+        gs.Dict({"a": gs.Dict({"b": gs.Dict({"action_mask": MASK})}), "x": X}),
+        {"a": {"b": {"action_mask": SHOWN}}, "x": 0},
+        {},
+    ),
+    "observation['legal_actions'] looks like": (
+        gs.Dict({"legal_actions": MASK, "x": X}),
+        {"legal_actions": SHOWN, "x": 0},
+        {},
+    ),
+    "observation['a']['action_mask'] looks like": (
+        gs.Dict({"a": gs.Dict({"action_mask": MASK}), "action_masks": MASK}),
+        {"a": {"action_mask": SHOWN}, "action_masks": SHOWN},
+        {},
+    ),
+    "observation[1]['action_mask'] looks like": (
+        gs.Tuple([X, gs.Dict({"action_mask": MASK})]),
+        (0, {"action_mask": SHOWN}),
+        {},
+    ),
+    "Elsewhere tells legal actions in info['action_mask'] of its steps and not of its resets": (
+        X,
+        0,
+        {"action_mask": SHOWN},
+    ),
+}
+
+
+@pytest.mark.parametrize("sentence", UNREAD)
+def test_what_looks_like_a_mask_and_is_read_as_none_is_said(sentence, caplog):
+    with caplog.at_level(logging.WARNING, "athlete"):
+        check_env(Elsewhere(*UNREAD[sentence]))
+    assert sentence in caplog.text
+
+
+@pytest.mark.parametrize("place", ["action_mask", "action_masks", "valid_avail_actions_mask"])
+def test_nothing_is_said_of_a_mask_that_is_read(place, caplog):
+    with caplog.at_level(logging.WARNING, "athlete"):
+        check_env(Elsewhere(gs.Dict({place: MASK, "x": X}), {place: SHOWN, "x": 0}, {"action_mask": SHOWN}))
+    assert "looks like a mask" not in caplog.text
 
 
 def test_a_mask_one_level_deeper_in_a_jax_environment_is_taken_as_well(caplog):

@@ -9,7 +9,7 @@ import pytest
 from modes import assert_resumes
 from roster import Roster
 
-from athlete import Algorithm
+from athlete import Algorithm, Policy
 from athlete.algorithms.a2c import A2CConfig
 from athlete.algorithms.dqn import DQNConfig
 from athlete.algorithms.ppo import PPOConfig
@@ -114,6 +114,10 @@ def test_a_checkpoint_tells_which_policy_acts_for_whom(tmp_path):
         with Algorithm.from_checkpoint(path) as restored:
             assert restored.config.policy_mapping_fn == {"agent_0": "even", "agent_1": "odd", "agent_2": "even"}
             assert restored.compute_single_action(obs, policy_id="odd") == expected
+    alone = Policy.from_checkpoint(path, policy_id="odd")
+    assert alone.compute_single_action(obs)[0] == expected
+    with pytest.raises(ValueError, match="there is no policy 'default_policy'; there are 'even', 'odd'"):
+        Policy.from_checkpoint(path)
 
 
 def test_a_heuristic_and_a_random_policy_play_along():
@@ -175,6 +179,12 @@ def test_gymnasium_side_environments_of_many_agents_train(tmp_path):
         restored.train()
 
 
+def test_policies_given_as_a_set_have_an_order_that_does_not_change():
+    names = ["walker", "runner", "a", "swimmer", "b"]
+    assert list(PPOConfig().multi_agent(policies=set(names)).policies) == sorted(names)
+    assert list(PPOConfig().multi_agent(policies=names).policies) == names
+
+
 # What is refused ----------------------------------------------------------------------------------------------------
 
 
@@ -199,7 +209,7 @@ def test_agents_of_unlike_spaces_need_policies_of_their_own():
 
 
 def test_policies_on_an_environment_of_one_agent_are_refused():
-    with pytest.raises(ValueError, match=r"multi_agent\(policies=\['a'\]\): CartPole-v1 has one agent"):
+    with pytest.raises(ValueError, match=r"multi_agent\(policies=\['a'\]\): the environment has one agent"):
         PPOConfig().environment("CartPole-v1").multi_agent(policies=["a"]).build()
 
 

@@ -8,9 +8,11 @@ import gymnasium as gym
 import numpy as np
 import pytest
 from gymnasium.spaces import Box, Dict, Discrete, MultiBinary
-from toy_agents import DictRoster, OldRoster, Scripted, TurnRoster
+from toy_agents import DictRoster, OldRoster, Scripted, Telling, TurnRoster
 
 import athlete
+from athlete import DefaultCallbacks
+from athlete.algorithms.ppo import PPOConfig
 from athlete.core import Source
 from athlete.env import MultiAgentEnv, make_multi_agent
 from athlete.env.adapters.agents_source import MultiAgentSource
@@ -98,6 +100,7 @@ def test_what_an_agent_was_shown_last_stays_and_an_episode_begins_with_zeros():
             return {"red": np.full(2, 0.5, np.float32)}, {}
 
     source = MultiAgentSource(Turns)
+    source.reset(KEY)  # an episode that is given up at once
     for _ in range(2):
         obs = source.reset(KEY)
         assert obs["obs"]["red_blue"][0].tolist() == [[0.5, 0.5], [0, 0]]
@@ -355,13 +358,30 @@ def test_a_row_that_fails_begins_anew_and_is_cut_off_where_it_stood():
     assert source.health.faulty_episodes == 1 and not np.array_equal(obs["obs"]["a"], step.obs["obs"]["a"])
 
 
+def test_an_end_is_told_once_where_the_next_step_fails():
+    class Breaking(Scripted):
+        def step(self, action_dict):
+            if self.steps == 1:
+                raise ZeroDivisionError
+            return super().step(action_dict)
+
+    answers = {"answers": {1: {"terminateds": {"red": True}}}}
+    source = MultiAgentSource(Breaking, answers, supervision=Supervision(restart_rows=True))
+    source.reset(KEY)
+    ended = [source.step(zeros(source), KEY).obs["terminated"]["red_blue"].tolist() for _ in range(2)]
+    assert ended == [[[1, 0]], [[0, 0]]] and source.faulty.all()
+
+
 def test_an_environment_that_raises_is_told_with_its_traceback_and_the_step():
     Failing.broken = False
     source = MultiAgentSource(Failing, {"limit": 100}, num_envs_per_worker=2)
     source.reset(KEY)
-    with pytest.raises(EnvError, match=r"(?s)ZeroDivisionError: the track is broken\n.*row 1, .*in step 3 of its"):
+    with pytest.raises(
+        EnvError, match=r"(?s)ZeroDivisionError: the track is broken\n.*row 1, .*in step 3 of its"
+    ) as raised:
         for _ in range(3):
             source.step(zeros(source), KEY)
+    assert str(raised.value).count('File "') == 1  # the frames are those of the environment
 
 
 class Hanging(Scripted):
@@ -374,6 +394,13 @@ def test_a_step_that_does_not_come_back_is_broken_off():
     source.reset(KEY)
     with pytest.raises(EnvError, match=r"did not come back within 0.3 seconds (.|\n)*row 0, .*in step 1"):
         source.step(zeros(source), KEY)
+    source.close()
+
+
+def test_infos_come_by_agent_and_worker_processes_need_no_jax():
+    source = MultiAgentSource(Telling, num_workers=1)
+    source.reset(KEY)
+    assert source.step(zeros(source), KEY).info[0] == {"red": {"jax": False}}
     source.close()
 
 
@@ -405,6 +432,40 @@ def test_check_env_finds_an_environment_in_which_nobody_acts():
 
     with pytest.raises(ValueError, match="Idle: for 20 steps, the last in step 21 of episode 1, no agent was asked"):
         check_env(Idle)
+
+
+class Listening(DefaultCallbacks):
+    """Notes what hooks are told of each agent."""
+
+    def on_episode_start(self, *, episode, **_):
+        assert episode.get_agents() == ["red", "blue"] and episode.last_reward_for("red") == 0.0
+        assert episode.last_action_for("red") is None and episode.last_info_for("red") == {}
+
+    def on_episode_end(self, *, episode, **_):
+        assert episode.last_observation_for("blue").shape == (2,) and episode.last_action_for("blue") in (0, 1)
+        assert episode.last_observation_for()["obs"]["red_blue"].shape == (2, 2)
+        rewards = [episode.last_reward_for(agent) for agent in (None, "red", "blue")]
+        assert rewards == [5.0, 3.0, 2.0] and episode.last_info_for("red") == {"score": 7}
+        episode.custom_metrics["total"] = episode.total_reward
+
+
+def test_hooks_are_told_of_each_agent_by_its_id():
+    last = {"rewards": {"red": 3.0, "blue": 2.0}, "terminateds": {"__all__": True}, "infos": {"red": {"score": 7}}}
+    config = PPOConfig().environment(Scripted, env_config={"answers": {4: last}}).multi_agent(policies={"both"})
+    config.training(train_batch_size=32, model={"fcnet_hiddens": [4]}).rollouts(num_envs_per_worker=2)
+    algo = config.callbacks(Listening).build()
+    result = algo.train()
+    assert result["custom_metrics"]["total_mean"] == result["episode_reward_mean"] == 11.0
+    assert algo._agent_ids() == ("red", "blue")
+    algo.stop()
+
+
+def test_the_last_action_is_no_part_of_observations_of_many():
+    config = PPOConfig().environment(Scripted).training(model={"use_lstm": True, "lstm_use_prev_action": True})
+    with pytest.raises(
+        ValueError, match="lstm_use_prev_action and lstm_use_prev_reward are for one agent, and Scripted"
+    ):
+        config.build()
 
 
 def test_films_are_made_of_what_it_draws(tmp_path):

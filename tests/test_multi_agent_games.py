@@ -15,6 +15,7 @@ from athlete.env.games.multi_agent.arena import FIRST, SECOND, VISITED, MultiAge
 from athlete.env.games.multi_agent.connect_four import COLOURS, ConnectFour, has_four
 from athlete.env.games.multi_agent.matrix_game import climbing_game, penalty_game, team_game
 from athlete.env.games.multi_agent.players import (
+    as_heuristic,
     beat_last,
     connect_four_minimax,
     perfect_tic_tac_toe,
@@ -372,7 +373,7 @@ def match(game, players, games, seed=0, most=42):
         state, obs, over = carry
         *keys, step_key = jax.random.split(key, 3)
         seen = [jax.tree.map(lambda leaf, seat=seat: leaf[:, seat], obs["player"]) for seat in range(2)]
-        moves = jnp.stack([player(seen[i], keys[i]) for i, player in enumerate(players)], axis=1)
+        moves = jnp.stack([as_heuristic(player)(seen[i], keys[i]) for i, player in enumerate(players)], axis=1)
         new, step = jax.vmap(game.step)(state, {"player": moves}, jax.random.split(step_key, games))
         return (new, step.obs, over | step.all_terminated), (step, over, state)
 
@@ -450,7 +451,7 @@ def test_minimax_of_connect_four_takes_a_win_and_blocks_one():
     def move(columns, depth):
         _, steps = play(ConnectFour(), in_columns(columns))
         seen = jax.tree.map(lambda leaf: np.repeat(leaf[[len(columns) % 2]], 200, axis=0), steps[-1].obs["player"])
-        player = jax.jit(functools.partial(connect_four_minimax, depth=depth))
+        player = jax.jit(as_heuristic(functools.partial(connect_four_minimax, depth=depth)))
         return set(np.asarray(player(seen, KEYS[0])).tolist())
 
     assert move([0, 6, 0, 6, 0, 6], 1) == {0}, "its own fourth"

@@ -1,4 +1,4 @@
-"""The discovered surrogate at points worked out by hand."""
+"""Surrogates at points worked out by hand."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from athlete.ops.surrogate import discovered_surrogate
+from athlete.ops.surrogate import clipped_surrogate, discovered_surrogate
 
 
 def found(ratio, advantage):
@@ -38,3 +38,11 @@ def test_at_the_old_policy_its_slope_is_the_advantage(advantage):
 
 def test_there_is_nothing_to_gain_from_making_a_bad_action_ever_less_likely():
     assert found(np.exp(-3.0), -1.0) < found(np.exp(-0.5), -1.0)
+
+
+@pytest.mark.parametrize(
+    ("ratio", "advantage", "expected"),
+    [(1.1, 2.0, 2.2), (1.5, 2.0, 2.4), (0.5, 2.0, 1.0), (0.5, -2.0, -1.6), (1.5, -2.0, -3.0), (1.2, 0.0, 0.0)],
+)
+def test_a_ratio_counts_up_to_the_clip_where_that_makes_the_objective_larger(ratio, advantage, expected):
+    assert float(jax.jit(clipped_surrogate)(ratio, advantage, 0.2)) == pytest.approx(expected, rel=1e-6)

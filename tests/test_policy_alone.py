@@ -203,10 +203,10 @@ def test_a_replay_memory_is_neither_read_nor_looked_at(tmp_path):
     with pytest.raises(CheckpointError):
         Algorithm.from_checkpoint(path)
     assert Policy.from_checkpoint(path).compute_single_action(np.zeros(4, np.float32))[0] in (0, 1)
+    with pytest.raises(ValueError, match=r"Policy.from_checkpoint\('other'\): there is one policy"):
+        Policy.from_checkpoint(path, policy_id="other")
 
 
 def test_errors_of_a_checkpoint_are_sentences(tmp_path):
     with pytest.raises(CheckpointError, match="there is no such folder"):
         Policy.from_checkpoint(tmp_path / "none")
-    with pytest.raises(ValueError, match=r"Policy.from_checkpoint\('other'\): there is one policy"):
-        Policy.from_checkpoint(tmp_path, "other")

@@ -90,6 +90,17 @@ def test_factories_get_what_they_accept(factory, env_config, got):
     assert create(factory, EnvContext(env_config)) == got
 
 
+def test_the_render_mode_goes_beside_the_configuration_where_a_class_takes_it_there():
+    def beside(env_config=None, render_mode=None):
+        return env_config, render_mode
+
+    given = EnvContext({"size": 5, "render_mode": "rgb_array"}, worker_index=2)
+    context, render_mode = create(beside, given)
+    assert (dict(context), context.worker_index, render_mode) == ({"size": 5}, 2, "rgb_array")
+    assert create(lambda env_config: env_config, given) is given
+    assert create(beside, EnvContext({"size": 5})) == ({"size": 5}, None)
+
+
 def test_the_context_says_for_which_row_it_is():
     context = create(TakesConfig, EnvContext({"size": 5}, worker_index=2, vector_index=1, num_workers=4)).got
     assert (context.worker_index, context.vector_index, context.num_workers, context.remote) == (2, 1, 4, True)

@@ -17,10 +17,13 @@ from athlete.algorithms.fixed import AlwaysSame, Fixed
 from athlete.combine.past import PastSelves
 from athlete.core import Agent, Spec, hyper
 from athlete.env import MultiAgentEnv
+from athlete.env.games.multi_agent.players import as_heuristic, perfect_tic_tac_toe
 from athlete.env.games.multi_agent.rock_paper_scissors import RockPaperScissors
 from athlete.memory.rollout import Rollout
+from athlete.ops.elo import elo_ratings, expected_score
 from athlete.ops.random import wrap
 from athlete.spaces import Box, Discrete
+from athlete.totals import win_rates
 
 KEY = wrap(np.array([0, 3], np.uint32))
 
@@ -290,3 +293,104 @@ def test_rllibs_heuristics_are_known_by_their_names(module):
         result = algo.train()
     # The first round is rock, paper or scissors against paper, and each of the nine after it is lost to the other.
     assert set(result["hist_stats"]["policy_beat_last_reward"]) == {8.0, 9.0, 10.0}
+
+
+# Who wins
+
+
+@pytest.mark.parametrize(
+    ("returns", "expected"),
+    [
+        ([[1, -1], [1, -1], [0, 0], [-1, 1]], {"main": 0.5, "past": 0.25}),
+        ([[0, 0]], {"main": 0.0, "past": 0.0}),
+        ([], {}),
+        ([[1, -1], [1, 1]], {}),  # both gain: no contest
+    ],
+)
+def test_an_episode_is_won_by_the_higher_return_and_drawn_where_they_are_equal(returns, expected):
+    assert win_rates(returns, {"main": [0], "past": [1]}) == expected
+
+
+def test_a_policy_of_several_agents_wins_with_any_of_them():
+    returns = [[2, -1, -1], [-1, 2, -1], [-1, -1, 2], [1, -2, 1]]
+    assert win_rates(returns, {"two": [0, 2], "one": [1]}) == {"two": 0.75, "one": 0.25}
+    assert win_rates(returns, {"all": [0, 1, 2]}) == {}, "who plays itself neither wins nor loses"
+
+
+def test_results_tell_who_wins_in_training_and_in_evaluation():
+    policies = {"main": None, "dull": "random"}
+    mapping = {"player_0": "main", "player_1": "dull"}
+    with self_play(policies=policies, policy_mapping_fn=mapping, shuffle_seats=False).build() as algo:
+        result = algo.train()
+        evaluation = algo.evaluate(20)["evaluation"]
+    for found in (result, evaluation):
+        mine, other = (np.array(found["hist_stats"][f"policy_{name}_reward"]) for name in policies)
+        assert found["win_rate"] == {"main": np.mean(mine > other), "dull": np.mean(other > mine)}
+        assert 0 < sum(found["win_rate"].values()) <= 1
+
+
+def test_matches_are_between_every_two_policies_snapshots_and_opponents_on_both_seats():
+    with self_play().build() as algo:
+        algo.train()
+        algo.train()
+        old = algo.get_policy("main")
+        opponents = {"perfect": as_heuristic(perfect_tic_tac_toe), "dull": "random", "old": old}
+        found = algo.evaluate_matches(40, opponents)
+        assert found.names == ("main", "main_v0", "main_v1", "perfect", "dull", "old")
+        assert (found.games == 40 * (1 - np.eye(6))).all() and (found.draws == found.draws.T).all()
+        assert found.between("perfect", "dull")["loss_rate"] == 0.0 == found.between("dull", "perfect")["win_rate"]
+        assert found.between("perfect", "dull")["win_rate"] > 0.6
+        assert max(found.elo, key=found.elo.get) == "perfect" and np.mean(list(found.elo.values())) == pytest.approx(
+            1500
+        )
+        lines = str(found).splitlines()
+        assert len(lines) == 7 and lines[1].split()[0] == "perfect" and lines[0].split()[:2] == ["Elo", "perfect"]
+        same = algo.evaluate_matches(40, opponents)
+        assert (same.wins == found.wins).all(), "the same seed gives the same games"
+
+
+def first_cell(obs, key):
+    return jnp.argmax(obs["action_mask"], axis=-1)
+
+
+def last_cell(obs, key):
+    return 8 - jnp.argmax(obs["action_mask"][:, ::-1], axis=-1)
+
+
+def test_who_moves_first_changes_after_half_of_the_games():
+    """Who takes cells from either end, first to move, has a row of three first."""
+    config = self_play(policies={"first": first_cell, "last": last_cell}, shuffle_seats=False)
+    config.multi_agent(policy_mapping_fn={"player_0": "first", "player_1": "last"})
+    with config.build() as algo:
+        found = algo.evaluate_matches(11)
+    assert found.wins.tolist() == [[0, 6], [5, 0]] and not found.draws.any()
+
+
+def test_matches_need_a_game_for_two():
+    config = PPOConfig().environment("Spread-v0").training(model={"fcnet_hiddens": [4]})
+    with config.build() as algo, pytest.raises(ValueError, match="between two agents with equal spaces"):
+        algo.evaluate_matches()
+    with (
+        PPOConfig().environment("CartPole-v1").training(model={"fcnet_hiddens": [4]}).build() as algo,
+        pytest.raises(ValueError, match="there is one agent"),
+    ):
+        algo.evaluate_matches()
+
+
+# Ratings
+
+
+def test_a_difference_of_400_points_means_ten_points_to_one():
+    assert expected_score(400.0) == pytest.approx(10 / 11) and expected_score(0.0) == 0.5
+
+
+def test_ratings_recover_the_strengths_that_points_were_made_from():
+    true = np.array([1300.0, 1450.0, 1500.0, 1750.0])
+    points = 1e5 * expected_score(true[:, None] - true[None])
+    np.testing.assert_allclose(elo_ratings(points), true, atol=0.1)
+
+
+def test_who_won_all_games_is_rated_finitely_and_above_who_lost_them():
+    won, lost = elo_ratings(np.array([[0.0, 10.0], [0.0, 0.0]]))
+    assert np.isfinite([won, lost]).all() and won > 1600 and won + lost == pytest.approx(3000)
+    assert elo_ratings(np.zeros((3, 3))).tolist() == pytest.approx([1500] * 3)

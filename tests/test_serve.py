@@ -12,7 +12,8 @@ import pytest
 from athlete.algorithms.ppo import PPOConfig
 from athlete.policy import Policy
 from athlete.record.checkpoint import CheckpointError
-from athlete.serve.http import make_app, require_token
+from athlete.serve.answers import require_token
+from athlete.serve.http import make_app
 from athlete.serve.metrics import Metrics
 from athlete.serve.server import PolicyServer, RequestError
 from athlete.serve.sessions import Sessions

@@ -17,6 +17,8 @@ from athlete.core import Run, Spec, Transition
 from athlete.env.multi_agent import JointEnv
 from athlete.loops.collect import collect, spec_of
 from athlete.loops.learn import init_run
+from athlete.models.actor_critic import apply_actor_critic, legal_distribution
+from athlete.ops.features import features
 from athlete.ops.random import unwrap, wrap
 
 KEY = np.array([0, 7], np.uint32)
@@ -186,3 +188,61 @@ def test_a_team_learns_the_same_compiled_and_hosted(length):
     env = Roster()
     team = team_of(env, {"main": "PPO", "other": "DQN", "mixed": "SimpleQ"}, 2, length)
     assert_modes_are_equal(JointEnv(env), team, rows=2, length=length, tolerance=3e-5)
+
+
+@pytest.mark.parametrize("memory", ["use_lstm", "use_gru"])
+def test_what_an_agent_remembers_stands_still_while_it_waits(memory):
+    """Log-probabilities recomputed over an agent's own steps are those with which it acted, whatever lay between."""
+    rows, length, env = 3, 16, Roster()
+    group = env.groups["a"]
+    spec = Spec(group.obs, group.action)
+    model = {memory: True, "lstm_cell_size": 6, "max_seq_len": 4}
+    agent = agent_of("PPO", spec, rows * 4, length, model=model, normalize_rewards=False)
+    rest = env.groups["b"]
+    other = Member("rest", RandomPolicy().bind(Spec(rest.obs, rest.action)), Seats((("b", (0, 1)),)), trained=False)
+    team = Team((Member("main", agent, Seats((("a", (0, 1, 2, 3)),))), other)).bind(spec_of(JointEnv(env)))
+    joint = JointEnv(env)
+    run = jax.jit(init_run, static_argnames=("rows", "length"))(team, joint, rows=rows, key=KEY, length=length)
+
+    @jax.jit
+    def iterate(run: Run, key):
+        view = team.view(run.state, jnp.zeros(()))
+        new_rows, trajectory, _ = collect(team, joint, view, run.rows, key, length)
+        pending, steps = team.steps(team.members[0], run.store["main"].pending, trajectory)
+        start = jax.tree.map(lambda leaf: leaf[0], steps.carry)
+        obs = features(spec.obs, steps.obs)
+        _, outputs, _ = apply_actor_critic(agent.model, view["main"], start, obs, steps.first)
+        log_prob = legal_distribution(spec, outputs, None).log_prob(steps.action)
+        store = run.store | {"main": run.store["main"]._replace(pending=pending)}
+        return run._replace(rows=new_rows, store=store), log_prob, steps
+
+    compared = 0
+    for number in range(8):
+        run, log_prob, steps = iterate(run, jax.random.fold_in(wrap(KEY), number))
+        valid = np.asarray(steps.extras["valid"])
+        np.testing.assert_allclose(log_prob[valid], steps.extras["log_prob"][valid], atol=1e-5)
+        compared += int(valid.sum())
+    assert compared > 200
+
+
+def test_masks_of_agents_are_honoured_and_random_actions_are_legal():
+    rows, length, env = 3, 16, Roster(masked=True)
+    group, rest = env.groups["a"], env.groups["b"]
+    warm_up = {"type": "EpsilonGreedy", "random_timesteps": 10_000}
+    for algorithm, settings, random in (("PPO", {}, False), ("DQN", {"exploration_config": warm_up}, True)):
+        agent = agent_of(algorithm, Spec(group.obs, group.action), rows * 4, length, **settings)
+        other = Member("rest", RandomPolicy().bind(Spec(rest.obs, rest.action)), Seats((("b", (0, 1)),)), trained=False)
+        team = Team((Member("main", agent, Seats((("a", (0, 1, 2, 3)),))), other)).bind(spec_of(JointEnv(env)))
+        joint = JointEnv(env)
+        run = jax.jit(init_run, static_argnames=("rows", "length"))(team, joint, rows=rows, key=KEY, length=length)
+        stage = team.stage(0)
+        assert stage.random == (frozenset({"main"}) if random else frozenset())
+        view = team.view(run.state, jnp.zeros(()))
+        _, trajectory, _ = jax.jit(
+            lambda run, view, team=team, joint=joint, stage=stage: collect(
+                team, joint, view, run.rows, wrap(KEY), length, stage.random
+            )
+        )(run, view)
+        mask, action = trajectory.obs["obs"]["a"]["action_mask"], trajectory.action["a"]
+        assert np.take_along_axis(np.asarray(mask), np.asarray(action)[..., None], axis=-1).all()
+        assert len(np.unique(action)) == 3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import numpy as np
@@ -203,6 +204,8 @@ class TurnRoster:
                 self.truncations[other] = not self.terminations[other]
             elif self.random.random() < 0.05:
                 self.terminations[other] = not self.truncations[other]
+            elif self.random.random() < 0.02:
+                self.truncations[other] = not self.terminations[other]
 
 
 class ParallelRoster:
@@ -283,6 +286,13 @@ class Scripted(MultiAgentEnv):
         }
         told |= self.answers.get(self.steps, {})
         return tuple(told.values())
+
+
+class Telling(Scripted):
+    """Tells in its infos whether its process has imported JAX."""
+
+    def step(self, action_dict: dict[str, Any]) -> Any:
+        return *super().step(action_dict)[:4], {"red": {"jax": "jax" in sys.modules}}
 
 
 class ScriptedParallel:

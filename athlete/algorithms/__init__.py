@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from athlete.algorithms.ddpg import DDPGConfig as DDPGConfig
     from athlete.algorithms.dqn import DQNConfig as DQNConfig
     from athlete.algorithms.iqn import IQNConfig as IQNConfig
+    from athlete.algorithms.maddpg import MADDPGConfig as MADDPGConfig
+    from athlete.algorithms.mappo import MAPPOConfig as MAPPOConfig
     from athlete.algorithms.pg import PGConfig as PGConfig
     from athlete.algorithms.ppo import PPOConfig as PPOConfig
     from athlete.algorithms.pqn import PQNConfig as PQNConfig
@@ -49,6 +51,8 @@ ALGORITHMS: dict[str, str] = {
     "RNNSAC": "athlete.algorithms.rnnsac",
     "SimpleQ": "athlete.algorithms.simple_q",
     "QMIX": "athlete.algorithms.qmix",
+    "MAPPO": "athlete.algorithms.mappo",
+    "MADDPG": "athlete.algorithms.maddpg",
 }
 
 # Other name -> the algorithm that serves it: A3C's settings are A2C's, whose gradients are synchronous.

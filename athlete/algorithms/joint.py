@@ -36,12 +36,18 @@ def require_joint(algorithm: str, kinds: tuple[str, ...], spec: Spec) -> None:
     if any(name == "acting" for name, _ in spec.obs.items):  # type: ignore[attr-defined]
         raise ValueError(
             f"{algorithm} learns from agents that act at every step until the episode ends for all, and here they take "
-            "turns, or come and go; take an algorithm with a policy for each agent, such as PPO, with .multi_agent()"
+            "turns, or come and go; take an algorithm with a policy for each agent, such as PPO. Where they do act at "
+            "every step, the environment says so: always_acting = True"
         )
     for name, group in spec.groups:
         if action_kind(group.action) not in kinds:
             served = " and ".join(ACTION_KINDS[kind] for kind in kinds)
-            raise ValueError(f"{algorithm} serves {served}, and that of the agents {name!r} is {group.action}")
+            hint = (
+                "; where it is a group, made by with_agent_groups, give the agents themselves"
+                if group.size == 1
+                else ""
+            )
+            raise ValueError(f"{algorithm} serves {served}, and that of the agents {name!r} is {group.action}{hint}")
         check_mask(Spec(group.obs, group.action))
 
 

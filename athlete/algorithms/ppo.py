@@ -35,7 +35,7 @@ from athlete.ops.masks import action_mask
 from athlete.ops.schedule import Schedule, value_at
 from athlete.ops.sequences import minibatches, sequences_with_carry
 from athlete.ops.statistics import explained_variance, valid_steps, weighted_mean
-from athlete.ops.surrogate import discovered_surrogate
+from athlete.ops.surrogate import clipped_surrogate, discovered_surrogate
 from athlete.ops.tree import where
 from athlete.settings.families import OnPolicyConfig
 from athlete.spaces import Box
@@ -166,10 +166,7 @@ class PPO(OnPolicy):
         if self.surrogate == "discovered":
             surrogate = discovered_surrogate(ratio, log_ratio, batch.advantage)
         else:
-            clip = value_at(self.clip_param, progress)
-            clipped = jax.lax.clamp(1.0 - clip, ratio, 1.0 + clip)  # jnp.clip's gradient splits ties: 3 kernels more
-            plain, clipped = ratio * batch.advantage, clipped * batch.advantage
-            surrogate = jnp.where(plain < clipped, plain, clipped)  # jnp.minimum splits ties too
+            surrogate = clipped_surrogate(ratio, batch.advantage, value_at(self.clip_param, progress))
         error = jnp.square(value - batch.target)
         if self.vf_clip_param is not None:
             near = batch.value + jnp.clip(value - batch.value, -self.vf_clip_param, self.vf_clip_param)

@@ -220,7 +220,7 @@ class QMIXConfig(ReplayConfig):
         "rollout_fragment_length": 4,
         "train_batch_size": 32,
         "min_sample_timesteps_per_iteration": 1000,
-        "model": {"fcnet_hiddens": [64, 64], "fcnet_activation": "relu", "gru_cell_size": 64, "lstm_cell_size": 64},
+        "model": {"fcnet_hiddens": [64, 64], "fcnet_activation": "relu"},
         "replay_buffer_config": {"type": "ReplayBuffer", "capacity": 50_000},
         "exploration_config": {
             "type": "EpsilonGreedy",

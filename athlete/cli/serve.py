@@ -22,7 +22,8 @@ def serve(
 ) -> None:
     """Answer {"observation": ...} with {"action": ...} over HTTP."""
     from athlete.log import show_log
-    from athlete.serve.http import make_app, require_package, require_token, run
+    from athlete.serve.answers import require_token
+    from athlete.serve.http import make_app, require_package, run
     from athlete.serve.server import PolicyServer
 
     show_log(verbose)

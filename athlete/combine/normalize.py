@@ -12,7 +12,7 @@ from athlete.core import Agent, Array, Key, Transition, Tree, hyper
 from athlete.ops.moments import Moments, initial_moments, standardize, update_moments
 from athlete.ops.returns import discounted_sums
 from athlete.ops.statistics import valid_steps
-from athlete.spaces import ACTION_MASK, has_mask, zeros
+from athlete.spaces import ACTION_MASK, Space, has_mask, zeros
 
 
 class NormalizeState(NamedTuple):
@@ -100,8 +100,10 @@ class Normalize(AgentWrapper):
         return [leaf for leaf in jax.tree.leaves(obs) if jnp.issubdtype(leaf.dtype, jnp.floating)]
 
     def _with_flags(self, obs: Tree) -> Tree:
-        """A mask of actions as bool, whatever its space: it is not to be standardised."""
-        return obs | {ACTION_MASK: obs[ACTION_MASK] > 0} if has_mask(self.spec.obs) else obs
+        """Masks of actions as bool, whatever their space: they are not to be standardised."""
+        if self.spec.groups:
+            return obs | {"obs": {name: _flagged(group.obs, obs["obs"][name]) for name, group in self.spec.groups}}
+        return _flagged(self.spec.obs, obs)
 
     def _standard_obs(self, moments: Moments, obs: Tree) -> Tree:
         if not self.observations:
@@ -114,3 +116,7 @@ class Normalize(AgentWrapper):
             for leaf in leaves
         ]
         return jax.tree.unflatten(structure, standard)
+
+
+def _flagged(space: Space, obs: Tree) -> Tree:
+    return obs | {ACTION_MASK: obs[ACTION_MASK] > 0} if has_mask(space) else obs

@@ -1,22 +1,34 @@
 """Where environments tell which actions are legal, and how that comes to stand where agents read it.
 
-Agents read the entry `action_mask` of a Dict observation (`ops.masks`). Others tell it in the entry
+Agents read the entry `action_mask` of a Dict observation (`ops.masks`). Others tell it in an entry `action_masks` or
 `valid_avail_actions_mask` (RLlib), in a Dict within the Dict, in `info["action_mask"]` (Gymnasium) or by a method
 `action_masks()` (sb3-contrib). No JAX and no Gymnasium here, since worker processes import it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
 from athlete.log import logger
-from athlete.spaces import ACTION_MASK, Box, Dict, Discrete, MultiBinary, MultiDiscrete, Space, has_mask, value_counts
+from athlete.spaces import (
+    ACTION_MASK,
+    Box,
+    Dict,
+    Discrete,
+    MultiBinary,
+    MultiDiscrete,
+    Space,
+    Tuple,
+    has_mask,
+    value_counts,
+)
 
-NAMES = (ACTION_MASK, "valid_avail_actions_mask")
 METHOD = "action_masks"
+NAMES = (ACTION_MASK, METHOD, "valid_avail_actions_mask")
 OBSERVATIONS = "observations"  # the entry of what an environment shows, where a mask is put beside it
 
 Path = tuple[str, ...]  # the keys of a mask in nested dictionaries
@@ -35,11 +47,35 @@ def mask_path(obs_space: Space | None, action_space: Space | None) -> Path | Non
     return found[0] if len(found) == 1 and len(places) > 1 else None
 
 
+def unread_masks(obs_space: Space, action_space: Space) -> list[str]:
+    """Parts of observations that have a mask's name and shape, and that nobody reads as one: `observation['a'][0]`."""
+    if not isinstance(action_space, Discrete | MultiDiscrete):
+        return []
+    size = sum(value_counts(action_space))
+    read = ((ACTION_MASK,),) if has_mask(obs_space) else (mask_path(obs_space, action_space),)
+    return [
+        told_path(path)
+        for path, part in _leaves(obs_space, ())
+        if path not in read and _HINT.search(str(path[-1:])) and _holds_mask(part, size)
+    ]
+
+
+_HINT = re.compile("mask|legal|valid|avail", re.IGNORECASE)
+
+
+def _leaves(space: Space, path: tuple[Any, ...]) -> Iterator[tuple[tuple[Any, ...], Space]]:
+    if isinstance(space, Dict | Tuple):
+        for key, part in space.items if isinstance(space, Dict) else enumerate(space.spaces):
+            yield from _leaves(part, (*path, key))
+    else:
+        yield path, space
+
+
 def _holds_mask(space: Space, size: int) -> bool:
     return isinstance(space, Box | MultiBinary) and space.shape == (size,)
 
 
-def told_path(path: Path) -> str:
+def told_path(path: tuple[Any, ...]) -> str:
     """`observation['room']['action_mask']`."""
     return "observation" + "".join(f"[{key!r}]" for key in path)
 
@@ -105,6 +141,18 @@ def told_mask(env: Any, obs_space: Space, action_space: Space, obs: Any, info: A
         return joined_mask(info[ACTION_MASK], size, f"info[{ACTION_MASK!r}]") > 0
     method = mask_method(env)
     return None if method is None else joined_mask(method(), size, f"{METHOD}() gave a mask") > 0
+
+
+def warn_of_unread_masks(name: str, obs_space: Space, action_space: Space) -> None:
+    """A warning for each part of the observations that looks like a mask of actions and is read as none."""
+    for place in unread_masks(obs_space, action_space):
+        logger.warning(
+            "%s: %s looks like a mask of actions, and nobody reads it there: make it the entry %r of the observation, "
+            "a Dict, and the only one of its kind",
+            name,
+            place,
+            ACTION_MASK,
+        )
 
 
 _told: set[tuple[str, str]] = set()  # of which environments it was said already

@@ -8,7 +8,7 @@ import importlib
 import inspect
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from types import ModuleType
 from typing import Any
 
@@ -216,7 +216,9 @@ def create(maker: Callable[..., Any], context: EnvContext) -> Any:
         return maker(**context)
     first = next(iter(signature.parameters.values()), None)
     if first is not None and _is_config(first) and first.name not in context:
-        return maker(context)
+        # What Gymnasium itself passes stands beside the configuration in many classes.
+        beside = {name: context[name] for name in ("render_mode",) if name in context and name in signature.parameters}
+        return maker(_without(context, beside), **beside)
     if _binds(signature, **context):
         return maker(**context)
     required = first is not None and first.default is first.empty
@@ -224,6 +226,13 @@ def create(maker: Callable[..., Any], context: EnvContext) -> Any:
     if required and not mistyped and _binds(signature, context):
         return maker(context)
     raise ValueError(misfit(getattr(maker, "__qualname__", repr(maker)), signature, context))
+
+
+def _without(context: EnvContext, names: Collection[str]) -> EnvContext:
+    if not names:
+        return context
+    kept = {name: value for name, value in context.items() if name not in names}
+    return EnvContext(kept, context.worker_index, context.vector_index, context.num_workers)
 
 
 def told_config(env_config: Mapping[str, Any]) -> str:

@@ -18,6 +18,7 @@ from athlete.env.multi_agent import JointEnv
 from athlete.env.registry import EnvContext, create, is_jax_env, resolve
 from athlete.env.supervision import UNSUPERVISED, Supervision
 from athlete.env.twins import find_twin
+from athlete.env.wrappers.acting_together import ActingTogetherSource
 from athlete.env.wrappers.copies import Copies
 from athlete.env.wrappers.frame_stack import FrameStack
 from athlete.env.wrappers.grouped import Grouped
@@ -42,6 +43,7 @@ class World(NamedTuple):
     pooled: bool = False  # stepped by EnvPool
     many_agents: bool = False  # of RLlib's form or PettingZoo's, stepped by `MultiAgentSource`
     shuffles_seats: bool = False  # outside JAX
+    acts_together: bool = False  # all its agents at every step, outside JAX
 
     def with_shuffled_seats(self) -> World:
         """The same where agents take random seats in every episode. Raises ValueError where there is one agent."""
@@ -51,10 +53,21 @@ class World(NamedTuple):
             return self._replace(shuffles_seats=True)
         raise ValueError(f"multi_agent(shuffle_seats=True): {self.name} has one agent")
 
+    def acting_together(self) -> World:
+        """The same for algorithms that learn from agents who act at every step, all of them: groups need no wrapper."""
+        if isinstance(self.env, JointEnv) and isinstance(self.env.env, Grouped):
+            return self._replace(env=JointEnv(self.env.env.env))
+        return self._replace(acts_together=self.env is None and self.many_agents)
+
     def showing(self, previous: Previous) -> World:
         """The same with observations that also show what led to them, where `previous` says so."""
         if not any(previous):
             return self
+        if self.many_agents or (self.env is not None and self.env.groups):
+            raise ValueError(
+                f"lstm_use_prev_action and lstm_use_prev_reward are for one agent, and {self.name} has many: show them "
+                "in the observations that the environment gives to each"
+            )
         env = None if self.env is None else PreviousStep(self.env, previous)
         return self._replace(env=env, previous=previous)
 
@@ -63,7 +76,7 @@ class World(NamedTuple):
 
         Raises ValueError with what is wrong with it.
         """
-        if self.is_twin or self.pooled:
+        if self.is_twin or self.pooled or getattr(self.maker, "external", False):
             return self
         if self.env is not None:
             check_env(self.env)
@@ -138,6 +151,8 @@ class World(NamedTuple):
             )
         if self.shuffles_seats:
             source = ShuffledSeatsSource(source)
+        if self.acts_together:
+            source = ActingTogetherSource(source)
         return PreviousStepSource(source, self.previous) if any(self.previous) else source
 
     def _unpooled(self) -> tuple[Any, dict[str, Any]]:
@@ -196,7 +211,7 @@ def find_world(
         jax_env = create(resolved, EnvContext(config)) if isinstance(resolved, type) else resolved
         return World(name, _compiled(jax_env, name, backend), resolved, config, False)
     many_agents = _has_many_agents(resolved)
-    if callable(resolved) and not many_agents and not _says_what_it_is(resolved):
+    if callable(resolved) and not many_agents and not _is_of_gymnasium(resolved):
         made = create(resolved, EnvContext(config))  # only its product tells which kind a factory makes
         if is_jax_env(made):
             return World(name, _compiled(made, name, backend), resolved, config, False)
@@ -214,9 +229,10 @@ def _has_many_agents(env: Any) -> bool:
     return agents_form(env) is not None
 
 
-def _says_what_it_is(env: Any) -> bool:
-    """Whether it is an environment, or a class of those that inherit from a known one."""
-    return hasattr(env, "step") and (not isinstance(env, type) or len(env.__mro__) > 2)
+def _is_of_gymnasium(env: Any) -> bool:
+    """Whether it is an environment, or a class of those of Gymnasium or the old Gym; other classes are factories."""
+    inherited = isinstance(env, type) and "Env" in [ancestor.__name__ for ancestor in env.__mro__[1:]]
+    return inherited or (hasattr(env, "step") and not isinstance(env, type))
 
 
 def _find_by_id(env_id: str, config: dict[str, Any], backend: str) -> World:

@@ -33,8 +33,9 @@ function common(...shapes) {
 function elementwise(f) {
   return (...given) => {
     const xs = given.map(array), out = make(common(...xs.map((x) => x.shape)));
-    const at = xs.map((x) => places(out.shape, spread(x, out.shape)));
-    for (let i = 0; i < out.data.length; i++) out.data[i] = f(...xs.map((x, k) => x.data[at[k][i]]));
+    const fits = (x) => x.shape.length === out.shape.length && x.shape.every((size, axis) => size === out.shape[axis]);
+    const [a, b, c] = xs.map((x) => (fits(x) ? x.data : take_places(x, out.shape, spread(x, out.shape)).data));
+    for (let i = 0; i < out.data.length; i++) out.data[i] = f(a[i], b?.[i], c?.[i]);
     return out;
   };
 }
@@ -148,7 +149,8 @@ const round = elementwise((x) => (Math.abs(x % 1) === 0.5 ? 2 * Math.round(x / 2
 const neg = elementwise((x) => -x), not = elementwise((x) => +!x), is_finite = elementwise((x) => +isFinite(x));
 const add = elementwise((x, y) => x + y), sub = elementwise((x, y) => x - y), mul = elementwise((x, y) => x * y);
 const div = elementwise((x, y) => x / y), pow = elementwise(Math.pow), rem = elementwise((x, y) => x % y);
-const max = elementwise(Math.max), min = elementwise(Math.min), atan2 = elementwise(Math.atan2);
+const max = elementwise((x, y) => Math.max(x, y)), min = elementwise((x, y) => Math.min(x, y));
+const atan2 = elementwise((x, y) => Math.atan2(x, y));
 const eq = elementwise((x, y) => +(x === y)), ne = elementwise((x, y) => +(x !== y));
 const lt = elementwise((x, y) => +(x < y)), le = elementwise((x, y) => +(x <= y));
 const gt = elementwise((x, y) => +(x > y)), ge = elementwise((x, y) => +(x >= y));

@@ -9,20 +9,43 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from athlete.core import Array, Health, Key, Source, Step, Tree
+from athlete.core import Array, Health, Key, Source, Step, Tree, agent_ids
 from athlete.log import logger
 from athlete.spaces import Space, to_environment
 
 _numbers = itertools.count(1)
 
 
+class Seat(NamedTuple):
+    """Where one of many agents stands in what all of them see, do and get."""
+
+    group: str
+    number: int  # within the group
+    column: int  # of the rewards
+    action_space: Space
+
+
+def seats_of(source: Source) -> dict[Any, Seat]:
+    """Each agent's seat, by the environment's own id; none where there is one agent."""
+    groups = source.spec.groups
+    places = [(name, i, group.action) for name, group in groups for i in range(group.size)]
+    ids = source.agent_ids or agent_ids(groups)
+    return {
+        agent: Seat(name, i, column, space)
+        for column, (agent, (name, i, space)) in enumerate(zip(ids, places, strict=True))
+    }
+
+
 class Episode:
-    """A running episode, RLlib's. `agent_id` arguments are for its users: there is one agent.
+    """A running episode, RLlib's. Where there is one agent, `agent_id` arguments are for its users.
+
+    Of many agents the methods tell of the one whose id is given, or else of all: observations and actions by group,
+    and the sum of the rewards.
 
     `user_data` is the hooks' own; of `custom_metrics` (numbers) and `hist_data` (lists of numbers) results tell.
     """
 
-    def __init__(self, row: int, action_space: Space, obs: Tree):
+    def __init__(self, row: int, action_space: Space, obs: Tree, seats: Mapping[Any, Seat] | None = None):
         self.episode_id = next(_numbers)
         self.env_id = row
         self.length = 0
@@ -31,30 +54,44 @@ class Episode:
         self.custom_metrics: dict[str, float] = {}
         self.hist_data: dict[str, list[float]] = {}
         self._action_space = action_space
-        self._obs, self._action, self._reward = obs, None, 0.0
-        self._info: Mapping[str, Any] = {}
+        self._obs, self._action = obs, None
+        self._reward: Array = np.float32(0.0)
+        self._info: Mapping[Any, Any] = {}
+        self._seats = seats or {}
 
-    def add_step(self, action: Tree, reward: float, obs: Tree, info: Mapping[str, Any]) -> None:
-        """One step more, with its canonical action."""
+    def add_step(self, action: Tree, reward: Array, obs: Tree, info: Mapping[Any, Any]) -> None:
+        """One step more, with its canonical action; the reward is `[agents]` where there are many."""
         self.length += 1
-        self.total_reward += reward
+        self.total_reward += float(np.sum(reward))
         self._action, self._reward, self._obs, self._info = action, reward, obs, info
+
+    def get_agents(self) -> list[Any]:
+        """The ids of many agents."""
+        return list(self._seats)
 
     def last_observation_for(self, agent_id: Any = None) -> Tree:
         """What the environment showed last, as the agent got it."""
-        return self._obs
+        if (seat := self._seats.get(agent_id)) is None:
+            return self._obs
+        return _row(self._obs["obs"][seat.group], seat.number)
 
-    def last_info_for(self, agent_id: Any = None) -> Mapping[str, Any]:
+    def last_info_for(self, agent_id: Any = None) -> Mapping[Any, Any]:
         """The `info` of the last step; `{}` before the first."""
-        return self._info
+        return self._info if agent_id not in self._seats else self._info.get(agent_id, {})
 
     def last_reward_for(self, agent_id: Any = None) -> float:
         """The reward of the last step; 0 before the first."""
-        return self._reward
+        if (seat := self._seats.get(agent_id)) is None or self._action is None:
+            return float(np.sum(self._reward))
+        return float(self._reward[seat.column])
 
     def last_action_for(self, agent_id: Any = None) -> Tree:
         """What the environment was given last; None before the first step."""
-        return None if self._action is None else to_environment(self._action_space, self._action)
+        if self._action is None:
+            return None
+        if (seat := self._seats.get(agent_id)) is None:
+            return to_environment(self._action_space, self._action)
+        return to_environment(seat.action_space, _row(self._action[seat.group], seat.number))
 
 
 class Told(NamedTuple):
@@ -105,7 +142,8 @@ class WatchedSource(Source):
         length: int = 0,
         first_only: bool = False,
     ):
-        self.source, self.rows, self.spec = source, source.rows, source.spec
+        self.source, self.rows, self.spec, self.agent_ids = source, source.rows, source.spec, source.agent_ids
+        self._seats = seats_of(source)
         # Users' code belongs to their own thread.
         self.any_thread = source.any_thread and not hooks
         self._callbacks, self._hooks, self._policies = callbacks, hooks, policies
@@ -158,7 +196,7 @@ class WatchedSource(Source):
                 self._episodes[row] = episode = None  # it has no end that could be told
             if episode is not None:
                 taken = _row(action, row)
-                episode.add_step(taken, float(step.reward[row]), _row(step.obs, row), step.info[row])
+                episode.add_step(taken, step.reward[row], _row(step.obs, row), step.info[row])
                 self._call("on_episode_step", episode)
                 if done[row]:
                     self._end(row, episode)
@@ -187,7 +225,7 @@ class WatchedSource(Source):
         self.source.close()
 
     def _start(self, row: int) -> None:
-        episode = Episode(row, self.spec.action, _row(self._obs, row))
+        episode = Episode(row, self.spec.action, _row(self._obs, row), self._seats)
         self._episodes[row] = episode
         self._call("on_episode_start", episode)
 

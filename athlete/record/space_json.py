@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from athlete.core import Group
 from athlete.record.errors import DamagedError
 from athlete.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, OneOf, Space, Tuple, nested_tuples
 
@@ -16,6 +17,29 @@ LARGEST_NUMBER = 2**31 - 1
 DEEPEST_SPACE = 32  # Tuples, Dicts and OneOfs within one another
 DTYPES = frozenset(("bool", "uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64"))
 DTYPES |= {"float16", "bfloat16", "float32", "float64"}
+
+
+LARGEST_GROUP = 10_000  # agents
+
+
+def groups_to_json(groups: tuple[tuple[str, Group], ...]) -> list[dict[str, Any]]:
+    """Groups of agents as JSON: see `core.Spec.groups`."""
+    return [
+        {"name": name, "size": size, "observation_space": space_to_json(obs), "action_space": space_to_json(action)}
+        for name, (size, obs, action) in groups
+    ]
+
+
+def groups_from_json(entries: Any) -> tuple[tuple[str, Group], ...]:
+    """The inverse of `groups_to_json`. Raises DamagedError, with what it is, for anything else."""
+    found = []
+    for entry in entries if isinstance(entries, list) else [entries]:
+        size = entry.get("size") if isinstance(entry, dict) else None
+        if type(size) is not int or not 0 < size <= LARGEST_GROUP or not isinstance(entry.get("name"), str):
+            raise DamagedError(f"the checkpoint is damaged: {reprlib.repr(entry)} is no group of agents")
+        obs, action = (space_from_json(entry.get(name)) for name in ("observation_space", "action_space"))
+        found.append((entry["name"], Group(size, obs, action)))
+    return tuple(found)
 
 
 def space_to_json(space: Space) -> dict[str, Any]:

@@ -5,15 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hmac
-import ipaddress
 import json
 import time
 from collections.abc import AsyncIterator
 from typing import Any
 
+from athlete.serve.answers import LARGEST_BODY
 from athlete.serve.server import PolicyServer, RequestError
-
-LARGEST_BODY = 16 * 2**20  # bytes
 
 
 def require_package() -> None:
@@ -22,24 +20,7 @@ def require_package() -> None:
         import starlette  # noqa: F401
         import uvicorn  # noqa: F401
     except ImportError as error:
-        raise ImportError(
-            "athlete serve needs starlette and uvicorn: pip install starlette 'uvicorn[standard]'"
-        ) from error
-
-
-def require_token(host: str, token: str | None) -> None:
-    """Raise ValueError where others than this machine could ask without a token."""
-    if token is not None and len(token) < 8:
-        raise ValueError("a token has at least 8 letters")
-    try:
-        is_local = host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        is_local = False
-    if not is_local and token is None:
-        raise ValueError(
-            f"--host {host}: beyond this machine requests need a token; give --token, or set ATHLETE_TOKEN, and let "
-            "clients send it as 'Authorization: Bearer TOKEN'"
-        )
+        raise ImportError("serving needs two packages: pip install starlette 'uvicorn[standard]'") from error
 
 
 def make_app(server: PolicyServer, token: str | None = None, watch_s: float | None = 5.0) -> Any:

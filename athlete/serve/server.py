@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 
-from athlete.core import Tree
 from athlete.log import logger
 from athlete.policy import Policy
 from athlete.record.checkpoint import MANIFEST_FILE
+from athlete.serve.answers import as_json
 from athlete.serve.batching import Batcher
 from athlete.serve.metrics import Metrics
 from athlete.serve.sessions import Session, Sessions
@@ -85,7 +84,7 @@ class PolicyServer:
             raise RequestError(str(error)) from error
         action, session.state = await self._batcher.act(row, session.state, bool(request.get("explore", False)))
         session.action, session.steps = action, session.steps + 1
-        return _as_json(action)
+        return as_json(action)
 
     def about(self) -> dict[str, Any]:
         """What is served."""
@@ -153,11 +152,3 @@ class PolicyServer:
 
 def _shapes(policy: Policy) -> list[Any]:
     return [(leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(policy.get_initial_state())]
-
-
-def _as_json(action: Tree) -> Any:
-    if isinstance(action, dict):
-        return {name: _as_json(part) for name, part in action.items()}
-    if isinstance(action, tuple):
-        return [_as_json(part) for part in action]
-    return action.tolist() if isinstance(action, np.ndarray | np.generic) else action

@@ -75,7 +75,12 @@ def spec_seen(observation_fn: Any, spec: Spec) -> Spec:
 
 
 def surrounded(config: AlgorithmConfig, agent: Agent, seen: Spec) -> Agent:
-    """The agent inside all that the settings put around it, of which the last is the first to see a batch."""
+    """The agent inside all that the settings put around it, of which the last is the first to see a batch.
+
+    Raises ValueError for what a joint method cannot have around it.
+    """
+    if agent.joint:
+        _refuse_around_joint(config)
     standardize = config.observation_filter == "MeanStdFilter"
     if standardize or config.normalize_rewards:
         gamma = float(config.get("gamma", 0.99))
@@ -92,6 +97,17 @@ def surrounded(config: AlgorithmConfig, agent: Agent, seen: Spec) -> Agent:
         function = config.observation_fn if callable(config.observation_fn) else config.observation_fn[0]
         agent = Observations(agent, function, seen.obs)
     return agent
+
+
+def _refuse_around_joint(config: AlgorithmConfig) -> None:
+    bonus = config.exploration_settings().bonus
+    given = "normalize_rewards=True" if config.normalize_rewards else f"the bonus {bonus['type']!r}" if bonus else None
+    given = given or ("observation_fn" if config.observation_fn is not None else None)
+    if given is not None:
+        raise ValueError(
+            f"{config.algorithm_name}: {given} is for one agent's observations and reward, and it learns from those of "
+            "all together; leave it out"
+        )
 
 
 def _tell_of_flattened_boards(obs_space: Space) -> None:

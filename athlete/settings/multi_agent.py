@@ -75,7 +75,8 @@ def plain_policies(policies: Any) -> dict[str, dict[str, Any]]:
     if not isinstance(policies, Mapping):
         if isinstance(policies, str) or not all(isinstance(name, str) for name in policies):
             raise ValueError(f"policies={policies!r}: expected names, or a dictionary from names to PolicySpecs")
-        policies = dict.fromkeys(policies)
+        # A set has another order in every process, and the order of policies is that of their random numbers.
+        policies = dict.fromkeys(sorted(policies) if isinstance(policies, set | frozenset) else policies)
     for name in policies:
         if not isinstance(name, str) or not name or "/" in name:
             raise ValueError(f"policies: {name!r} is no name for a policy; expected a text without '/'")

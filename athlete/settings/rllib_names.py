@@ -19,6 +19,7 @@ SPELLINGS: dict[str, str] = {
     "min_sample_timesteps_per_reporting": "min_sample_timesteps_per_iteration",
     "timesteps_per_iteration": "min_sample_timesteps_per_iteration",
     "max_grad_norm": "grad_clip",
+    "grad_norm_clipping": "grad_clip",
     "callbacks_class": "callbacks",
     **dict.fromkeys(("recreate_failed_env_runners", "restart_failed_env_runners"), "recreate_failed_workers"),
     **dict.fromkeys(("max_worker_restarts", "max_num_env_runner_restarts"), "max_num_worker_restarts"),
@@ -59,6 +60,11 @@ IGNORED: dict[str, str] = {
     "shuffle_sequences": "every epoch takes the samples in a new random order",
     "shuffle_batch_per_epoch": "every epoch takes the samples in a new random order",
     "use_gae": "advantages are generalised advantage estimates; lambda_=1.0 gives plain returns",
+    **dict.fromkeys(("optim_alpha", "optim_eps"), "Adam takes the place of RMSProp"),
+    **dict.fromkeys(
+        ("use_local_critic", "use_state_preprocessor"), "the critic sees the state of all agents and what they do"
+    ),
+    **dict.fromkeys(("agent_id", "good_policy", "adv_policy"), "every agent has a critic of its own reward"),
     "use_critic": "there always is a critic; PG alone can do without",
     "sample_async": "environments wait while the policy learns, so that it learns from its own steps",
     "microbatch_size": "the gradient of a batch is computed at once",

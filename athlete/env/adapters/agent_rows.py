@@ -249,7 +249,7 @@ class AgentsRow:
         self._mark(ended, TERMINATED)
         self._mark(left, TRUNCATED)
         for agent in left:
-            if agent not in obs:
+            if agent not in obs and not self.is_over:
                 raise MisfitError(
                     f"the agent {agent!r} is truncated and its last observation is missing, from which its value goes "
                     "on; expected it beside the flag (or terminated, where nothing goes on)"

@@ -46,6 +46,7 @@ from athlete.spaces import ACTION_MASK, Box, Dict, Discrete, MultiBinary, MultiD
 
 __all__ = [
     "ActionMaskObservation",
+    "GymnasiumEnv",
     "OldGymAdapter",
     "find_spec",
     "make_gymnasium",
@@ -55,6 +56,8 @@ __all__ = [
 ]
 
 logger = logging.getLogger("athlete")
+
+GymnasiumEnv = gymnasium.Env  # for environments of ours in its form
 
 
 def to_gymnasium_space(space: Space) -> gymnasium.Space:

@@ -63,7 +63,9 @@ class MultiAgentEnv:
 
     def render(self) -> Any:
         """A picture, uint8 `[H, W, 3]`."""
-        raise NotImplementedError
+        raise NotImplementedError(
+            f"{type(self).__name__} draws nothing: give it a method render() that returns a picture"
+        )
 
     def close(self) -> None:
         """Release what is held."""

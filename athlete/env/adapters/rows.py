@@ -8,6 +8,7 @@ No JAX here, since worker processes import it.
 
 from __future__ import annotations
 
+import os
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
@@ -17,7 +18,7 @@ import numpy as np
 from athlete import spaces
 from athlete.env.adapters.buffers import Buffers, MisfitError
 from athlete.env.adapters.old_gym import todays_reset, todays_step
-from athlete.env.masks import lift, lift_space, mask_path, say_masks_are_read, told_path
+from athlete.env.masks import lift, lift_space, mask_method, mask_path, say_masks_are_read, told_path
 from athlete.env.randomness import seed_global_generators, seed_spaces
 from athlete.log import logger
 
@@ -176,11 +177,11 @@ class LocalRows:
 
 
 def told(error: Exception) -> str:
-    """What went wrong in a row: a sentence, or the environment's own traceback without the frames of this module."""
+    """What went wrong in a row: a sentence, or the environment's own traceback without the frames of the adapters."""
     if isinstance(error, MisfitError):
         return str(error)
     frames = error.__traceback__
-    while frames is not None and frames.tb_frame.f_code.co_filename == __file__:
+    while frames is not None and os.path.dirname(frames.tb_frame.f_code.co_filename) == os.path.dirname(__file__):
         frames = frames.tb_next
     return "".join(traceback.format_exception(type(error), error, frames or error.__traceback__)).rstrip()
 
@@ -216,6 +217,12 @@ class VectorRows:
             say_masks_are_read(repr(vector), told_path(self._path))
             assert isinstance(obs_space, spaces.Dict)
             obs_space = lift_space(obs_space, self._path)
+        elif mask_method(next(iter(getattr(vector, "envs", ())), None)) is not None:
+            logger.warning(
+                "%r: its environments tell legal actions by action_masks(), which nobody asks in a ready-made vector: "
+                "pass the id, the class or a factory of one row",
+                vector,
+            )
         self.buffers = Buffers(obs_space, vector.num_envs)
         self.action_space = vector.single_action_space
 

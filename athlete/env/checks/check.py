@@ -10,12 +10,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from athlete.env.adapters.conversion import to_space
-from athlete.env.masks import told_mask
+from athlete.env.masks import told_mask, warn_of_unread_masks
 from athlete.env.membership import first_difference, sample_legal, violation
 from athlete.env.randomness import global_generators_kept, seed_global_generators, seed_spaces
 from athlete.env.registry import EnvContext, create, is_jax_env, resolve
 from athlete.log import logger
-from athlete.spaces import Space
+from athlete.spaces import ACTION_MASK, Space, has_mask
 
 EPISODES = 3
 MAX_STEPS = 300  # in all episodes together: enough to see most ends, short enough for slow simulators
@@ -116,13 +116,16 @@ def _check_gymnasium(env: Any, adapt: bool) -> None:
         _check_takes_seed(env)
     obs_space = _space(env, "observation_space")
     action_space = _space(env, "action_space")
+    warn_of_unread_masks(_name(env), obs_space, action_space)
     generator = np.random.default_rng(0)
-    steps = 0
+    steps, masked_steps = 0, 0
     played: list[_Step] = []  # the first of the first episode
+    told_at_reset = False
     _seed(env)
     for episode in range(EPISODES):
         obs, info = _check_reset(env, obs_space, {"seed": 0} if episode == 0 else {})
         if episode == 0:
+            told_at_reset = ACTION_MASK in info
             played.append(_Step(None, {"observation": copy.deepcopy(obs)}))
         is_over, step = False, 0
         while not is_over and steps < MAX_STEPS:
@@ -130,9 +133,17 @@ def _check_gymnasium(env: Any, adapt: bool) -> None:
             action = sample_legal(action_space, told_mask(env, obs_space, action_space, obs, info), generator)
             taken = copy.deepcopy(action)
             result, info = _check_step(env, obs_space, action, f"in step {step} of episode {episode + 1}")
+            masked_steps += ACTION_MASK in info
             obs, is_over = result["observation"], bool(result["terminated"] or result["truncated"])
             if episode == 0 and step <= REPEATED:
                 played.append(_Step(taken, copy.deepcopy(result)))
+    if masked_steps and not told_at_reset and not has_mask(obs_space):
+        logger.warning(
+            "%s tells legal actions in info[%r] of its steps and not of its resets, and nobody reads it: give it at "
+            "both",
+            _name(env),
+            ACTION_MASK,
+        )
     if difference := _difference_on_repeat(env, played):
         logger.warning(
             "%s: two episodes from reset(seed=0) with the same actions differ: %s. Draw from self.np_random, which "

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from athlete.core import Env, Step, Tree
+from athlete.env.masks import warn_of_unread_masks
 from athlete.env.membership import sample, violation
 from athlete.ops.random import wrap
 from athlete.spaces import Dict, Space, Tuple, zeros
@@ -25,6 +26,7 @@ def check_jax_env(env: Env) -> None:
     """
     name = type(env).__name__
     obs_space, action_space = _space(env, "observation_space"), _space(env, "action_space")
+    warn_of_unread_masks(name, obs_space, action_space)
     if any(leaf is env for leaf in jax.tree_util.tree_leaves(env)):
         raise ValueError(f"{name} is not known to JAX; decorate the class with @athlete.core.hyper")
     key = wrap(np.zeros(2, np.uint32))  # of the kind that environments get from the loops

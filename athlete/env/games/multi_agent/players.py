@@ -1,7 +1,7 @@
 """Players of the games that need no learning: what policies are measured against.
 
-A player is a function `(observations [B, ...], key) -> actions [B]`, which is what a policy of `.multi_agent(...)` may
-be. All choose at random among moves that are equally good to them.
+A player is a function `(obs, key) -> action` of what one agent observes, without leading axes; `as_heuristic` makes it
+a policy. All choose at random among moves that are equally good to them.
 """
 
 from __future__ import annotations
@@ -21,18 +21,17 @@ from athlete.spaces import ACTION_MASK
 POWERS = 3 ** np.arange(9)  # of the cells, in the number of a board
 
 
-def _of_rows(player: Callable[..., Array]) -> Callable[..., Array]:
-    """A player of one game as one of many, with a key for each."""
+@functools.cache
+def as_heuristic(player: Callable[[Tree, Key], Array]) -> Callable[[Tree, Key], Array]:
+    """A player as a policy, as `PolicySpec` takes it: of observations `[B, ...]`."""
 
-    @functools.wraps(player)
-    def choose(obs: Tree, key: Key, **settings: int) -> Array:
-        rows = len(jax.tree.leaves(obs)[0])
-        return jax.vmap(functools.partial(player, **settings))(obs, jax.random.split(key, rows))
+    def act(obs: Tree, key: Key) -> Array:
+        keys = jax.random.split(key, jax.tree.leaves(obs)[0].shape[0])
+        return jax.vmap(player)(obs, keys)
 
-    return choose
+    return act
 
 
-@_of_rows
 def random_legal(obs: Tree, key: Key) -> Array:
     """Any action that the mask of the observation allows."""
     return _any_of(obs[ACTION_MASK] > 0, key)
@@ -63,7 +62,6 @@ def tic_tac_toe_values() -> np.ndarray:
     return values
 
 
-@_of_rows
 def perfect_tic_tac_toe(obs: Tree, key: Key) -> Array:
     """A move of tic-tac-toe with the best outcome that the other cannot prevent."""
     own, other = jnp.moveaxis(obs["observations"].reshape(9, 2), 1, 0).astype(jnp.int32)
@@ -75,7 +73,6 @@ def perfect_tic_tac_toe(obs: Tree, key: Key) -> Array:
     return _any_of(worth == jnp.max(worth), key)
 
 
-@_of_rows
 def connect_four_minimax(obs: Tree, key: Key, depth: int = 2) -> Array:
     """A move of connect four that is best when looking `depth` moves ahead; who has not won or lost by then has drawn.
 

@@ -1,0 +1,156 @@
+"""Training over the network: what a client plays is what the training learns from, and silence hangs nobody."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import gymnasium
+import numpy as np
+import pytest
+
+from athlete.algorithms import get_config_class
+from athlete.serve import PolicyClient, PolicyServerInput
+from athlete.serve.external import CommandError, Exchange, ExternalEnv
+
+BOX, TWO = gymnasium.spaces.Box(-10, 10, (2,)), gymnasium.spaces.Discrete(2, start=5)
+
+
+class Corridor:
+    """A simulator that cannot be called: the right end is paid, and reached by action 6 alone."""
+
+    def __init__(self):
+        self.place, self.steps = 0.0, 0
+
+    def seen(self):
+        return np.array([self.place, self.steps], np.float32)
+
+    def advance(self, action):
+        assert action in (5, 6)
+        self.place += 1.0 if action == 6 else -1.0
+        self.steps += 1
+        return float(self.place == 3.0), self.place == 3.0, self.steps == 8
+
+
+def play(client, episodes, returns):
+    for _ in range(episodes):
+        simulator, total = Corridor(), 0.0
+        episode = client.start_episode()
+        over = cut = False
+        while not (over or cut):
+            action = client.get_action(episode, simulator.seen())
+            reward, over, cut = simulator.advance(action)
+            client.log_returns(episode, reward)
+            total += reward
+        client.end_episode(episode, simulator.seen(), truncated=not over)
+        returns.append(total)
+
+
+@pytest.fixture
+def server():
+    with PolicyServerInput(BOX, TWO, port=0) as made:
+        yield made
+
+
+def test_a_training_learns_from_what_clients_play(server):
+    config = get_config_class("PPO")().environment(server).rollouts(num_envs_per_worker=2).debugging(seed=0)
+    config.training(train_batch_size=128, minibatch_size=64, lr=3e-3, model={"fcnet_hiddens": [16]})
+    returns, over = [], threading.Event()
+
+    def keep_playing():
+        client = PolicyClient(f"http://127.0.0.1:{server.port}")
+        try:
+            while not over.is_set():
+                play(client, 1, returns)
+        except ValueError as error:
+            assert "the training has ended" in str(error)
+
+    with ThreadPoolExecutor(2) as clients:
+        playing = [clients.submit(keep_playing) for _ in range(2)]
+        with config.build() as algorithm:
+            results = [algorithm.train() for _ in range(8)]
+        over.set()
+        server.exchange.closed.set()
+        for client in playing:
+            client.result(timeout=30)
+    counted = sum(result["episodes_this_iter"] for result in results)
+    assert 0 < counted <= len(returns) <= counted + 4
+    assert results[-1]["episode_reward_max"] == 1.0
+    assert np.mean(returns[-20:]) > np.mean(returns[:20]), "it has learned"
+
+
+def test_rewards_between_two_observations_belong_to_the_action_between():
+    exchange = Exchange(BOX, TWO, idle_timeout_s=5.0)
+    env, found = ExternalEnv(exchange), []
+
+    def client():
+        episode = exchange.start_episode("mine")
+        found.append(exchange.get_action(episode, [0.0, 0.0]))
+        exchange.log_returns(episode, 1.5)
+        exchange.log_returns(episode, 0.5)
+        found.append(exchange.get_action(episode, [1.0, 1.0]))
+        exchange.log_returns(episode, -1.0)
+        exchange.end_episode(episode, [2.0, 2.0])
+
+    thread = threading.Thread(target=client)
+    thread.start()
+    assert env.reset()[0].tolist() == [0.0, 0.0]
+    observation, reward, terminated, truncated, _ = env.step(5)
+    assert (observation.tolist(), reward, terminated, truncated) == ([1.0, 1.0], 2.0, False, False)
+    observation, reward, terminated, truncated, _ = env.step(6)
+    assert (observation.tolist(), reward, terminated, truncated) == ([2.0, 2.0], -1.0, True, False)
+    thread.join()
+    assert found == [5, 6]
+
+
+def test_an_episode_whose_client_falls_silent_is_cut_off_and_the_next_one_played():
+    exchange = Exchange(BOX, TWO, idle_timeout_s=0.05)
+    env = ExternalEnv(exchange)
+    episode = exchange.start_episode()
+    answers = ThreadPoolExecutor(2)
+    asked = answers.submit(exchange.get_action, episode, [1.0, 2.0])
+    env.reset()
+    observation, reward, terminated, truncated, _ = env.step(5)
+    assert asked.result(timeout=5) == 5
+    assert (observation.tolist(), reward, terminated, truncated) == ([1.0, 2.0], 0.0, False, True)
+    with pytest.raises(CommandError, match="there is no episode"):
+        exchange.get_action(episode, [0.0, 0.0])
+    other = exchange.start_episode()
+    answers.submit(exchange.get_action, other, [3.0, 3.0])
+    assert env.reset()[0].tolist() == [3.0, 3.0]
+    exchange.closed.set()
+    answers.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        (lambda client: client.get_action("none", [0.0, 0.0]), "get_action: there is no episode 'none'"),
+        (lambda client: client.get_action(client.start_episode(), [0.0]), r"expected shape \(2,\)"),
+        (lambda client: client.log_returns(client.start_episode(), float("nan")), "expected a finite number"),
+        (lambda client: [client.start_episode("a") for _ in range(2)], "'a' is being played already"),
+        (lambda client: client._send("run_code"), "there is no command 'run_code'"),
+        (lambda client: client._send("start_episode", code="x"), "start_episode takes episode_id"),
+        (lambda client: client.start_episode(training_enabled=False), "athlete serve"),
+    ],
+)
+def test_a_command_that_cannot_be_done_is_told_why(server, command, message):
+    with pytest.raises(ValueError, match=message):
+        command(PolicyClient(f"http://127.0.0.1:{server.port}"))
+
+
+def test_what_is_not_served_is_said():
+    with pytest.raises(ValueError, match="actions are computed where the training is"):
+        PolicyClient("http://localhost:9900", inference_mode="local")
+    with pytest.raises(NotImplementedError, match="log_action"):
+        PolicyClient("http://localhost:9900").log_action("a", [0.0], 1)
+
+
+def test_others_than_this_machine_need_a_token():
+    with pytest.raises(ValueError, match="need a token"):
+        PolicyServerInput(BOX, TWO, "0.0.0.0", port=0)
+    with PolicyServerInput(BOX, TWO, port=0, token="a secret of mine") as server:
+        address = f"http://127.0.0.1:{server.port}"
+        with pytest.raises(ValueError, match="send the token"):
+            PolicyClient(address).start_episode()
+        assert PolicyClient(address, token="a secret of mine").start_episode()
