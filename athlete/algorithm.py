@@ -13,6 +13,8 @@ from typing import Any, TypeVar, cast
 import jax
 import numpy as np
 
+from athlete.acting import actions_by_agent, joint_observation
+from athlete.algorithms.alpha_star import AlphaStar
 from athlete.building import (
     check_devices,
     evaluation_world,
@@ -34,7 +36,7 @@ from athlete.loops.progress import Progress, joined
 from athlete.matches import Matches, Player, players_of
 from athlete.ops.finite import NonFiniteError
 from athlete.policy import Policy, require_default, view_of
-from athlete.record.checkpoint import CheckpointError, drop_tree, save_checkpoint
+from athlete.record.checkpoint import CheckpointError, drop_tree, is_checkpoint, save_checkpoint
 from athlete.record.video import record_episodes
 from athlete.restoring import read_config, read_training
 from athlete.settings.config import AlgorithmConfig
@@ -92,9 +94,11 @@ class Algorithm:
         self._policy: Policy | None = None
         self._told_of_endless = False
         self._stopped = False
+        self._advancing: int | None = None  # the thread in which an iteration is under way
         self._told_fault = False
         self._logdir = own_folder(config)
         self._last_checkpoint: Path | None = None  # written here or restored from
+        self._saved: set[Path] = set()  # checkpoints written here
         self._callbacks.on_algorithm_init(algorithm=self)
 
     # Training -----------------------------------------------------------------------------------------------------
@@ -135,7 +139,11 @@ class Algorithm:
         parts: list[Progress] = []
         while not parts or time.perf_counter() - start < (self.config.min_time_s_per_iteration or 0.0):
             self._policy = None
-            parts.append(self._training.advance(iterations))
+            self._advancing = threading.get_ident()
+            try:
+                parts.append(self._training.advance(iterations))
+            finally:
+                self._advancing = None
             self._totals.take_in(parts[-1])
         self._policy = None
         self._totals.iteration += 1
@@ -222,11 +230,11 @@ class Algorithm:
         """
         self._refuse_if_stopped("evaluate_matches")
         whole, spec = self._whole_policy(), self._evaluator.spec
-        if not isinstance(whole.agent, Team):
+        players = players_of(whole.agent, self._training.learned.state, whole.view)
+        if not players:
             raise ValueError(
                 "evaluate_matches: matches are between the policies of many agents, and there is one agent"
             )
-        players = players_of(whole.agent, self._training.learned.state, whole.view)
         _, group = spec.groups[0]
         for name, given in (opponents or {}).items():
             if isinstance(given, Policy):
@@ -242,11 +250,13 @@ class Algorithm:
         """The acting side as it is now: a snapshot that later training does not change."""
         self._refuse_if_stopped("get_policy")
         whole = self._whole_policy()
-        if not isinstance(whole.agent, Team):
-            require_default(policy_id, "get_policy")
-            return whole
-        member = whole.agent.member(policy_id)
-        return Policy(member.agent, whole.view[policy_id], self.seed)
+        if isinstance(whole.agent, Team):
+            return Policy(whole.agent.member(policy_id).agent, whole.view[policy_id], self.seed)
+        players = players_of(whole.agent, self._training.learned.state, whole.view)
+        if policy_id in players:
+            return Policy(*players[policy_id], self.seed)
+        require_default(policy_id, "get_policy")
+        return whole
 
     def _whole_policy(self) -> Policy:
         """What acts for all agents there are."""
@@ -297,7 +307,17 @@ class Algorithm:
         explore: bool | None = None,
         policy_id: str = "default_policy",
     ) -> Any:
-        """Actions for many observations: a dictionary by name, as RLlib's, or a list; so are states and all else."""
+        """Actions for many observations: a dictionary by name, as RLlib's, or a list; so are states and all else.
+
+        Of algorithms that act for all agents together the observations are those of one moment, by agent, and the state
+        is one for all.
+        """
+        if self._acts_together():
+            ids = self._agent_ids() or agent_ids(self.agent.spec.groups)
+            shown = joint_observation(self.agent.spec.groups, ids, observations)
+            fetched = self.compute_single_action(shown, state, explore=explore, full_fetch=True)
+            by_agent = actions_by_agent(self.agent.spec.groups, ids, fetched[0])
+            return (by_agent, *fetched[1:]) if state is not None else by_agent
         policy = self.get_policy(policy_id)
         if state is None:
             _require_state(policy, "compute_actions")
@@ -328,6 +348,7 @@ class Algorithm:
     @_alone
     def set_weights(self, weights: Mapping[str, Tree]) -> None:
         """Take over what `get_weights` gave. Raises ValueError where structure or shapes differ."""
+        self._refuse_in_a_hook("set_weights")
         run = self._training.learned
         own = run.state if isinstance(self.agent, Team) else {"default_policy": run.state}
         if not weights or not set(weights) <= set(own):
@@ -355,16 +376,20 @@ class Algorithm:
     def save(self, checkpoint_dir: str | Path | None = None) -> str:
         """Write a checkpoint and return its folder.
 
-        A folder that is not itself called `checkpoint_...` gets the checkpoint inside, as `checkpoint_000012`. Without
-        a folder it is `logdir`. By default the replay memory is in the newest checkpoint of a folder only: it is taken
+        A folder that is not itself called `checkpoint` or `checkpoint_...` gets the checkpoint inside, as
+        `checkpoint_000012`; one that another training wrote there is replaced, with a warning. Without a folder it is
+        `logdir`. By default the replay memory is in the newest checkpoint of a folder only: it is taken
         out of the one that this training wrote there before (`store_buffer_in_checkpoints`).
 
         Raises CheckpointError where the policy's parameters are not finite, and where the disk refuses.
         """
         self._refuse_if_stopped("save")
         folder = Path(checkpoint_dir) if checkpoint_dir is not None else self._logdir
-        if not folder.name.startswith("checkpoint"):
+        if folder.name != "checkpoint" and not folder.name.startswith("checkpoint_"):
             folder = folder / f"checkpoint_{self.iteration:06d}"
+        folder = folder.resolve()
+        if folder not in self._saved and is_checkpoint(folder):
+            logger.warning("%s: a checkpoint that this training did not write is replaced", folder)
         run = self._training.run if self._stores_memory() else self._training.learned
         trees: dict[str, Tree] = {"agent": learner_part(run)}
         if self._stores_memory():
@@ -374,6 +399,7 @@ class Algorithm:
         trees = jax.device_get(trees)
         require_finite(trees["agent"]["state"], f"nothing was saved into {folder}")
         path = save_checkpoint(folder, trees, self._metadata())
+        self._saved.add(path)
         self._drop_memory_before(path)
         return str(path)
 
@@ -397,6 +423,7 @@ class Algorithm:
         Raises `CheckpointError` with a sentence that says what does not fit, or which entry cannot be.
         """
         self._refuse_if_stopped("restore")
+        self._refuse_in_a_hook("restore")
         saved = read_training(checkpoint_path, self._training, self.config, compiled=self._world.env is not None)
         self._training.restore(saved.run, saved.memory_since, saved.load_store)
         self._totals.restore(saved.counters)
@@ -436,6 +463,7 @@ class Algorithm:
 
     def stop(self) -> None:
         """Close environments and end worker processes. May be called twice."""
+        self._refuse_in_a_hook("stop")
         if not self._stopped:
             self._stopped = True
             self._training.close()
@@ -459,6 +487,10 @@ class Algorithm:
         ids = self._agent_ids() or agent_ids(spec.groups)
         return metadata_of(config, spec, counters, self.seed, ids) | how
 
+    def _acts_together(self) -> bool:
+        assert self.config.agent_class is not None
+        return self.config.agent_class.joint
+
     def _agent_ids(self) -> tuple[str, ...]:
         """The names of the environment's agents, where it is one of many."""
         return getattr(getattr(self._training, "source", None), "agent_ids", ())
@@ -469,7 +501,15 @@ class Algorithm:
         That of a team holds also what is under way in its environments, which belongs to them.
         """
         agent, wanted = self._training.agent, self.config.get("store_buffer_in_checkpoints", "last")
-        return bool(wanted) and (keeps_memory(agent) or isinstance(agent, Team))
+        return bool(wanted) and (keeps_memory(agent) or isinstance(agent, Team | AlphaStar))
+
+    def _refuse_in_a_hook(self, method: str) -> None:
+        """Raise RuntimeError in the middle of an iteration, which goes on from what it began with."""
+        if self._advancing == threading.get_ident():
+            raise RuntimeError(
+                f"{method}(): an iteration is under way, which would overwrite or miss it; call it in "
+                "on_train_result, or raise an error here to end the iteration"
+            )
 
     def _refuse_if_stopped(self, method: str) -> None:
         if self._stopped:

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
+from athlete.algorithms.alpha_star import AlphaStar
 from athlete.combine.past import PastSelves
 from athlete.combine.seating import Seats
 from athlete.combine.team import Member, Team
 from athlete.core import Agent, Spec, Tree
 from athlete.loops.evaluate import Evaluation
 from athlete.ops.elo import elo_ratings
+from athlete.teams import seats_of
 
 Play = Callable[[Team, Tree, int, int], Evaluation]  # (team, view, number of the match, episodes)
 
@@ -67,18 +69,45 @@ class Matches:
         return "\n".join(lines)
 
 
-def players_of(team: Team, state: Tree, view: Tree) -> dict[str, Player]:
-    """The policies of a team by name; snapshots of the policy `main` are `main_v0`, the oldest, `main_v1`, ..."""
-    players = {}
-    for member in team.members:
-        if not isinstance(member.agent, PastSelves):
-            players[member.name] = Player(member.agent, view[member.name])
+def players_of(agent: Agent, state: Tree, view: Tree) -> dict[str, Player]:
+    """The policies of a team or a league by name; snapshots of `main` are `main_v0`, `main_v1`, ...
+
+    Empty where there are none.
+    """
+    if isinstance(agent, AlphaStar):
+        return _players_of_league(agent, state, view)
+    players: dict[str, Player] = {}
+    for name, actor in actors_of(agent, view).items():
+        if not isinstance(actor.agent, PastSelves):
+            players[name] = actor
             continue
-        past = jax.device_get(state[member.name])
+        past = jax.device_get(state[name])
         for number in range(int(past.kept)):
-            snapshot = jax.tree.map(lambda leaf, number=number: leaf[number], past.snapshots)
-            players[f"{member.agent.of}_v{number}"] = Player(member.agent.agent, snapshot)
+            players[f"{actor.agent.of}_v{number}"] = Player(actor.agent.agent, _nth(past.snapshots, number))
     return players
+
+
+def actors_of(agent: Agent, view: Tree) -> dict[str, Player]:
+    """What acts of the policies of a team, or of the learners of a league, by name; empty where there are none."""
+    if isinstance(agent, AlphaStar):
+        learners = jax.device_get(view["learners"])
+        return {name: Player(agent.agent, _nth(learners, number)) for number, name in enumerate(agent.names)}
+    members = agent.members if isinstance(agent, Team) else ()
+    return {member.name: Player(member.agent, view[member.name]) for member in members}
+
+
+def _players_of_league(agent: AlphaStar, state: Tree, view: Tree) -> dict[str, Player]:
+    players = actors_of(agent, view)
+    past, maker = jax.device_get((state.past, state.maker))
+    for place in np.flatnonzero(maker >= 0):
+        name = agent.names[maker[place]]
+        version = np.sum(maker[:place] == maker[place])
+        players[f"{name}_v{version}"] = Player(agent.agent, _nth(past, place))
+    return players
+
+
+def _nth(tree: Tree, number: Any) -> Tree:
+    return jax.tree.map(lambda leaf: leaf[number], tree)
 
 
 def play_matches(players: Mapping[str, Player], spec: Spec, play: Play, episodes: int) -> Matches:
@@ -120,3 +149,14 @@ def _returns_of(pair: list[Player], spec: Spec, play: Play, number: int, episode
     )
     view = {f"player_{seat}": player.view for seat, player in enumerate(pair)}
     return play(Team(members).bind(spec), view, number, episodes).returns
+
+
+def team_of(
+    actors: Mapping[str, Player], spec: Spec, mapping: Mapping[str, str], ids: Sequence[str]
+) -> tuple[Team, Tree]:
+    """The team in which the `actors` act for the agents `ids` of `spec.groups` as `mapping` says, and its view."""
+    names = tuple(dict.fromkeys(mapping[agent] for agent in ids))
+    members = tuple(
+        Member(name, actors[name].agent, seats_of(spec, ids, mapping, name), trained=False) for name in names
+    )
+    return Team(members).bind(spec), {name: actors[name].view for name in names}

@@ -1,5 +1,6 @@
 """`check_env`: silent on good environments, one clear sentence for each way to be wrong."""
 
+import logging
 import subprocess
 import sys
 import traceback
@@ -121,6 +122,32 @@ def test_all_spaces_of_observations_pass(obs, space):
 @pytest.mark.parametrize("reward", [1, 1.5, np.float32(2), np.int64(3), np.array(1.0), True])
 def test_all_kinds_of_numbers_pass_as_rewards(reward):
     check_env(stepping(reward=reward))
+
+
+@pytest.mark.parametrize(
+    ("answer", "line"),
+    [
+        ({"obs": np.zeros(2)}, "observation has dtype float64; expected a NumPy array of shape (2,) and dtype float32"),
+        ({"obs": [0, 1]}, "observation is [0, 1] (list); expected"),
+        ({"obs": np.zeros(2, np.int64)}, "observation has dtype int64; expected"),
+        ({"obs": nested(card=2.0), "space": NESTED}, "observation['card'][0] is 2.0 (float); expected"),
+        ({"reward": np.ones(1)}, None),
+        ({"terminated": 1, "truncated": np.array([False])}, None),
+    ],
+)
+def test_numbers_of_other_types_are_converted_before_a_training_with_a_line(answer, line, caplog):
+    with pytest.raises(ValueError, match="expected"):
+        check_env(stepping(**answer))
+    with caplog.at_level(logging.INFO, "athlete"):
+        check_env(stepping(**answer), adapt=True)
+    lines = [record.getMessage() for record in caplog.records if "it is converted" in record.getMessage()]
+    assert len(lines) == (line is not None) and all(line in one for one in lines)
+
+
+@pytest.mark.parametrize("answer", [{"obs": np.full(2, 1.5)}, {"obs": [np.nan, 0]}, {"reward": "1"}, {"truncated": 2}])
+def test_what_training_does_not_take_is_refused_before_it_too(answer):
+    with pytest.raises(ValueError, match=r"Stepping.step.*expected|above its highest"):
+        check_env(stepping(**answer), adapt=True)
 
 
 @pytest.mark.parametrize(

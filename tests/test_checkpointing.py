@@ -343,3 +343,26 @@ def test_metadata_of_this_version_pass_the_check_that_they_were_written_for(orig
     metadata = read_metadata(original)
     check_metadata(metadata, original)
     check_limits(metadata["config"], original)
+
+
+def test_another_trainings_checkpoint_is_replaced_with_a_warning(tmp_path: Path, caplog: Any) -> None:
+    with ppo().build() as one, ppo().build() as other:
+        with caplog.at_level("WARNING", "athlete"):
+            saved = one.save(tmp_path / "mine")
+            assert one.save(tmp_path / "mine") == saved and "replaced" not in caplog.text
+            assert other.save(tmp_path / "mine") == saved
+        assert f"{saved}: a checkpoint that this training did not write is replaced" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("folder", "where"),
+    [
+        ("checkpoint", "."),
+        ("checkpoint_best", "."),
+        ("checkpoints", "checkpoint_000000"),
+        ("results", "checkpoint_000000"),
+    ],
+)
+def test_a_folder_is_a_checkpoint_or_holds_checkpoints_by_its_name(tmp_path: Path, folder: str, where: str) -> None:
+    with ppo().build() as algorithm:
+        assert Path(algorithm.save(tmp_path / folder)) == (tmp_path / folder / where).resolve()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from athlete.core import Spec
 from athlete.models.mlp import MLP
 from athlete.ops.schedule import Schedule
 from athlete.settings.config import AlgorithmConfig
-from athlete.settings.rllib_names import IGNORED, SECTIONS, SPELLINGS
+from athlete.settings.rllib_names import IGNORED, SECTIONS, SPELLINGS, STABLE_BASELINES
 from athlete.settings.table import SETTINGS
 from athlete.spaces import Box, Discrete
 
@@ -443,3 +444,21 @@ def test_numbers_of_settings_are_finite():
             DQNConfig.from_dict({name: float("inf")})
     with pytest.raises(ValueError, match=r"training_intensity=0.*above 0"):
         DQNConfig().training(training_intensity=0)
+
+
+@pytest.mark.parametrize(
+    ("section", "name", "sentence"),
+    [
+        ("training", "learning_rate", "PPO has no 'learning_rate'; Stable-Baselines3's learning_rate is lr here"),
+        ("training", "n_epochs", "Stable-Baselines3's n_epochs is num_epochs here"),
+    ],
+)
+def test_names_of_stable_baselines_are_answered_with_ours(section, name, sentence):
+    with pytest.raises(ValueError, match=re.escape(sentence)):
+        getattr(PPOConfig(), section)(**{name: 1})
+    assert not STABLE_BASELINES.keys() & {*PPOConfig().to_dict(), *SPELLINGS, *IGNORED}
+
+
+def test_networks_of_stable_baselines_are_answered_with_ours():
+    with pytest.raises(ValueError, match=r"a model has no 'net_arch'; did you mean 'fcnet_hiddens'\?"):
+        PPOConfig().training(model={"net_arch": [64]})

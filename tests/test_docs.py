@@ -372,6 +372,8 @@ def metrics_of(algorithm: str) -> set[str]:
     def one_update(agent: Agent) -> dict:
         key, shapes = wrap(jnp.zeros(2, jnp.uint32)), transition_shapes(agent)
         lead = (config.fragment_length(), config.rows())
+        if algorithm == "AlphaStar":  # its learners learn apart
+            return metrics_of_learning(agent, *lead)
         trajectory = jax.tree.map(lambda leaf: jnp.zeros((*lead, *leaf.shape), leaf.dtype), shapes)
         store = agent.memory.init(jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes), config.rows())
         batch = agent.memory.sample(store, trajectory, key, jnp.zeros(()))
@@ -383,6 +385,21 @@ def metrics_of(algorithm: str) -> set[str]:
             break
     found = jax.eval_shape(lambda: one_update(agent))
     return {name for name, metric in found.items() if metric.shape == ()}
+
+
+def metrics_of_learning(agent: Any, length: int, rows: int) -> dict:
+    """The metrics of an agent that does more than update."""
+    import jax
+    import jax.numpy as jnp
+
+    from athlete.loops.learn import transition_shapes
+    from athlete.ops.random import wrap
+
+    key = wrap(jnp.zeros(2, jnp.uint32))
+    example = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), transition_shapes(agent))
+    trajectory = jax.tree.map(lambda leaf: jnp.zeros((length, rows, *leaf.shape)).astype(leaf.dtype), example)
+    held = agent.init(key), agent.memory.init(example, rows), agent.accumulators(rows)
+    return agent.learn(*held, trajectory, key, jnp.zeros(()))[3]
 
 
 def test_commands_in_the_documentation_exist_with_their_options() -> None:

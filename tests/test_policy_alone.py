@@ -173,6 +173,41 @@ def test_the_previous_step_is_shown_to_one_and_to_many(tmp_path):
         policy.compute_actions(seen, states)
 
 
+@pytest.fixture(scope="module")
+def team(tmp_path_factory):
+    """A training of two policies with settings of their own, and a checkpoint of it."""
+    policies = {
+        "first": {"config": {"model": {"fcnet_hiddens": [4, 4]}}},
+        "second": {"algorithm": "DQN", "config": {"model": SMALL, **REPLAY}},
+        "chance": {"algorithm": "random"},
+    }
+    settings = {"env": "TicTacToe-v0", "seed": 0, "model": SMALL, **ON_POLICY}
+    config = get_config_class("PPO").from_dict(settings)
+    config.multi_agent(policies=policies, policy_mapping_fn={"player_0": "first", "player_1": "second"})
+    with config.build() as algorithm:
+        algorithm.train()
+        yield algorithm, algorithm.save(tmp_path_factory.mktemp("team") / "checkpoint_1")
+
+
+@pytest.mark.parametrize("name", ["first", "second"])
+def test_one_of_several_policies_is_read_by_its_name(team, name):
+    algorithm, path = team
+    alone, own = Policy.from_checkpoint(path, name), algorithm.get_policy(name)
+    assert jax.tree.all(jax.tree.map(np.array_equal, alone.get_weights(), own.get_weights()))
+    rng = np.random.default_rng(0)
+    for _ in range(8):
+        seen = {
+            part: rng.integers(0, 2, space.shape).astype(space.dtype) for part, space in own.observation_space.items
+        }
+        seen["action_mask"][0] = 1
+        assert alone.compute_single_action(seen)[0] == own.compute_single_action(seen)[0]
+
+
+def test_several_policies_need_a_name(team):
+    with pytest.raises(ValueError, match="there is no policy 'default_policy'; there are 'first', 'second'"):
+        Policy.from_checkpoint(team[1])
+
+
 ALONE = """
 import json, sys
 from athlete import Policy
@@ -208,5 +243,9 @@ def test_a_replay_memory_is_neither_read_nor_looked_at(tmp_path):
 
 
 def test_errors_of_a_checkpoint_are_sentences(tmp_path):
+    with get_config_class("PPO").from_dict({"env": "CartPole-v1", "model": SMALL, **ON_POLICY}).build() as algorithm:
+        plain = algorithm.save(tmp_path / "checkpoint_1")
     with pytest.raises(CheckpointError, match="there is no such folder"):
         Policy.from_checkpoint(tmp_path / "none")
+    with pytest.raises(ValueError, match=r"Policy.from_checkpoint\('other'\): there is one policy"):
+        Policy.from_checkpoint(plain, "other")

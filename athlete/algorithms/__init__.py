@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from athlete.algorithms.a2c import A2CConfig as A2CConfig
+    from athlete.algorithms.alpha_star import AlphaStarConfig as AlphaStarConfig
     from athlete.algorithms.crossq import CrossQConfig as CrossQConfig
     from athlete.algorithms.ddpg import DDPGConfig as DDPGConfig
     from athlete.algorithms.dqn import DQNConfig as DQNConfig
@@ -53,6 +54,7 @@ ALGORITHMS: dict[str, str] = {
     "QMIX": "athlete.algorithms.qmix",
     "MAPPO": "athlete.algorithms.mappo",
     "MADDPG": "athlete.algorithms.maddpg",
+    "AlphaStar": "athlete.algorithms.alpha_star",
 }
 
 # Other name -> the algorithm that serves it: A3C's settings are A2C's, whose gradients are synchronous.

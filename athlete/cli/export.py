@@ -26,6 +26,7 @@ def export(
     checkpoint: Annotated[str, typer.Argument(help="A checkpoint; or the folder of a trial or an experiment.")],
     to: Annotated[Format, typer.Option("--to", help="The format.")],
     out: Annotated[str | None, typer.Option("--out", "-o", metavar="FILE", help="By default policy.* here.")] = None,
+    policy_id: Annotated[str, typer.Option("--policy", help="Which of several.")] = "default_policy",
     verbose: Verbose = 0,
 ) -> None:
     """Write a trained policy for use without Athlete: ONNX, StableHLO, PyTorch, NumPy, or a page in which it plays."""
@@ -35,6 +36,6 @@ def export(
 
     show_log(verbose)
     path = Path(out).expanduser() if out is not None else Path(FORMATS[to.value][0])
-    policy = Policy.from_checkpoint(found_checkpoint(Path(checkpoint).expanduser()))
+    policy = Policy.from_checkpoint(found_checkpoint(Path(checkpoint).expanduser()), policy_id)
     for file in policy.export(path, to.value):
         typer.echo(f"{file}  {Path(file).stat().st_size:,} bytes")

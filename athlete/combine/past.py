@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from athlete.combine.side_by_side import each_by_its_own, taken
 from athlete.combine.wrapper import AgentWrapper
 from athlete.core import Agent, Array, Key, Transition, Tree, hyper
 
@@ -108,27 +109,16 @@ class PastSelves(AgentWrapper):
     def _each(self, function: Callable[[Tree, Tree, Key], Tree], view: PastView, rows: Tree, key: Key) -> Tree:
         """What `function(view, rows, key)` gives for rows `[B, ...]`, each with the view of who plays in it."""
         players = self.players(jax.tree.leaves(rows)[0].shape[0])
-        keys = jax.random.split(key)
-        own = np.flatnonzero(players < 0)
-        parts, places = [], [own]
-        if own.size:
-            parts.append(function(view.present, _taken(rows, own), keys[0]))
-        if own.size < players.size:
-            used = int(players.max()) + 1
-            # As many rows for each: where one has fewer, its first stands there again and counts once.
-            most = np.bincount(players[players >= 0]).max()
-            seats = np.stack([np.resize(np.flatnonzero(players == number), most) for number in range(used)])
-            snapshots = view.snapshots
+        present_key, past_key = jax.random.split(key)
+        present, past = np.flatnonzero(players < 0), np.flatnonzero(players >= 0)
+        parts = []
+        if present.size:
+            parts.append(function(view.present, taken(rows, present), present_key))
+        if past.size:
+            snapshots, used = view.snapshots, int(players.max()) + 1
             if used < self.size:
                 turn = (jnp.arange(used) + view.seen) % self.size
                 snapshots = jax.tree.map(lambda leaf: leaf[turn], snapshots)
-            found = jax.vmap(function)(snapshots, _taken(rows, seats), jax.random.split(keys[1], used))
-            parts.append(jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), found))
-            places.append(seats.ravel())
-        # The first place of each row; rows that stand there twice were given the same observation.
-        _, order = np.unique(np.concatenate(places), return_index=True)
+            parts.append(each_by_its_own(function, snapshots, players[past], taken(rows, past), past_key))
+        order = np.argsort(np.concatenate([present, past]))
         return jax.tree.map(lambda *leaves: jnp.concatenate(leaves)[order], *parts)
-
-
-def _taken(rows: Tree, numbers: np.ndarray) -> Tree:
-    return jax.tree.map(lambda leaf: leaf[numbers], rows)

@@ -62,6 +62,9 @@ _NOT_YET = {
 }
 
 
+# What Stable-Baselines3 calls it -> ours.
+_ELSEWHERE = {"net_arch": "fcnet_hiddens", "activation_fn": "fcnet_activation"}
+
 LEAST_PICTURE = 36  # pixels on both sides: what the strides of Mnih et al. 2015 leave something of
 
 
@@ -73,7 +76,7 @@ def check_model(settings: Mapping[str, Any]) -> None:
                 continue
             raise ValueError(f"model={{{name!r}: {value!r}}}: {_NOT_YET[name]}")
         if name not in MODEL_DEFAULTS:
-            near = difflib.get_close_matches(name, MODEL_DEFAULTS, n=1)
+            near = [_ELSEWHERE[name]] if name in _ELSEWHERE else difflib.get_close_matches(name, MODEL_DEFAULTS, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(MODEL_DEFAULTS)}"
             raise ValueError(f"model={{{name!r}: {value!r}}}: a model has no {name!r}; {hint}")
         _check_value(name, value)

@@ -74,6 +74,11 @@ def save_checkpoint(folder: str | Path, trees: Mapping[str, Tree], metadata: Map
     return folder
 
 
+def is_checkpoint(folder: Path) -> bool:
+    """Whether `folder` looks like a checkpoint; its sums are not asked."""
+    return (folder / MANIFEST_FILE).is_file()
+
+
 def drop_tree(folder: str | Path, name: str) -> None:
     """Take a tree out of a checkpoint, which stays whole at every moment; nothing where it has none of that name."""
     folder = _located(folder)

@@ -29,12 +29,14 @@ class RequestError(ValueError):
 class PolicyServer:
     """Answers `{"observation": ...}` with `{"action": ...}`, many at a time.
 
-    `find` says which checkpoint to serve. `watch` asks it again and again, and takes over what is newer.
+    `find` says which checkpoint to serve, `policy_id` which of several policies in it. `watch` asks `find` again and
+    again, and takes over what is newer.
     """
 
     def __init__(
         self,
         find: Callable[[], Path],
+        policy_id: str = "default_policy",
         *,
         max_batch_size: int = 64,
         max_sessions: int = 10_000,
@@ -42,7 +44,7 @@ class PolicyServer:
     ):
         self.metrics = Metrics()
         self.sessions = Sessions(max_sessions, session_timeout_s)
-        self._find = find
+        self._find, self._policy_id = find, policy_id
         self._sizes = [1 << i for i in range((max_batch_size - 1).bit_length() + 1)]
         self.checkpoint, self._stamp = Path(), b""
         self.policy = self._load(*self._newest())
@@ -139,7 +141,7 @@ class PolicyServer:
 
     def _load(self, path: Path, stamp: bytes) -> Policy:
         """The policy of a checkpoint, its programs compiled for all sizes of batches."""
-        policy = Policy.from_checkpoint(path)
+        policy = Policy.from_checkpoint(path, self._policy_id)
         row = zeros(policy.observation_space, (1,))
         for size in self._sizes:
             policy.act_each([row] * size, [None] * size)

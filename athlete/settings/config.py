@@ -18,7 +18,7 @@ from athlete.settings.assemble import make_agent
 from athlete.settings.checks import is_schedule
 from athlete.settings.exploration import ExplorationSettings, checked_exploration
 from athlete.settings.multi_agent import plain_policies
-from athlete.settings.rllib_names import IGNORED, SECTIONS, SPELLINGS
+from athlete.settings.rllib_names import IGNORED, SECTIONS, SPELLINGS, STABLE_BASELINES
 from athlete.settings.rllib_places import translated
 from athlete.settings.table import (
     EVALUATION_CHANGES,
@@ -164,7 +164,8 @@ class AlgorithmConfig:
             return values[name]
         near = difflib.get_close_matches(name, [*values, *section_names()], n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise AttributeError(f"{self._title()} has no {name!r}{hint}")
+        # With a name Python adds no hint of its own to ours.
+        raise AttributeError(f"{self._title()} has no {name!r}{hint}", name=name, obj=None)
 
     # Dictionaries -------------------------------------------------------------------------------------------------
 
@@ -465,6 +466,8 @@ class AlgorithmConfig:
         known = [*self._values, *SPELLINGS, *IGNORED]
         own = [name for name in self._values if section is not None and self._section_of(name) == section]
         word = str(given)  # files may have others as keys
+        if word in STABLE_BASELINES:
+            return f"; Stable-Baselines3's {word} is {STABLE_BASELINES[word]} here"
         near = difflib.get_close_matches(word, own, n=1) or difflib.get_close_matches(word, known, n=1)
         if near:
             return f"; did you mean {near[0]!r}?"

@@ -28,6 +28,33 @@ SPELLINGS: dict[str, str] = {
     "Q_model": "q_model_config",
 }
 
+# What users of Stable-Baselines3 write -> what does it here, for messages: its values are not always ours.
+STABLE_BASELINES: dict[str, str] = {
+    "learning_rate": "lr",
+    "n_steps": "rollout_fragment_length, or train_batch_size for all environments together,",
+    "n_envs": "rollouts(num_envs_per_worker=...)",
+    "batch_size": "minibatch_size on the latest steps, and train_batch_size from replay,",
+    "n_epochs": "num_epochs",
+    "gae_lambda": "lambda_",
+    "clip_range": "clip_param",
+    "clip_range_vf": "vf_clip_param",
+    "ent_coef": "entropy_coeff, and SAC's initial_alpha,",
+    "vf_coef": "vf_loss_coeff",
+    "target_kl": "kl_target",
+    "normalize_advantage": "what PPO always does",
+    "policy_kwargs": "model={'fcnet_hiddens': [64, 64], 'fcnet_activation': 'tanh'}",
+    "net_arch": "fcnet_hiddens",
+    "activation_fn": "fcnet_activation",
+    "train_freq": "rollouts(rollout_fragment_length=...)",
+    "gradient_steps": "training_intensity: timesteps learned from over timesteps sampled,",
+    "target_update_interval": "target_network_update_freq, in timesteps,",
+    "exploration_fraction": "exploration_config={'epsilon_timesteps': ...}",
+    "exploration_initial_eps": "exploration_config={'initial_epsilon': ...}",
+    "exploration_final_eps": "exploration_config={'final_epsilon': ...}",
+    "tensorboard_log": "what tune.run writes by itself",
+    "device": "what the JAX that is installed decides",
+}
+
 # Section methods that were renamed.
 SECTIONS: dict[str, str] = {"env_runners": "rollouts"}
 

@@ -92,6 +92,10 @@ class Buffers:
         """One row's observation, as the environment gave it."""
         self._write_row(row, obs)
 
+    def obs_of(self, row: int) -> Any:
+        """A copy of one row's observation."""
+        return _of_row(self.obs, row)
+
     def write_step(self, row: int, obs: Any, reward: Any, terminated: Any, truncated: Any) -> None:
         """One row's step, as the environment gave it. Raises MisfitError."""
         self._write_row(row, obs)
@@ -238,6 +242,12 @@ def _named_leaves(tree: Any, name: str) -> Iterator[tuple[str, np.ndarray]]:
             yield from _named_leaves(part, f"{name}[{key!r}]")
     else:
         yield name, tree
+
+
+def _of_row(tree: Any, row: int) -> Any:
+    if isinstance(tree, tuple):
+        return tuple(_of_row(part, row) for part in tree)
+    return {name: _of_row(part, row) for name, part in tree.items()} if isinstance(tree, dict) else tree[row].copy()
 
 
 def _copier(tree: Any) -> Callable[[], Any]:

@@ -212,7 +212,7 @@ def _agent_ids(env: Any) -> tuple[AgentId, ...]:
 def natural_order(agent: AgentId) -> list[tuple[int, int, str]]:
     """What ids are sorted by: `walker_2` comes before `walker_10`."""
     parts = re.split(r"(\d+)", str(agent))
-    return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in parts if part]
+    return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts if part]
 
 
 def _spaces(env: Any, kind: str, ids: tuple[AgentId, ...]) -> Mapping[AgentId, Any]:

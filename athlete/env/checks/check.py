@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from athlete.env.adapters.buffers import Buffers, MisfitError, as_flag, as_reward
 from athlete.env.adapters.conversion import to_space
 from athlete.env.masks import told_mask, warn_of_unread_masks
 from athlete.env.membership import first_difference, sample_legal, violation
@@ -35,7 +36,9 @@ def check_env(env: Any, env_config: Mapping[str, Any] | None = None, *, adapt: b
             (`athlete.core.Env` and `MultiEnv`), and those with many agents of RLlib's form or PettingZoo's. Where there
             are many the errors name the agent and the step.
         env_config: what the environment is made with.
-        adapt: judge an environment of the old Gym API as training sees it, through the adapter; else it is refused.
+        adapt: judge an environment as training sees it: one of the old Gym API through its adapter, and numbers of
+            other types (an observation in float64 or a list, 1 for True) as training converts them, with a line. Else
+            both are refused.
 
     Raises:
         ValueError: names the method, what came and what was expected: a space missing or unusable, an observation
@@ -121,9 +124,10 @@ def _check_gymnasium(env: Any, adapt: bool) -> None:
     steps, masked_steps = 0, 0
     played: list[_Step] = []  # the first of the first episode
     told_at_reset = False
+    border = _Border(_name(env), obs_space) if adapt else None
     _seed(env)
     for episode in range(EPISODES):
-        obs, info = _check_reset(env, obs_space, {"seed": 0} if episode == 0 else {})
+        obs, info = _check_reset(env, obs_space, {"seed": 0} if episode == 0 else {}, border)
         if episode == 0:
             told_at_reset = ACTION_MASK in info
             played.append(_Step(None, {"observation": copy.deepcopy(obs)}))
@@ -132,7 +136,7 @@ def _check_gymnasium(env: Any, adapt: bool) -> None:
             steps, step = steps + 1, step + 1
             action = sample_legal(action_space, told_mask(env, obs_space, action_space, obs, info), generator)
             taken = copy.deepcopy(action)
-            result, info = _check_step(env, obs_space, action, f"in step {step} of episode {episode + 1}")
+            result, info = _check_step(env, obs_space, action, f"in step {step} of episode {episode + 1}", border)
             masked_steps += ACTION_MASK in info
             obs, is_over = result["observation"], bool(result["terminated"] or result["truncated"])
             if episode == 0 and step <= REPEATED:
@@ -151,6 +155,31 @@ def _check_gymnasium(env: Any, adapt: bool) -> None:
             _name(env),
             difference,
         )
+
+
+class _Border:
+    """Makes of an environment's answers what training makes of them, and says so once; leaves what does not fit."""
+
+    def __init__(self, name: str, space: Space):
+        self._name, self._space = name, space
+        self._buffers = Buffers(space, 1)
+        self._told = False
+
+    def convert(self, obs: Any, *rest: Any) -> tuple[Any, ...]:
+        """An observation, or it and a reward and two flags, in the types that they are promised to have."""
+        sentence, fitting = violation(self._space, obs, "observation"), obs
+        try:
+            if sentence:
+                self._buffers.write_obs(0, obs)
+                fitting = self._buffers.obs_of(0)
+            reward = [as_reward(value) for value in rest[:1]]
+            flags = [as_flag(value, "the flag") for value in rest[1:]]
+        except MisfitError:
+            return obs, *rest
+        if sentence and not violation(self._space, fitting, "observation") and not self._told:
+            self._told = True
+            logger.info("%s: %s; it is converted", self._name, sentence)
+        return fitting, *reward, *flags
 
 
 class _Step(NamedTuple):
@@ -196,7 +225,7 @@ def _check_takes_seed(env: Any) -> None:
         )
 
 
-def _check_reset(env: Any, space: Space, arguments: dict[str, Any]) -> tuple[Any, Any]:
+def _check_reset(env: Any, space: Space, arguments: dict[str, Any], border: _Border | None) -> tuple[Any, Any]:
     """The first observation and its info."""
     method = f"{_name(env)}.reset({', '.join(f'{name}={value}' for name, value in arguments.items())})"
     result = _call(method, env.reset, **arguments)
@@ -206,11 +235,14 @@ def _check_reset(env: Any, space: Space, arguments: dict[str, Any]) -> tuple[Any
         result = None
     if not isinstance(result, tuple) or len(result) != 2:
         raise ValueError(f"{method} returned only an observation, without info; expected {_TODAYS_RESET}. {_OLD_API}")
-    _refuse(method, violation(space, result[0], "observation"))
-    return result
+    obs, info = result
+    if border is not None:
+        (obs,) = border.convert(obs)
+    _refuse(method, violation(space, obs, "observation"))
+    return obs, info
 
 
-def _check_step(env: Any, space: Space, action: Any, when: str) -> tuple[dict[str, Any], Any]:
+def _check_step(env: Any, space: Space, action: Any, when: str, border: _Border | None) -> tuple[dict[str, Any], Any]:
     """One step: what came of it, by name, and its info."""
     method = f"{_name(env)}.step({action!r}), {when},"
     result = _call(method, env.step, action)
@@ -221,6 +253,8 @@ def _check_step(env: Any, space: Space, action: Any, when: str) -> tuple[dict[st
             f"{method} returned {count}; expected five: observation, reward, terminated, truncated, info.{old}"
         )
     obs, reward, terminated, truncated, info = result
+    if border is not None:
+        obs, reward, terminated, truncated = border.convert(obs, reward, terminated, truncated)
     _refuse(method, violation(space, obs, "observation"))
     _refuse(method, _reward_violation(reward))
     for name, flag in (("terminated", terminated), ("truncated", truncated)):
