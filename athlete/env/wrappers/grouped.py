@@ -18,7 +18,7 @@ REWARDS = {"sum": jnp.sum, "mean": jnp.mean}
 
 @hyper
 class Grouped(MultiEnv):
-    """`env` with each of its groups, `n` agents, as a single agent of the same name: one policy decides for all of them.
+    """`env` with each of its groups, `n` agents, as one agent of the same name: a policy decides for all of them.
 
     QMIX, MAPPO and MADDPG take groups as they are and see through this.
 
