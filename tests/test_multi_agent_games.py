@@ -15,6 +15,7 @@ from athlete.env.games.multi_agent.arena import FIRST, SECOND, VISITED, MultiAge
 from athlete.env.games.multi_agent.connect_four import COLOURS, ConnectFour, has_four
 from athlete.env.games.multi_agent.matrix_game import climbing_game, penalty_game, team_game
 from athlete.env.games.multi_agent.players import (
+    as_heuristic,
     beat_last,
     connect_four_minimax,
     perfect_tic_tac_toe,
@@ -366,35 +367,37 @@ def test_a_picture_of_connect_four_has_the_stones_in_their_cells():
 
 
 def match(game, players, games, seed=0, most=42):
-    """Who plays how: the steps of `games` games, [T, games, ...], with players for the two seats."""
+    """The steps of `games` games, `[games, T, ...]`, of two players; whether each is over before, and the states."""
 
     def one_step(carry, key):
         state, obs, over = carry
-        keys = jax.random.split(key, 3)
-        seen = [jax.tree.map(lambda leaf, seat=seat: leaf[seat], obs["player"]) for seat in range(2)]
-        action = {"player": jnp.stack([player(seen[i], keys[i]) for i, player in enumerate(players)])}
-        new, step = game.step(state, action, keys[2])
-        return (new, step.obs, over | step.all_terminated), (step, over, action["player"], state)
+        *keys, step_key = jax.random.split(key, 3)
+        seen = [jax.tree.map(lambda leaf, seat=seat: leaf[:, seat], obs["player"]) for seat in range(2)]
+        moves = jnp.stack([as_heuristic(player)(seen[i], keys[i]) for i, player in enumerate(players)], axis=1)
+        new, step = jax.vmap(game.step)(state, {"player": moves}, jax.random.split(step_key, games))
+        return (new, step.obs, over | step.all_terminated), (step, over, state)
 
-    def play_one(key):
+    @jax.jit
+    def play_all(key):
         reset_key, key = jax.random.split(key)
-        state, obs, _ = game.reset(reset_key)
-        return jax.lax.scan(one_step, (state, obs, jnp.asarray(False)), jax.random.split(key, most))[1]
+        state, obs, _ = jax.vmap(game.reset)(jax.random.split(reset_key, games))
+        begin = (state, obs, jnp.zeros(games, bool))
+        return jax.lax.scan(one_step, begin, jax.random.split(key, most))[1]
 
-    keys = jax.random.split(wrap(np.array([1, seed], np.uint32)), games)
-    return jax.device_get(jax.jit(jax.vmap(play_one))(keys))
+    by_step = play_all(wrap(np.array([1, seed], np.uint32)))
+    return jax.device_get(jax.tree.map(lambda leaf: leaf.swapaxes(0, 1), by_step))
 
 
 def outcomes(game, players, games, seed=0, most=42):
     """How the first player's games ended: the shares won, drawn and lost."""
-    step, over, *_ = match(game, players, games, seed, most)
+    step, over, _ = match(game, players, games, seed, most)
     result = np.sum(np.where(over, 0, step.reward["player"][..., 0]), axis=1)
     return tuple(float(np.mean(result == value)) for value in (1, 0, -1))
 
 
 @pytest.mark.parametrize(("game", "most"), [(TicTacToe(), 9), (ConnectFour(), 42)], ids=["tic-tac-toe", "connect four"])
 def test_games_at_random_keep_the_rules(game, most):
-    step, over, _, state = match(game, (random_legal, random_legal), 200, most=most)
+    step, over, state = match(game, (random_legal, random_legal), 200, most=most)
     lasts = ~over  # steps that belong to a game
     ends = step.all_terminated & lasts
     assert (ends.sum(axis=1) == 1).all(), "each game ends once"
@@ -447,9 +450,9 @@ def test_a_perfect_player_of_tic_tac_toe_never_loses_and_two_of_them_draw():
 def test_minimax_of_connect_four_takes_a_win_and_blocks_one():
     def move(columns, depth):
         _, steps = play(ConnectFour(), in_columns(columns))
-        seen = jax.tree.map(lambda leaf: jnp.asarray(leaf[len(columns) % 2]), steps[-1].obs["player"])
-        player = functools.partial(connect_four_minimax, depth=depth)
-        return set(np.asarray(jax.jit(jax.vmap(player, (None, 0)))(seen, KEYS[:200])).tolist())
+        seen = jax.tree.map(lambda leaf: np.repeat(leaf[[len(columns) % 2]], 200, axis=0), steps[-1].obs["player"])
+        player = jax.jit(as_heuristic(functools.partial(connect_four_minimax, depth=depth)))
+        return set(np.asarray(player(seen, KEYS[0])).tolist())
 
     assert move([0, 6, 0, 6, 0, 6], 1) == {0}, "its own fourth"
     assert move([0, 6, 0, 5, 0], 2) == {0}, "the other's fourth"
@@ -465,4 +468,4 @@ def test_minimax_of_connect_four_wins_against_random():
 
 
 def test_beat_last_beats_who_repeats_himself():
-    assert [int(beat_last(jnp.int32(move), KEYS[0])) for move in range(3)] == [1, 2, 0]
+    assert beat_last(jnp.arange(3), KEYS[0]).tolist() == [1, 2, 0]
