@@ -1387,7 +1387,6 @@ DEPLOYED = [
         "athlete/policy.py",
         "tests/test_policy_alone.py",
         ("leaf[:count], (action, jax.device_get(state))", "leaf[-count:], (action, jax.device_get(state))"),
-        ("np.full(count, begins)", "np.full(count, False)", "tests/test_policy_alone.py"),
         (
             "leaf[i : i + 1], after)",
             "leaf[:1], after)",
