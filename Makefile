@@ -9,7 +9,7 @@ endif
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --retries 5
 NOTEBOOKS := $(wildcard examples/notebooks/*.ipynb)
 
-.PHONY: help install demo test thorough mutants mutants-sample test-extras fuzz learning learning-all notebook rllib-files untuned docs lint types clean
+.PHONY: help install demo test thorough mutants mutants-sample test-extras test-deploy fuzz learning learning-all notebook rllib-files untuned docs lint types clean
 
 help:
 	@echo "make install   an environment for development in $(VENV)"
@@ -18,6 +18,7 @@ help:
 	@echo "make thorough  every algorithm in every loop, and the code of every page"
 	@echo "make mutants   whether the tests notice wrong code: wrong lines, one by one (a quarter of an hour)"
 	@echo "make test-extras  those of gymnax, JaxMARL, EnvPool and PettingZoo, with these packages in $(VENV)-extras"
+	@echo "make test-deploy  policies in ONNX, NumPy, StableHLO and a browser, and behind HTTP, with these packages in $(VENV)-deploy"
 	@echo "make fuzz      500 checkpoints and 100 other files that are spoiled, and 100 kills: what came of them"
 	@echo "make learning  the tests that train to a threshold; make learning-all those of minutes a seed too"
 	@echo "make notebook  execute the notebooks"
@@ -69,6 +70,15 @@ $(VENV)-extras/.ready: pyproject.toml
 
 test-extras: $(VENV)-extras/.ready
 	$(VENV)-extras/bin/python -m pytest tests/test_gymnax.py tests/test_jaxmarl.py tests/test_atari.py tests/test_spread.py tests/test_pettingzoo.py
+
+# What runs exported policies, and what serves them. PyTorch's tests run where it is installed too.
+$(VENV)-deploy/.ready: pyproject.toml
+	$(PYTHON) -m venv $(VENV)-deploy
+	$(VENV)-deploy/bin/python -m pip install --quiet --disable-pip-version-check --retries 5 --editable '.[onnx,stablehlo,serve]' pytest httpx
+	@touch $@
+
+test-deploy: $(VENV)-deploy/.ready
+	$(VENV)-deploy/bin/python -m pytest -m "not learning" tests/test_export.py tests/test_policy_alone.py tests/test_serve.py tests/test_policy_client.py
 
 fuzz: install
 	$(BIN)/python -m pytest -m fuzz tests/test_fuzz.py

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
-from athlete.core import Spec, Tree
+from athlete.core import Group, Spec, Tree
 from athlete.env.masks import OBSERVATIONS, joined_mask, lift, path_in
 from athlete.spaces import (
     ACTION_MASK,
@@ -51,6 +52,33 @@ def row_of(space: Space, observation: Any, where: str = "observation") -> Tree:
         )
     _require_inside(space, array, where)
     return array[None]
+
+
+def joint_observation(groups: Sequence[tuple[str, Group]], ids: Sequence[str], observations: Mapping[str, Any]) -> Tree:
+    """Observations by agent as one of all agents, whose names are `ids` in the order of their groups.
+
+    Raises ValueError where an agent's is missing or does not fit its space.
+    """
+    if set(observations) != set(ids):
+        raise ValueError(f"observations: expected those of {', '.join(map(str, ids))}, got {list(observations)}")
+    names, joint = iter(ids), {}
+    for group_name, group in groups:
+        rows = [row_of(group.obs, observations[name], f"observations[{name!r}]") for name in _next(names, group.size)]
+        joint[group_name] = jax.tree.map(lambda *leaves: np.concatenate(leaves), *rows)
+    return {"obs": joint}
+
+
+def actions_by_agent(groups: Sequence[tuple[str, Group]], ids: Sequence[str], action: Tree) -> dict[str, Any]:
+    """The actions `{group: [n, ...]}` of all agents, by agent, as Gymnasium's spaces contain them."""
+    names, found = iter(ids), {}
+    for group_name, group in groups:
+        for i, name in enumerate(_next(names, group.size)):
+            found[name] = as_gymnasium(group.action, jax.tree.map(lambda leaf, i=i: leaf[i], action[group_name]))
+    return found
+
+
+def _next(names: Iterator[str], number: int) -> list[str]:
+    return list(itertools.islice(names, number))
 
 
 def rows_of(space: Space, observations: Any) -> Tree:

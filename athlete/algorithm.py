@@ -13,6 +13,7 @@ from typing import Any, TypeVar, cast
 import jax
 import numpy as np
 
+from athlete.acting import actions_by_agent, joint_observation
 from athlete.algorithms.alpha_star import AlphaStar
 from athlete.building import (
     check_devices,
@@ -93,6 +94,7 @@ class Algorithm:
         self._policy: Policy | None = None
         self._told_of_endless = False
         self._stopped = False
+        self._advancing: int | None = None  # the thread in which an iteration is under way
         self._told_fault = False
         self._logdir = own_folder(config)
         self._last_checkpoint: Path | None = None  # written here or restored from
@@ -137,7 +139,11 @@ class Algorithm:
         parts: list[Progress] = []
         while not parts or time.perf_counter() - start < (self.config.min_time_s_per_iteration or 0.0):
             self._policy = None
-            parts.append(self._training.advance(iterations))
+            self._advancing = threading.get_ident()
+            try:
+                parts.append(self._training.advance(iterations))
+            finally:
+                self._advancing = None
             self._totals.take_in(parts[-1])
         self._policy = None
         self._totals.iteration += 1
@@ -301,7 +307,17 @@ class Algorithm:
         explore: bool | None = None,
         policy_id: str = "default_policy",
     ) -> Any:
-        """Actions for many observations: a dictionary by name, as RLlib's, or a list; so are states and all else."""
+        """Actions for many observations: a dictionary by name, as RLlib's, or a list; so are states and all else.
+
+        Of algorithms that act for all agents together the observations are those of one moment, by agent, and the state
+        is one for all.
+        """
+        if self._acts_together():
+            ids = self._agent_ids() or agent_ids(self.agent.spec.groups)
+            shown = joint_observation(self.agent.spec.groups, ids, observations)
+            fetched = self.compute_single_action(shown, state, explore=explore, full_fetch=True)
+            by_agent = actions_by_agent(self.agent.spec.groups, ids, fetched[0])
+            return (by_agent, *fetched[1:]) if state is not None else by_agent
         policy = self.get_policy(policy_id)
         if state is None:
             _require_state(policy, "compute_actions")
@@ -332,6 +348,7 @@ class Algorithm:
     @_alone
     def set_weights(self, weights: Mapping[str, Tree]) -> None:
         """Take over what `get_weights` gave. Raises ValueError where structure or shapes differ."""
+        self._refuse_in_a_hook("set_weights")
         run = self._training.learned
         own = run.state if isinstance(self.agent, Team) else {"default_policy": run.state}
         if not weights or not set(weights) <= set(own):
@@ -406,6 +423,7 @@ class Algorithm:
         Raises `CheckpointError` with a sentence that says what does not fit, or which entry cannot be.
         """
         self._refuse_if_stopped("restore")
+        self._refuse_in_a_hook("restore")
         saved = read_training(checkpoint_path, self._training, self.config, compiled=self._world.env is not None)
         self._training.restore(saved.run, saved.memory_since, saved.load_store)
         self._totals.restore(saved.counters)
@@ -472,6 +490,7 @@ class Algorithm:
 
     def stop(self) -> None:
         """Close environments and end worker processes. May be called twice."""
+        self._refuse_in_a_hook("stop")
         if not self._stopped:
             self._stopped = True
             self._training.close()
@@ -495,6 +514,10 @@ class Algorithm:
         ids = self._agent_ids() or agent_ids(spec.groups)
         return metadata_of(config, spec, counters, self.seed, ids) | how
 
+    def _acts_together(self) -> bool:
+        assert self.config.agent_class is not None
+        return self.config.agent_class.joint
+
     def _agent_ids(self) -> tuple[str, ...]:
         """The names of the environment's agents, where it is one of many."""
         return getattr(getattr(self._training, "source", None), "agent_ids", ())
@@ -506,6 +529,14 @@ class Algorithm:
         """
         agent, wanted = self._training.agent, self.config.get("store_buffer_in_checkpoints", "last")
         return bool(wanted) and (keeps_memory(agent) or isinstance(agent, Team | AlphaStar))
+
+    def _refuse_in_a_hook(self, method: str) -> None:
+        """Raise RuntimeError in the middle of an iteration, which goes on from what it began with."""
+        if self._advancing == threading.get_ident():
+            raise RuntimeError(
+                f"{method}(): an iteration is under way, which would overwrite or miss it; call it in "
+                "on_train_result, or raise an error here to end the iteration"
+            )
 
     def _refuse_if_stopped(self, method: str) -> None:
         if self._stopped:

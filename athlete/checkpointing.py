@@ -108,7 +108,8 @@ def refuse_code(config: Mapping[str, Any], path: Any) -> None:
     if (name := foreign_code(config)) is not None:
         raise CheckpointError(
             f"{path}: {name!r} is no environment class of a module that is imported here; import "
-            f"{name.rpartition(':' if ':' in name else '.')[0]!r} first if you trust it, or pass env="
+            f"{name.rpartition(':' if ':' in name else '.')[0]!r} first if you trust it, or pass env= "
+            f"(athlete evaluate --env {name})"
         )
 
 

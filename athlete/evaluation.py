@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from athlete.building import supervision
 from athlete.combine.team import Team
-from athlete.core import Source, Spec, Tree
+from athlete.core import Source, Spec, Tree, agent_ids
 from athlete.env.errors import EnvError
 from athlete.env.randomness import global_generators_kept
 from athlete.env.world import World
@@ -18,11 +18,12 @@ from athlete.env.wrappers.info_metrics import with_info_metrics
 from athlete.hooks import Hooks
 from athlete.loops.collect import spec_of
 from athlete.loops.evaluate import Evaluation, evaluate_compiled, evaluate_hosted, joined_evaluation
-from athlete.matches import Matches, Player, play_matches
+from athlete.matches import Matches, Player, actors_of, play_matches, team_of
 from athlete.policy import Policy
 from athlete.settings.config import AlgorithmConfig
+from athlete.settings.multi_agent import mapping_of, plain_policies
 from athlete.spaces import Box, Space
-from athlete.teams import columns_of
+from athlete.teams import columns_of, make_heuristic
 from athlete.totals import episode_returns, episode_statistics, policy_statistics, told_statistics
 
 EVALUATION_SALT = 0x45564131  # keeps the keys of evaluations apart from those of training
@@ -52,6 +53,7 @@ class Evaluator:
             raise ValueError(f"evaluate(episodes={episodes!r}): expected a whole number of at least 1")
         if self._config.on_nonfinite == "error":
             policy.require_finite()
+        policy = self._changed(policy, seed)
         key = np.array([EVALUATION_SALT ^ (seed & 0xFFFFFFFF), iteration], np.uint32)
         explore = bool(self._config.evaluation_config.get("explore", False))
         play = self._play if unit == "episodes" else self._play_timesteps
@@ -80,6 +82,25 @@ class Evaluator:
                 "time_s": time.perf_counter() - start,
             }
         )
+
+    def _changed(self, policy: Policy, seed: int) -> Policy:
+        """What acts in evaluations: for each agent the policy that `evaluation_config` says, heuristics among them."""
+        changes = self._config.evaluation_config
+        if not {"policies", "policy_mapping_fn"} & set(changes):
+            return policy
+        actors, spec = actors_of(policy.agent, policy.view), self.spec
+        heuristics = plain_policies(changes["policies"]) if changes.get("policies") else {}
+        ids = [str(agent) for agent in self._agent_ids() or agent_ids(spec.groups)]
+        mapping = mapping_of(changes.get("policy_mapping_fn"), ids, [*actors, *heuristics])
+        groups = [group for _, group in spec.groups for _ in range(group.size)]
+        for agent, group in zip(ids, groups, strict=True):
+            if (name := mapping[agent]) in heuristics:
+                heuristic = make_heuristic(heuristics[name]["algorithm"])
+                actors[name] = Player(heuristic.bind(Spec(group.obs, group.action)), ())
+        return Policy(*team_of(actors, self.spec, mapping, ids), seed)
+
+    def _agent_ids(self) -> Sequence[Any]:
+        return self._rows().agent_ids if self._env is None else ()
 
     def matches(self, players: Mapping[str, Player], seed: int, episodes: int, explore: bool) -> Matches:
         """What comes of `episodes` games between every two of the players."""

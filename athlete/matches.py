@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -17,6 +17,7 @@ from athlete.combine.team import Member, Team
 from athlete.core import Agent, Spec, Tree
 from athlete.loops.evaluate import Evaluation
 from athlete.ops.elo import elo_ratings
+from athlete.teams import seats_of
 
 Play = Callable[[Team, Tree, int, int], Evaluation]  # (team, view, number of the match, episodes)
 
@@ -76,19 +77,28 @@ def players_of(agent: Agent, state: Tree, view: Tree) -> dict[str, Player]:
     if isinstance(agent, AlphaStar):
         return _players_of_league(agent, state, view)
     players: dict[str, Player] = {}
-    for member in agent.members if isinstance(agent, Team) else ():
-        if not isinstance(member.agent, PastSelves):
-            players[member.name] = Player(member.agent, view[member.name])
+    for name, actor in actors_of(agent, view).items():
+        if not isinstance(actor.agent, PastSelves):
+            players[name] = actor
             continue
-        past = jax.device_get(state[member.name])
+        past = jax.device_get(state[name])
         for number in range(int(past.kept)):
-            players[f"{member.agent.of}_v{number}"] = Player(member.agent.agent, _nth(past.snapshots, number))
+            players[f"{actor.agent.of}_v{number}"] = Player(actor.agent.agent, _nth(past.snapshots, number))
     return players
 
 
+def actors_of(agent: Agent, view: Tree) -> dict[str, Player]:
+    """What acts of the policies of a team, or of the learners of a league, by name; empty where there are none."""
+    if isinstance(agent, AlphaStar):
+        learners = jax.device_get(view["learners"])
+        return {name: Player(agent.agent, _nth(learners, number)) for number, name in enumerate(agent.names)}
+    members = agent.members if isinstance(agent, Team) else ()
+    return {member.name: Player(member.agent, view[member.name]) for member in members}
+
+
 def _players_of_league(agent: AlphaStar, state: Tree, view: Tree) -> dict[str, Player]:
-    learners, past, maker = jax.device_get((view["learners"], state.past, state.maker))
-    players = {name: Player(agent.agent, _nth(learners, number)) for number, name in enumerate(agent.names)}
+    players = actors_of(agent, view)
+    past, maker = jax.device_get((state.past, state.maker))
     for place in np.flatnonzero(maker >= 0):
         name = agent.names[maker[place]]
         version = np.sum(maker[:place] == maker[place])
@@ -139,3 +149,14 @@ def _returns_of(pair: list[Player], spec: Spec, play: Play, number: int, episode
     )
     view = {f"player_{seat}": player.view for seat, player in enumerate(pair)}
     return play(Team(members).bind(spec), view, number, episodes).returns
+
+
+def team_of(
+    actors: Mapping[str, Player], spec: Spec, mapping: Mapping[str, str], ids: Sequence[str]
+) -> tuple[Team, Tree]:
+    """The team in which the `actors` act for the agents `ids` of `spec.groups` as `mapping` says, and its view."""
+    names = tuple(dict.fromkeys(mapping[agent] for agent in ids))
+    members = tuple(
+        Member(name, actors[name].agent, seats_of(spec, ids, mapping, name), trained=False) for name in names
+    )
+    return Team(members).bind(spec), {name: actors[name].view for name in names}

@@ -59,7 +59,7 @@ def make_team(config: AlgorithmConfig, spec: Spec, length: int, ids: Sequence[An
         _require_whole_sequences(name, own_config, length)
     # Progress is one number for all: schedules end where they say only if all are shares of the same horizon.
     horizon = max([config.horizon(), *(own.horizon() for own in configs.values())])
-    seated = {name: seats for name in policies if (seats := _seats(spec, ids, mapping, name)).taken}
+    seated = {name: seats for name in policies if (seats := seats_of(spec, ids, mapping, name)).taken}
     for name in policies:
         if name not in seated:
             logger.warning("multi_agent: no agent is mapped to the policy %r: it does nothing", name)
@@ -185,7 +185,7 @@ def _require_whole_sequences(name: str, config: AlgorithmConfig, length: int) ->
         )
 
 
-def _seats(spec: Spec, ids: Sequence[Any], mapping: Mapping[Any, str], name: str) -> Seats:
+def seats_of(spec: Spec, ids: Sequence[Any], mapping: Mapping[Any, str], name: str) -> Seats:
     taken, start = [], 0
     for group, (size, *_) in spec.groups:
         numbers = tuple(i for i in range(size) if mapping[ids[start + i]] == name)

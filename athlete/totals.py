@@ -56,18 +56,23 @@ class Totals:
         self.learned += progress.learned
         self.episodes += len(progress.returns)
         self.since_last_end = 0 if len(progress.returns) else self.since_last_end + progress.timesteps
-        self.agent_timesteps += sum(progress.agent_steps.values()) if self._policies else progress.timesteps
+        self.agent_timesteps += self._agent_steps(progress)
         self._returns.extend(episode_returns(progress.returns).tolist())
         if progress.returns.ndim > 1:
             self._agent_returns.extend(progress.returns.tolist())
         self._lengths.extend(progress.lengths.tolist())
+
+    def _agent_steps(self, progress: Progress) -> int:
+        """Actions that agents were asked for in one advance; of agents that act together, by all of them each time."""
+        if self._policies:
+            return sum(progress.agent_steps.values())
+        return progress.timesteps * (progress.returns.shape[1] if progress.returns.ndim > 1 else 1)
 
     def result(self, progress: Progress, seconds: float) -> dict[str, Any]:
         """One `train()` of `seconds` under RLlib's keys, after `take_in` of the same `progress`."""
         timers = {f"{name}_time_ms": 1000.0 * part for name, part in progress.seconds.items()}
         timers["training_iteration_time_ms"] = 1000.0 * seconds
         count, compile_seconds = compilations()
-        steps_this_iter = sum(progress.agent_steps.values()) if self._policies else progress.timesteps
         told = told_statistics(self._told)
         if "hist_stats" in told:
             told["hist_stats"] |= {"episode_reward": list(self._returns), "episode_lengths": list(self._lengths)}
@@ -84,7 +89,7 @@ class Totals:
             "timesteps_total": self.timesteps,
             "agent_timesteps_total": self.agent_timesteps,
             "num_agent_steps_sampled": self.agent_timesteps,
-            "num_agent_steps_sampled_this_iter": steps_this_iter,
+            "num_agent_steps_sampled_this_iter": self._agent_steps(progress),
             "training_iteration": self.iteration,
             "iterations_since_restore": self.iteration - self.restored_at.iteration,
             "timesteps_since_restore": self.timesteps - self.restored_at.timesteps,

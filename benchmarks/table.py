@@ -17,7 +17,14 @@ from typing import Any
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 PAGES = (ROOT / "README.md", ROOT / "docs" / "benchmarks.md")
-OPTIMA = {"masked-grid": "0.907", "mirror": "10", "deep-sea": "0.99", "memory-chain": "1", "frozen-lake-ppo": "0.74"}
+OPTIMA = {
+    "masked-grid": "0.907",
+    "mirror": "10",
+    "deep-sea": "0.99",
+    "memory-chain": "1",
+    "frozen-lake-ppo": "0.74",
+    "two-step-game": "8",
+}
 MUJOCO = [
     *("HalfCheetah-v5", "Hopper-v5", "Walker2d-v5", "Ant-v5"),
     *("Swimmer-v5", "Reacher-v5", "InvertedPendulum-v5", "InvertedDoublePendulum-v5"),

@@ -24,10 +24,11 @@ from athlete.cli.main import app
 from athlete.core import Model, Spec, hyper
 from athlete.export.dialects import bare, fold
 from athlete.export.graph import Builder, Form
+from athlete.export.trace import trace
 from athlete.export.web_page import GAMES, game_of
 from athlete.ops.random import wrap
 from athlete.policy import Policy
-from athlete.spaces import Box, Discrete
+from athlete.spaces import Box, Dict, Discrete
 
 QUICK = (
     "MLP",
@@ -202,6 +203,29 @@ def test_a_policy_for_no_game_of_the_page_is_told_which_there_are(tmp_path):
         policy_of("MLP").export(tmp_path / "policy.html")
 
 
+def in_chromium(page, more=()):
+    """What a page holds after two seconds of its time, and what it has to say to the console."""
+    browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if browser is None:
+        pytest.skip("chromium is not installed")
+    flags = ["--headless=new", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--virtual-time-budget=2000"]
+    command = [browser, *flags, *more, "--dump-dom", page.as_uri()]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+    return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("game", GAMES)
+def test_the_page_plays_in_a_browser(game, tmp_path):
+    (path,) = policy_for(game).export(tmp_path / "policy.html")
+    text, said = in_chromium(Path(path))
+    assert not said
+    steps, episodes = (int(re.search(rf'id="{name}">(\d+)<', text).group(1)) for name in ("step", "episodes"))
+    assert steps + 10 * episodes > 10
+    choices = GAMES[game][1].n if isinstance(GAMES[game][1], Discrete) else 0
+    assert len(re.findall('class="choice', text)) == choices
+
+
 def in_node(script):
     node = shutil.which("node")
     if node is None:
@@ -288,6 +312,15 @@ def test_parameters_that_are_equal_stay_apart():
     for name in names:
         x = builder.add("tanh", [builder.add("add", [x, name], Form((-1, 3), "float32"))], Form((-1, 3), "float32"))
     assert sorted(builder.graph({"y": x}).constants) == ["0.bias", "1.bias"]
+
+
+def test_two_inputs_of_the_same_path_have_names_of_their_own():
+    space = Dict({"a.b": Box(-1, 1, (1,)), "a": Dict({"b": Box(-1, 1, (2,))})})
+    agent = PPO().bind(Spec(space, Discrete(2)))
+    params = jax.device_get(jax.jit(lambda: agent.init(wrap(np.zeros(2, np.uint32))).params)())
+    traced = trace(agent, params, agent.start(params, 1, None))
+    names = jax.tree.leaves(traced.observation)
+    assert len(set(names)) == 2 and {traced.graph.inputs[name].shape for name in names} == {(-1, 1), (-1, 2)}
 
 
 @pytest.mark.parametrize(("text", "expected"), [("(a + b)", "a + b"), ("(a) + (b)", "(a) + (b)"), ("a", "a")])

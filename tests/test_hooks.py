@@ -416,3 +416,27 @@ def test_what_a_hook_reports_now_and_then_is_averaged_over_when_it_did():
         parts = [algorithm._training.advance(1) for _ in range(3)]
     metrics = progress.joined(parts).metrics
     assert (metrics["mine_1"], metrics["mine_3"]) == (1, 3) and "policy_loss" in metrics
+
+
+@pytest.mark.parametrize("make", [ppo, dqn])
+@pytest.mark.parametrize("method", ["restore", "set_weights", "stop"])
+def test_a_hook_in_the_middle_of_an_iteration_cannot_take_its_state_away(make, method, tmp_path):
+    """The iteration goes on from what it began with: what a hook put in its place would be lost without a word."""
+    said = []
+
+    class Meddles(DefaultCallbacks):
+        def on_algorithm_init(self, *, algorithm):
+            self.algorithm = algorithm
+
+        def on_episode_end(self, *, episode, **kwargs):
+            arguments = {"restore": [tmp_path], "set_weights": [{}], "stop": []}[method]
+            with pytest.raises(RuntimeError, match=r"an iteration is under way.*on_train_result") as caught:
+                getattr(self.algorithm, method)(*arguments)
+            said.append(str(caught.value))
+
+        def on_train_result(self, *, algorithm, result):
+            algorithm.set_weights(algorithm.get_weights())
+
+    with make(Meddles).build() as algorithm:
+        first = algorithm.train()["timesteps_total"]
+        assert algorithm.train()["timesteps_total"] > first and said

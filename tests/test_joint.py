@@ -226,6 +226,35 @@ def test_each_agent_acts_by_what_it_sees_itself(case):
     np.testing.assert_array_equal(actions(obs), actions(elsewhere))
 
 
+@pytest.mark.parametrize("env", [TwoStepGame(), Pair], ids=["compiled", "in plain Python"])
+def test_actions_are_computed_for_agents_by_their_names(env):
+    """A Q-network of one linear layer whose second action is worth what stands for the agent's number."""
+    config = get_config_class("QMIX")().environment(env).training(model={"fcnet_hiddens": []})
+    with config.build() as algo:
+        names = ("agent_0", "agent_1") if isinstance(env, TwoStepGame) else tuple(Pair({}).possible_agents)
+        weights = algo.get_weights()["default_policy"]
+        head = weights.params["agents"][names[0][:-2]]["heads"]["q"]
+        kernel = np.zeros_like(head["kernel"])
+        kernel[-1, 1], kernel[-2, 1] = 1.0, -1.0  # by the agents' numbers, one-hot behind what they see
+        changed = {"heads": {"q": {"kernel": kernel, "bias": np.zeros_like(head["bias"])}}, "layers": []}
+        algo.set_weights(
+            {"default_policy": weights._replace(params=weights.params | {"agents": {names[0][:-2]: changed}})}
+        )
+        found = algo.compute_actions({names[1]: 1, names[0]: 2})
+        assert found == {names[0]: 0, names[1]: 1} and list(found) == list(names)
+        with pytest.raises(ValueError, match=f"observations: expected those of {names[0]}, {names[1]}, got"):
+            algo.compute_actions({names[0]: 1})
+        with pytest.raises(ValueError, match=rf"observations\['{names[1]}'\]: 9 is outside Discrete"):
+            algo.compute_actions({names[0]: 1, names[1]: 9})
+
+
+def test_steps_of_agents_that_act_together_are_counted_for_each():
+    config = get_config_class("MAPPO")().environment(Together()).training(train_batch_size=64)
+    with config.build() as algo:
+        result = algo.train()
+    assert result["num_agent_steps_sampled"] == 3 * result["timesteps_total"]
+
+
 @pytest.mark.parametrize("random", [False, True])
 @pytest.mark.parametrize(
     "agent", [QMIX(exploration=EpsilonGreedy(0.5)), MAPPO(), MADDPG()], ids=lambda a: type(a).__name__

@@ -48,7 +48,7 @@ MAY_IMPORT["hooks"] = BELOW_AGENTS | {"callbacks", "env", "loops", "policy", "se
 MAY_IMPORT["teams"] = BELOW_AGENTS | {"algorithms", "combine", "env", "log", "settings"}
 MAY_IMPORT["building"] = BELOW_AGENTS | {"log", "env", "hooks", "loops", "memory", "combine", "algorithms", "settings"}
 MAY_IMPORT["building"] |= {"teams"}
-MAY_IMPORT["matches"] = BELOW_AGENTS | {"algorithms", "combine", "loops"}
+MAY_IMPORT["matches"] = BELOW_AGENTS | {"algorithms", "combine", "loops", "teams"}
 MAY_IMPORT["evaluation"] = BELOW_AGENTS | {"teams", "building", "env", "hooks", "loops", "policy", "settings", "totals"}
 MAY_IMPORT["evaluation"] |= {"combine", "matches"}
 MAY_IMPORT["restoring"] = BELOW_AGENTS | {"teams", "checkpointing", "log", "loops", "record", "settings"}
@@ -71,7 +71,7 @@ ROOMS: dict[str, set[str]] = {
     "registry": set(),
     "multi_agent": set(),
     "wrappers": {"masks", "multi_agent"},
-    "adapters": {"errors", "masks", "membership", "randomness", "registry", "supervision", "multi_agent"},
+    "adapters": {"errors", "masks", "wrappers", "membership", "randomness", "registry", "supervision", "multi_agent"},
     "games": {"registry", "wrappers", "adapters", "multi_agent"},  # adapters: to draw as Gymnasium draws
     "twins": {"registry", "wrappers", "adapters", "games"},
     "checks": {"masks", "membership", "randomness", "registry", "adapters", "multi_agent"},

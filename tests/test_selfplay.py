@@ -394,3 +394,28 @@ def test_who_won_all_games_is_rated_finitely_and_above_who_lost_them():
     won, lost = elo_ratings(np.array([[0.0, 10.0], [0.0, 0.0]]))
     assert np.isfinite([won, lost]).all() and won > 1600 and won + lost == pytest.approx(3000)
     assert elo_ratings(np.zeros((3, 3))).tolist() == pytest.approx([1500] * 3)
+
+
+# Other opponents in evaluations
+
+
+@pytest.mark.parametrize("policies", [["main"], {"main": None, "past": Past("main")}], ids=["shared", "past"])
+def test_evaluations_may_be_against_others_than_the_training(policies):
+    names = list(policies)
+    config = self_play(policies=policies, policy_mapping_fn={"player_0": "main", "player_1": names[-1]})
+    config.evaluation(
+        evaluation_config={
+            "policies": {"perfect": as_heuristic(perfect_tic_tac_toe)},
+            "policy_mapping_fn": {"player_0": "main", "player_1": "perfect"},
+        }
+    )
+    with config.build() as algo:
+        evaluation = algo.evaluate(40)["evaluation"]
+        assert set(algo.train()["policy_reward_mean"]) == set(names), "the training has the opponents that it had"
+    assert evaluation["win_rate"]["main"] == 0.0 and evaluation["win_rate"]["perfect"] > 0.5
+
+
+def test_an_evaluation_with_a_policy_that_there_is_not_is_refused():
+    config = self_play().evaluation(evaluation_config={"policy_mapping_fn": {"player_0": "main", "player_1": "mian"}})
+    with config.build() as algo, pytest.raises(ValueError, match="'mian', which is no policy; did you mean 'main'"):
+        algo.evaluate()

@@ -1089,8 +1089,6 @@ ON_POLICY = [
         ("value + advantage, standardized(advantage, weight)", "value + advantage, advantage"),
         ("error = jnp.maximum(error, jnp.square(near - batch.target))", "error = jnp.square(near - batch.target)"),
         ("jnp.clip(value - batch.value, -self.vf_clip_param, self.vf_clip_param)", "(value - batch.value)"),
-        ("jnp.where(plain < clipped, plain, clipped)", "clipped"),
-        ("jnp.where(plain < clipped, plain, clipped)", "plain"),
         ("jnp.stack([1.0, self.vf_loss_coeff,", "jnp.stack([1.0, 1.0,"),
         (
             ".kl(policy)\n",
@@ -1223,6 +1221,227 @@ HOSTED_AGENTS = [
     ),
 ]
 
+JOINT_TESTS = "tests/test_references_joint.py tests/test_joint_by_hand.py"
+
+JOINT = [
+    *_in(
+        "athlete/ops/surrogate.py",
+        "tests/test_ops_surrogate.py",
+        ("jax.lax.clamp(1.0 - clip, ratio, 1.0 + clip)", "ratio"),
+        ("jnp.where(plain < clipped, plain, clipped)", "clipped"),
+        ("jnp.where(plain < clipped, plain, clipped)", "plain"),
+    ),
+    *_in(
+        "athlete/algorithms/joint.py",
+        "tests/test_joint.py",
+        ("if name != STATE})", "})"),
+        ("if entry != STATE}", "}"),
+        ("told[0] if told else jnp.concatenate(plain, axis=-1)", "jnp.concatenate(plain, axis=-1)"),
+        ("jnp.concatenate([vectors, number], axis=-1)", "jnp.concatenate([vectors, 0.0 * number], axis=-1)"),
+        ('if how == "sum" else jnp.mean(reward, axis=-1)', 'if how == "mean" else jnp.mean(reward, axis=-1)'),
+    ),
+    *_in(
+        "athlete/algorithms/qmix.py",
+        JOINT_TESTS,
+        ('jnp.abs(heads["w1"])', 'heads["w1"]'),
+        ('jnp.abs(heads["w2"])', 'heads["w2"]'),
+        ("jax.nn.elu(", "jax.nn.relu("),
+        ("return (out + bias).reshape(leading)", "return out.reshape(leading)"),
+        ('+ heads["b1"])', ")"),
+        ("if self.double_q else values", "if not self.double_q else values"),
+        ("greedy(chooser[name], seen.mask[name])", "greedy(chooser[name])"),
+        ("self.gamma * jnp.where(learned.terminated, 0.0, following)", "self.gamma * following"),
+        ("self.gamma * jnp.where(learned.terminated[..., None], 0.0, following)", "self.gamma * following"),
+        ('self._unroll(target["agents"], batch)[0]', "carries"),
+        ("lambda leaf: leaf[1:], carries[name]", "lambda leaf: leaf[:-1], carries[name]"),
+        ("jnp.repeat(batch.first, group.size, axis=1)", "jnp.tile(batch.first, (1, group.size))"),
+        ("merge(leaf[0], 0)", "merge(leaf[-1], 0)"),
+    ),
+    *_in(
+        "athlete/algorithms/mappo.py",
+        JOINT_TESTS,
+        ("mean + scale * own_value", "own_value"),
+        ("(target - mean) / scale", "target"),
+        ("jnp.clip(value - batch.value,", "jnp.clip(value - batch.target,"),
+        ("jnp.maximum(error, jnp.square(near - batch.target))", "jnp.square(near - batch.target)"),
+        ("self.vf_loss_coeff * means[1]", "means[1]"),
+        ("- value_at(self.entropy_coeff, progress) * means[2]", "+ value_at(self.entropy_coeff, progress) * means[2]"),
+        ("standardized(advantage)", "advantage"),
+        ("update_moments(state.returns, target)", "update_moments(state.returns, value)"),
+    ),
+    *_in(
+        "athlete/algorithms/maddpg.py",
+        JOINT_TESTS,
+        ("jnp.where(step.terminated[:, None], 0.0, next_value)", "next_value"),
+        ("jnp.where(self._own_columns(), 0.0, taken[:, None])", "0.0 * taken[:, None]"),
+        ("jnp.where(mask, outputs[name], 0.0)", "outputs[name]"),
+        ("self._outputs(state.target.actors, following)", "self._outputs(state.online.actors, following)"),
+        ("self._values(state.target.critics, following,", "self._values(state.online.critics, following,"),
+        ("self._values(critic.params, seen, own + others)", "self._values(state.online.critics, seen, own + others)"),
+        ("hard + soft - jax.lax.stop_gradient(soft)", "soft"),
+        ("hard + soft - jax.lax.stop_gradient(soft)", "hard"),
+        (
+            "masked(outputs.reshape(-1, group.size, outputs.shape[-1]), seen.mask[name])",
+            "outputs.reshape(-1, group.size, outputs.shape[-1])",
+        ),
+        ("start += group.size", "start += 0"),
+    ),
+    *_in(
+        "athlete/env/wrappers/acting_together.py",
+        "tests/test_joint.py",
+        ("~acting & np.asarray(goes_on)[:, None]", "~acting & False"),
+        ("~acting & np.asarray(goes_on)[:, None]", "~acting"),
+    ),
+]
+
+GAMES = "tests/test_multi_agent_games.py"
+WRAPPERS = "tests/test_multi_agent_wrappers.py"
+
+COMPILED_AGENTS = [
+    *_in(
+        "athlete/env/games/multi_agent/two_step_game.py",
+        GAMES,
+        ("jnp.where(ended, state.matrix, 1 + first)", "jnp.where(ended, state.matrix, 1 + second)"),
+        ("payoff / AGENTS", "payoff"),
+    ),
+    *_in("athlete/env/games/multi_agent/matrix_game.py", GAMES, ("table[None] / table.ndim", "table[None]")),
+    *_in(
+        "athlete/env/games/multi_agent/spread.py",
+        GAMES,
+        ("TIME_STEP * state.velocity,", "0.0,"),
+        ("(1 - DAMPING) * state.velocity", "state.velocity"),
+        ("jnp.sum(apart < TOUCHING, axis=1) - 1", "jnp.sum(apart < TOUCHING, axis=1)"),
+        ("jnp.min(to_landmarks, axis=1)", "jnp.min(to_landmarks, axis=0)"),
+        ("+ self._contact_forces(state.position)", ""),
+    ),
+    *_in(
+        "athlete/env/games/multi_agent/arena.py",
+        GAMES,
+        ("collision, cell = ran_into | was_blocked,", "collision, cell = was_blocked,"),
+        ("collision, cell = ran_into | was_blocked,", "collision, cell = ran_into,"),
+        ('action["agent1"][0], second)', 'action["agent1"][0], state.second)'),
+        ("state.visited | cell, state.steps", "cell, state.steps"),
+        ("jnp.where(blocked, position, inside)", "inside"),
+    ),
+    *_in(
+        "athlete/env/games/multi_agent/tic_tac_toe.py",
+        GAMES,
+        ("won | ~legal | jnp.all(board != 0)", "won | ~legal"),
+        ("gain = won.astype(jnp.float32) - (~legal).astype(jnp.float32)", "gain = won.astype(jnp.float32)"),
+        ("jnp.stack([own, own[::-1]], axis=-1)", "jnp.stack([own, own], axis=-1)"),
+        ("(state.turn == PLAYERS) & ~over", "state.turn == PLAYERS"),
+    ),
+    *_in(
+        "athlete/env/games/multi_agent/connect_four.py",
+        GAMES,
+        ("ROWS - 1 - height", "ROWS - height"),
+        ("3 * (right < 0)", "0"),
+        ("((0, 1), (1, 0), (1, 1), (1, -1))", "((0, 1), (1, 0), (1, 1))"),
+    ),
+    *_in(
+        "athlete/env/games/multi_agent/players.py",
+        GAMES,
+        ("(other + 2 * own) * POWERS", "(own + 2 * other) * POWERS"),
+        ("jnp.where(jnp.max(replies) == -2, 0.0, -jnp.max(replies))", "-jnp.max(replies)"),
+        ("replies = _worth_of_moves(other, mine, depth - 1)", "replies = _worth_of_moves(mine, other, depth - 1)"),
+    ),
+    *_in(
+        "athlete/env/wrappers/copies.py",
+        GAMES,
+        ("playing = was_playing & ~terminated & ~truncated", "playing = was_playing & ~terminated"),
+        ("jnp.where(was_playing, step.reward, 0.0)", "step.reward"),
+        ("(state.env_state, state.obs))", "(env_state, step.obs))"),
+        ("all_terminated=nobody & ~cut", "all_terminated=nobody"),
+    ),
+    *_in(
+        "athlete/env/wrappers/shuffled_seats.py",
+        WRAPPERS,
+        ("_taken(action, agent)", "_taken(action, seat)"),
+        ("_taken(action, agent)", "action"),
+        ('"obs", "reward", "acting"', '"obs", "acting"'),
+        ("_taken(acting, seat)", "acting"),
+    ),
+    *_in(
+        "athlete/env/wrappers/multi_time_limit.py",
+        WRAPPERS,
+        ("asked & ~cut", "asked"),
+        ("steps >= self.max_episode_steps", "steps > self.max_episode_steps"),
+    ),
+    *_in(
+        "athlete/env/wrappers/grouped.py",
+        WRAPPERS,
+        ("[0, 0]", "[0, -1]"),
+        ("REWARDS[self.reward](each", "jnp.sum(each"),
+    ),
+    *_in(
+        "athlete/env/checks/check_multi_agent.py",
+        "tests/test_check_multi_agent.py",
+        ("if taken.acting[group][i] and (over or ended):", "if taken.acting[group][i] and over:"),
+        ("if taken.acting[group][i] and (over or ended):", "if taken.acting[group][i] and ended:"),
+        ("if idle == MOST_IDLE:", "if False:"),
+    ),
+]
+
+DEPLOYED = [
+    *_in(
+        "athlete/policy.py",
+        "tests/test_policy_alone.py",
+        ("leaf[:count], (action, jax.device_get(state))", "leaf[-count:], (action, jax.device_get(state))"),
+        (
+            "leaf[i : i + 1], after)",
+            "leaf[:1], after)",
+            "tests/test_algorithm.py::test_a_network_with_memory_takes_a_state_and_gives_one_back",
+        ),
+        ("np.repeat(leaf, rows, axis=0)", "np.repeat(leaf, rows, axis=-1)"),
+    ),
+    *_in(
+        "athlete/acting.py",
+        "tests/test_policy.py tests/test_policy_alone.py",
+        ("if array.shape[1:] != space.shape", "if array.shape[2:] != space.shape"),
+        ("rows[choice] = row_of(", "rows[0] = row_of("),
+    ),
+    *_in(
+        "athlete/export/graph.py",
+        "tests/test_export.py",
+        ("chosen = inputs[1] if condition.all()", "chosen = inputs[2] if condition.all()"),
+        ('{"add": 0, "sub": 0, "mul": 1, "div": 1}', '{"add": 0, "sub": 0, "mul": 0, "div": 1}'),
+        ("        self._parameters.add(name)\n", "", "tests/test_export.py::test_parameters_that_are_equal_stay_apart"),
+    ),
+    *_in(
+        "athlete/export/trace.py",
+        "tests/test_export.py",
+        ("[inputs[0], inputs[2], inputs[1]]", "[inputs[0], inputs[1], inputs[2]]"),
+        ("needed = builder.needed_for([*actions, *(after[place] for place in places)])", "needed = set(before)"),
+    ),
+    *_in(
+        "athlete/export/tensor.js",
+        "tests/test_export.py::test_every_format_acts_as_jax_does",
+        (
+            "(better(data[i * width + k], data[i * width + best]))",
+            "(better(data[i * width + best], data[i * width + k]))",
+        ),
+        ("at = j * m;", "at = j * k;"),
+    ),
+    *_in(
+        "athlete/export/games.js",
+        "tests/test_export.py::test_the_games_of_the_page_are_gymnasiums",
+        ("Math.cos(3 * x) * 0.0025, -0.07", "Math.cos(3 * x) * 0.0035, -0.07"),
+        ("0.1 * spin * spin + 0.001 * torque * torque", "0.1 * spin * spin + 0.01 * torque * torque"),
+    ),
+    *_in(
+        "athlete/serve/batching.py",
+        "tests/test_serve.py",
+        ("if asked.explore == explore", "if True"),
+        ("][: self.largest]", "]"),
+    ),
+    *_in(
+        "athlete/serve/external.py",
+        "tests/test_policy_client.py",
+        ("reward, episode.reward = episode.reward, 0.0", "reward = episode.reward"),
+        ("told.ends and not told.truncated, told.truncated", "told.ends, told.truncated"),
+    ),
+]
+
 MUTATIONS = [
     *OPS,
     *MEMORY,
@@ -1234,4 +1453,7 @@ MUTATIONS = [
     *ACTOR_CRITICS,
     *ON_POLICY,
     *HOSTED_AGENTS,
+    *COMPILED_AGENTS,
+    *JOINT,
+    *DEPLOYED,
 ]

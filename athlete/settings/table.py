@@ -67,7 +67,13 @@ SETTINGS: dict[str, Setting] = {
     "callbacks": Setting("callbacks", None, "callbacks or None"),
 }
 
-EVALUATION_CHANGES = ("explore", "env", "env_config")  # what evaluation_config may change
+EVALUATION_CHANGES = (
+    "explore",
+    "env",
+    "env_config",
+    "policies",
+    "policy_mapping_fn",
+)  # what evaluation_config may change
 
 
 def _is_callbacks(value: Any) -> bool:

@@ -99,10 +99,10 @@ def find_spec(env_id: str) -> EnvSpec:
             raise ValueError(f"environment {env_id!r}: {reason}")
         return registry[name]
     near = difflib.get_close_matches(name, [*registered_names(), *BUILT_IN, *registry], n=3)
-    hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
+    hint = f"did you mean {' or '.join(map(repr, near))}? If" if near else "if"
     raise ValueError(
-        f"environment {env_id!r}: no Gymnasium id and no name given to register_env; {hint}"
-        f"If a package registers it, name the package as well: 'package:{name}'"
+        f"environment {env_id!r}: no Gymnasium id and no name given to register_env; {hint} "
+        f"a package registers it, name the package as well: 'package:{name}'"
     )
 
 
