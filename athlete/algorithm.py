@@ -432,6 +432,33 @@ class Algorithm:
         self._last_checkpoint = Path(checkpoint_path).resolve()
         self._callbacks.on_checkpoint_loaded(algorithm=self)
 
+    def fits(self, other: Algorithm) -> bool:
+        """Whether one training can `take_over` the other: their arrays have the same names, shapes and types."""
+        ours, theirs = (
+            [(path, leaf.shape, leaf.dtype) for path, leaf in jax.tree.leaves_with_path(training.shapes)]
+            for training in (self._training, other._training)
+        )
+        return ours == theirs
+
+    @_alone
+    def take_over(self, other: Algorithm) -> None:
+        """Go on from where `other` is, as `restore` would from its checkpoint, but without a file.
+
+        Both must be of the same algorithm and of settings that differ in numbers only: raises ValueError where the
+        arrays of one do not fit the other.
+        """
+        self._refuse_if_stopped("take_over")
+        if not self.fits(other):
+            raise ValueError(
+                f"{self.config.algorithm_name}.take_over: the other's arrays are of other shapes; only trainings whose "
+                "settings differ in numbers such as lr or gamma can go on from each other"
+            )
+        run = jax.tree.map(np.array, other._training.run)  # its buffers are given away by the next iteration
+        self._training.restore(run, other._training.memory_since)
+        self._totals.restore(other._totals.counters())
+        self.seed = other.seed
+        self._policy = None
+
     @classmethod
     def from_checkpoint(cls, path: str | Path, env: Any = None, **settings: Any) -> Algorithm:
         """The algorithm that a checkpoint was saved from, ready to go on; no configuration needed.

@@ -447,6 +447,17 @@ def test_the_example_of_a_jax_environment_runs_whole(
 
 
 @pytest.mark.thorough
+def test_the_example_of_a_multi_agent_environment_runs_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["my_multi_agent_env.py", "--timesteps", "4096", "--folder", str(tmp_path)]
+    monkeypatch.setattr("sys.argv", arguments)
+    load(ROOT / "examples" / "my_multi_agent_env.py").main()
+    printed = capsys.readouterr().out
+    assert "trained to {'catchers': " in printed and (tmp_path / "episode_000.mp4").exists()
+
+
+@pytest.mark.thorough
 def test_the_example_of_learning_from_replay_runs_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
