@@ -1294,12 +1294,99 @@ JOINT = [
     ),
 ]
 
+GAMES = "tests/test_multi_agent_games.py"
+WRAPPERS = "tests/test_multi_agent_wrappers.py"
+
+COMPILED_AGENTS = [
+    *_in(
+        "athlete/env/games/multi_agent/two_step_game.py",
+        GAMES,
+        ("jnp.where(ended, state.matrix, 1 + first)", "jnp.where(ended, state.matrix, 1 + second)"),
+        ("payoff / AGENTS", "payoff"),
+    ),
+    *_in("athlete/env/games/multi_agent/matrix_game.py", GAMES, ("table[None] / table.ndim", "table[None]")),
+    *_in(
+        "athlete/env/games/multi_agent/spread.py",
+        GAMES,
+        ("TIME_STEP * state.velocity,", "0.0,"),
+        ("(1 - DAMPING) * state.velocity", "state.velocity"),
+        ("jnp.sum(apart < TOUCHING, axis=1) - 1", "jnp.sum(apart < TOUCHING, axis=1)"),
+        ("jnp.min(to_landmarks, axis=1)", "jnp.min(to_landmarks, axis=0)"),
+        ("+ self._contact_forces(state.position)", ""),
+    ),
+    *_in(
+        "athlete/env/games/multi_agent/arena.py",
+        GAMES,
+        ("collision, cell = ran_into | was_blocked,", "collision, cell = was_blocked,"),
+        ("collision, cell = ran_into | was_blocked,", "collision, cell = ran_into,"),
+        ('action["agent1"][0], second)', 'action["agent1"][0], state.second)'),
+        ("state.visited | cell, state.steps", "cell, state.steps"),
+        ("jnp.where(blocked, position, inside)", "inside"),
+    ),
+    *_in(
+        "athlete/env/games/multi_agent/tic_tac_toe.py",
+        GAMES,
+        ("won | ~legal | jnp.all(board != 0)", "won | ~legal"),
+        ("gain = won.astype(jnp.float32) - (~legal).astype(jnp.float32)", "gain = won.astype(jnp.float32)"),
+        ("jnp.stack([own, own[::-1]], axis=-1)", "jnp.stack([own, own], axis=-1)"),
+        ("(state.turn == PLAYERS) & ~over", "state.turn == PLAYERS"),
+    ),
+    *_in(
+        "athlete/env/games/multi_agent/connect_four.py",
+        GAMES,
+        ("ROWS - 1 - height", "ROWS - height"),
+        ("3 * (right < 0)", "0"),
+        ("((0, 1), (1, 0), (1, 1), (1, -1))", "((0, 1), (1, 0), (1, 1))"),
+    ),
+    *_in(
+        "athlete/env/games/multi_agent/players.py",
+        GAMES,
+        ("(other + 2 * own) * POWERS", "(own + 2 * other) * POWERS"),
+        ("jnp.where(jnp.max(replies) == -2, 0.0, -jnp.max(replies))", "-jnp.max(replies)"),
+        ("replies = _worth_of_moves(other, mine, depth - 1)", "replies = _worth_of_moves(mine, other, depth - 1)"),
+    ),
+    *_in(
+        "athlete/env/wrappers/copies.py",
+        GAMES,
+        ("playing = was_playing & ~terminated & ~truncated", "playing = was_playing & ~terminated"),
+        ("jnp.where(was_playing, step.reward, 0.0)", "step.reward"),
+        ("(state.env_state, state.obs))", "(env_state, step.obs))"),
+        ("all_terminated=nobody & ~cut", "all_terminated=nobody"),
+    ),
+    *_in(
+        "athlete/env/wrappers/shuffled_seats.py",
+        WRAPPERS,
+        ("_taken(action, agent)", "_taken(action, seat)"),
+        ("_taken(action, agent)", "action"),
+        ('"obs", "reward", "acting"', '"obs", "acting"'),
+        ("_taken(acting, seat)", "acting"),
+    ),
+    *_in(
+        "athlete/env/wrappers/multi_time_limit.py",
+        WRAPPERS,
+        ("asked & ~cut", "asked"),
+        ("steps >= self.max_episode_steps", "steps > self.max_episode_steps"),
+    ),
+    *_in(
+        "athlete/env/wrappers/grouped.py",
+        WRAPPERS,
+        ("[0, 0]", "[0, -1]"),
+        ("REWARDS[self.reward](each", "jnp.sum(each"),
+    ),
+    *_in(
+        "athlete/env/checks/check_multi_agent.py",
+        "tests/test_check_multi_agent.py",
+        ("if taken.acting[group][i] and (over or ended):", "if taken.acting[group][i] and over:"),
+        ("if taken.acting[group][i] and (over or ended):", "if taken.acting[group][i] and ended:"),
+        ("if idle == MOST_IDLE:", "if False:"),
+    ),
+]
+
 DEPLOYED = [
     *_in(
         "athlete/policy.py",
         "tests/test_policy_alone.py",
         ("leaf[:count], (action, jax.device_get(state))", "leaf[-count:], (action, jax.device_get(state))"),
-        ("np.full(count, begins)", "np.full(count, False)", "tests/test_policy_alone.py"),
         (
             "leaf[i : i + 1], after)",
             "leaf[:1], after)",
@@ -1433,6 +1520,7 @@ MUTATIONS = [
     *ACTOR_CRITICS,
     *ON_POLICY,
     *HOSTED_AGENTS,
+    *COMPILED_AGENTS,
     *JOINT,
     *DEPLOYED,
     *SELF_PLAY,
