@@ -502,6 +502,16 @@ def test_the_example_of_turns_finds_the_winning_moves(
 
 
 @pytest.mark.thorough
+def test_the_example_of_rock_paper_scissors_runs_whole(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    example = load(ROOT / "examples" / "rock_paper_scissors.py")
+    monkeypatch.setattr("sys.argv", ["rock_paper_scissors.py", "--timesteps", "30720"])
+    example.main()
+    assert float(re.findall(r"episodes: (.*) of 10", capsys.readouterr().out)[0]) >= 6.5, "RLlib's own target"
+
+
+@pytest.mark.thorough
 @pytest.mark.parametrize("bonus", ["RND", "Counts"])
 def test_the_example_of_exploration_runs_whole(
     bonus: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -23,6 +23,7 @@ from athlete.env.games.multi_agent.players import (
     tic_tac_toe_values,
 )
 from athlete.env.games.multi_agent.rock_paper_scissors import RockPaperScissors
+from athlete.env.games.multi_agent.spread import Spread
 from athlete.env.games.multi_agent.tic_tac_toe import LINES, TicTacToe
 from athlete.env.games.multi_agent.two_step_game import TwoStepGame
 from athlete.env.multi_agent import JointEnv
@@ -253,6 +254,56 @@ def test_rock_paper_scissors_shows_the_others_last_move_for_ten_rounds():
     assert RockPaperScissors().reset(KEYS[0])[1]["player"].tolist() == [0, 0]
 
 
+# Spread, which test_spread.py holds to mpe2 itself
+
+
+def spread_at(positions, landmarks, **settings):
+    game = Spread(num_agents=len(positions), **settings)
+    state, _, _ = game.reset(KEYS[0])
+    return game, state._replace(position=jnp.array(positions), landmarks=jnp.array(landmarks))
+
+
+def test_agents_of_spread_move_with_the_velocity_from_before_the_step():
+    game, state = spread_at([[0.0, 0.0]], [[1.0, 0.0]])
+    right = {"agent": jnp.array([2])}
+    state, first = game.step(state, right, KEYS[0])
+    state, second = game.step(state, right, KEYS[0])
+    # The full action accelerates by 5 for 0.1 seconds; a quarter of the velocity is lost in each step.
+    np.testing.assert_allclose(first.obs["agent"], [[0.5, 0.0, 0.0, 0.0, 1.0, 0.0]], atol=1e-6)
+    np.testing.assert_allclose(second.obs["agent"], [[0.875, 0.0, 0.05, 0.0, 0.95, 0.0]], atol=1e-6)
+    np.testing.assert_allclose([first.reward["agent"], second.reward["agent"]], [[-0.5], [-0.475]], atol=1e-6)
+
+
+def test_spread_pays_for_landmarks_that_are_near_to_somebody_and_not_for_touching():
+    places, landmarks = [[0.0, 0.0], [0.2, 0.0], [-1.0, 0.0]], [[0.0, 0.5], [-1.0, 0.3], [0.2, 0.1]]
+    covering = -(0.5 + 0.3 + 0.1)
+    for local_ratio in (0.0, 0.25, 1.0):
+        game, state = spread_at(places, landmarks, local_ratio=local_ratio)
+        _, step = game.step(state, {"agent": jnp.zeros(3, jnp.int32)}, KEYS[0])
+        touching = np.array([-1.0, -1.0, 0.0])  # the first two are nearer than 0.3
+        expected = (1 - local_ratio) * covering + local_ratio * touching
+        np.testing.assert_allclose(step.reward["agent"], expected, atol=1e-6)
+    assert step.obs["agent"][0, 0] < 0 < step.obs["agent"][1, 0], "they push each other apart"
+    assert step.obs["agent"][2, 0] == 0
+
+
+def test_random_agents_of_spread_get_what_its_docstring_tells():
+    game = Spread()
+
+    def one_step(carry, key):
+        state, total = carry
+        action = {"agent": jax.random.randint(key, (3,), 0, 5)}
+        state, step = game.step(state, action, key)
+        return (state, total + jnp.sum(step.reward["agent"])), None
+
+    def episode(key):
+        start = (game.reset(key)[0], jnp.zeros(()))
+        return jax.lax.scan(one_step, start, jax.random.split(key, 25))[0][1]
+
+    returns = jax.jit(jax.vmap(episode))(jax.random.split(KEYS[0], 4000))
+    assert float(jnp.mean(returns)) == pytest.approx(-78, abs=3)
+
+
 # The arena
 
 
@@ -445,6 +496,44 @@ def test_a_perfect_player_of_tic_tac_toe_never_loses_and_two_of_them_draw():
     assert first[2] == 0 == second[0]
     # By dynamic programming over minimax moves at random: 0.8726 of games won over both seats.
     assert (first[0] + second[2]) / 2 == pytest.approx(0.8726, abs=0.02)
+
+
+@pytest.mark.parametrize(("safely", "wins"), [(False, 0.967), (True, 0.956)])
+def test_the_best_against_random_that_the_docstring_tells(safely, wins):
+    """By dynamic programming over boards as who moves sees them: 1 its stones, 2 the other's."""
+    values = tic_tac_toe_values()
+
+    def moves(board):
+        return [
+            tuple((0, 2, 1)[stone] for stone in (*board[:cell], 1, *board[cell + 1 :]))
+            for cell in range(9)
+            if board[cell] == 0
+        ]
+
+    def worth(board):
+        return values[int(np.dot(board, 3 ** np.arange(9)))]
+
+    def has_line(board, stone):
+        return any(all(board[cell] == stone for cell in line) for line in LINES)
+
+    @functools.cache
+    def best(board):
+        """The share of games won, and of those not lost, by who moves and plays on as well as can be."""
+        if has_line(board, 2) or 0 not in board:
+            return 0.0, float(not has_line(board, 2))
+        after = moves(board)
+        good = [each for each in after if not safely or worth(each) == min(map(worth, after))]
+        return max(answered(each) for each in good)
+
+    @functools.cache
+    def answered(board):
+        """The same for the other, where who moves does so at random."""
+        if has_line(board, 2) or 0 not in board:
+            return float(has_line(board, 2)), 1.0
+        return tuple(np.mean([best(each) for each in moves(board)], axis=0).tolist())
+
+    empty = (0,) * 9
+    assert (best(empty)[0] + answered(empty)[0]) / 2 == pytest.approx(wins, abs=0.0005)
 
 
 def test_minimax_of_connect_four_takes_a_win_and_blocks_one():
