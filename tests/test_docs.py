@@ -447,6 +447,17 @@ def test_the_example_of_a_jax_environment_runs_whole(
 
 
 @pytest.mark.thorough
+def test_the_example_of_a_multi_agent_environment_runs_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["my_multi_agent_env.py", "--timesteps", "4096", "--folder", str(tmp_path)]
+    monkeypatch.setattr("sys.argv", arguments)
+    load(ROOT / "examples" / "my_multi_agent_env.py").main()
+    printed = capsys.readouterr().out
+    assert "trained to {'catchers': " in printed and (tmp_path / "episode_000.mp4").exists()
+
+
+@pytest.mark.thorough
 def test_the_example_of_learning_from_replay_runs_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -488,6 +499,16 @@ def test_the_example_of_turns_finds_the_winning_moves(
     monkeypatch.setattr("sys.argv", ["nim.py", "--timesteps", "40960"])
     example.main()
     assert "16 of 16 winning moves found" in capsys.readouterr().out
+
+
+@pytest.mark.thorough
+def test_the_example_of_rock_paper_scissors_runs_whole(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    example = load(ROOT / "examples" / "rock_paper_scissors.py")
+    monkeypatch.setattr("sys.argv", ["rock_paper_scissors.py", "--timesteps", "30720"])
+    example.main()
+    assert float(re.findall(r"episodes: (.*) of 10", capsys.readouterr().out)[0]) >= 6.5, "RLlib's own target"
 
 
 @pytest.mark.thorough

@@ -24,10 +24,11 @@ from athlete.cli.main import app
 from athlete.core import Model, Spec, hyper
 from athlete.export.dialects import bare, fold
 from athlete.export.graph import Builder, Form
+from athlete.export.trace import trace
 from athlete.export.web_page import GAMES, game_of
 from athlete.ops.random import wrap
 from athlete.policy import Policy
-from athlete.spaces import Box, Discrete
+from athlete.spaces import Box, Dict, Discrete
 
 QUICK = (
     "MLP",
@@ -302,6 +303,11 @@ def test_a_graph_computes_constants_and_does_nothing_twice():
     never = builder.add("expand", [builder.constant(np.zeros((1, 1), bool))], Form((-1, 4), "bool"))
     zeros = builder.add("expand", [builder.constant(np.zeros((1, 1), np.float32))], Form((-1, 4), "float32"))
     assert builder.add("where", [never, zeros, x], Form((-1, 4), "float32")) == x
+    always = builder.add("expand", [builder.constant(np.ones((1, 1), bool))], Form((-1, 4), "bool"))
+    assert builder.add("where", [always, x, zeros], Form((-1, 4), "float32")) == x
+    nothing, one = (builder.constant(np.float32(number)) for number in (0, 1))
+    assert builder.add("mul", [x, one], Form((-1, 4), "float32")) == x
+    assert builder.add("mul", [x, nothing], Form((-1, 4), "float32")) != x
 
 
 def test_parameters_that_are_equal_stay_apart():
@@ -311,6 +317,23 @@ def test_parameters_that_are_equal_stay_apart():
     for name in names:
         x = builder.add("tanh", [builder.add("add", [x, name], Form((-1, 3), "float32"))], Form((-1, 3), "float32"))
     assert sorted(builder.graph({"y": x}).constants) == ["0.bias", "1.bias"]
+
+
+def test_a_parameter_of_one_number_stays_an_array_that_can_be_learned():
+    builder = Builder(fold)
+    x, bias = builder.input("x", Form((-1, 1), "float32")), builder.parameter(np.zeros(1, np.float32), "bias")
+    spread = builder.add("reshape", [bias], Form((1, 1), "float32"))
+    y = builder.add("add", [x, spread], Form((-1, 1), "float32"))
+    assert builder.operations[y].inputs == (x, bias)
+
+
+def test_two_inputs_of_the_same_path_have_names_of_their_own():
+    space = Dict({"a.b": Box(-1, 1, (1,)), "a": Dict({"b": Box(-1, 1, (2,))})})
+    agent = PPO().bind(Spec(space, Discrete(2)))
+    params = jax.device_get(jax.jit(lambda: agent.init(wrap(np.zeros(2, np.uint32))).params)())
+    traced = trace(agent, params, agent.start(params, 1, None))
+    names = jax.tree.leaves(traced.observation)
+    assert len(set(names)) == 2 and {traced.graph.inputs[name].shape for name in names} == {(-1, 1), (-1, 2)}
 
 
 @pytest.mark.parametrize(("text", "expected"), [("(a + b)", "a + b"), ("(a) + (b)", "(a) + (b)"), ("a", "a")])

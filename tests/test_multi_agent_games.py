@@ -15,6 +15,7 @@ from athlete.env.games.multi_agent.arena import FIRST, SECOND, VISITED, MultiAge
 from athlete.env.games.multi_agent.connect_four import COLOURS, ConnectFour, has_four
 from athlete.env.games.multi_agent.matrix_game import climbing_game, penalty_game, team_game
 from athlete.env.games.multi_agent.players import (
+    as_heuristic,
     beat_last,
     connect_four_minimax,
     perfect_tic_tac_toe,
@@ -22,6 +23,7 @@ from athlete.env.games.multi_agent.players import (
     tic_tac_toe_values,
 )
 from athlete.env.games.multi_agent.rock_paper_scissors import RockPaperScissors
+from athlete.env.games.multi_agent.spread import Spread
 from athlete.env.games.multi_agent.tic_tac_toe import LINES, TicTacToe
 from athlete.env.games.multi_agent.two_step_game import TwoStepGame
 from athlete.env.multi_agent import JointEnv
@@ -252,6 +254,56 @@ def test_rock_paper_scissors_shows_the_others_last_move_for_ten_rounds():
     assert RockPaperScissors().reset(KEYS[0])[1]["player"].tolist() == [0, 0]
 
 
+# Spread, which test_spread.py holds to mpe2 itself
+
+
+def spread_at(positions, landmarks, **settings):
+    game = Spread(num_agents=len(positions), **settings)
+    state, _, _ = game.reset(KEYS[0])
+    return game, state._replace(position=jnp.array(positions), landmarks=jnp.array(landmarks))
+
+
+def test_agents_of_spread_move_with_the_velocity_from_before_the_step():
+    game, state = spread_at([[0.0, 0.0]], [[1.0, 0.0]])
+    right = {"agent": jnp.array([2])}
+    state, first = game.step(state, right, KEYS[0])
+    state, second = game.step(state, right, KEYS[0])
+    # The full action accelerates by 5 for 0.1 seconds; a quarter of the velocity is lost in each step.
+    np.testing.assert_allclose(first.obs["agent"], [[0.5, 0.0, 0.0, 0.0, 1.0, 0.0]], atol=1e-6)
+    np.testing.assert_allclose(second.obs["agent"], [[0.875, 0.0, 0.05, 0.0, 0.95, 0.0]], atol=1e-6)
+    np.testing.assert_allclose([first.reward["agent"], second.reward["agent"]], [[-0.5], [-0.475]], atol=1e-6)
+
+
+def test_spread_pays_for_landmarks_that_are_near_to_somebody_and_not_for_touching():
+    places, landmarks = [[0.0, 0.0], [0.2, 0.0], [-1.0, 0.0]], [[0.0, 0.5], [-1.0, 0.3], [0.2, 0.1]]
+    covering = -(0.5 + 0.3 + 0.1)
+    for local_ratio in (0.0, 0.25, 1.0):
+        game, state = spread_at(places, landmarks, local_ratio=local_ratio)
+        _, step = game.step(state, {"agent": jnp.zeros(3, jnp.int32)}, KEYS[0])
+        touching = np.array([-1.0, -1.0, 0.0])  # the first two are nearer than 0.3
+        expected = (1 - local_ratio) * covering + local_ratio * touching
+        np.testing.assert_allclose(step.reward["agent"], expected, atol=1e-6)
+    assert step.obs["agent"][0, 0] < 0 < step.obs["agent"][1, 0], "they push each other apart"
+    assert step.obs["agent"][2, 0] == 0
+
+
+def test_random_agents_of_spread_get_what_its_docstring_tells():
+    game = Spread()
+
+    def one_step(carry, key):
+        state, total = carry
+        action = {"agent": jax.random.randint(key, (3,), 0, 5)}
+        state, step = game.step(state, action, key)
+        return (state, total + jnp.sum(step.reward["agent"])), None
+
+    def episode(key):
+        start = (game.reset(key)[0], jnp.zeros(()))
+        return jax.lax.scan(one_step, start, jax.random.split(key, 25))[0][1]
+
+    returns = jax.jit(jax.vmap(episode))(jax.random.split(KEYS[0], 4000))
+    assert float(jnp.mean(returns)) == pytest.approx(-78, abs=3)
+
+
 # The arena
 
 
@@ -366,35 +418,37 @@ def test_a_picture_of_connect_four_has_the_stones_in_their_cells():
 
 
 def match(game, players, games, seed=0, most=42):
-    """Who plays how: the steps of `games` games, [T, games, ...], with players for the two seats."""
+    """The steps of `games` games, `[games, T, ...]`, of two players; whether each is over before, and the states."""
 
     def one_step(carry, key):
         state, obs, over = carry
-        keys = jax.random.split(key, 3)
-        seen = [jax.tree.map(lambda leaf, seat=seat: leaf[seat], obs["player"]) for seat in range(2)]
-        action = {"player": jnp.stack([player(seen[i], keys[i]) for i, player in enumerate(players)])}
-        new, step = game.step(state, action, keys[2])
-        return (new, step.obs, over | step.all_terminated), (step, over, action["player"], state)
+        *keys, step_key = jax.random.split(key, 3)
+        seen = [jax.tree.map(lambda leaf, seat=seat: leaf[:, seat], obs["player"]) for seat in range(2)]
+        moves = jnp.stack([as_heuristic(player)(seen[i], keys[i]) for i, player in enumerate(players)], axis=1)
+        new, step = jax.vmap(game.step)(state, {"player": moves}, jax.random.split(step_key, games))
+        return (new, step.obs, over | step.all_terminated), (step, over, state)
 
-    def play_one(key):
+    @jax.jit
+    def play_all(key):
         reset_key, key = jax.random.split(key)
-        state, obs, _ = game.reset(reset_key)
-        return jax.lax.scan(one_step, (state, obs, jnp.asarray(False)), jax.random.split(key, most))[1]
+        state, obs, _ = jax.vmap(game.reset)(jax.random.split(reset_key, games))
+        begin = (state, obs, jnp.zeros(games, bool))
+        return jax.lax.scan(one_step, begin, jax.random.split(key, most))[1]
 
-    keys = jax.random.split(wrap(np.array([1, seed], np.uint32)), games)
-    return jax.device_get(jax.jit(jax.vmap(play_one))(keys))
+    by_step = play_all(wrap(np.array([1, seed], np.uint32)))
+    return jax.device_get(jax.tree.map(lambda leaf: leaf.swapaxes(0, 1), by_step))
 
 
 def outcomes(game, players, games, seed=0, most=42):
     """How the first player's games ended: the shares won, drawn and lost."""
-    step, over, *_ = match(game, players, games, seed, most)
+    step, over, _ = match(game, players, games, seed, most)
     result = np.sum(np.where(over, 0, step.reward["player"][..., 0]), axis=1)
     return tuple(float(np.mean(result == value)) for value in (1, 0, -1))
 
 
 @pytest.mark.parametrize(("game", "most"), [(TicTacToe(), 9), (ConnectFour(), 42)], ids=["tic-tac-toe", "connect four"])
 def test_games_at_random_keep_the_rules(game, most):
-    step, over, _, state = match(game, (random_legal, random_legal), 200, most=most)
+    step, over, state = match(game, (random_legal, random_legal), 200, most=most)
     lasts = ~over  # steps that belong to a game
     ends = step.all_terminated & lasts
     assert (ends.sum(axis=1) == 1).all(), "each game ends once"
@@ -444,12 +498,50 @@ def test_a_perfect_player_of_tic_tac_toe_never_loses_and_two_of_them_draw():
     assert (first[0] + second[2]) / 2 == pytest.approx(0.8726, abs=0.02)
 
 
+@pytest.mark.parametrize(("safely", "wins"), [(False, 0.967), (True, 0.956)])
+def test_the_best_against_random_that_the_docstring_tells(safely, wins):
+    """By dynamic programming over boards as who moves sees them: 1 its stones, 2 the other's."""
+    values = tic_tac_toe_values()
+
+    def moves(board):
+        return [
+            tuple((0, 2, 1)[stone] for stone in (*board[:cell], 1, *board[cell + 1 :]))
+            for cell in range(9)
+            if board[cell] == 0
+        ]
+
+    def worth(board):
+        return values[int(np.dot(board, 3 ** np.arange(9)))]
+
+    def has_line(board, stone):
+        return any(all(board[cell] == stone for cell in line) for line in LINES)
+
+    @functools.cache
+    def best(board):
+        """The share of games won, and of those not lost, by who moves and plays on as well as can be."""
+        if has_line(board, 2) or 0 not in board:
+            return 0.0, float(not has_line(board, 2))
+        after = moves(board)
+        good = [each for each in after if not safely or worth(each) == min(map(worth, after))]
+        return max(answered(each) for each in good)
+
+    @functools.cache
+    def answered(board):
+        """The same for the other, where who moves does so at random."""
+        if has_line(board, 2) or 0 not in board:
+            return float(has_line(board, 2)), 1.0
+        return tuple(np.mean([best(each) for each in moves(board)], axis=0).tolist())
+
+    empty = (0,) * 9
+    assert (best(empty)[0] + answered(empty)[0]) / 2 == pytest.approx(wins, abs=0.0005)
+
+
 def test_minimax_of_connect_four_takes_a_win_and_blocks_one():
     def move(columns, depth):
         _, steps = play(ConnectFour(), in_columns(columns))
-        seen = jax.tree.map(lambda leaf: jnp.asarray(leaf[len(columns) % 2]), steps[-1].obs["player"])
-        player = functools.partial(connect_four_minimax, depth=depth)
-        return set(np.asarray(jax.jit(jax.vmap(player, (None, 0)))(seen, KEYS[:200])).tolist())
+        seen = jax.tree.map(lambda leaf: np.repeat(leaf[[len(columns) % 2]], 200, axis=0), steps[-1].obs["player"])
+        player = jax.jit(as_heuristic(functools.partial(connect_four_minimax, depth=depth)))
+        return set(np.asarray(player(seen, KEYS[0])).tolist())
 
     assert move([0, 6, 0, 6, 0, 6], 1) == {0}, "its own fourth"
     assert move([0, 6, 0, 5, 0], 2) == {0}, "the other's fourth"
@@ -465,4 +557,4 @@ def test_minimax_of_connect_four_wins_against_random():
 
 
 def test_beat_last_beats_who_repeats_himself():
-    assert [int(beat_last(jnp.int32(move), KEYS[0])) for move in range(3)] == [1, 2, 0]
+    assert beat_last(jnp.arange(3), KEYS[0]).tolist() == [1, 2, 0]

@@ -8,13 +8,15 @@ from roster import Roster
 
 import athlete
 from athlete.core import MultiEnv
+from athlete.env.adapters.multi_agent_env import make_multi_agent
+from athlete.env.games.classic.cartpole import CartPole, CartPoleState
 from athlete.env.games.multi_agent.arena import MultiAgentArena
 from athlete.env.games.multi_agent.connect_four import ConnectFour
 from athlete.env.games.multi_agent.spread import Spread
 from athlete.env.games.multi_agent.tic_tac_toe import TicTacToe
 from athlete.env.games.multi_agent.two_step_game import TwoStepGame
 from athlete.env.multi_agent import JointEnv
-from athlete.env.world import FilmedEnv
+from athlete.env.world import FilmedEnv, find_world
 from athlete.env.wrappers.copies import Copies
 from athlete.env.wrappers.grouped import Grouped
 from athlete.env.wrappers.multi_time_limit import MultiTimeLimit
@@ -164,6 +166,12 @@ class AlwaysActing(MultiEnv):
         return state, step._replace(acting=(), terminated=(), truncated=())
 
 
+def test_make_multi_agent_compiles_copies_of_a_jax_environment():
+    cartpoles = make_multi_agent(CartPole, num_agents=3)
+    assert find_world(cartpoles, {"masscart": 2.0}, "auto").env == JointEnv(Copies(CartPole(masscart=2.0), 3))
+    assert find_world(make_multi_agent(CartPole()), {"num_agents": 2}, "jax").env == JointEnv(Copies(CartPole(), 2))
+
+
 # Films
 
 
@@ -183,10 +191,20 @@ def test_games_are_filmed_through_their_wrappers(env):
 
 
 def test_copies_are_filmed_side_by_side_where_one_is_drawn():
-    from athlete.env.games.minatar import make_minatar
-
-    film = FilmedEnv(JointEnv(Copies(make_minatar("MinAtar/Breakout-v1"), 2)))
+    film = FilmedEnv(find_world("MultiAgentCartPole-v1", {"num_agents": 3}, "auto").env)
     film.reset(seed=0)
-    assert film.render().shape == (160, 320, 3)
+    assert film.render().shape == (96, 480, 3) and film.metadata["render_fps"] == 50
     with pytest.raises(ValueError, match="TwoStepGame cannot be filmed: give it a method render"):
         FilmedEnv(JointEnv(TwoStepGame()))
+
+
+def test_a_picture_of_cartpole_has_the_cart_at_its_place_and_the_pole_at_its_angle():
+    def place(physics, colour):
+        rows, columns = np.nonzero((CartPole().render(CartPoleState(jnp.array(physics))) == colour).all(axis=2))
+        return float(columns.mean()), float(rows.mean())
+
+    cart, pole = (40, 40, 40), (200, 150, 100)
+    assert place([0.0, 0.0, 0.0, 0.0], cart)[0] == pytest.approx(79.5, abs=0.5)
+    assert place([1.2, 0.0, 0.0, 0.0], cart)[0] == pytest.approx(79.5 + 40, abs=0.5), "half of the way to the right"
+    upright, leaning = (place([0.0, 0.0, angle, 0.0], pole) for angle in (0.0, 0.5))
+    assert upright[0] == pytest.approx(79.5, abs=0.5) and leaning[0] > 82 and leaning[1] > upright[1] + 1

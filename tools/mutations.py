@@ -1294,12 +1294,99 @@ JOINT = [
     ),
 ]
 
+GAMES = "tests/test_multi_agent_games.py"
+WRAPPERS = "tests/test_multi_agent_wrappers.py"
+
+COMPILED_AGENTS = [
+    *_in(
+        "athlete/env/games/multi_agent/two_step_game.py",
+        GAMES,
+        ("jnp.where(ended, state.matrix, 1 + first)", "jnp.where(ended, state.matrix, 1 + second)"),
+        ("payoff / AGENTS", "payoff"),
+    ),
+    *_in("athlete/env/games/multi_agent/matrix_game.py", GAMES, ("table[None] / table.ndim", "table[None]")),
+    *_in(
+        "athlete/env/games/multi_agent/spread.py",
+        GAMES,
+        ("TIME_STEP * state.velocity,", "0.0,"),
+        ("(1 - DAMPING) * state.velocity", "state.velocity"),
+        ("jnp.sum(apart < TOUCHING, axis=1) - 1", "jnp.sum(apart < TOUCHING, axis=1)"),
+        ("jnp.min(to_landmarks, axis=1)", "jnp.min(to_landmarks, axis=0)"),
+        ("+ self._contact_forces(state.position)", ""),
+    ),
+    *_in(
+        "athlete/env/games/multi_agent/arena.py",
+        GAMES,
+        ("collision, cell = ran_into | was_blocked,", "collision, cell = was_blocked,"),
+        ("collision, cell = ran_into | was_blocked,", "collision, cell = ran_into,"),
+        ('action["agent1"][0], second)', 'action["agent1"][0], state.second)'),
+        ("state.visited | cell, state.steps", "cell, state.steps"),
+        ("jnp.where(blocked, position, inside)", "inside"),
+    ),
+    *_in(
+        "athlete/env/games/multi_agent/tic_tac_toe.py",
+        GAMES,
+        ("won | ~legal | jnp.all(board != 0)", "won | ~legal"),
+        ("gain = won.astype(jnp.float32) - (~legal).astype(jnp.float32)", "gain = won.astype(jnp.float32)"),
+        ("jnp.stack([own, own[::-1]], axis=-1)", "jnp.stack([own, own], axis=-1)"),
+        ("(state.turn == PLAYERS) & ~over", "state.turn == PLAYERS"),
+    ),
+    *_in(
+        "athlete/env/games/multi_agent/connect_four.py",
+        GAMES,
+        ("ROWS - 1 - height", "ROWS - height"),
+        ("3 * (right < 0)", "0"),
+        ("((0, 1), (1, 0), (1, 1), (1, -1))", "((0, 1), (1, 0), (1, 1))"),
+    ),
+    *_in(
+        "athlete/env/games/multi_agent/players.py",
+        GAMES,
+        ("(other + 2 * own) * POWERS", "(own + 2 * other) * POWERS"),
+        ("jnp.where(jnp.max(replies) == -2, 0.0, -jnp.max(replies))", "-jnp.max(replies)"),
+        ("replies = _worth_of_moves(other, mine, depth - 1)", "replies = _worth_of_moves(mine, other, depth - 1)"),
+    ),
+    *_in(
+        "athlete/env/wrappers/copies.py",
+        GAMES,
+        ("playing = was_playing & ~terminated & ~truncated", "playing = was_playing & ~terminated"),
+        ("jnp.where(was_playing, step.reward, 0.0)", "step.reward"),
+        ("(state.env_state, state.obs))", "(env_state, step.obs))"),
+        ("all_terminated=nobody & ~cut", "all_terminated=nobody"),
+    ),
+    *_in(
+        "athlete/env/wrappers/shuffled_seats.py",
+        WRAPPERS,
+        ("_taken(action, agent)", "_taken(action, seat)"),
+        ("_taken(action, agent)", "action"),
+        ('"obs", "reward", "acting"', '"obs", "acting"'),
+        ("_taken(acting, seat)", "acting"),
+    ),
+    *_in(
+        "athlete/env/wrappers/multi_time_limit.py",
+        WRAPPERS,
+        ("asked & ~cut", "asked"),
+        ("steps >= self.max_episode_steps", "steps > self.max_episode_steps"),
+    ),
+    *_in(
+        "athlete/env/wrappers/grouped.py",
+        WRAPPERS,
+        ("[0, 0]", "[0, -1]"),
+        ("REWARDS[self.reward](each", "jnp.sum(each"),
+    ),
+    *_in(
+        "athlete/env/checks/check_multi_agent.py",
+        "tests/test_check_multi_agent.py",
+        ("if taken.acting[group][i] and (over or ended):", "if taken.acting[group][i] and over:"),
+        ("if taken.acting[group][i] and (over or ended):", "if taken.acting[group][i] and ended:"),
+        ("if idle == MOST_IDLE:", "if False:"),
+    ),
+]
+
 DEPLOYED = [
     *_in(
         "athlete/policy.py",
         "tests/test_policy_alone.py",
         ("leaf[:count], (action, jax.device_get(state))", "leaf[-count:], (action, jax.device_get(state))"),
-        ("np.full(count, begins)", "np.full(count, False)", "tests/test_policy_alone.py"),
         (
             "leaf[i : i + 1], after)",
             "leaf[:1], after)",
@@ -1318,7 +1405,11 @@ DEPLOYED = [
         "tests/test_export.py",
         ("chosen = inputs[1] if condition.all()", "chosen = inputs[2] if condition.all()"),
         ('{"add": 0, "sub": 0, "mul": 1, "div": 1}', '{"add": 0, "sub": 0, "mul": 0, "div": 1}'),
-        ("        self._parameters.add(name)\n", "", "tests/test_export.py::test_parameters_that_are_equal_stay_apart"),
+        (
+            "        self._parameters.add(name)\n",
+            "",
+            "tests/test_export.py::test_a_parameter_of_one_number_stays_an_array_that_can_be_learned",
+        ),
     ),
     *_in(
         "athlete/export/trace.py",
@@ -1355,6 +1446,73 @@ DEPLOYED = [
     ),
 ]
 
+SELF_PLAY = [
+    *_in(
+        "athlete/combine/past.py",
+        "tests/test_selfplay.py",
+        ("state.distance == 0) & (state.kept", "state.distance == 0) | (state.kept"),
+        ("(self.size + 1) // 2", "self.size // 2"),
+        ("2 * state.distance, state.distance", "state.distance, state.distance"),
+        ("seen % distance == 0", "seen % state.distance == 0"),
+        ("jnp.arange(self.size) % jnp.maximum(state.kept, 1)", "jnp.arange(self.size)"),
+        ("nth_past % self.size", "nth_past * 0"),
+        ("+ view.seen) % self.size", "+ 0) % self.size"),
+        ("np.argsort(np.concatenate([present, past]))", "np.concatenate([present, past])"),
+    ),
+    *_in(
+        "athlete/combine/side_by_side.py",
+        "tests/test_selfplay.py tests/test_alpha_star.py",
+        ("_, order = np.unique(places.ravel(), return_index=True)", "order = np.arange(places.size)[: numbers.size]"),
+        ("-1, self.number, *leaf.shape[axis + 1 :]", "self.number, -1, *leaf.shape[axis + 1 :]"),
+    ),
+    *_in(
+        "athlete/env/wrappers/shuffled_seats.py",
+        "tests/test_selfplay.py",
+        ("_in_order(action, self._agents())", "action"),
+        ("columns = [self._seat[name] + start", "columns = [0 * self._seat[name] + start"),
+    ),
+    *_in(
+        "athlete/algorithms/fixed.py",
+        "tests/test_selfplay.py",
+        ("where(first, random_action", "where(~first, random_action"),
+    ),
+    *_in(
+        "athlete/totals.py",
+        "tests/test_selfplay.py",
+        ("best[name] > np.max(others[name], axis=0)", "best[name] >= np.max(others[name], axis=0)"),
+    ),
+    *_in(
+        "athlete/ops/elo.py",
+        "tests/test_selfplay.py",
+        ("points.sum(axis=1) + 0.5", "points.sum(axis=1)"),
+        ("SCALE * np.log10(strength)", "SCALE * np.log(strength)"),
+    ),
+    *_in(
+        "athlete/matches.py",
+        "tests/test_selfplay.py",
+        ("pair = (j, i) if swapped else (i, j)", "pair = (i, j)"),
+        ("np.sum(other > own)", "np.sum(other >= own)"),
+    ),
+    *_in(
+        "athlete/algorithms/alpha_star.py",
+        "tests/test_alpha_star.py",
+        ("FORGETTING = 0.99", "FORGETTING = 0.9"),
+        ("(1 - rates) ** 2", "(1 - rates)"),
+        ("rates * (1 - rates)", "1 - rates"),
+        ("jnp.minimum(0.5, 1 - rates)", "1 - rates"),
+        ("jnp.where(own, 0.7, 0.3)", "0.3"),
+        ("coin < 0.5,", "coin < 0.4,"),
+        ("coin < 0.65,", "coin < 0.9,"),
+        ("rates[:, -1:] > 0.1", "rates[:, -1:] > 0.0"),
+        ("scores.counts | first", "scores.counts"),
+        ("jnp.where(first, 0.0, scores.margin)", "scores.margin"),
+        ("ready = (beats_all & (age >=", "ready = (beats_all | (age >="),
+        ("state.opponent == place, jnp.inf", "state.opponent == place, 0.0"),
+        ("state.opponent.T.ravel()", "state.opponent.ravel()"),
+        ('"league_exploiter_": 0.25', '"league_exploiter_": 1.0'),
+    ),
+]
+
 MUTATIONS = [
     *OPS,
     *MEMORY,
@@ -1366,6 +1524,8 @@ MUTATIONS = [
     *ACTOR_CRITICS,
     *ON_POLICY,
     *HOSTED_AGENTS,
+    *COMPILED_AGENTS,
     *JOINT,
     *DEPLOYED,
+    *SELF_PLAY,
 ]

@@ -80,11 +80,20 @@ class Builder:
         self._fold = fold
 
     def input(self, name: str, form: Form) -> str:
+        """The name of an input, `name` unless that is taken."""
+        name = self._free(name)
         self.inputs[name] = self.forms[name] = form
         return name
 
+    def _free(self, name: str) -> str:
+        free = name
+        while free in self.forms:
+            free = f"{name}_{len(self.forms)}"
+        return free
+
     def parameter(self, array: np.ndarray, name: str) -> str:
         """A named constant, which stays apart from others that happen to be equal."""
+        name = self._free(name)
         self._parameters.add(name)
         self.constants[name] = array
         self.forms[name] = Form(array.shape, array.dtype.name)
@@ -95,10 +104,7 @@ class Builder:
         array = np.asarray(array)
         key = (array.shape, array.dtype.name, array.tobytes())
         if key not in self._known:
-            free = name
-            while free in self.forms:
-                free = f"{name}_{len(self.forms)}"
-            self._known[key] = free
+            free = self._known[key] = self._free(name)
             self.constants[free] = array
             self.forms[free] = Form(array.shape, array.dtype.name)
         return self._known[key]
@@ -123,7 +129,7 @@ class Builder:
         key = (name, tuple(inputs), form, repr(settings))
         if key in self._known:
             return self._known[key]
-        operation = Operation(name, tuple(inputs), f"x{len(self.operations)}", form, settings)
+        operation = Operation(name, tuple(inputs), f"%{len(self.operations)}", form, settings)
         if (folded := self._folded(operation)) is not None:
             return folded
         self._known[key] = operation.output

@@ -28,8 +28,10 @@ class PolicyServerInput:
     `build()` on, and steps them together: let at least as many clients play as there are rows, or it waits.
 
     Args:
-        observation_space, action_space: of Gymnasium, since there is no environment to ask.
-        address, port: where to listen; port 0 takes a free one, which `port` then says.
+        observation_space: of Gymnasium, since there is no environment to ask.
+        action_space: of Gymnasium too.
+        address: where to listen, by default for this machine only.
+        port: where to listen; 0 takes a free one, which the attribute `port` says.
         token: what clients have to bring; needed beyond this machine.
         idle_timeout_s: an episode whose client says nothing for so long is cut off.
     """
@@ -47,6 +49,7 @@ class PolicyServerInput:
         idle_timeout_s: float = 300.0,
     ):
         require_token(address, token)
+        self.__qualname__ = type(self).__name__  # how checkpoints call it
         self.exchange = Exchange(observation_space, action_space, idle_timeout_s)
         self._server = ThreadingHTTPServer((address, port), _handler(self.exchange, token))
         self._server.daemon_threads = True

@@ -5,6 +5,7 @@ No JAX, since worker processes import it, and no Gymnasium.
 
 from __future__ import annotations
 
+import functools
 import inspect
 import re
 from collections.abc import Mapping, Sequence
@@ -14,6 +15,7 @@ import numpy as np
 
 from athlete.env.adapters.buffers import MisfitError
 from athlete.env.adapters.conversion import to_space
+from athlete.env.registry import EnvContext, create, is_jax_env
 from athlete.spaces import Tuple
 
 ALL = "__all__"  # the entry of flags that speaks of all agents
@@ -337,20 +339,33 @@ def make_multi_agent(env: Any, num_agents: int | None = None) -> Any:
     """A `MultiAgentEnv` class of copies of an environment of one agent, which know nothing of each other: RLlib's.
 
     Args:
-        env: an id, a class or a factory of one agent's environment.
+        env: an id, a class or a factory of one agent's environment. Of a JAX environment, or a class of them, the
+            copies are compiled (`athlete.env.wrappers.copies.Copies`).
         num_agents: how many copies there are; where it is left out, `env_config["num_agents"]` says so.
 
-    The agents are called 0, 1, ... The other entries of `env_config` are what each copy is made with.
+    The agents are called 0, 1, ..., compiled ones `agent_0`, `agent_1`, ... The other entries of `env_config` are what
+    each copy is made with.
     """
+    default = 1 if num_agents is None else num_agents
+    if is_jax_env(env):
+        return functools.partial(_compiled_copies, env, default)
 
     class MultiEnv(Copies):
         def __init__(self, config: Mapping[str, Any] | None = None):
             arguments = dict(config or {})
-            number = arguments.pop("num_agents", 1 if num_agents is None else num_agents)
+            number = arguments.pop("num_agents", default)
             super().__init__(env, number, arguments)
 
     MultiEnv.__name__ = MultiEnv.__qualname__ = f"MultiAgent{env if isinstance(env, str) else env.__name__}"
     return MultiEnv
+
+
+def _compiled_copies(env: Any, default: int, env_config: Mapping[str, Any] | None = None) -> Any:
+    from athlete.env.wrappers import copies  # imports JAX
+
+    arguments = dict(env_config or {})
+    number = arguments.pop("num_agents", default)
+    return copies.Copies(create(env, EnvContext(arguments)) if isinstance(env, type) else env, number)
 
 
 class Copies(MultiAgentEnv):

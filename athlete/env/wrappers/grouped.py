@@ -18,7 +18,9 @@ REWARDS = {"sum": jnp.sum, "mean": jnp.mean}
 
 @hyper
 class Grouped(MultiEnv):
-    """`env` with each of its groups, `n` agents, as a single agent of the same name; for QMIX, MAPPO and the like.
+    """`env` with each of its groups, `n` agents, as one agent of the same name: a policy decides for all of them.
+
+    QMIX, MAPPO and MADDPG take groups as they are and see through this.
 
     Its observation is `{"obs": [n, d], "state": [s]}`: what each member sees, as features (`ops.features`), and the
     state of the whole. That is the entry `"state"` of the members' own observations where these are

@@ -32,6 +32,7 @@ class CartPole(Env):
     tau: float = 0.02  # seconds a step
     sutton_barto_reward: bool = False  # 0 a step and -1 at the end, instead of 1 a step
 
+    render_fps: ClassVar[int] = 50
     x_threshold: ClassVar[float] = 2.4
     theta_threshold_radians: ClassVar[float] = 12 * 2 * math.pi / 360
 
@@ -65,3 +66,15 @@ class CartPole(Env):
         fallen = (abs(physics[0]) > self.x_threshold) | (abs(physics[2]) > self.theta_threshold_radians)
         reward = -fallen.astype(jnp.float32) if self.sutton_barto_reward else jnp.float32(1.0)
         return CartPoleState(physics), Step(physics, jnp.asarray(reward), fallen, jnp.asarray(False), {})
+
+    def render(self, state: CartPoleState) -> np.ndarray:
+        """A picture, uint8 `[96, 160, 3]`, of the whole track: the cart is dark, the pole brown."""
+        x, _, angle, _ = np.asarray(state.physics)
+        metres = (np.arange(160) - 79.5) / 160 * 2 * self.x_threshold
+        across, up = metres[None, :] - x, -(np.arange(96)[:, None] - 71.5) / 160 * 2 * self.x_threshold
+        along, aside = across * math.sin(angle) + up * math.cos(angle), across * math.cos(angle) - up * math.sin(angle)
+        picture = np.full((96, 160, 3), 255, np.uint8)
+        picture[72] = 120  # the track
+        picture[(np.abs(across) < 0.25) & (np.abs(up) < 0.15)] = (40, 40, 40)
+        picture[(along > 0) & (along < 2 * float(self.length)) & (np.abs(aside) < 0.05)] = (200, 150, 100)
+        return picture
