@@ -93,7 +93,7 @@ MODULES: dict[str, tuple[str, ...]] = {
 
 _NETWORKS = (
     "networks are JAX's here: write it as an athlete.core.Model, or in Flax or Equinox, and give an instance as "
-    "model={'custom_model': MyModel()} (documentation: Configuration, The network)"
+    "model={'custom_model': MyModel()} (docs: Configuration, The network)"
 )
 _LOGGERS = "result.json, progress.csv and TensorBoard are written by themselves; a tune.Callback sees every result"
 _LEARNING = "collecting and learning are one compiled program; an algorithm of your own is an athlete.core.Agent"
@@ -106,15 +106,15 @@ ABSENT: dict[str, str] = {
     **dict.fromkeys(("rllib.offline", "rllib.utils.policy"), _OFFLINE),
     **dict.fromkeys(("rllib.execution", "rllib.evaluation", "rllib.utils.replay_buffers", "rllib.policy"), _LEARNING),
     **dict.fromkeys(("build_trainer", "build_tf_policy", "build_policy_class", "with_common_config"), _LEARNING),
-    "rllib.env": "environments are Gymnasium's, PettingZoo's, MultiAgentEnv and JAX environments (documentation: Environments)",
+    "rllib.env": "environments are of Gymnasium, PettingZoo, MultiAgentEnv or JAX (docs: Your own environment)",
     "rllib.examples": "environments of RLlib's examples are known by their paths, env='ray.rllib.examples...'",
-    "rllib.connectors": "observations are changed by settings (documentation: Filters and connectors)",
+    "rllib.connectors": "observations are changed by settings (docs: Filters and connectors)",
     "rllib.utils.exploration": "explorations are chosen by name: exploration(exploration_config={'type': ...})",
     "rllib.utils.schedules": "a schedule is a list, lr=[[0, 1e-3], [100_000, 1e-5]]",
     **dict.fromkeys(("air.integrations", "tune.integration", "tune.logger", "UnifiedLogger"), _LOGGERS),
     "tune.syncer": "files stay where they are written",
     "train": "Ray Train is no part of it; `tune.Tuner` and `config.build()` train",
-    "serve": "`athlete serve CHECKPOINT` answers over HTTP, and a policy runs in Ray Serve (documentation: Deployment)",
+    "serve": "`athlete serve CHECKPOINT` answers over HTTP, and a policy runs in Ray Serve (docs: Deployment)",
     "data": "Ray Data is no part of it",
     "util": "there is no cluster, and nothing of Ray's to use in one",
     **dict.fromkeys(
