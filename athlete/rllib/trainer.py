@@ -121,12 +121,12 @@ def _differs(known: Mapping[str, Any], name: str, value: Any) -> bool:
 
 def algorithm_of(name: str) -> type[Algorithm]:
     """The class of the algorithm `name`, with RLlib's constructor. Raises ValueError with the nearest name."""
-    return _class_for(get_config_class(name))
+    return _class_named(get_config_class(name).algorithm_name)
 
 
 @functools.cache
-def _class_for(config_class: type[AlgorithmConfig]) -> type[Algorithm]:
-    own = config_class.algorithm_name
+def _class_named(own: str) -> type[Algorithm]:
+    config_class = get_config_class(own)
     path = f"athlete.rllib.algorithms.{config_class.__module__.rpartition('.')[2]}"
     doc = f"{own} with RLlib's constructor: `{own}(config={{...}}, env=...)`; see `{config_class.__name__}`."
     return type(own, (Algorithm,), {"config_class": config_class, "__module__": path, "__doc__": doc})
