@@ -1405,7 +1405,11 @@ DEPLOYED = [
         "tests/test_export.py",
         ("chosen = inputs[1] if condition.all()", "chosen = inputs[2] if condition.all()"),
         ('{"add": 0, "sub": 0, "mul": 1, "div": 1}', '{"add": 0, "sub": 0, "mul": 0, "div": 1}'),
-        ("        self._parameters.add(name)\n", "", "tests/test_export.py::test_parameters_that_are_equal_stay_apart"),
+        (
+            "        self._parameters.add(name)\n",
+            "",
+            "tests/test_export.py::test_a_parameter_of_one_number_stays_an_array_that_can_be_learned",
+        ),
     ),
     *_in(
         "athlete/export/trace.py",
