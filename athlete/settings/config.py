@@ -53,7 +53,8 @@ class AlgorithmConfig:
     takes_random_timesteps: typing.ClassVar[bool] = False  # it can begin with uniformly random actions
     fields_set_elsewhere: tuple[str, ...] = ("model", "memory", "updates", "spec")
 
-    def __init__(self, algo_class: Any = None):
+    def __init__(self, algo_class: type[Algorithm] | None = None):
+        self._algo_class = algo_class  # that `build` makes, where it is a subclass of the user's
         settings = {**SETTINGS, **self.more_settings}
         self._values: dict[str, Any] = {name: _copied(setting.default) for name, setting in settings.items()}
         self._values.update({**self._agent_defaults(), **_copied(self.defaults)})
@@ -191,6 +192,7 @@ class AlgorithmConfig:
         new = type(self)()
         new._values = self.to_dict()
         new._chosen = set(self._chosen)
+        new._algo_class = self._algo_class
         new._frozen = self._frozen and copy_frozen
         new._least_horizon = self._least_horizon
         return new
@@ -234,7 +236,7 @@ class AlgorithmConfig:
         """
         from athlete.algorithm import Algorithm
 
-        return Algorithm(self.ready(env, **settings))
+        return (self._algo_class or Algorithm)(self.ready(env, **settings))
 
     def ready(self, env: Any = None, **settings: Any) -> typing.Self:
         """A frozen copy that an `Algorithm` can be made of; raises what `build` does for its settings."""

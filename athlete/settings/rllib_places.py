@@ -7,6 +7,7 @@ from collections.abc import Container, Mapping
 from typing import Any
 
 from athlete.log import logger
+from athlete.models.catalog import registered_model
 from athlete.settings.checks import require_known
 from athlete.settings.rllib_names import SPELLINGS
 
@@ -112,6 +113,8 @@ def _translated_model(settings: Mapping[str, Any]) -> dict[str, Any]:
     for name in MODEL_IGNORED.keys() & settings.keys():
         logger.info("model={%r: %r}: %s", name, settings[name], MODEL_IGNORED[name])
     kept = {MODEL_SPELLINGS.get(name, name): value for name, value in settings.items() if name not in MODEL_IGNORED}
+    if isinstance(kept.get("custom_model"), str):
+        kept["custom_model"] = registered_model(kept["custom_model"], kept.pop("custom_model_config", None) or {})
     if isinstance(kept.get("conv_filters"), list | tuple):
         kept["conv_filters"] = [_square(layer) for layer in kept["conv_filters"]]
     return kept
