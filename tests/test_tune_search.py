@@ -222,7 +222,7 @@ def test_a_limiter_needs_a_searcher_and_a_number() -> None:
 
 def test_without_optuna_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "optuna", None)
-    with pytest.raises(ImportError, match=r"pip install athlete\[optuna\]"):
+    with pytest.raises(ImportError, match=r"pip install optuna"):
         run(Counter, config=SPACE, search_alg="optuna")
 
 

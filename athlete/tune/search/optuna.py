@@ -13,7 +13,7 @@ _PLAIN = (str, int, float, bool, type(None))
 
 
 class OptunaSearch(Searcher):
-    """Suggestions of Optuna (Akiba et al. 2019): `pip install athlete[optuna]`.
+    """Suggestions of Optuna (Akiba et al. 2019): `pip install optuna`.
 
     `sampler` is one of Optuna's, by default its tree of Parzen estimators (Bergstra et al. 2011) with `seed`, or the
     experiment's. `points_to_evaluate` come first. `space` adds values to the config's. A resume rebuilds the study from
@@ -94,7 +94,7 @@ def _optuna() -> Any:
     try:
         import optuna
     except ImportError as error:
-        raise ImportError("OptunaSearch needs Optuna: pip install athlete[optuna]") from error
+        raise ImportError("OptunaSearch needs Optuna: pip install optuna") from error
     return optuna
 
 
