@@ -87,7 +87,7 @@ class Algorithm:
         self._evaluation_world = evaluation_world(config, self._world)
         hooks = Hooks(config, self._world, self.get_policy)
         self._callbacks = hooks.callbacks
-        self._evaluator = Evaluator(config, self._evaluation_world, hooks)
+        self._evaluator = Evaluator(config, self._evaluation_world, hooks, self._world)
         self._training = start_training(config, self._world, hooks, self.seed, begins)
         self._has_room = begins  # for its replay memory: asked before that is made
         self._totals = Totals(config.metrics_num_episodes_for_smoothing, columns_of(self._training.agent))
@@ -477,6 +477,7 @@ class Algorithm:
         self, folder: str | Path, episodes: int = 1, *, explore: bool = False, seed: int | None = None
     ) -> list[str]:
         """Film `episodes` episodes as mp4 files into `folder`; their paths. Works without a screen."""
+        self._evaluator.require_own_environment("record_video()")
         policy = self._whole_policy()
 
         def choose(observation: Any, state: Any, first: bool) -> tuple[Any, Any]:
