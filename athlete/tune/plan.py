@@ -12,7 +12,7 @@ from typing import Any
 from athlete.record.results import is_number, to_json
 from athlete.tune.experiment import LARGEST_EXPERIMENT, Experiment
 from athlete.tune.names import lookup
-from athlete.tune.search.searcher import BasicVariantGenerator, ConcurrencyLimiter, Searcher
+from athlete.tune.search import BasicVariantGenerator, ConcurrencyLimiter, Searcher
 from athlete.tune.space import Categorical, Float, Integer, completed, find, is_search, set_value
 from athlete.tune.space import Path as ConfigPath
 from athlete.tune.trainable import config_dict, is_config, run_name, with_picks

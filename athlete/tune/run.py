@@ -27,7 +27,7 @@ from athlete.tune.names import TuneError, nearest
 from athlete.tune.plan import Planner, Suggestions, all_picks, recalled, with_seeds
 from athlete.tune.runner import Runner, Settings
 from athlete.tune.schedulers import PopulationBasedTraining, TrialScheduler, find_scheduler
-from athlete.tune.search.searcher import Searcher, find_searcher
+from athlete.tune.search import Searcher, find_searcher
 from athlete.tune.space import path_name, replace
 from athlete.tune.stopper import CombinedStopper, Stopper, TimeoutStopper, make_stopper
 from athlete.tune.trainable import (
