@@ -242,6 +242,8 @@ def find_run(run: Any, config: Any) -> tuple[Any, Any]:
     """
     if is_config(run) and not isinstance(run, type):
         run, config = type(run), run
+    if isinstance(run, type) and "config_class" in vars(run):
+        run = vars(run)["config_class"]  # RLlib's PPO; a subclass of it runs itself
     if isinstance(run, str):
         run = _registered[run] if run in _registered else _algorithm(run)
     elif isinstance(run, type) and not hasattr(run, "train") and not is_config(run):
@@ -323,10 +325,10 @@ def check_mutation(run: Any, config: Any, path: ConfigPath, values: Sequence[Any
 
 def make_trainable(run: Any, config: Any) -> Trainable:
     """The trainable of one trial, from what `find_run` and `with_picks` gave."""
+    if isinstance(run, type) and not is_config(run):
+        return run(config)
     if is_config(config):
         return config.build()
-    if isinstance(run, type):
-        return run(config)
     return FunctionTrainable(run, config)
 
 
