@@ -5,7 +5,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from athlete.moved import install
+from athlete import moved
+from athlete.rllib import names as rllib_names
 from athlete.version import __version__
 
 if TYPE_CHECKING:
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
     from athlete.settings.multi_agent import Past as Past
     from athlete.settings.multi_agent import PolicySpec as PolicySpec
 
-install()
+moved.install()
+rllib_names.install()
 
 _HOMES = {
     "Algorithm": "athlete.algorithm",
@@ -42,9 +44,11 @@ __all__ = ["__version__", "algorithms", "spaces", "tune", *_HOMES]
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
         return getattr(importlib.import_module(_HOMES[name]), name)
-    if name in ("algorithms", "spaces", "tune"):
+    if name in ("algorithms", "spaces", "tune", "rllib", "air"):
         return importlib.import_module(f"athlete.{name}")
-    raise AttributeError(f"module 'athlete' has no {name!r}")
+    if name in ("init", "shutdown", "is_initialized"):  # Ray's
+        return getattr(importlib.import_module("athlete.rllib.utilities"), name)
+    raise AttributeError(f"module 'athlete' has no {name!r}{rllib_names.instead_of(name)}")
 
 
 def __dir__() -> list[str]:

@@ -87,7 +87,7 @@ class Algorithm:
         self._evaluation_world = evaluation_world(config, self._world)
         hooks = Hooks(config, self._world, self.get_policy)
         self._callbacks = hooks.callbacks
-        self._evaluator = Evaluator(config, self._evaluation_world, hooks)
+        self._evaluator = Evaluator(config, self._evaluation_world, hooks, self._world)
         self._training = start_training(config, self._world, hooks, self.seed, begins)
         self._has_room = begins  # for its replay memory: asked before that is made
         self._totals = Totals(config.metrics_num_episodes_for_smoothing, columns_of(self._training.agent))
@@ -432,6 +432,33 @@ class Algorithm:
         self._last_checkpoint = Path(checkpoint_path).resolve()
         self._callbacks.on_checkpoint_loaded(algorithm=self)
 
+    def fits(self, other: Algorithm) -> bool:
+        """Whether one training can `take_over` the other: their arrays have the same names, shapes and types."""
+        ours, theirs = (
+            [(path, leaf.shape, leaf.dtype) for path, leaf in jax.tree.leaves_with_path(training.shapes)]
+            for training in (self._training, other._training)
+        )
+        return ours == theirs
+
+    @_alone
+    def take_over(self, other: Algorithm) -> None:
+        """Go on from where `other` is, as `restore` would from its checkpoint, but without a file.
+
+        Both must be of the same algorithm and of settings that differ in numbers only: raises ValueError where the
+        arrays of one do not fit the other.
+        """
+        self._refuse_if_stopped("take_over")
+        if not self.fits(other):
+            raise ValueError(
+                f"{self.config.algorithm_name}.take_over: the other's arrays are of other shapes; only trainings whose "
+                "settings differ in numbers such as lr or gamma can go on from each other"
+            )
+        run = jax.tree.map(np.array, other._training.run)  # its buffers are given away by the next iteration
+        self._training.restore(run, other._training.memory_since)
+        self._totals.restore(other._totals.counters())
+        self.seed = other.seed
+        self._policy = None
+
     @classmethod
     def from_checkpoint(cls, path: str | Path, env: Any = None, **settings: Any) -> Algorithm:
         """The algorithm that a checkpoint was saved from, ready to go on; no configuration needed.
@@ -450,6 +477,7 @@ class Algorithm:
         self, folder: str | Path, episodes: int = 1, *, explore: bool = False, seed: int | None = None
     ) -> list[str]:
         """Film `episodes` episodes as mp4 files into `folder`; their paths. Works without a screen."""
+        self._evaluator.require_own_environment("record_video()")
         policy = self._whole_policy()
 
         def choose(observation: Any, state: Any, first: bool) -> tuple[Any, Any]:

@@ -36,10 +36,23 @@ class Evaluator:
     A source is made for the first evaluation and kept for the next ones.
     """
 
-    def __init__(self, config: AlgorithmConfig, world: World, hooks: Hooks):
+    def __init__(self, config: AlgorithmConfig, world: World, hooks: Hooks, training: World):
         self._config, self._world, self._hooks = config, world, hooks
+        self._is_shared = world.shares_instance(training)
+        if config.evaluation_interval:
+            self.require_own_environment(f"evaluation(evaluation_interval={config.evaluation_interval})")
         self._env = None if world.env is None else with_info_metrics(world.env, config.info_metrics)
         self._source: Source | None = None
+
+    def require_own_environment(self, method: str) -> None:
+        """Raise ValueError where playing would take the one environment away from the training, in mid-episode."""
+        if self._is_shared:
+            name = self._world.name
+            raise ValueError(
+                f"{method}: {name} is one instance, and the training is in the middle of an episode of it; give "
+                f"environment(...) its class or a factory, `lambda env_config: {name}(...)`, or give "
+                "evaluation_config={'env': ...} another"
+            )
 
     def evaluate(self, policy: Policy, iteration: int, seed: int, episodes: int | None) -> dict[str, Any]:
         """What `policy` achieves in `episodes` episodes, by default the configured duration: the entries of a result.
@@ -47,6 +60,7 @@ class Evaluator:
         `seed` and the training's `iteration` make the randomness.
         """
         start = time.perf_counter()
+        self.require_own_environment("evaluate()")
         unit = "episodes" if episodes is not None else self._config.evaluation_duration_unit
         duration = episodes if episodes is not None else self._config.evaluation_duration
         if not isinstance(duration, int | np.integer) or duration < 1:
@@ -147,9 +161,10 @@ class Evaluator:
 
     def _make_source(self) -> Source:
         config, workers = self._config, self._config.evaluation_num_workers
+        side_by_side = 1 if self._world.is_instance else max(1, min(8, config.evaluation_duration) // max(1, workers))
         source = self._world.source(
             num_workers=workers,
-            num_envs_per_worker=max(1, min(8, config.evaluation_duration) // max(1, workers)),
+            num_envs_per_worker=side_by_side,
             seeded_resets=True,
             supervision=supervision(config, self._hooks),
             seed=0,  # the same environments for every policy

@@ -218,11 +218,16 @@ def policy_statistics(returns: Any, policies: Mapping[str, Sequence[int]]) -> di
 def win_rates(returns: Any, policies: Mapping[str, Sequence[int]]) -> dict[str, float]:
     """Of each policy the share of episodes that it won, of returns `[n, agents]`.
 
-    An episode is won by the policy of an agent whose return is higher than all those of other policies. Empty where
-    there is no episode or one policy, and where the returns of an episode do not add up to 0: that is no contest.
+    An episode is won by the policy of an agent whose return is higher than all those of other policies; NaN where
+    there is no episode. Empty where there is one policy, and where the returns of an episode do not add up to 0: that
+    is no contest.
     """
     table = _by_agent(returns, policies)
-    if not table.size or len(policies) < 2 or (np.abs(table.sum(axis=1)) > 1e-4 * (1 + np.abs(table).max())).any():
+    if len(policies) < 2:
+        return {}
+    if not len(table):
+        return dict.fromkeys(policies, float("nan"))
+    if (np.abs(table.sum(axis=1)) > 1e-4 * (1 + np.abs(table).max())).any():
         return {}
     best = {name: table[:, list(columns)].max(axis=1) for name, columns in policies.items()}
     others = {name: [best[other] for other in best if other != name] for name in best}

@@ -262,6 +262,7 @@ def test_a_league_resumes_exactly(tmp_path):
     assert_resumes(config_of(), tmp_path)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("game", [TicTacToe(), RockPaperScissors()], ids=["turns", "at once"])
 def test_compiled_and_hosted_leagues_are_equal(game):
     env = JointEnv(game)

@@ -310,18 +310,19 @@ def test_the_configuration_page_puts_settings_under_their_sections() -> None:
 
 
 def test_the_rllib_page_has_every_other_spelling_and_every_setting_without_effect() -> None:
-    from athlete.settings.rllib_names import IGNORED, SECTIONS, SPELLINGS
+    from athlete.settings.rllib_names import IGNORED, REFUSED, SECTIONS, SPELLINGS, UNSERVED
 
     spelled = {}
-    ignored = {}
+    told = {**IGNORED, **UNSERVED, **REFUSED}
+    found = {}
     for names, cells in rows("coming-from-rllib.md"):
         if len(cells) == 2 and re.fullmatch(r"`[\w.()]+`", cells[1]):
             spelled |= dict.fromkeys(names, cells[1].strip("`"))
-        elif len(cells) == 2 and cells[1] in IGNORED.values():
-            ignored |= dict.fromkeys(names, cells[1])
+        elif len(cells) == 2 and cells[1] in told.values():
+            found |= dict.fromkeys(names, cells[1])
     sections = {f".{old}(...)": f".{new}(...)" for old, new in SECTIONS.items()}
     assert spelled == SPELLINGS | sections
-    assert ignored == IGNORED
+    assert found == told
 
 
 LEARNER = "info/learner/default_policy/learner_stats/"
@@ -499,6 +500,16 @@ def test_the_example_of_turns_finds_the_winning_moves(
     monkeypatch.setattr("sys.argv", ["nim.py", "--timesteps", "40960"])
     example.main()
     assert "16 of 16 winning moves found" in capsys.readouterr().out
+
+
+@pytest.mark.thorough
+def test_the_example_of_rock_paper_scissors_runs_whole(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    example = load(ROOT / "examples" / "rock_paper_scissors.py")
+    monkeypatch.setattr("sys.argv", ["rock_paper_scissors.py", "--timesteps", "30720"])
+    example.main()
+    assert float(re.findall(r"episodes: (.*) of 10", capsys.readouterr().out)[0]) >= 6.5, "RLlib's own target"
 
 
 @pytest.mark.thorough

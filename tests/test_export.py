@@ -303,6 +303,11 @@ def test_a_graph_computes_constants_and_does_nothing_twice():
     never = builder.add("expand", [builder.constant(np.zeros((1, 1), bool))], Form((-1, 4), "bool"))
     zeros = builder.add("expand", [builder.constant(np.zeros((1, 1), np.float32))], Form((-1, 4), "float32"))
     assert builder.add("where", [never, zeros, x], Form((-1, 4), "float32")) == x
+    always = builder.add("expand", [builder.constant(np.ones((1, 1), bool))], Form((-1, 4), "bool"))
+    assert builder.add("where", [always, x, zeros], Form((-1, 4), "float32")) == x
+    nothing, one = (builder.constant(np.float32(number)) for number in (0, 1))
+    assert builder.add("mul", [x, one], Form((-1, 4), "float32")) == x
+    assert builder.add("mul", [x, nothing], Form((-1, 4), "float32")) != x
 
 
 def test_parameters_that_are_equal_stay_apart():
@@ -312,6 +317,14 @@ def test_parameters_that_are_equal_stay_apart():
     for name in names:
         x = builder.add("tanh", [builder.add("add", [x, name], Form((-1, 3), "float32"))], Form((-1, 3), "float32"))
     assert sorted(builder.graph({"y": x}).constants) == ["0.bias", "1.bias"]
+
+
+def test_a_parameter_of_one_number_stays_an_array_that_can_be_learned():
+    builder = Builder(fold)
+    x, bias = builder.input("x", Form((-1, 1), "float32")), builder.parameter(np.zeros(1, np.float32), "bias")
+    spread = builder.add("reshape", [bias], Form((1, 1), "float32"))
+    y = builder.add("add", [x, spread], Form((-1, 1), "float32"))
+    assert builder.operations[y].inputs == (x, bias)
 
 
 def test_two_inputs_of_the_same_path_have_names_of_their_own():

@@ -7,8 +7,11 @@ import gymnasium
 import jax
 import numpy as np
 import pytest
+from gymnasium import spaces as gym_spaces
 
 from athlete.algorithms import get_config_class
+from athlete.algorithms.dqn import DQNConfig
+from athlete.callbacks import DefaultCallbacks
 from athlete.env.errors import EnvError
 from athlete.loops import host
 
@@ -143,3 +146,74 @@ def test_an_agent_with_a_memory_remembers_nothing_that_never_happened(fault, err
     assert filled > 23
     obs, next_obs = obs[:filled], next_obs[:filled]
     assert_it_happened(obs, next_obs, obs[:, 1] == 0)
+
+
+# An instance --------------------------------------------------------------------------------------------------------
+
+
+class Counts(gymnasium.Env):
+    """Shows how many steps there have been: what does not follow by one never happened."""
+
+    observation_space, action_space = gym_spaces.Box(0, 99, (1,), np.float32), gym_spaces.Discrete(2)
+    render_mode = "rgb_array"
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.count = 0
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action):
+        self.count += 1
+        return np.array([self.count], np.float32), 1.0, self.count == 7, False, {}
+
+    def render(self):
+        return np.zeros((8, 8, 3), np.uint8)
+
+
+class Follows(DefaultCallbacks):
+    def on_sample_end(self, *, samples, **kwargs):
+        np.testing.assert_array_equal(samples["new_obs"] - samples["obs"], 1)
+
+
+def on_instance(**evaluation):
+    config = DQNConfig().environment(Counts()).rollouts(num_envs_per_worker=1, rollout_fragment_length=5)
+    config.training(
+        train_batch_size=4, num_steps_sampled_before_learning_starts=8, replay_buffer_config={"capacity": 200}
+    )
+    return config.callbacks(Follows).evaluation(**evaluation).reporting(min_sample_timesteps_per_iteration=20)
+
+
+def test_neither_an_evaluation_nor_a_film_takes_the_one_instance_away_from_a_training(tmp_path):
+    with on_instance(evaluation_duration=1).build() as algorithm:
+        algorithm.train()
+        for method, arguments in (("evaluate", [1]), ("record_video", [tmp_path])):
+            with pytest.raises(ValueError, match=rf"{method}\(\): Counts is one instance.*its class or a factory"):
+                getattr(algorithm, method)(*arguments)
+        assert algorithm.train()["episode_len_mean"] == 7
+    with pytest.raises(ValueError, match=r"evaluation\(evaluation_interval=1\): Counts is one instance"):
+        on_instance(evaluation_interval=1).build()
+
+
+def test_a_factory_that_gives_the_same_environment_again_is_refused(tmp_path):
+    """Rows would step one environment in turn, and an evaluation or a film would step that of the training."""
+    made = Counts()
+    config = on_instance(evaluation_duration=1).environment(lambda env_config: made)
+    with pytest.raises(ValueError, match=r"the factory gave <Counts instance> once more.*make a new environment"):
+        config.copy().rollouts(num_envs_per_worker=2).build()
+    with pytest.raises(EnvError, match="the factory gave <Counts instance> once more"):
+        config.copy().rollouts(num_envs_per_worker=2, num_rollout_workers=1).build()
+    for _ in range(2):  # and it is free again afterwards
+        with config.build() as algorithm:
+            for method, arguments in (("evaluate", [1]), ("record_video", [tmp_path])):
+                with pytest.raises(ValueError, match="the factory gave <Counts instance> once more"):
+                    getattr(algorithm, method)(*arguments)
+            assert algorithm.train()["episode_len_mean"] == 7
+
+
+def test_another_instance_is_evaluated_and_filmed_episode_by_episode(tmp_path):
+    with on_instance(evaluation_interval=1, evaluation_config={"env": Counts()}).build() as algorithm:
+        for _ in range(2):
+            result = algorithm.train()
+            assert result["evaluation"]["hist_stats"]["episode_lengths"] == [7] * 10
+        algorithm.record_video(tmp_path)
+        assert algorithm.evaluate(3)["evaluation"]["episode_len_mean"] == algorithm.train()["episode_len_mean"] == 7

@@ -34,6 +34,8 @@ QUICK = {
     "stateless-cartpole-a2c-lstm",
     "stateless-cartpole-ppo-lstm",
     "stateless-cartpole-r2d2",
+    "tic-tac-toe-alphastar",
+    "tic-tac-toe-ppo-past",
 }
 EXAMPLES = [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in names()]
 

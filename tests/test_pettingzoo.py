@@ -165,6 +165,14 @@ def test_names_that_do_not_exist_are_refused_with_the_nearest(zoo, spread):
         find_world("pettingzoo:json", {}, "auto")
 
 
+def test_ids_of_pettingzoos_registries(zoo):
+    if not hasattr(zoo, "parallel_registry"):
+        pytest.skip("PettingZoo has registries from 1.27 on")
+    name = "pettingzoo:classic/tictactoe-v3"
+    assert find_world(name, {}, "auto").source().agent_ids == ("player_1", "player_2")
+    assert not runs_code(name) and runs_code("pettingzoo:classic/nothing-v3")
+
+
 def test_films_of_it(spread, tmp_path):
     from athlete.record.video import record_episodes
 

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from modes import assert_resumes
+from modes import assert_modes_are_equal, assert_resumes
 
 from athlete import Past, PolicySpec
 from athlete.algorithms import PPOConfig
@@ -19,10 +19,15 @@ from athlete.core import Agent, Spec, hyper
 from athlete.env import MultiAgentEnv
 from athlete.env.games.multi_agent.players import as_heuristic, perfect_tic_tac_toe
 from athlete.env.games.multi_agent.rock_paper_scissors import RockPaperScissors
+from athlete.env.games.multi_agent.tic_tac_toe import TicTacToe
+from athlete.env.multi_agent import JointEnv
+from athlete.env.wrappers.shuffled_seats import ShuffledSeats
+from athlete.loops.collect import spec_of
 from athlete.memory.rollout import Rollout
 from athlete.ops.elo import elo_ratings, expected_score
 from athlete.ops.random import wrap
 from athlete.spaces import Box, Discrete
+from athlete.teams import make_team
 from athlete.totals import win_rates
 
 KEY = wrap(np.array([0, 3], np.uint32))
@@ -169,6 +174,13 @@ def test_a_training_with_past_selves_resumes_exactly(tmp_path):
     assert_resumes(self_play(), tmp_path)
 
 
+@pytest.mark.thorough
+def test_compiled_and_hosted_trainings_with_past_selves_are_equal():
+    env = JointEnv(ShuffledSeats(TicTacToe()))
+    config = self_play().ready()
+    assert_modes_are_equal(env, make_team(config, spec_of(env), 16), rows=8, length=16)
+
+
 @pytest.mark.parametrize(
     ("past", "message"),
     [
@@ -303,12 +315,15 @@ def test_rllibs_heuristics_are_known_by_their_names(module):
     [
         ([[1, -1], [1, -1], [0, 0], [-1, 1]], {"main": 0.5, "past": 0.25}),
         ([[0, 0]], {"main": 0.0, "past": 0.0}),
-        ([], {}),
         ([[1, -1], [1, 1]], {}),  # both gain: no contest
     ],
 )
 def test_an_episode_is_won_by_the_higher_return_and_drawn_where_they_are_equal(returns, expected):
     assert win_rates(returns, {"main": [0], "past": [1]}) == expected
+
+
+def test_before_the_first_episode_has_ended_win_rates_are_not_numbers():
+    assert np.isnan(list(win_rates([], {"main": [0], "past": [1]}).values())).all()
 
 
 def test_a_policy_of_several_agents_wins_with_any_of_them():

@@ -136,6 +136,37 @@ def test_two_requests_of_a_session_come_one_after_the_other(remembering):
     server.close()
 
 
+def test_sessions_go_on_after_a_restart(remembering, tmp_path):
+    def start(file):
+        return PolicyServer(lambda: Path(remembering), max_batch_size=2, sessions_file=tmp_path / file)
+
+    requests = [{"observation": [0.5, -0.5, float(i)], "session": name} for i in range(2) for name in ("a", "b")]
+    unbroken = start("other")
+    answers(unbroken, *requests)
+    before = start("sessions")
+    answers(before, *requests)
+    before.close()
+    after = start("sessions")
+    for name in ("a", "b"):
+        asked = {"observation": [1.0, 0.0, 2.0], "session": name}
+        (expected,), (found,) = answers(unbroken, asked), answers(after, asked)
+        np.testing.assert_allclose(found["action"], expected["action"], atol=1e-6)
+        assert found["step"] == 3
+    unbroken.close()
+    after.close()
+
+
+def test_sessions_of_another_network_and_spoiled_files_begin_anew(remembering, plain, tmp_path, caplog):
+    server = PolicyServer(lambda: Path(remembering), max_batch_size=1, sessions_file=tmp_path / "sessions")
+    answers(server, {"observation": [1.0, 0.0, 0.0], "session": "a"})
+    server.close()
+    other = PolicyServer(lambda: Path(plain), max_batch_size=1, sessions_file=tmp_path / "sessions")
+    assert "action" in answers(other, {"observation": SEEN[0], "session": "a"})[0]
+    (tmp_path / "spoiled").write_bytes(b"spoiled")
+    spoiled = PolicyServer(lambda: Path(remembering), max_batch_size=1, sessions_file=tmp_path / "spoiled")
+    assert len(spoiled.sessions) == 0 and "sessions begin anew" in caplog.text
+
+
 def test_a_network_with_memory_needs_a_session(remembering):
     server = PolicyServer(lambda: Path(remembering), max_batch_size=1)
     (error,) = answers(server, {"observation": [1.0, 0.0, 0.0]})

@@ -360,7 +360,7 @@ def test_settings_without_a_meaning_are_accepted_with_a_line(caplog: pytest.LogC
         ({"num_samples": 0}, r"tune.run\(num_samples=0\)"),
         ({"max_concurrent_trials": -1}, r"tune.run\(max_concurrent_trials=-1\)"),
         ({"resume": "SOMETIMES"}, r"tune.run\(resume='SOMETIMES'\): True, False, 'LOCAL' or 'AUTO'"),
-        ({"scheduler": "asha"}, r"tune.run\(scheduler=asha\): .* schedulers and searchers are not there yet"),
+        ({"scheduler": "asha2"}, "there is no scheduler 'asha2': did you mean 'asha'"),
         ({"config": {"a": {"grid_search": 1}}}, "config a: grid_search takes a list"),
     ],
 )

@@ -1401,10 +1401,14 @@ DEPLOYED = [
     ),
     *_in(
         "athlete/export/graph.py",
-        "tests/test_export.py",
+        "tests/test_export.py::test_a_graph_computes_constants_and_does_nothing_twice",
         ("chosen = inputs[1] if condition.all()", "chosen = inputs[2] if condition.all()"),
         ('{"add": 0, "sub": 0, "mul": 1, "div": 1}', '{"add": 0, "sub": 0, "mul": 0, "div": 1}'),
-        ("        self._parameters.add(name)\n", "", "tests/test_export.py::test_parameters_that_are_equal_stay_apart"),
+        (
+            "        self._parameters.add(name)\n",
+            "",
+            "tests/test_export.py::test_a_parameter_of_one_number_stays_an_array_that_can_be_learned",
+        ),
     ),
     *_in(
         "athlete/export/trace.py",
@@ -1441,6 +1445,73 @@ DEPLOYED = [
     ),
 ]
 
+SELF_PLAY = [
+    *_in(
+        "athlete/combine/past.py",
+        "tests/test_selfplay.py",
+        ("state.distance == 0) & (state.kept", "state.distance == 0) | (state.kept"),
+        ("(self.size + 1) // 2", "self.size // 2"),
+        ("2 * state.distance, state.distance", "state.distance, state.distance"),
+        ("seen % distance == 0", "seen % state.distance == 0"),
+        ("jnp.arange(self.size) % jnp.maximum(state.kept, 1)", "jnp.arange(self.size)"),
+        ("nth_past % self.size", "nth_past * 0"),
+        ("+ view.seen) % self.size", "+ 0) % self.size"),
+        ("np.argsort(np.concatenate([present, past]))", "np.concatenate([present, past])"),
+    ),
+    *_in(
+        "athlete/combine/side_by_side.py",
+        "tests/test_selfplay.py tests/test_alpha_star.py",
+        ("_, order = np.unique(places.ravel(), return_index=True)", "order = np.arange(places.size)[: numbers.size]"),
+        ("-1, self.number, *leaf.shape[axis + 1 :]", "self.number, -1, *leaf.shape[axis + 1 :]"),
+    ),
+    *_in(
+        "athlete/env/wrappers/shuffled_seats.py",
+        "tests/test_selfplay.py",
+        ("_in_order(action, self._agents())", "action"),
+        ("columns = [self._seat[name] + start", "columns = [0 * self._seat[name] + start"),
+    ),
+    *_in(
+        "athlete/algorithms/fixed.py",
+        "tests/test_selfplay.py",
+        ("where(first, random_action", "where(~first, random_action"),
+    ),
+    *_in(
+        "athlete/totals.py",
+        "tests/test_selfplay.py",
+        ("best[name] > np.max(others[name], axis=0)", "best[name] >= np.max(others[name], axis=0)"),
+    ),
+    *_in(
+        "athlete/ops/elo.py",
+        "tests/test_selfplay.py",
+        ("points.sum(axis=1) + 0.5", "points.sum(axis=1)"),
+        ("SCALE * np.log10(strength)", "SCALE * np.log(strength)"),
+    ),
+    *_in(
+        "athlete/matches.py",
+        "tests/test_selfplay.py",
+        ("pair = (j, i) if swapped else (i, j)", "pair = (i, j)"),
+        ("np.sum(other > own)", "np.sum(other >= own)"),
+    ),
+    *_in(
+        "athlete/algorithms/alpha_star.py",
+        "tests/test_alpha_star.py",
+        ("FORGETTING = 0.99", "FORGETTING = 0.9"),
+        ("(1 - rates) ** 2", "(1 - rates)"),
+        ("rates * (1 - rates)", "1 - rates"),
+        ("jnp.minimum(0.5, 1 - rates)", "1 - rates"),
+        ("jnp.where(own, 0.7, 0.3)", "0.3"),
+        ("coin < 0.5,", "coin < 0.4,"),
+        ("coin < 0.65,", "coin < 0.9,"),
+        ("rates[:, -1:] > 0.1", "rates[:, -1:] > 0.0"),
+        ("scores.counts | first", "scores.counts"),
+        ("jnp.where(first, 0.0, scores.margin)", "scores.margin"),
+        ("ready = (beats_all & (age >=", "ready = (beats_all | (age >="),
+        ("state.opponent == place, jnp.inf", "state.opponent == place, 0.0"),
+        ("state.opponent.T.ravel()", "state.opponent.ravel()"),
+        ('"league_exploiter_": 0.25', '"league_exploiter_": 1.0'),
+    ),
+]
+
 MUTATIONS = [
     *OPS,
     *MEMORY,
@@ -1455,4 +1526,5 @@ MUTATIONS = [
     *COMPILED_AGENTS,
     *JOINT,
     *DEPLOYED,
+    *SELF_PLAY,
 ]

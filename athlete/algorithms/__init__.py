@@ -60,12 +60,37 @@ ALGORITHMS: dict[str, str] = {
 # Other name -> the algorithm that serves it: A3C's settings are A2C's, whose gradients are synchronous.
 ALIASES: dict[str, str] = {"A3C": "A2C"}
 
+_ACTOR_LEARNER = "PPO learns from many environments side by side in one process"
+_OFFLINE = "there is no learning from recorded data yet"
+_BANDIT = "there are no bandits yet"
+_MODEL = "there is no learning of a model of the environment yet"
+# RLlib's algorithms that are not here, in lower case without other signs -> what is so instead.
+NOT_HERE: dict[str, str] = {
+    **dict.fromkeys(("impala", "appo", "ddppo"), _ACTOR_LEARNER),
+    **dict.fromkeys(("apex", "apexdqn"), "DQN and R2D2 have prioritised replay in one process"),
+    "apexddpg": "DDPG has prioritised replay in one process",
+    **dict.fromkeys(("bc", "marwil", "cql", "crr", "dt", "iql"), _OFFLINE),
+    **dict.fromkeys(("dreamer", "dreamerv3", "mbmpo", "alphazero", "leelachesszero"), _MODEL),
+    **dict.fromkeys(("bandit", "banditlinucb", "banditlints"), _BANDIT),
+    **dict.fromkeys(("es", "ars"), "there is no learning without gradients yet"),
+    "maml": "there is no meta-learning yet",
+    "slateq": "there are no slates yet; actions of several numbers are MultiDiscrete's",
+}
+
+
+def told_of_absent(name: str) -> str | None:
+    """What is so instead, as a sentence, for an algorithm of RLlib's that is not here; None for other names."""
+    told = NOT_HERE.get("".join(sign for sign in str(name).lower() if sign.isalnum()))
+    return None if told is None else f"RLlib's {name} is not here: {told}. Athlete has: {', '.join(ALGORITHMS)}"
+
 
 def get_config_class(name: str) -> type[AlgorithmConfig]:
-    """The configuration class of the algorithm `name`. Raises ValueError with the nearest name."""
+    """The configuration class of the algorithm `name`. Raises ValueError with the nearest name, or what there is."""
     by_lower = {known.lower(): ALIASES.get(known, known) for known in (*ALGORITHMS, *ALIASES)}
     known = by_lower.get(str(name).lower())
     if known is None:
+        if (told := told_of_absent(name)) is not None:
+            raise ValueError(told)
         near = difflib.get_close_matches(str(name).lower(), by_lower, n=1)
         hint = f"; did you mean {by_lower[near[0]]!r}?" if near else ";"
         raise ValueError(f"there is no algorithm {name!r}{hint} Athlete has: {', '.join(ALGORITHMS)}")

@@ -18,6 +18,7 @@ def serve(
     token: Annotated[str | None, typer.Option(envvar="ATHLETE_TOKEN", help="What requests must bring.")] = None,
     max_batch_size: Annotated[int, typer.Option(min=1, max=4096, help="Requests answered by one call.")] = 64,
     reload_s: Annotated[float, typer.Option(min=0, help="How often a newer checkpoint is looked for; 0: never.")] = 5.0,
+    sessions: Annotated[str | None, typer.Option(metavar="FILE", help="Keeps sessions over a restart.")] = None,
     policy_id: Annotated[str, typer.Option("--policy", help="Which of several.")] = "default_policy",
     verbose: Verbose = 0,
 ) -> None:
@@ -31,7 +32,12 @@ def serve(
     require_package()
     require_token(host, token)
     path = Path(checkpoint).expanduser()
-    server = PolicyServer(lambda: found_checkpoint(path), policy_id, max_batch_size=max_batch_size)
+    server = PolicyServer(
+        lambda: found_checkpoint(path),
+        policy_id,
+        max_batch_size=max_batch_size,
+        sessions_file=Path(sessions).expanduser() if sessions is not None else None,
+    )
     typer.echo(f"serving {server.checkpoint}")
     example = "curl -d '{\"observation\": ...}'"
     typer.echo(f"{example} http://{host}:{port}/   also /health and /metrics; Ctrl-C ends it")

@@ -122,7 +122,7 @@ def runs_code(env: Any) -> bool:
     if not isinstance(env, str) or env in _factories or env in BUILT_IN or _is_served_example(env):
         return False
     if env.startswith(PETTINGZOO):
-        return env.removeprefix(PETTINGZOO) not in sys.modules
+        return not _is_known_to_pettingzoo(env.removeprefix(PETTINGZOO))
     if ":" in env:
         return env.rpartition(":")[0] not in sys.modules
     if not is_dotted_path(env):
@@ -130,6 +130,12 @@ def runs_code(env: Any) -> bool:
     module_name, _, attribute = env.rpartition(".")
     # Not getattr: a module's __getattr__ may import.
     return not is_environment_class(getattr(sys.modules.get(module_name), "__dict__", {}).get(attribute))
+
+
+def _is_known_to_pettingzoo(name: str) -> bool:
+    """Whether it is a module that is imported already, or an id in PettingZoo's registries, if that is."""
+    registries = (getattr(sys.modules.get("pettingzoo"), f"{form}_registry", ()) for form in ("parallel", "aec"))
+    return name in sys.modules or any(name in ids for ids in registries)
 
 
 def foreign_code(config: Mapping[str, Any]) -> str | None:

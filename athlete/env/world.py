@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from athlete.core import Env, MultiEnv, Source, Spec
+from athlete.env.adapters.stepped import require_unstepped
 from athlete.env.checks.check import check_env
 from athlete.env.masks import mask_path, say_masks_are_read, told_path
 from athlete.env.multi_agent import JointEnv
@@ -91,12 +92,19 @@ class World(NamedTuple):
             world, shown = self._with_mask_of_info(env)
             check_env(shown, adapt=True)
         finally:
-            if not self._is_instance():
+            if not self.is_instance:
                 env.close()
         return world
 
-    def _is_instance(self) -> bool:
-        return hasattr(self.maker, "step") and not isinstance(self.maker, type)
+    @property
+    def is_instance(self) -> bool:
+        """Whether it is one environment that is made already, outside JAX."""
+        return self.env is None and hasattr(self.maker, "step") and not isinstance(self.maker, type)
+
+    def shares_instance(self, other: World) -> bool:
+        """Whether both are the one environment that somebody made: who steps it in one takes it away from the other."""
+        mine, others = (getattr(world.maker, "unwrapped", world.maker) for world in (self, other))
+        return self.is_instance and mine is others
 
     def _with_mask_of_info(self, env: Any) -> tuple[World, Any]:
         """The same, and `env`, which it made, with a mask that is told in `info` in their observations."""
@@ -114,7 +122,7 @@ class World(NamedTuple):
             return self, env
         say_masks_are_read(env_name(env.unwrapped), "info['action_mask']")
         shown = ActionMaskObservation(env)
-        maker = shown if self._is_instance() else functools.partial(make_with_mask_of_info, self.maker)
+        maker = shown if self.is_instance else functools.partial(make_with_mask_of_info, self.maker)
         return self._replace(maker=maker), shown
 
     def source(
@@ -176,6 +184,8 @@ class World(NamedTuple):
 
         maker, env_config = self._unpooled() if self.pooled else (self.maker, self.env_config)
         env = make_todays(maker, {**env_config, "render_mode": "rgb_array"})
+        if not self.is_instance:
+            require_unstepped(env)
         if self.pooled:
             seen, shown = self.source().spec.obs, to_space(env.observation_space, "observation_space")
             if seen != shown:

@@ -65,7 +65,36 @@ _NOT_YET = {
 # What Stable-Baselines3 calls it -> ours.
 _ELSEWHERE = {"net_arch": "fcnet_hiddens", "activation_fn": "fcnet_activation"}
 
+_registered: dict[str, Any] = {}  # networks of the user's own by name
+
 LEAST_PICTURE = 36  # pixels on both sides: what the strides of Mnih et al. 2015 leave something of
+
+
+def register_custom_model(name: str, model: Any) -> None:
+    """Let `model={"custom_model": name}` mean a network, or a class of networks with `custom_model_config` as fields.
+
+    Raises ValueError for what is no `athlete.core.Model`.
+    """
+    if not isinstance(model, Model) and not (isinstance(model, type) and issubclass(model, Model)):
+        raise ValueError(
+            f"register_custom_model({name!r}, {getattr(model, '__name__', model)!r}): networks are JAX's here; write "
+            "it as an athlete.core.Model, or in Flax (FlaxModel) or Equinox (EquinoxModel)"
+        )
+    _registered[name] = model
+
+
+def registered_model(name: str, settings: Mapping[str, Any]) -> Model:
+    """The network that was given to `register_custom_model`. Raises ValueError where there is none of this name."""
+    where = f"model={{'custom_model': {name!r}}}"
+    if name not in _registered:
+        known = ", ".join(_registered) or "none yet"
+        raise ValueError(f"{where}: give an instance, or a name that register_custom_model was given: {known}")
+    model = _registered[name]
+    if isinstance(model, type):
+        return model(**settings)
+    if settings:
+        raise ValueError(f"{where}: it was registered as an instance, and custom_model_config is for a class")
+    return model
 
 
 def check_model(settings: Mapping[str, Any]) -> None:

@@ -30,7 +30,7 @@ class PolicyServer:
     """Answers `{"observation": ...}` with `{"action": ...}`, many at a time.
 
     `find` says which checkpoint to serve, `policy_id` which of several policies in it. `watch` asks `find` again and
-    again, and takes over what is newer.
+    again, and takes over what is newer. `sessions_file` keeps sessions from `close` to the next start.
     """
 
     def __init__(
@@ -41,6 +41,7 @@ class PolicyServer:
         max_batch_size: int = 64,
         max_sessions: int = 10_000,
         session_timeout_s: float = 3600.0,
+        sessions_file: Path | None = None,
     ):
         self.metrics = Metrics()
         self.sessions = Sessions(max_sessions, session_timeout_s)
@@ -48,6 +49,8 @@ class PolicyServer:
         self._sizes = [1 << i for i in range((max_batch_size - 1).bit_length() + 1)]
         self.checkpoint, self._stamp = Path(), b""
         self.policy = self._load(*self._newest())
+        self._sessions_file = sessions_file
+        self._read_sessions()
         self._batcher = Batcher(lambda: self.policy, max_batch_size, self.metrics.add_batch)
 
     async def act(self, request: Any) -> dict[str, Any]:
@@ -148,8 +151,20 @@ class PolicyServer:
         self.checkpoint, self._stamp = path, stamp
         return policy
 
+    def _read_sessions(self) -> None:
+        if self._sessions_file is None or not self._sessions_file.exists():
+            return
+        try:
+            self.sessions.read(self._sessions_file, jax.device_get(self.policy.get_initial_state()))
+        except (ValueError, KeyError, TypeError, OSError) as error:
+            self.sessions.clear()
+            logger.warning("sessions begin anew: %s", error)
+
     def close(self) -> None:
+        """Keep the sessions, where there is a file for them."""
         self._batcher.close()
+        if self._sessions_file is not None:
+            self.sessions.write(self._sessions_file)
 
 
 def _shapes(policy: Policy) -> list[Any]:

@@ -7,9 +7,11 @@ from collections.abc import Container, Mapping
 from typing import Any
 
 from athlete.log import logger
+from athlete.models.catalog import registered_model
 from athlete.settings.checks import require_known
 from athlete.settings.rllib_names import SPELLINGS
 
+EVALUATION = 10  # episodes or timesteps, where nothing is said
 MEMORY = "replay_buffer_config"
 WARM_UP = "num_steps_sampled_before_learning_starts"
 
@@ -69,6 +71,11 @@ def translated(settings: Mapping[str, Any], known: Container[str]) -> dict[str, 
     elsewhere: dict[str, Any] = {}  # what an entry of a dictionary says; a setting by its own name goes before it
     for name, value in settings.items():
         place, value = SPELLINGS.get(name, name), numbers(value)
+        if place == "evaluation_duration" and value == "auto":
+            logger.info("evaluation_duration='auto': evaluation runs between iterations, and plays %d", EVALUATION)
+            value = EVALUATION
+        elif place == "evaluation_config" and hasattr(value, "chosen"):
+            value = value.chosen()
         if name in INTO_MEMORY and MEMORY in known:
             memory[INTO_MEMORY[name]] = value
         elif name == "prioritized_replay" and MEMORY in known and isinstance(value, bool):
@@ -112,6 +119,8 @@ def _translated_model(settings: Mapping[str, Any]) -> dict[str, Any]:
     for name in MODEL_IGNORED.keys() & settings.keys():
         logger.info("model={%r: %r}: %s", name, settings[name], MODEL_IGNORED[name])
     kept = {MODEL_SPELLINGS.get(name, name): value for name, value in settings.items() if name not in MODEL_IGNORED}
+    if isinstance(kept.get("custom_model"), str):
+        kept["custom_model"] = registered_model(kept["custom_model"], kept.pop("custom_model_config", None) or {})
     if isinstance(kept.get("conv_filters"), list | tuple):
         kept["conv_filters"] = [_square(layer) for layer in kept["conv_filters"]]
     return kept

@@ -32,6 +32,7 @@ class Experiment:
     trials: list[Trial]
     configs: dict[str, Any]
     facts: dict[str, Any] = field(default_factory=dict)  # name, run, seed, metric, mode, stop
+    memories: dict[str, Any] = field(default_factory=dict)  # "scheduler", "search_alg" -> what has `save()`
     start_time: float = field(default_factory=time.time)
     status: str = RUNNING
 
@@ -41,6 +42,7 @@ class Experiment:
             "format": _FORMAT,
             "athlete": athlete.version.__version__,
             **self.facts,
+            **{kind: {"name": type(keeper).__name__, "state": keeper.save()} for kind, keeper in self.memories.items()},
             "status": self.status,
             "start_time": self.start_time,
             "timestamp": time.time(),
@@ -91,6 +93,8 @@ def _wrong_entry(value: Any, entries: Mapping[str, _Entry], where: str) -> str |
     if not isinstance(value, Mapping):
         return f"{where} is {value!r}; a dictionary is expected"
     for name, (is_right, expected) in entries.items():
+        if name not in value and name in _NEWER:
+            continue
         if name not in value:
             return f"{where or 'it'} has no {name!r}"
         if not is_right(value[name]):
@@ -122,6 +126,13 @@ def _is_checkpoint(value: Any) -> bool:
     return isinstance(value, dict) and isinstance(value.get("path"), str) and "score" in value
 
 
+def _is_memory(value: Any) -> bool:
+    """Whether it is what a scheduler or a searcher left: its name and what it gave."""
+    return value is None or (
+        isinstance(value, dict) and _is_text(value.get("name")) and isinstance(value.get("state"), dict)
+    )
+
+
 def _are(check: Callable[[Any], bool]) -> Callable[[Any], bool]:
     return lambda value: isinstance(value, list) and all(check(part) for part in value)
 
@@ -140,13 +151,16 @@ _EXPERIMENT: dict[str, _Entry] = {
     "metric": (lambda value: value is None or _is_text(value), "a result's name or null"),
     "mode": (lambda value: value in (None, "min", "max"), "'min', 'max' or null"),
     **dict.fromkeys(("start_time", "timestamp"), (_is_time, "a finite number of seconds")),
+    **dict.fromkeys(("scheduler", "search_alg"), (_is_memory, "null or a name and a state")),
     "trials": (_are(lambda value: isinstance(value, dict)), "a list of trials"),
 }
+_NEWER = ("changes", "scheduler", "search_alg")  # older state files have none
 _TRIAL: dict[str, _Entry] = {
     **dict.fromkeys(("trial_id", "name", "folder", "experiment_tag"), (_is_text, "a text")),
     **dict.fromkeys(("index", "failures"), (_is_count, "a whole number of at least 0")),
     "status": (lambda value: value in (PENDING, RUNNING, PAUSED, TERMINATED, ERROR), "a trial's status"),
     "picks": (_are(_is_pick), "a list of pairs of a path and what was chosen"),
+    "changes": (_are(_is_pick), "a list of pairs of a path and what was changed"),
     "config": (lambda value: isinstance(value, dict), "a dictionary"),
     "last_result": (_has_progress, "a result"),
     "checkpoints": (_are(_is_checkpoint), "a list of checkpoints"),

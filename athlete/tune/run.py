@@ -25,9 +25,19 @@ from athlete.tune.callbacks import Callback
 from athlete.tune.experiment import LARGEST_EXPERIMENT, STATE, Experiment, experiments, read_state, read_trials
 from athlete.tune.names import TuneError, nearest
 from athlete.tune.runner import Runner, Settings
+from athlete.tune.schedulers import PopulationBasedTraining, TrialScheduler, find_scheduler
 from athlete.tune.space import path_name, replace, variants
 from athlete.tune.stopper import CombinedStopper, Stopper, TimeoutStopper, make_stopper
-from athlete.tune.trainable import config_dict, evaluates, find_run, is_config, run_name, with_picks
+from athlete.tune.trainable import (
+    check_mutation,
+    config_dict,
+    evaluates,
+    find_run,
+    is_config,
+    run_name,
+    with_changes,
+    with_picks,
+)
 from athlete.tune.trial import (
     ERROR,
     LONGEST_FOLDER,
@@ -81,6 +91,7 @@ def run(
     checkpoint_at_end: bool = False,
     keep_checkpoints_num: int | None = None,
     checkpoint_score_attr: str | None = None,
+    scheduler: Any = None,
     max_concurrent_trials: int | None = None,
     time_budget_s: Any = None,
     resume: bool | str = False,
@@ -112,8 +123,10 @@ def run(
         checkpoint_at_end: a checkpoint when a trial reaches its stop.
         keep_checkpoints_num: keep only that many of the best by `checkpoint_score_attr` (`"min-loss"`: lower is
             better; by default the newest), and always the newest.
-        max_concurrent_trials: trials at the same time, each in a process of its own; 1 (the default): one after
-            another in this process, where trials of the same shape share the compiled program.
+        scheduler: which trials go on and which stop: a name (`"asha"`, `"hyperband"`, `"median_stopping_rule"`,
+            `"pbt"`) or an object of `athlete.tune.schedulers`. Its trials train in turn in this process.
+        max_concurrent_trials: trials at the same time, each in a process of its own; 1: one after another in this
+            process, where trials of the same shape share the compiled program, as without a scheduler by default.
         time_budget_s: seconds (or a `timedelta`) for all trials together.
         resume: `True` goes on with the experiment `name`: finished trials stay, others continue from their last
             checkpoint. `"AUTO"` if it exists, else begins it. `"+ERRORED"` appended also takes up failed trials from
@@ -137,15 +150,23 @@ def run(
     """
     respelled = _other_settings(others)
     _check(mode=mode, num_samples=num_samples, max_concurrent_trials=max_concurrent_trials, resume=resume)
+    scheduler = find_scheduler(scheduler)
+    scheduler.set_search_properties(metric, mode)
     run_or_experiment, config = find_run(run_or_experiment, config)
+    if isinstance(scheduler, PopulationBasedTraining):
+        config = _searched(config, scheduler)
     experiments_folder = results_folder(respelled.pop("local_dir", local_dir))
     facts = {"num_samples": num_samples, "seed": seed, "metric": metric, "mode": mode}
     with contextlib.ExitStack() as held:
         folder = _locked_folder(held, experiments_folder, run_name(run_or_experiment), name)
-        experiment = _resumed(run_or_experiment, config, folder, name, resume)
+        experiment = _resumed(run_or_experiment, config, folder, name, resume, scheduler)
         if experiment is None:
             creators = (trial_name_creator, trial_dirname_creator)
             experiment = _planned(run_or_experiment, config, folder, facts, creators)
+            if isinstance(scheduler, PopulationBasedTraining):
+                _check_mutations(experiment, scheduler)
+        scheduler.seed = int(experiment.facts["seed"])
+        experiment.memories["scheduler"] = scheduler
         checkpointing = {
             "checkpoint_freq": checkpoint_freq,
             "checkpoint_at_end": checkpoint_at_end,
@@ -154,9 +175,10 @@ def run(
         }
         settings = Settings(
             stopper=_stopper(stop, time_budget_s, experiment),
+            scheduler=scheduler,
             max_failures=max_failures,
             fail_fast=fail_fast,
-            max_concurrent_trials=max_concurrent_trials or 1,
+            max_concurrent_trials=max_concurrent_trials,
             restore=None if restore is None else os.fspath(restore),
             verbose=verbose,
             **{**checkpointing, **respelled},
@@ -164,8 +186,8 @@ def run(
         shown = progress_reporter or reporter(verbose)
         shown.setup(experiment.folder.name, experiment.start_time, metric, mode)
         if max_concurrent_trials is None and len(experiment.trials) > 1:
-            count = len(experiment.trials)
-            shown.print(f"{count} trials, one after another; max_concurrent_trials=... runs them side by side")
+            count, how = len(experiment.trials), "in turn" if scheduler.compares else "one after another"
+            shown.print(f"{count} trials, {how}; max_concurrent_trials=... runs them side by side")
         runner = Runner(experiment, settings, shown, list(callbacks or []))
         with runner.interrupt:
             try:
@@ -217,7 +239,7 @@ def _other_settings(others: Mapping[str, Any]) -> dict[str, Any]:
             respelled["local_dir"] = value
         elif name == "checkpoint_config":
             respelled |= {} if value is None else value.settings()
-        elif name in ("scheduler", "search_alg"):
+        elif name == "search_alg":
             _check_fifo(name, value)
         elif name in _MEANINGLESS:
             if value is not None:
@@ -246,6 +268,23 @@ def _stopper(stop: Any, time_budget_s: Any, experiment: Experiment) -> Stopper:
 
 
 # A new experiment
+
+
+def _searched(config: Any, scheduler: PopulationBasedTraining) -> Any:
+    """The config with the first draws of a population in it."""
+    if not is_config(config):
+        return scheduler.searched(config)
+    return type(config).from_dict(scheduler.searched(config.chosen()))
+
+
+def _check_mutations(experiment: Experiment, scheduler: PopulationBasedTraining) -> None:
+    """Raise what a config raises for the mutated settings' ends, ValueError where no state could be copied."""
+    first = experiment.configs[experiment.trials[0].trial_id]
+    for path in scheduler.mutations:
+        values = scheduler.extremes(path)
+        for value in values:
+            with_changes(experiment.run, first, {path: value})
+        check_mutation(experiment.run, first, path, values)
 
 
 def _planned(
@@ -349,7 +388,9 @@ def _resume_mode(resume: bool | str) -> tuple[str, bool, bool, bool]:
     return base, bool(extras) and not restart, restart, any(word.endswith("_ONLY") for word in extras)
 
 
-def _resumed(run: Any, config: Any, folder: Path, name: str | None, resume: bool | str) -> Experiment | None:
+def _resumed(
+    run: Any, config: Any, folder: Path, name: str | None, resume: bool | str, scheduler: TrialScheduler
+) -> Experiment | None:
     """The experiment that `resume` asks for, its trials to be continued made PENDING; None for a new one."""
     base, errored, restart, only = _resume_mode(resume)
     if not base:
@@ -365,7 +406,14 @@ def _resumed(run: Any, config: Any, folder: Path, name: str | None, resume: bool
     if state["run"] != run_name(run):
         raise TuneError(f"resume: {folder} is an experiment of {state['run']}, not of {run_name(run)}")
     trials = read_trials(folder, state)
+    remember("scheduler", scheduler, state)
+    if isinstance(scheduler, PopulationBasedTraining):
+        _check_changes(scheduler, trials)
     configs = _rebuilt(run, config, trials, state)
+    for trial in trials:
+        if trial.changes:
+            configs[trial.trial_id] = with_changes(run, configs[trial.trial_id], trial.changes)
+            trial.config = config_dict(configs[trial.trial_id])
     for trial in trials:
         if trial.status == ERROR and (errored or restart):
             trial.status, trial.failures = PENDING, 0
@@ -375,6 +423,35 @@ def _resumed(run: Any, config: Any, folder: Path, name: str | None, resume: bool
             trial.status = PAUSED if only else PENDING
     facts = {key: state[key] for key in ("name", "run", "num_samples", "seed", "metric", "mode")}
     return Experiment(folder, run, trials, configs, facts)
+
+
+def remember(kind: str, keeper: Any, state: Mapping[str, Any]) -> None:
+    """Give a scheduler or a searcher what its like left in the state file. Raises TuneError where it was another."""
+    saved = state.get(kind)
+    if saved is None:
+        return
+    if saved["name"] != type(keeper).__name__:
+        raise TuneError(
+            f"resume: the experiment began with {kind}={saved['name']}, and goes on with the same, not with "
+            f"{type(keeper).__name__}: pass {kind}= again"
+        )
+    try:
+        keeper.restore(saved["state"])
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise TuneError(f"{STATE} is damaged: what {saved['name']} left is not whole ({error!r})") from error
+
+
+def _check_changes(scheduler: PopulationBasedTraining, trials: list[Trial]) -> None:
+    """A trial without a checkpoint begins again, as it was; no file changes what the scheduler does not mutate."""
+    live = [trial for trial in trials if trial.status not in (TERMINATED, ERROR)]
+    if live and not any(trial.checkpoints for trial in live):
+        scheduler.begin_again()
+    for trial in trials:
+        if trial in live and not trial.checkpoints:
+            trial.changes = {}
+        if not scheduler.mutations.keys() >= trial.changes.keys():
+            names = ", ".join(path_name(path) for path in trial.changes.keys() - scheduler.mutations.keys())
+            raise TuneError(f"resume: {STATE} has changed {names} of {trial.name}, which hyperparam_mutations lacks")
 
 
 def _rebuilt(run: Any, config: Any, trials: list[Trial], state: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import logging
 import math
 import socket
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,10 @@ from athlete.record.tensorboard import EventWriter, step_of
 from athlete.tune.callbacks import Callback
 from athlete.tune.experiment import Experiment
 from athlete.tune.interrupt import Interrupt
+from athlete.tune.names import TuneError
+from athlete.tune.schedulers import CONTINUE, PAUSE, STOP, FIFOScheduler, Release, TrialScheduler
 from athlete.tune.stopper import Stopper
+from athlete.tune.trainable import config_dict, with_changes
 from athlete.tune.trial import (
     ERROR,
     PAUSED,
@@ -34,11 +37,12 @@ from athlete.tune.trial import (
     checkpoint_name,
     checkpoint_score,
     clear_leftovers,
+    copy_checkpoint,
     drop_checkpoints,
     last_line,
     set_aside,
 )
-from athlete.tune.worker import LocalPool, Outcome, Pool, ProcessPool, Slot
+from athlete.tune.worker import LocalPool, LocalSlot, Outcome, Pool, ProcessPool, Slot
 
 _STATE_SECONDS = 10.0
 _WAIT_SECONDS = 0.2
@@ -51,13 +55,14 @@ class Settings:
     """How `tune.run` was asked to run its trials."""
 
     stopper: Stopper
+    scheduler: TrialScheduler = field(default_factory=FIFOScheduler)
     checkpoint_freq: int = 0
     checkpoint_at_end: bool = False
     keep_checkpoints_num: int | None = None
     checkpoint_score_attr: str | None = None
     max_failures: int = 0
     fail_fast: bool | str = False
-    max_concurrent_trials: int = 1
+    max_concurrent_trials: int | None = None
     restore: str | None = None
     verbose: int = 1
 
@@ -93,6 +98,7 @@ class Running:
     command: str = ""
     began: float = 0.0
     unsaved: bool = False  # it has trained since its last checkpoint
+    copied: bool = False  # it is being made from another trial's state
     printed: float = -math.inf
 
     def submit(self, command: str, *arguments: Any) -> None:
@@ -108,6 +114,7 @@ class Runner:
     ):
         self.experiment, self.settings, self.reporter, self.callbacks = experiment, settings, reporter, callbacks
         self.trials = experiment.trials
+        self.scheduler = settings.scheduler
         self.waiting = [trial for trial in self.trials if trial.status == PENDING]
         self.running: list[Running] = []
         self.interrupt = Interrupt(reporter.print_always)
@@ -128,8 +135,13 @@ class Runner:
         for callback in self.callbacks:
             callback.setup(stop=self.settings.stopper, num_samples=total, total_num_samples=total)
         self._save_state()
-        if self.settings.max_concurrent_trials > 1:
-            self._pool = ProcessPool(self.settings.max_concurrent_trials, self.experiment.folder)
+        for trial in self.waiting:
+            self.scheduler.on_trial_add(trial)
+        at_once = self.settings.max_concurrent_trials
+        if at_once is not None and at_once > 1:
+            self._pool = ProcessPool(at_once, self.experiment.folder)
+        elif at_once is None and self.scheduler.compares:
+            self._pool = LocalPool(total)
         try:
             self._loop()
             self._end_running()
@@ -138,6 +150,8 @@ class Runner:
 
     def _loop(self) -> None:
         while True:
+            if not self._ending():
+                self._release_paused()
             while not self._ending() and self.waiting and (slot := self._pool.free()) is not None:
                 self._start(self.waiting.pop(0), slot)
             if not any(running.command for running in self.running):
@@ -217,18 +231,51 @@ class Runner:
             self._result(running, outcome.value, seconds)
 
     def _made(self, running: Running) -> None:
-        if running.trial.checkpoint:
+        trial = running.trial
+        if trial.checkpoint:
             for callback in self.callbacks:
-                callback.on_trial_restore(iteration=self._events, trials=self.trials, trial=running.trial)
-        if not self._ending():
+                callback.on_trial_restore(iteration=self._events, trials=self.trials, trial=trial)
+        if running.copied:  # an older checkpoint of its own is no way back
+            running.copied, running.unsaved = False, True
+            if trial.checkpoints and not self._save(running):
+                return
+        if self._ending():
+            return
+        seen = trial.last_result if trial.iteration else None  # before a resume
+        self._go_on(running, self.scheduler.on_trial_result(trial, seen) if seen else CONTINUE)
+
+    def _go_on(self, running: Running, decision: str) -> None:
+        """What the scheduler has decided after a result."""
+        if decision == STOP:
+            self._complete(running)
+        elif decision == PAUSE:
+            self._wait(running)
+        elif not self._ending():
             running.submit("train")
+
+    def _wait(self, running: Running) -> None:
+        """The trial waits for its scheduler: in its slot while nobody else needs that, else as a checkpoint."""
+        if not self.waiting or self._pool.has_room():
+            return
+        trial = running.trial
+        if running.unsaved and not self._save(running):
+            return
+        if trial.checkpoint is None:
+            raise TuneError(
+                f"{trial.name} is to wait for other trials, and has no checkpoint to go on from: give it save() and "
+                "restore(), or a max_concurrent_trials of at least the number of trials"
+            )
+        self._release(running, PAUSED)
 
     def _result(self, running: Running, reported: dict[str, Any], seconds: float) -> None:
         trial, settings = running.trial, self.settings
         result = self._filled(trial, reported, seconds)
         running.unsaved = True
+        decision = CONTINUE
         try:
             result["done"] = settings.stopper(trial.trial_id, result) or bool(reported.get("done"))
+            decision = self.scheduler.on_trial_result(trial, result)
+            result["done"] = result["done"] or decision == STOP
         finally:  # a stop that raises still leaves the result on record
             trial.last_result = result
             running.record.write(result)
@@ -239,10 +286,7 @@ class Runner:
         due = settings.checkpoint_freq > 0 and trial.iteration % settings.checkpoint_freq == 0
         if (due or result.get("should_checkpoint")) and not self._save(running):
             return
-        if result["done"]:
-            self._complete(running)
-        elif not self._ending():
-            running.submit("train")
+        self._go_on(running, STOP if result["done"] else decision)
 
     def _filled(self, trial: Trial, reported: dict[str, Any], seconds: float) -> dict[str, Any]:
         """The result with what every result has, where the trainable does not count it itself."""
@@ -275,6 +319,8 @@ class Runner:
         checkpoint = Checkpoint(str(outcome.value), trial.iteration, score)
         trial.checkpoints = [old for old in trial.checkpoints if old.path != checkpoint.path] + [checkpoint]
         drop_checkpoints(trial, self.settings.keep_checkpoints_num)
+        if self.scheduler.compares:  # what it knows is never older than what trials go on from
+            self._save_state()
         for callback in self.callbacks:
             callback.on_trial_save(iteration=self._events, trials=self.trials, trial=trial)
             callback.on_checkpoint(iteration=self._events, trials=self.trials, trial=trial, checkpoint=checkpoint)
@@ -283,6 +329,7 @@ class Runner:
     def _complete(self, running: Running) -> None:
         if self.settings.checkpoint_at_end and running.unsaved and not self._save(running):
             return
+        self.scheduler.on_trial_end(running.trial)
         self._release(running, TERMINATED)
         for callback in self.callbacks:
             callback.on_trial_complete(iteration=self._events, trials=self.trials, trial=running.trial)
@@ -303,6 +350,68 @@ class Runner:
             self._pool.drop(running.slot)
         running.slot.occupant = None
         self.running.remove(running)
+        self._save_state()
+
+    # What the scheduler decides of trials that wait for it
+
+    def _release_paused(self) -> None:
+        """Let the paused trials go on that the scheduler releases: copies first, so that donors are as they were."""
+        for release in self.scheduler.release():
+            trial = self._trial(release.trial_id)
+            running = self._held(trial)
+            if release.stops:
+                self._stop_paused(trial, running)
+            elif release.donor is not None:
+                self._copy(trial, release)
+            elif running is not None:
+                running.submit("train")
+            elif trial not in self.waiting and trial.status == PAUSED:
+                self.waiting.append(trial)
+
+    def _trial(self, trial_id: str | None) -> Trial:
+        return next(trial for trial in self.trials if trial.trial_id == trial_id)
+
+    def _held(self, trial: Trial) -> Running | None:
+        """A trial's slot, where it has one and waits there."""
+        return next((running for running in self.running if running.trial is trial and not running.command), None)
+
+    def _stop_paused(self, trial: Trial, running: Running | None) -> None:
+        if running is not None:
+            self._complete(running)
+            return
+        self.scheduler.on_trial_end(trial)
+        trial.status = TERMINATED
+        self._save_state()
+        for callback in self.callbacks:
+            callback.on_trial_complete(iteration=self._events, trials=self.trials, trial=trial)
+
+    def _copy(self, trial: Trial, release: Release) -> None:
+        """A trial goes on from another's state with a changed config: in memory where both are here, else from a copy
+        of the other's checkpoint, which it then has for its own.
+        """
+        donor = self._trial(release.donor)
+        running, lender = self._held(trial), self._held(donor)
+        trial.changes = dict(release.changes or {})
+        config = with_changes(self.experiment.run, self.experiment.configs[trial.trial_id], trial.changes)
+        self.experiment.configs[trial.trial_id], trial.config = config, config_dict(config)
+        lent = _lent(lender) if donor.iteration == trial.iteration else None
+        if running is not None and lent is not None:
+            write_params(trial.folder, trial.config)
+            running.copied = True
+            running.submit("make", self.experiment.run, config, lent)
+            self._take(running)  # now, before the donor trains on
+            return
+        if lender is not None and lender.unsaved and not self._save(lender):
+            raise TuneError(f"{trial.name} cannot go on from {donor.name}, whose checkpoint failed")
+        if donor.checkpoint is None:
+            raise TuneError(
+                f"{trial.name} cannot go on from {donor.name}, which saves no checkpoint: give it save() and restore()"
+            )
+        if running is not None:
+            running.unsaved = False
+            self._release(running, PAUSED)
+        copy_checkpoint(donor, trial)
+        self.waiting.insert(0, trial)
         self._save_state()
 
     def _fall_back(self, running: Running, outcome: Outcome) -> None:
@@ -337,6 +446,7 @@ class Runner:
             self.waiting.insert(0, trial)
             return
         trial.status = ERROR
+        self.scheduler.on_trial_end(trial)
         self._failed_fast = self._failed_fast or bool(settings.fail_fast)
         self._save_state()
         for callback in self.callbacks:
@@ -366,6 +476,13 @@ class Runner:
     def _save_state(self) -> None:
         self.experiment.save()
         self._last_state = time.monotonic()
+
+
+def _lent(lender: Running | None) -> Any:
+    """The trainable in a slot, where another trial can go on from it without a file; else None."""
+    if lender is None or not isinstance(lender.slot, LocalSlot) or not hasattr(lender.slot.trainable, "take_over"):
+        return None
+    return lender.slot.trainable
 
 
 def _is_damage(trace: str) -> bool:

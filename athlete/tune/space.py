@@ -244,6 +244,14 @@ def replace(config: Any, picks: Mapping[Path, Any], path: Path = ()) -> Any:
     return config
 
 
+def set_value(config: Mapping[str, Any], path: Path, value: Any) -> dict[str, Any]:
+    """The config with one value set, also where it had none. Dictionaries on the way are new."""
+    head, rest = str(path[0]), path[1:]
+    inner = config.get(head)
+    new = set_value(inner if isinstance(inner, Mapping) else {}, rest, value) if rest else value
+    return {**config, head: new}
+
+
 class _View:
     """A config by attribute and by key, for `sample_from`. Meeting a value that is still open raises `_Open`."""
 

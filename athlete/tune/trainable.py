@@ -5,12 +5,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import logging
 import os
 import queue
 import shutil
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,7 +20,9 @@ from athlete.algorithms import get_config_class
 from athlete.record.errors import DamagedError
 from athlete.record.files import flush, flush_folder
 from athlete.tune.space import Path as ConfigPath
-from athlete.tune.space import replace
+from athlete.tune.space import path_name, replace, set_value
+
+logger = logging.getLogger("athlete.tune")
 
 _registered: dict[str, Any] = {}
 _session = threading.local()
@@ -238,6 +242,8 @@ def find_run(run: Any, config: Any) -> tuple[Any, Any]:
     """
     if is_config(run) and not isinstance(run, type):
         run, config = type(run), run
+    if isinstance(run, type) and "config_class" in vars(run):
+        run = vars(run)["config_class"]  # RLlib's PPO; a subclass of it runs itself
     if isinstance(run, str):
         run = _registered[run] if run in _registered else _algorithm(run)
     elif isinstance(run, type) and not hasattr(run, "train") and not is_config(run):
@@ -287,12 +293,42 @@ def with_picks(run: Any, config: Any, picks: Mapping[ConfigPath, Any]) -> Any:
     return final
 
 
+def with_changes(run: Any, final: Any, changes: Mapping[ConfigPath, Any]) -> Any:
+    """The config of one trial with what its scheduler has changed since it began; `final` is what `with_picks` gave."""
+    values = final.chosen() if is_config(final) else dict(final)
+    for path, value in changes.items():
+        values = set_value(values, path, value)
+    return with_picks(run, type(final).from_dict(values) if is_config(final) else values, {})
+
+
+def check_mutation(run: Any, config: Any, path: ConfigPath, values: Sequence[Any]) -> None:
+    """Of a setting that a population mutates, `values` apart: whether one training can go on from another's state.
+
+    Numbers never shape an algorithm's program. Other settings compile it anew for each value, which is said; where
+    they also shape its arrays, ValueError is raised.
+    """
+    if not is_config(run) or all(isinstance(value, float) for value in values):
+        return
+    name = path_name(path)
+    builds = [with_changes(run, config, {path: value}) for value in dict.fromkeys(values)]
+    with contextlib.ExitStack() as built:
+        first, *others = (built.enter_context(each.build()) for each in builds)
+        for value, other in zip(values[1:], others, strict=True):
+            if not other.fits(first):
+                raise ValueError(
+                    f"PopulationBasedTraining(hyperparam_mutations={{{name!r}: ...}}): {name} shapes the arrays, so "
+                    f"that a trial of {value!r} cannot go on from one of {values[0]!r}; mutate others, and search "
+                    "this one with tune.grid_search"
+                )
+    logger.warning("%s shapes the program: every new value of it compiles anew; numbers such as lr never do", name)
+
+
 def make_trainable(run: Any, config: Any) -> Trainable:
     """The trainable of one trial, from what `find_run` and `with_picks` gave."""
+    if isinstance(run, type) and not is_config(run):
+        return run(config)
     if is_config(config):
         return config.build()
-    if isinstance(run, type):
-        return run(config)
     return FunctionTrainable(run, config)
 
 

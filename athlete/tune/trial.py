@@ -36,8 +36,9 @@ class Checkpoint:
 class Trial:
     """One training with one config.
 
-    `picks` is what the search put into the config, by path. `status` is PENDING, RUNNING, PAUSED (interrupted, can be
-    resumed), TERMINATED (reached its stop) or ERROR. `last_result` is nested as it was reported.
+    `picks` is what the search put into the config, by path; `changes` is what the scheduler has put there since.
+    `status` is PENDING, RUNNING, PAUSED (interrupted, can be resumed, or waiting for others), TERMINATED (reached its
+    stop) or ERROR. `last_result` is nested as it was reported.
     """
 
     trial_id: str
@@ -46,6 +47,7 @@ class Trial:
     config: dict[str, Any]
     folder: Path
     picks: dict[ConfigPath, Any] = field(default_factory=dict)
+    changes: dict[ConfigPath, Any] = field(default_factory=dict)
     experiment_tag: str = ""
     status: str = PENDING
     last_result: dict[str, Any] = field(default_factory=dict)
@@ -70,8 +72,8 @@ class Trial:
 
     @property
     def evaluated_params(self) -> dict[str, Any]:
-        """What the search chose: `{"model/width": 64}`."""
-        return {path_name(path): value for path, value in self.picks.items()}
+        """What the search and the scheduler chose: `{"model/width": 64}`."""
+        return {path_name(path): value for path, value in {**self.picks, **self.changes}.items()}
 
     @property
     def checkpoint(self) -> str | None:
@@ -99,6 +101,7 @@ class Trial:
             "failures": self.failures,
             "experiment_tag": self.experiment_tag,
             "picks": [[list(path), value] for path, value in self.picks.items()],
+            "changes": [[list(path), value] for path, value in self.changes.items()],
             "config": self.config,
             "last_result": self.last_result,
             "checkpoints": checkpoints,
@@ -115,6 +118,7 @@ class Trial:
             config=dict(state["config"]),
             folder=folder,
             picks={tuple(path): value for path, value in state["picks"]},
+            changes={tuple(path): value for path, value in state.get("changes", ())},
             experiment_tag=state["experiment_tag"],
             status=state["status"],
             last_result=_results(state["last_result"]),
@@ -179,6 +183,21 @@ def drop_checkpoints(trial: Trial, keep: int | None) -> None:
     trial.checkpoints = [checkpoint for checkpoint in trial.checkpoints if checkpoint in kept]
     for checkpoint in dropped:
         shutil.rmtree(checkpoint.path, ignore_errors=True)
+
+
+def copy_checkpoint(donor: Trial, trial: Trial) -> None:
+    """Give a trial a copy of the donor's newest checkpoint for its own newest; those of later iterations go."""
+    source = donor.checkpoints[-1]
+    place = trial.folder / checkpoint_name(source.iteration)
+    beside = place.with_name(f".tmp-{place.name}")
+    shutil.rmtree(beside, ignore_errors=True)
+    shutil.copytree(source.path, beside)
+    later = [checkpoint for checkpoint in trial.checkpoints if checkpoint.iteration >= source.iteration]
+    for checkpoint in later:
+        shutil.rmtree(checkpoint.path, ignore_errors=True)
+    beside.rename(place)
+    kept = [checkpoint for checkpoint in trial.checkpoints if checkpoint not in later]
+    trial.checkpoints = [*kept, Checkpoint(str(place), source.iteration, source.score)]
 
 
 def set_aside(trial: Trial) -> Path:

@@ -17,6 +17,7 @@ import subprocess
 import sys
 import threading
 import traceback
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -60,10 +61,14 @@ class Stage:
         except Exception as error:
             return Outcome(None, error, traceback.format_exc())
 
-    def _make(self, run: Any, config: Any, checkpoint: str | None) -> None:
+    def _make(self, run: Any, config: Any, start: Any) -> None:
+        """Make a trainable that goes on from `start`: a checkpoint, another trainable in this process, or None."""
+        self._stop()
         self.trainable = make_trainable(run, config)
-        if checkpoint is not None:
-            self.trainable.restore(checkpoint)
+        if isinstance(start, str):
+            self.trainable.restore(start)
+        elif start is not None:
+            self.trainable.take_over(start)  # type: ignore[attr-defined]
 
     def _train(self) -> dict[str, Any] | None:
         assert self.trainable is not None
@@ -100,6 +105,9 @@ class Pool(Protocol):
     def free(self) -> Slot | None:
         """A slot without a trial, None if all are taken."""
 
+    def has_room(self) -> bool:
+        """Whether `free` would give one."""
+
     def next(self, timeout: float) -> Slot | None:
         """A slot whose outcome can be taken; None if there was none within that many seconds."""
 
@@ -118,6 +126,14 @@ class LocalSlot:
         self._stage = Stage()
         self._command: tuple[Any, ...] = ()
 
+    @property
+    def trainable(self) -> Trainable | None:
+        return self._stage.trainable
+
+    @property
+    def is_busy(self) -> bool:
+        return bool(self._command)
+
     def submit(self, command: str, *arguments: Any) -> None:
         self._command = (command, *arguments)
 
@@ -131,22 +147,38 @@ class LocalSlot:
 
 
 class LocalPool:
-    """One slot in this process."""
+    """Up to `size` slots in this process, whose commands are carried out in turn."""
 
-    def __init__(self) -> None:
-        self._slot = LocalSlot()
+    def __init__(self, size: int = 1) -> None:
+        self._size = size
+        self._slots: deque[LocalSlot] = deque()
 
     def free(self) -> LocalSlot | None:
-        return self._slot if self._slot.occupant is None else None
+        for slot in self._slots:
+            if slot.occupant is None:
+                return slot
+        if len(self._slots) == self._size:
+            return None
+        self._slots.append(LocalSlot())
+        return self._slots[-1]
+
+    def has_room(self) -> bool:
+        return len(self._slots) < self._size or any(slot.occupant is None for slot in self._slots)
 
     def next(self, timeout: float) -> LocalSlot | None:
-        return self._slot
+        for _ in range(len(self._slots)):
+            slot = self._slots.popleft()
+            self._slots.append(slot)
+            if slot.is_busy:
+                return slot
+        return None
 
     def drop(self, slot: Slot) -> None:
         slot.end(patience=0.0)
 
     def close(self) -> None:
-        self.drop(self._slot)
+        for slot in self._slots:
+            slot.end(patience=0.0)
 
 
 class ProcessSlot:
@@ -246,6 +278,9 @@ class ProcessPool:
         self._started += 1
         self._slots.append(slot)
         return slot
+
+    def has_room(self) -> bool:
+        return len(self._slots) < self._size or any(slot.occupant is None for slot in self._slots)
 
     def next(self, timeout: float) -> ProcessSlot | None:
         try:

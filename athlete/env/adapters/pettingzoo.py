@@ -22,7 +22,10 @@ _STEP = ("observations", "rewards", "terminations", "truncations", "infos")
 
 
 def make_pettingzoo(name: str, env_config: Mapping[str, Any]) -> Any:
-    """The environment of a name `"pettingzoo:mpe2.simple_spread_v3"`: the module, also within PettingZoo's own package.
+    """The environment of a name.
+
+    That is `"pettingzoo:mpe2.simple_spread_v3"`, a module, also within PettingZoo's own package, or
+    `"pettingzoo:classic/connect_four-v3"`, an id of its registries, which it has from 1.27 on.
 
     Raises:
         ValueError: PettingZoo or the module is not installed; `env_config` does not fit.
@@ -32,6 +35,9 @@ def make_pettingzoo(name: str, env_config: Mapping[str, Any]) -> Any:
     except ModuleNotFoundError as error:
         raise ValueError(f"environment {name!r} needs the package pettingzoo: pip install pettingzoo") from error
     path = name.removeprefix(PETTINGZOO)
+    for form in ("parallel", "aec"):
+        if path in getattr(pettingzoo, f"{form}_registry", ()):
+            return pettingzoo.make(form, path, **env_config)
     for module in (path, f"{pettingzoo.__name__}.{path}"):
         try:
             return make_of_module(importlib.import_module(module), env_config)

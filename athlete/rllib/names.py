@@ -1,0 +1,219 @@
+"""The one table of RLlib's and Tune's module paths, and the finder that makes modules of it."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import importlib
+import importlib.abc
+import importlib.machinery
+import importlib.util
+import sys
+from collections.abc import Sequence
+from types import ModuleType
+from typing import Any
+
+from athlete.algorithms import ALGORITHMS, ALIASES, told_of_absent
+
+TRAINER, UTILITIES = "athlete.rllib.trainer", "athlete.rllib.utilities"
+
+# Name of RLlib's or Tune's -> the module in which it is here.
+HOMES: dict[str, str] = {
+    "Algorithm": TRAINER,
+    "Trainer": TRAINER,
+    "get_algorithm_class": TRAINER,
+    "get_trainer_class": TRAINER,
+    "AlgorithmConfig": "athlete.settings.config",
+    "DefaultCallbacks": "athlete.callbacks",
+    "EnvContext": "athlete.env.registry",
+    "register_env": "athlete.env.registry",
+    "MultiAgentEnv": "athlete.env.adapters.multi_agent_env",
+    "make_multi_agent": "athlete.env.adapters.multi_agent_env",
+    "PolicyClient": "athlete.serve",
+    "PolicyServerInput": "athlete.serve",
+    "MODEL_DEFAULTS": "athlete.models.catalog",
+    "ModelCatalog": UTILITIES,
+    "Policy": "athlete.policy",
+    "PolicySpec": "athlete.settings.multi_agent",
+    "SampleBatch": UTILITIES,
+    "DEFAULT_POLICY_ID": UTILITIES,
+    "check_env": "athlete.env.checks.check",
+    "check_learning_achieved": UTILITIES,
+    "override": UTILITIES,
+    "pretty_print": "athlete.record.pretty",
+    "register_trainable": "athlete.tune",
+    **dict.fromkeys(("RunConfig", "CheckpointConfig", "FailureConfig", "Result"), "athlete.tune.tuner"),
+    "ScalingConfig": UTILITIES,
+    "Checkpoint": UTILITIES,
+    **dict.fromkeys(("report", "get_checkpoint"), "athlete.tune"),
+    **dict.fromkeys(("CLIReporter", "JupyterNotebookReporter", "ProgressReporter"), "athlete.record.progress"),
+    **dict.fromkeys(("ExperimentAnalysis", "ResultGrid", "Callback"), "athlete.tune"),
+}
+
+_RUNS = ("RunConfig", "CheckpointConfig", "FailureConfig", "ScalingConfig")
+_REPORTERS = ("CLIReporter", "JupyterNotebookReporter", "ProgressReporter")
+
+# Path of a module behind `athlete.` -> the names that RLlib has there.
+MODULES: dict[str, tuple[str, ...]] = {
+    "rllib": ("Policy", "MultiAgentEnv", "SampleBatch"),
+    "rllib.algorithms": ("Algorithm", "AlgorithmConfig"),
+    "rllib.algorithms.algorithm": ("Algorithm",),
+    "rllib.algorithms.algorithm_config": ("AlgorithmConfig",),
+    "rllib.algorithms.callbacks": ("DefaultCallbacks",),
+    "rllib.algorithms.registry": ("get_algorithm_class",),
+    "rllib.agents": ("Trainer", "DefaultCallbacks"),
+    "rllib.agents.trainer": ("Trainer",),
+    "rllib.agents.callbacks": ("DefaultCallbacks",),
+    "rllib.agents.registry": ("get_trainer_class",),
+    "rllib.env": ("EnvContext", "MultiAgentEnv", "PolicyClient", "PolicyServerInput"),
+    "rllib.env.env_context": ("EnvContext",),
+    "rllib.env.multi_agent_env": ("MultiAgentEnv", "make_multi_agent"),
+    "rllib.env.policy_client": ("PolicyClient",),
+    "rllib.env.policy_server_input": ("PolicyServerInput",),
+    "rllib.models": ("ModelCatalog", "MODEL_DEFAULTS"),
+    "rllib.models.catalog": ("ModelCatalog", "MODEL_DEFAULTS"),
+    "rllib.policy": ("Policy",),
+    "rllib.policy.policy": ("Policy", "PolicySpec"),
+    "rllib.policy.sample_batch": ("SampleBatch", "DEFAULT_POLICY_ID"),
+    "rllib.utils": ("check_env", "override"),
+    "rllib.utils.annotations": ("override",),
+    "rllib.utils.pre_checks": ("check_env",),
+    "rllib.utils.pre_checks.env": ("check_env",),
+    "rllib.utils.test_utils": ("check_learning_achieved",),
+    "air": (*_RUNS, "Checkpoint", "Result"),
+    "air.checkpoint": ("Checkpoint",),
+    "air.config": _RUNS,
+    "air.result": ("Result",),
+    "air.session": ("report", "get_checkpoint"),
+    "tune.registry": ("register_env", "register_trainable"),
+    "tune.logger": ("pretty_print",),
+    "tune.progress_reporter": _REPORTERS,
+    "tune.result_grid": ("ResultGrid",),
+}
+
+_NETWORKS = (
+    "networks are JAX's here: write it as an athlete.core.Model, or in Flax or Equinox, and give an instance as "
+    "model={'custom_model': MyModel()} (docs: Configuration, The network)"
+)
+_LOGGERS = "result.json, progress.csv and TensorBoard are written by themselves; a tune.Callback sees every result"
+_LEARNING = "collecting and learning are one compiled program; an algorithm of your own is an athlete.core.Agent"
+_OFFLINE = "there is no learning from recorded data yet"
+# Module or name of RLlib's that Athlete has not -> what there is instead.
+ABSENT: dict[str, str] = {
+    **dict.fromkeys(("rllib.models.torch", "rllib.models.tf", "rllib.models.modelv2", "rllib.core"), _NETWORKS),
+    **dict.fromkeys(("try_import_torch", "try_import_tf", "try_import_jax", "rllib.utils.framework"), _NETWORKS),
+    **dict.fromkeys(("rllib.utils.torch_utils", "rllib.utils.tf_utils", "rllib.models.action_dist"), _NETWORKS),
+    **dict.fromkeys(("rllib.offline", "rllib.utils.policy"), _OFFLINE),
+    **dict.fromkeys(("rllib.execution", "rllib.evaluation", "rllib.utils.replay_buffers", "rllib.policy"), _LEARNING),
+    **dict.fromkeys(("build_trainer", "build_tf_policy", "build_policy_class", "with_common_config"), _LEARNING),
+    "rllib.env": "environments are of Gymnasium, PettingZoo, MultiAgentEnv or JAX (docs: Your own environment)",
+    "rllib.examples": "environments of RLlib's examples are known by their paths, env='ray.rllib.examples...'",
+    "rllib.connectors": "observations are changed by settings (docs: Filters and connectors)",
+    "rllib.utils.exploration": "explorations are chosen by name: exploration(exploration_config={'type': ...})",
+    "rllib.utils.schedules": "a schedule is a list, lr=[[0, 1e-3], [100_000, 1e-5]]",
+    **dict.fromkeys(("air.integrations", "tune.integration", "tune.logger", "UnifiedLogger"), _LOGGERS),
+    "tune.syncer": "files stay where they are written",
+    "train": "Ray Train is no part of it; `tune.Tuner` and `config.build()` train",
+    "serve": "`athlete serve CHECKPOINT` answers over HTTP, and a policy runs in Ray Serve (docs: Deployment)",
+    "data": "Ray Data is no part of it",
+    "util": "there is no cluster, and nothing of Ray's to use in one",
+    **dict.fromkeys(
+        ("remote", "get", "put", "wait", "kill", "get_actor", "cluster_resources", "available_resources"),
+        "there is no cluster: a training is one program in this process, and tune.run runs several at once",
+    ),
+}
+
+
+def _algorithms() -> dict[str, list[str]]:
+    """The last part of a module's path, `alpha_star` -> the algorithms that are in it."""
+    found: dict[str, list[str]] = {}
+    for name in (*ALGORITHMS, *ALIASES):
+        path = ALGORITHMS.get(name, name.lower())
+        found.setdefault(path.rpartition(".")[2], []).append(name)
+    found["sac"].append("RNNSAC")  # as RLlib has it
+    return found
+
+
+def names_in(path: str) -> dict[str, str] | None:
+    """The names in the module `athlete.{path}` and where they are at home; None where there is no such module."""
+    found = {name: HOMES[name] for name in MODULES.get(path, ())}
+    parts = path.split(".")
+    if parts[:2] in (["rllib", "algorithms"], ["rllib", "agents"]):
+        inside = _algorithms()
+        named = [name for names in inside.values() for name in names] if len(parts) == 2 else inside.get(parts[2], [])
+        if len(parts) == 2 or (named and parts[3:] in ([], [parts[2]])):
+            for name in named:
+                found |= dict.fromkeys((name, f"{name}Config", f"{name}Trainer"), TRAINER)
+            found |= dict.fromkeys(("QMix", "QMixConfig") if "QMIX" in named else (), TRAINER)
+            found |= dict.fromkeys(("DEFAULT_CONFIG",) if len(parts) > 2 else (), TRAINER)
+    below = any(module.startswith(f"{path}.") for module in MODULES)
+    return found if found or below else None
+
+
+def find(path: str, name: str) -> Any:
+    """What a program finds under `name` in the module `athlete.{path}`.
+
+    Raises AttributeError for names of Python's own, and ImportError that says what there is instead for others.
+    """
+    if name.startswith("__"):
+        raise AttributeError(name)
+    names = names_in(path) or {}
+    if name == "DEFAULT_CONFIG" and name in names:
+        return importlib.import_module(TRAINER).algorithm_of(_algorithms()[path.split(".")[2]][0]).default_config()
+    if name in names:
+        return getattr(importlib.import_module(names[name]), name)
+    if names_in(f"{path}.{name}") is not None:
+        return importlib.import_module(f"athlete.{path}.{name}")
+    raise ImportError(f"athlete.{path} has no {name!r}{_instead(f'{path}.{name}', name, names)}", name=name)
+
+
+def instead_of(name: str) -> str:
+    """The end of a sentence about a name of Ray's own: what there is instead, if anything."""
+    return f": {ABSENT[name]}" if name in ABSENT else ""
+
+
+def _instead(path: str, name: str, names: Sequence[str] | dict[str, str]) -> str:
+    """The end of a sentence about what there is not: what there is, or the nearest name."""
+    if name in ABSENT:
+        return f": {ABSENT[name]}"
+    if near := difflib.get_close_matches(name, names, n=1):
+        return f"; did you mean {near[0]!r}?"
+    parts = path.split(".")
+    for length in range(len(parts), 0, -1):
+        if (place := ".".join(parts[:length])) in ABSENT:
+            return f": {ABSENT[place]}"
+    return f"; it has {', '.join(names)}" if names else ""
+
+
+class RayModules(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """Makes the modules of the table. The last of all finders: modules that are files go before it."""
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        package, _, inside = fullname.partition(".")
+        if package != "athlete" or inside.partition(".")[0] not in ("rllib", "air", "tune", "train", "data", "util"):
+            return None
+        if names_in(inside) is not None:
+            return importlib.util.spec_from_loader(fullname, self, is_package=True)
+        parts = inside.split(".")
+        of_algorithms = parts[:2] in (["rllib", "algorithms"], ["rllib", "agents"])
+        if of_algorithms and (absent := told_of_absent(parts[2])) is not None:
+            raise ModuleNotFoundError(f"there is no module {fullname!r}: {absent}", name=fullname)
+        told = _instead(inside, parts[-1], [])
+        if not told and parts[0] == "tune":
+            return None
+        told = told or "; `Coming from RLlib` in the documentation lists what there is"
+        raise ModuleNotFoundError(f"there is no module {fullname!r}{told}", name=fullname)
+
+    def exec_module(self, module: ModuleType) -> None:
+        path = module.__name__.removeprefix("athlete.")
+        module.__doc__ = f"What RLlib's programs import from `ray.{path}`."
+        module.__getattr__ = functools.partial(find, path)  # type: ignore[method-assign]
+        module.__dir__ = lambda: sorted(names_in(path) or ())  # type: ignore[method-assign]
+
+
+def install() -> None:
+    """Let the modules of the table be imported."""
+    if not any(isinstance(finder, RayModules) for finder in sys.meta_path):
+        sys.meta_path.append(RayModules())
