@@ -5,7 +5,6 @@ Defaults are Athlete's. `model.algorithm` is what stands behind, with all there 
 
 from __future__ import annotations
 
-import functools
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Self
 
@@ -122,9 +121,8 @@ class Model:
     ) -> tuple[Any, Any]:
         """`(action, state)` for one observation, or `(actions, state)` for many stacked `[B, ...]`."""
         policy = self.policy
-        act = (
-            policy.compute_actions if _is_many(policy.observation_space, observation) else policy.compute_single_action
-        )
+        many = _is_many(policy.observation_space, observation)
+        act = policy.compute_actions if many else policy.compute_single_action
         if episode_start is not None and np.all(episode_start):
             state = None
         action, state, _ = act(observation, state, explore=not deterministic)
@@ -230,7 +228,6 @@ def _played(model: Model, env: Any, episodes: int, deterministic: bool) -> tuple
     return returns, lengths
 
 
-@functools.cache
 def _model(name: str) -> type[Model]:
     doc = f"{name} under Stable-Baselines3's names; see `Model`."
     return type(name, (Model,), {"name": name, "__module__": __name__, "__doc__": doc})
