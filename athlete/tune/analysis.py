@@ -9,7 +9,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from athlete.record.results import PROGRESS, flatten, is_number
+from athlete.record.results import PROGRESS, flatten, is_number, to_json
 from athlete.tune.experiment import STATE, read_state, read_trials
 from athlete.tune.names import TuneError, lookup, nearest
 from athlete.tune.trial import Trial
@@ -121,6 +121,39 @@ class ExperimentAnalysis:
         """The config of each trial, by its folder; with `prefix` the keys begin with `config/`."""
         start = "config/" if prefix else ""
         return {trial.logdir: {start + key: value for key, value in trial.config.items()} for trial in self.trials}
+
+    def results_by_config(self, metric: str | None = None, mode: str | None = None) -> pandas.DataFrame:
+        """A row for each config, the best first: what its seeds (`tune.run(num_seeds=5)`) reached in the end.
+
+        `mean` and `iqm`, the interquartile mean, of the metric's last values; from `low` to `high` its 95% bootstrap
+        interval (Agarwal et al. 2021), NaN for a single seed; `num_seeds`, how many of the `trial_ids` have a finite
+        value. Configs that differ in their `seed` only are one.
+        """
+        import pandas
+
+        from athlete.ops.statistics import bootstrap_interval, interquartile_mean
+
+        key, best_is_max = self._metric(metric), self._is_max(mode)
+        rows = []
+        for group in self.trials_by_config():
+            values = [self._value(trial, key, best_is_max, "last") for trial in group]
+            known = [value for value in values if math.isfinite(value)]
+            low, high = bootstrap_interval(known) if len(known) > 1 else (math.nan, math.nan)
+            rows.append(
+                {f"config/{name}": value for name, value in group[0].evaluated_params.items() if name != "seed"}
+                | {"num_seeds": len(known), "mean": sum(known) / len(known) if known else math.nan}
+                | {"iqm": interquartile_mean(known) if known else math.nan, "low": low, "high": high}
+                | {"trial_ids": [trial.trial_id for trial in group]}
+            )
+        return pandas.DataFrame(rows).sort_values("iqm", ascending=not best_is_max, ignore_index=True)
+
+    def trials_by_config(self) -> list[list[Trial]]:
+        """The trials, those together whose configs differ in their `seed` only."""
+        groups: dict[str, list[Trial]] = {}
+        for trial in self.trials:
+            picks = {name: value for name, value in trial.evaluated_params.items() if name != "seed"}
+            groups.setdefault(to_json(picks), []).append(trial)
+        return list(groups.values())
 
     # The best trial
 
