@@ -121,6 +121,7 @@ IGNORED: dict[str, str] = {
     **dict.fromkeys(("local_tf_session_args", "tf_session_args", "use_pytorch", "torch", "eager"), _FRAMEWORK),
     **dict.fromkeys(("enable_tf1_exec_eagerly", "_tf_policy_handles_more_than_one_loss"), _FRAMEWORK),
     **dict.fromkeys(("validate_workers_after_construction", "num_aggregation_workers"), _ONE_PROGRAM),
+    **dict.fromkeys(("_fake_gpus", "gpu"), _ONE_PROGRAM),
 }
 
 _SPACES = "spaces are the environment's own"
