@@ -19,9 +19,18 @@ from athlete.core import Spec
 from athlete.models.mlp import MLP
 from athlete.ops.schedule import Schedule
 from athlete.settings.config import AlgorithmConfig
-from athlete.settings.rllib_names import IGNORED, SECTIONS, SPELLINGS, STABLE_BASELINES
+from athlete.settings.rllib_names import (
+    IGNORED,
+    OTHER_SECTIONS,
+    REFUSED,
+    SECTIONS,
+    SPELLINGS,
+    STABLE_BASELINES,
+    UNSERVED,
+)
 from athlete.settings.table import SETTINGS
 from athlete.spaces import Box, Discrete
+from athlete.tuned_examples.experiment_file import read_experiments
 
 SPEC = Spec(Box(-1, 1, (3,)), Discrete(2))
 
@@ -462,3 +471,59 @@ def test_names_of_stable_baselines_are_answered_with_ours(section, name, sentenc
 def test_networks_of_stable_baselines_are_answered_with_ours():
     with pytest.raises(ValueError, match=r"a model has no 'net_arch'; did you mean 'fcnet_hiddens'\?"):
         PPOConfig().training(model={"net_arch": [64]})
+
+
+# Settings of RLlib's that are known and not served ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", UNSERVED)
+def test_a_setting_without_a_counterpart_is_a_warning_where_it_is_switched_on(name, caplog):
+    config = PPOConfig().update_from_dict({name: None})
+    assert not caplog.records
+    config[name] = 1
+    assert [record.getMessage() for record in caplog.records] == [f"{name}=1 has no effect: {UNSERVED[name]}"]
+    assert [record.levelname for record in caplog.records] == ["WARNING"] and not config.chosen()
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_setting_without_which_the_program_is_another_is_an_error_where_it_is_switched_on(name):
+    assert not PPOConfig().update_from_dict({name: None}).chosen()
+    with pytest.raises(ValueError, match=re.escape(f"{name}=['x']: {REFUSED[name]}")):
+        PPOConfig().update_from_dict({name: ["x"]})
+
+
+def test_horizon_is_the_same_in_a_call_an_attribute_and_a_file(caplog, tmp_path):
+    config = PPOConfig().rollouts(horizon=200)
+    config.horizon = 200
+    (tmp_path / "file.yaml").write_text("mine: {run: PPO, env: CartPole-v1, config: {horizon: 200}}")
+    read_experiments(tmp_path / "file.yaml")
+    messages = [record.getMessage() for record in caplog.records]
+    assert len(messages) == 3 and all(message.endswith(UNSERVED["horizon"]) for message in messages)
+    assert config.horizon() == 1.0  # that of schedules, as it was
+
+
+@pytest.mark.parametrize("section", OTHER_SECTIONS)
+def test_sections_that_hold_only_such_settings_are_there(section):
+    assert getattr(PPOConfig(), section)(input_="sampler").chosen() == {}
+    with pytest.raises(ValueError, match=rf"{section}\(input_='/data'\): there is no learning from recorded data"):
+        getattr(PPOConfig(), section)(input_="/data")
+
+
+def test_the_general_configuration_has_the_general_settings_of_training():
+    config = AlgorithmConfig().training(gamma=0.9, lr=[[0, 1e-3], [100, 1e-4]], grad_clip=0.5)
+    assert {name: config.to_dict()[name] for name in ("gamma", "grad_clip")} == {"gamma": 0.9, "grad_clip": 0.5}
+    assert AlgorithmConfig().to_dict()["lr"] == 1e-3
+    assert PPOConfig.from_dict(config.chosen()).lr == [[0, 1e-3], [100, 1e-4]]
+    with pytest.raises(ValueError, match=r"training\(lr='fast'\): expected a number or \[\[timestep"):
+        AlgorithmConfig().training(lr="fast")
+
+
+def test_evaluation_may_differ_by_overrides_and_by_a_configuration(caplog):
+    assert PPOConfig().evaluation(evaluation_config=PPOConfig.overrides(explore=True)).evaluation_config == {
+        "explore": True
+    }
+    other = PPOConfig().environment(env_config={"gravity": 5.0})
+    assert PPOConfig().evaluation(evaluation_config=other).evaluation_config == {"env_config": {"gravity": 5.0}}
+    caplog.set_level(logging.INFO, "athlete")
+    assert PPOConfig().evaluation(evaluation_duration="auto").evaluation_duration == 10
+    assert "evaluation runs between iterations, and plays 10" in caplog.text

@@ -310,18 +310,19 @@ def test_the_configuration_page_puts_settings_under_their_sections() -> None:
 
 
 def test_the_rllib_page_has_every_other_spelling_and_every_setting_without_effect() -> None:
-    from athlete.settings.rllib_names import IGNORED, SECTIONS, SPELLINGS
+    from athlete.settings.rllib_names import IGNORED, REFUSED, SECTIONS, SPELLINGS, UNSERVED
 
     spelled = {}
-    ignored = {}
+    told = {**IGNORED, **UNSERVED, **REFUSED}
+    found = {}
     for names, cells in rows("coming-from-rllib.md"):
         if len(cells) == 2 and re.fullmatch(r"`[\w.()]+`", cells[1]):
             spelled |= dict.fromkeys(names, cells[1].strip("`"))
-        elif len(cells) == 2 and cells[1] in IGNORED.values():
-            ignored |= dict.fromkeys(names, cells[1])
+        elif len(cells) == 2 and cells[1] in told.values():
+            found |= dict.fromkeys(names, cells[1])
     sections = {f".{old}(...)": f".{new}(...)" for old, new in SECTIONS.items()}
     assert spelled == SPELLINGS | sections
-    assert ignored == IGNORED
+    assert found == told
 
 
 LEARNER = "info/learner/default_policy/learner_stats/"

@@ -194,6 +194,22 @@ def test_neither_an_evaluation_nor_a_film_takes_the_one_instance_away_from_a_tra
         on_instance(evaluation_interval=1).build()
 
 
+def test_a_factory_that_gives_the_same_environment_again_is_refused(tmp_path):
+    """Rows would step one environment in turn, and an evaluation or a film would step that of the training."""
+    made = Counts()
+    config = on_instance(evaluation_duration=1).environment(lambda env_config: made)
+    with pytest.raises(ValueError, match=r"the factory gave <Counts instance> once more.*make a new environment"):
+        config.copy().rollouts(num_envs_per_worker=2).build()
+    with pytest.raises(EnvError, match="the factory gave <Counts instance> once more"):
+        config.copy().rollouts(num_envs_per_worker=2, num_rollout_workers=1).build()
+    for _ in range(2):  # and it is free again afterwards
+        with config.build() as algorithm:
+            for method, arguments in (("evaluate", [1]), ("record_video", [tmp_path])):
+                with pytest.raises(ValueError, match="the factory gave <Counts instance> once more"):
+                    getattr(algorithm, method)(*arguments)
+            assert algorithm.train()["episode_len_mean"] == 7
+
+
 def test_another_instance_is_evaluated_and_filmed_episode_by_episode(tmp_path):
     with on_instance(evaluation_interval=1, evaluation_config={"env": Counts()}).build() as algorithm:
         for _ in range(2):

@@ -173,6 +173,7 @@ INSIDE = {
 HEAVY = {
     *("jax", "numpy", "gymnasium", "pandas", "rich", "yaml", "typer", "safetensors", "tensorboardX", "imageio"),
     "imageio_ffmpeg",
+    *("optuna", "wandb", "mlflow", "trackio"),
     *(
         "pygame",
         "IPython",

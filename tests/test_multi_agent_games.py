@@ -550,6 +550,20 @@ def test_minimax_of_connect_four_takes_a_win_and_blocks_one():
     assert move([2, 2, 3, 3], 3) <= {1, 4} and len(move([2, 2, 3, 3], 2)) == 7
 
 
+def test_minimax_of_connect_four_goes_on_to_the_last_cells():
+    # A full board without four in a line, of which the tops of two columns are taken away.
+    board = np.array([[1, 1, 2, 2, 1, 1, 2], [2, 2, 1, 1, 2, 2, 1]] * 3)
+    board[2:4] = board[2:4, ::-1]
+    board[0, [1, 4]] = 0
+    assert not any(bool(has_four(jnp.asarray(board == stone))) for stone in (1, 2))
+    planes = np.stack([board == 1, board == 2], axis=-1).astype(np.float32)
+    obs = {"observations": planes, "action_mask": (board[0] == 0).astype(np.int8)}
+    rows = jax.tree.map(lambda leaf: np.repeat(leaf[None], 100, axis=0), obs)
+    for depth in (1, 2, 3):
+        player = jax.jit(as_heuristic(functools.partial(connect_four_minimax, depth=depth)))
+        assert set(np.asarray(player(rows, KEYS[0])).tolist()) <= {1, 4}
+
+
 def test_minimax_of_connect_four_wins_against_random():
     two = functools.partial(connect_four_minimax, depth=2)
     assert outcomes(ConnectFour(), (two, random_legal), 200)[0] > 0.95

@@ -10,9 +10,9 @@ import pytest
 
 from athlete import tuned_examples
 from athlete.algorithms.ppo import PPOConfig
-from athlete.settings.rllib_names import IGNORED, SPELLINGS
+from athlete.settings.rllib_names import IGNORED, REFUSED, SPELLINGS, UNSERVED
 from athlete.tuned_examples import Experiment, Outcome, judge, load, names, read_experiments
-from athlete.tuned_examples.experiment_file import RLLIB_ONLY, parse_yaml, result_name
+from athlete.tuned_examples.experiment_file import parse_yaml, result_name
 
 RESULTS = {"evaluation/episode_reward_mean", "episode_reward_mean", "timesteps_total"}
 OF_GAMES = {"evaluation/policy_reward_mean/main"}
@@ -240,7 +240,8 @@ def test_other_kinds_of_files_are_refused(tmp_path: Path) -> None:
 
 def test_no_setting_that_athlete_knows_is_passed_over() -> None:
     known = {*PPOConfig().to_dict(), *SPELLINGS, *IGNORED}
-    assert not known & RLLIB_ONLY
+    assert not known & {*UNSERVED, *REFUSED}
+    assert not UNSERVED.keys() & REFUSED.keys()
 
 
 def test_a_setting_that_does_not_exist_is_found_before_anything_runs() -> None:

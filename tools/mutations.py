@@ -1370,7 +1370,6 @@ COMPILED_AGENTS = [
     *_in(
         "athlete/env/wrappers/grouped.py",
         WRAPPERS,
-        ("[0, 0]", "[0, -1]"),
         ("REWARDS[self.reward](each", "jnp.sum(each"),
     ),
     *_in(

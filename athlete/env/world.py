@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from athlete.core import Env, MultiEnv, Source, Spec
+from athlete.env.adapters.stepped import require_unstepped
 from athlete.env.checks.check import check_env
 from athlete.env.masks import mask_path, say_masks_are_read, told_path
 from athlete.env.multi_agent import JointEnv
@@ -183,6 +184,8 @@ class World(NamedTuple):
 
         maker, env_config = self._unpooled() if self.pooled else (self.maker, self.env_config)
         env = make_todays(maker, {**env_config, "render_mode": "rgb_array"})
+        if not self.is_instance:
+            require_unstepped(env)
         if self.pooled:
             seen, shown = self.source().spec.obs, to_space(env.observation_space, "observation_space")
             if seen != shown:

@@ -18,10 +18,20 @@ from athlete.settings.assemble import make_agent
 from athlete.settings.checks import is_schedule
 from athlete.settings.exploration import ExplorationSettings, checked_exploration
 from athlete.settings.multi_agent import plain_policies
-from athlete.settings.rllib_names import IGNORED, SECTIONS, SPELLINGS, STABLE_BASELINES
+from athlete.settings.rllib_names import (
+    IGNORED,
+    OTHER_SECTIONS,
+    REFUSED,
+    SECTIONS,
+    SPELLINGS,
+    STABLE_BASELINES,
+    UNSERVED,
+    said,
+)
 from athlete.settings.rllib_places import translated
 from athlete.settings.table import (
     EVALUATION_CHANGES,
+    GENERAL,
     SETTINGS,
     Setting,
     check_field,
@@ -55,7 +65,7 @@ class AlgorithmConfig:
 
     def __init__(self, algo_class: type[Algorithm] | None = None):
         self._algo_class = algo_class  # that `build` makes, where it is a subclass of the user's
-        settings = {**SETTINGS, **self.more_settings}
+        settings = {**SETTINGS, **self.more_settings, **(GENERAL if self.agent_class is None else {})}
         self._values: dict[str, Any] = {name: _copied(setting.default) for name, setting in settings.items()}
         self._values.update({**self._agent_defaults(), **_copied(self.defaults)})
         self._chosen: set[str] = set()  # set by the user, not by default
@@ -159,6 +169,8 @@ class AlgorithmConfig:
             raise AttributeError(name)
         if name in SECTIONS:
             return getattr(self, SECTIONS[name])
+        if name in OTHER_SECTIONS:
+            return lambda **settings: self._set(name, settings)
         values = self.__dict__.get("_values", {})
         name = SPELLINGS.get(name, name)
         if name in values:
@@ -183,6 +195,11 @@ class AlgorithmConfig:
         """Merge flat settings, of any section and spelling, as an RLlib configuration dictionary has them."""
         return self._set(None, settings)
 
+    @staticmethod
+    def overrides(**settings: Any) -> dict[str, Any]:
+        """`settings` as what `evaluation_config` and the `config` of a `PolicySpec` take."""
+        return settings
+
     def chosen(self) -> dict[str, Any]:
         """Only what was set, not the defaults."""
         return {name: _copied(self._values[name]) for name in sorted(self._chosen)}
@@ -205,7 +222,9 @@ class AlgorithmConfig:
         return self._values.get(SPELLINGS.get(name, name), default)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if not name.startswith("_") and SPELLINGS.get(name, name) in self.__dict__.get("_values", {}):
+        if name in self.__dict__:
+            object.__setattr__(self, name, value)
+        elif SPELLINGS.get(name, name) in self.__dict__.get("_values", {}) or name in IGNORED | UNSERVED | REFUSED:
             self._set(None, {name: value})
         elif name.startswith("_"):
             object.__setattr__(self, name, value)
@@ -355,7 +374,8 @@ class AlgorithmConfig:
     @classmethod
     def _setting(cls, name: str) -> Setting | None:
         """What is known of a setting; None for the agent's own fields."""
-        return SETTINGS.get(name) or cls.more_settings.get(name)
+        general = GENERAL.get(name) if cls.agent_class is None else None
+        return SETTINGS.get(name) or cls.more_settings.get(name) or general
 
     @classmethod
     def _section_of(cls, name: str) -> str:
@@ -385,6 +405,9 @@ class AlgorithmConfig:
             if name in IGNORED and name not in self._values:
                 if not (name == "framework" and value == "jax"):
                     logger.info("%s: %s", where, IGNORED[name])
+                continue
+            if (name in UNSERVED or name in REFUSED) and name not in self._values:
+                _tell_unserved(name, value, where)
                 continue
             self._check(name, given, value, section, where, hints)
             values[name] = self._merged(name, value)
@@ -474,6 +497,16 @@ class AlgorithmConfig:
         if near:
             return f"; did you mean {near[0]!r}?"
         return f"; .{section}(...) takes {', '.join(own)}" if own else f"; it has {', '.join(self._values)}"
+
+
+def _tell_unserved(name: str, value: Any, where: str) -> None:
+    """Warn of a setting without a counterpart, where it is switched on; raise ValueError where much hangs on it."""
+    try:
+        sentence = said(name, value)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from None
+    if sentence is not None:
+        logger.warning("%s has no effect: %s", where, sentence)
 
 
 def _check_minibatch(values: Mapping[str, Any], section: str | None, settings: Mapping[str, Any]) -> None:

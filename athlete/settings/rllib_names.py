@@ -57,6 +57,8 @@ STABLE_BASELINES: dict[str, str] = {
 
 # Section methods that were renamed.
 SECTIONS: dict[str, str] = {"env_runners": "rollouts"}
+# Section methods of RLlib's that hold nothing but settings of the tables below.
+OTHER_SECTIONS = ("offline_data", "python_environment", "checkpointing", "experimental", "rl_module")
 
 _ONE_PROGRAM = "collecting and learning are one JAX program in this process; there is nothing to place"
 _FRAMEWORK = "networks run on JAX whatever the framework"
@@ -116,6 +118,75 @@ IGNORED: dict[str, str] = {
     "normalize_actions": "agents act in [-1, 1] and actions are scaled to the space's bounds",
     "keep_per_episode_custom_metrics": "results carry means over episodes",
     "explore": "training samples its actions; compute_single_action and evaluation_config take explore",
-    "local_tf_session_args": _FRAMEWORK,
-    "tf_session_args": _FRAMEWORK,
+    **dict.fromkeys(("local_tf_session_args", "tf_session_args", "use_pytorch", "torch", "eager"), _FRAMEWORK),
+    **dict.fromkeys(("enable_tf1_exec_eagerly", "_tf_policy_handles_more_than_one_loss"), _FRAMEWORK),
+    **dict.fromkeys(("validate_workers_after_construction", "num_aggregation_workers"), _ONE_PROGRAM),
+    **dict.fromkeys(("_fake_gpus", "gpu"), _ONE_PROGRAM),
 }
+
+_SPACES = "spaces are the environment's own"
+_ENDS = "episodes end where the environment says so"
+_WAITS = "rollouts(env_timeout=...) is the one limit on a step of an environment"
+_LOGS = "where and how results are written is said to tune.run; a tune.Callback sees every result"
+# Settings that would change a training and have no counterpart -> what is so instead. Accepted, in Python and in files,
+# with a warning where they are switched on.
+UNSERVED: dict[str, str] = {
+    "horizon": "the environment's own time limit holds; env_config={'max_episode_steps': ...} changes that of an id, "
+    "gymnasium.wrappers.TimeLimit that of a class",
+    **dict.fromkeys(("soft_horizon", "no_done_at_end"), _ENDS),
+    **dict.fromkeys(("observation_space", "action_space"), _SPACES),
+    "env_task_fn": "environments have no tasks; one that grows harder counts its own episodes",
+    "use_kl_loss": "kl_coeff=0.0 is without the penalty, any other with it",
+    "optimizer": "networks learn by Adam, with lr and grad_clip",
+    "grad_clip_by": "gradients are clipped by their global norm",
+    "_disable_action_flattening": "actions of Dict and Tuple spaces are drawn part by part",
+    "min_train_timesteps_per_iteration": "min_sample_timesteps_per_iteration counts those sampled",
+    **dict.fromkeys(("remote_worker_envs", "remote_env_batch_wait_ms"), _ONE_PROGRAM),
+    **dict.fromkeys(
+        ("sample_timeout_s", "evaluation_sample_timeout_s", "metrics_episode_collection_timeout_s"), _WAITS
+    ),
+    **dict.fromkeys(
+        ("max_requests_in_flight_per_sampler_worker", "max_requests_in_flight_per_env_runner", "broadcast_interval"),
+        _ONE_PROGRAM,
+    ),
+    **dict.fromkeys(("extra_python_environs_for_driver", "extra_python_environs_for_worker"), "set os.environ before"),
+    **dict.fromkeys(("logger_config", "logger_creator"), _LOGS),
+    **dict.fromkeys(("sample_collector", "fake_sampler", "worker_cls", "sampler_perf_stats_ema_coef"), _ONE_PROGRAM),
+    **dict.fromkeys(("off_policy_estimation_methods", "ope_split_batch_by_episode"), "evaluation plays episodes"),
+    "export_native_model_files": "policy.export(path) writes ONNX, StableHLO, PyTorch and NumPy",
+    "learner_config_dict": "settings are those of the algorithm",
+}
+
+_OFFLINE = "there is no learning from recorded data yet"
+_MODULES = "networks are given as model={'custom_model': ...}"
+_TRACE = "it is IMPALA's and APPO's, which are not here; PPO learns from many environments side by side"
+# Settings without which a program is another one -> what to do instead. An error, unless they are switched off.
+REFUSED: dict[str, str] = {
+    **dict.fromkeys(("input", "input_", "input_config", "offline_sampling", "postprocess_inputs"), _OFFLINE),
+    **dict.fromkeys(("shuffle_buffer_size", "actions_in_input_normalized"), _OFFLINE),
+    **dict.fromkeys(
+        ("output", "output_config"),
+        "episodes are not written; the callback on_sample_end sees all that is sampled, and can",
+    ),
+    "custom_evaluation_function": "override evaluate() of a subclass of the algorithm (athlete.rllib), or add to "
+    "evaluation_metrics in the callback on_evaluate_end",
+    **dict.fromkeys(("learner_class", "learner_connector", "before_learn_on_batch"), "on_learn_on_batch sees batches"),
+    **dict.fromkeys(("rl_module_spec", "model_config", "algorithm_config_overrides_per_module"), _MODULES),
+    **dict.fromkeys(
+        ("env_to_module_connector", "module_to_env_connector"),
+        "observation_filter, observation_fn and environment(clip_rewards=...) change what comes",
+    ),
+    **dict.fromkeys(("vtrace", "vtrace_drop_last_ts", "replay_proportion", "learner_queue_size"), _TRACE),
+}
+
+
+def said(name: str, value: object) -> str | None:
+    """What is so instead of a setting of RLlib's that is switched on; None for others.
+
+    Raises ValueError for one without which the program is another.
+    """
+    if not value or (name in ("input", "input_") and value == "sampler"):
+        return None
+    if name in REFUSED:
+        raise ValueError(REFUSED[name])
+    return UNSERVED.get(name)

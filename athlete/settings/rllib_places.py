@@ -11,6 +11,7 @@ from athlete.models.catalog import registered_model
 from athlete.settings.checks import require_known
 from athlete.settings.rllib_names import SPELLINGS
 
+EVALUATION = 10  # episodes or timesteps, where nothing is said
 MEMORY = "replay_buffer_config"
 WARM_UP = "num_steps_sampled_before_learning_starts"
 
@@ -70,6 +71,11 @@ def translated(settings: Mapping[str, Any], known: Container[str]) -> dict[str, 
     elsewhere: dict[str, Any] = {}  # what an entry of a dictionary says; a setting by its own name goes before it
     for name, value in settings.items():
         place, value = SPELLINGS.get(name, name), numbers(value)
+        if place == "evaluation_duration" and value == "auto":
+            logger.info("evaluation_duration='auto': evaluation runs between iterations, and plays %d", EVALUATION)
+            value = EVALUATION
+        elif place == "evaluation_config" and hasattr(value, "chosen"):
+            value = value.chosen()
         if name in INTO_MEMORY and MEMORY in known:
             memory[INTO_MEMORY[name]] = value
         elif name == "prioritized_replay" and MEMORY in known and isinstance(value, bool):

@@ -67,6 +67,13 @@ SETTINGS: dict[str, Setting] = {
     "callbacks": Setting("callbacks", None, "callbacks or None"),
 }
 
+# Settings that most agents have as fields: those of `AlgorithmConfig` itself, which has no agent.
+GENERAL: dict[str, Setting] = {
+    "gamma": Setting("training", 0.99, "number"),
+    "lr": Setting("training", 1e-3, "number or schedule"),
+    "grad_clip": Setting("training", None, "positive number or None"),
+}
+
 EVALUATION_CHANGES = (
     "explore",
     "env",
@@ -123,6 +130,7 @@ _VALUE_CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "clip": (lambda value: isinstance(value, bool) or _is_positive(value), "True, False or a number above 0"),
     "positive number": (_is_positive, "a finite number above 0"),
     "number": (lambda value: is_number(value) and 0 <= value < math.inf, "a finite number of at least 0"),
+    "number or schedule": (lambda value: is_number(value) or is_schedule(value), f"a number or {SCHEDULE_FORM}"),
     "count": (is_count, "a whole number of at least 0"),
     "positive count": (lambda value: is_count(value) and value > 0, "a whole number of at least 1"),
     "positive count or auto": (

@@ -32,7 +32,7 @@ class Experiment:
     trials: list[Trial]
     configs: dict[str, Any]
     facts: dict[str, Any] = field(default_factory=dict)  # name, run, seed, metric, mode, stop
-    memories: dict[str, Any] = field(default_factory=dict)  # "scheduler", "search_alg" -> what has `save()`
+    memories: dict[str, Any] = field(default_factory=dict)  # "scheduler" -> what has `save()`
     start_time: float = field(default_factory=time.time)
     status: str = RUNNING
 
@@ -127,10 +127,8 @@ def _is_checkpoint(value: Any) -> bool:
 
 
 def _is_memory(value: Any) -> bool:
-    """Whether it is what a scheduler or a searcher left: its name and what it gave."""
-    return value is None or (
-        isinstance(value, dict) and _is_text(value.get("name")) and isinstance(value.get("state"), dict)
-    )
+    """Whether it is what a scheduler left: its name and what it gave."""
+    return isinstance(value, dict) and _is_text(value.get("name")) and isinstance(value.get("state"), dict)
 
 
 def _are(check: Callable[[Any], bool]) -> Callable[[Any], bool]:
@@ -151,10 +149,11 @@ _EXPERIMENT: dict[str, _Entry] = {
     "metric": (lambda value: value is None or _is_text(value), "a result's name or null"),
     "mode": (lambda value: value in (None, "min", "max"), "'min', 'max' or null"),
     **dict.fromkeys(("start_time", "timestamp"), (_is_time, "a finite number of seconds")),
-    **dict.fromkeys(("scheduler", "search_alg"), (_is_memory, "null or a name and a state")),
+    "num_seeds": (lambda value: _is_count(value) and 1 <= value <= LARGEST_EXPERIMENT, "a count of seeds"),
+    "scheduler": (_is_memory, "a name and a state"),
     "trials": (_are(lambda value: isinstance(value, dict)), "a list of trials"),
 }
-_NEWER = ("changes", "scheduler", "search_alg")  # older state files have none
+_NEWER = ("changes", "scheduler", "num_seeds")  # older state files have none
 _TRIAL: dict[str, _Entry] = {
     **dict.fromkeys(("trial_id", "name", "folder", "experiment_tag"), (_is_text, "a text")),
     **dict.fromkeys(("index", "failures"), (_is_count, "a whole number of at least 0")),

@@ -24,9 +24,11 @@ from athlete.tune.analysis import ExperimentAnalysis
 from athlete.tune.callbacks import Callback
 from athlete.tune.experiment import LARGEST_EXPERIMENT, STATE, Experiment, experiments, read_state, read_trials
 from athlete.tune.names import TuneError, nearest
+from athlete.tune.plan import Planner, Suggestions, all_picks, recalled, with_seeds
 from athlete.tune.runner import Runner, Settings
 from athlete.tune.schedulers import PopulationBasedTraining, TrialScheduler, find_scheduler
-from athlete.tune.space import path_name, replace, variants
+from athlete.tune.search import Searcher, find_searcher
+from athlete.tune.space import path_name, replace
 from athlete.tune.stopper import CombinedStopper, Stopper, TimeoutStopper, make_stopper
 from athlete.tune.trainable import (
     check_mutation,
@@ -45,13 +47,9 @@ from athlete.tune.trial import (
     PENDING,
     TERMINATED,
     Trial,
-    custom_name,
-    folder_name,
     last_line,
     legal,
-    pick_tag,
     results_folder,
-    trial_name,
 )
 
 if TYPE_CHECKING:
@@ -73,7 +71,6 @@ _MEANINGLESS = {
     "queue_trials": "trials wait for a free process by themselves",
     "resume_config": "resume=True, 'AUTO', 'LOCAL+ERRORED', ... says it all",
 }
-_FIFO = {"fifo", "fifoscheduler", "basicvariantgenerator", "variant_generator", "random"}
 
 
 def run(
@@ -92,6 +89,8 @@ def run(
     keep_checkpoints_num: int | None = None,
     checkpoint_score_attr: str | None = None,
     scheduler: Any = None,
+    search_alg: Any = None,
+    num_seeds: int = 1,
     max_concurrent_trials: int | None = None,
     time_budget_s: Any = None,
     resume: bool | str = False,
@@ -125,6 +124,10 @@ def run(
             better; by default the newest), and always the newest.
         scheduler: which trials go on and which stop: a name (`"asha"`, `"hyperband"`, `"median_stopping_rule"`,
             `"pbt"`) or an object of `athlete.tune.schedulers`. Its trials train in turn in this process.
+        search_alg: where the values of the search come from: `"optuna"` or an object of `athlete.tune.search`; by
+            default grids and random draws.
+        num_seeds: train every config with so many seeds, from its own (or 0) upwards; `results_by_config` of the
+            analysis has their mean, interquartile mean and interval.
         max_concurrent_trials: trials at the same time, each in a process of its own; 1: one after another in this
             process, where trials of the same shape share the compiled program, as without a scheduler by default.
         time_budget_s: seconds (or a `timedelta`) for all trials together.
@@ -149,24 +152,40 @@ def run(
         TuneError: a trial has failed, a stop key is not among the results, or there is nothing to resume.
     """
     respelled = _other_settings(others)
-    _check(mode=mode, num_samples=num_samples, max_concurrent_trials=max_concurrent_trials, resume=resume)
-    scheduler = find_scheduler(scheduler)
+    _check(
+        mode=mode,
+        num_samples=num_samples,
+        num_seeds=num_seeds,
+        max_concurrent_trials=max_concurrent_trials,
+        resume=resume,
+    )
+    scheduler, searcher = find_scheduler(scheduler), find_searcher(search_alg)
     scheduler.set_search_properties(metric, mode)
     run_or_experiment, config = find_run(run_or_experiment, config)
     if isinstance(scheduler, PopulationBasedTraining):
         config = _searched(config, scheduler)
+        if isinstance(searcher, Searcher):
+            raise ValueError(f"{type(searcher).__name__} and a population both choose settings: give one of them")
+    config = _with_space(config, searcher)
+    config, seeds = with_seeds(config, num_seeds)
     experiments_folder = results_folder(respelled.pop("local_dir", local_dir))
-    facts = {"num_samples": num_samples, "seed": seed, "metric": metric, "mode": mode}
+    facts = {"num_samples": num_samples, "num_seeds": num_seeds, "metric": metric, "mode": mode}
+    facts["seed"] = _seed(seed, config, searcher)
+    creators = (trial_name_creator, trial_dirname_creator)
     with contextlib.ExitStack() as held:
         folder = _locked_folder(held, experiments_folder, run_name(run_or_experiment), name)
-        experiment = _resumed(run_or_experiment, config, folder, name, resume, scheduler)
-        if experiment is None:
-            creators = (trial_name_creator, trial_dirname_creator)
-            experiment = _planned(run_or_experiment, config, folder, facts, creators)
-            if isinstance(scheduler, PopulationBasedTraining):
-                _check_mutations(experiment, scheduler)
-        scheduler.seed = int(experiment.facts["seed"])
-        experiment.memories["scheduler"] = scheduler
+        going_on = _resumed(run_or_experiment, config, folder, name, resume, searcher)
+        facts |= {"name": folder.name, "run": run_name(run_or_experiment)}
+        experiment = going_on or Experiment(folder, run_or_experiment, [], {}, facts)
+        if config_dict(config) and experiment.facts["num_seeds"] != num_seeds:
+            raise TuneError(
+                f"resume: the experiment began with num_seeds={experiment.facts['num_seeds']}; pass it again"
+            )
+        planner = Planner(experiment, config, creators)
+        suggestions = _plan(planner, searcher, seeds, goes_on=going_on is not None)
+        _begin_scheduler(scheduler, experiment, goes_on=going_on is not None)
+        if going_on is None:
+            _make_room(folder)
         checkpointing = {
             "checkpoint_freq": checkpoint_freq,
             "checkpoint_at_end": checkpoint_at_end,
@@ -176,6 +195,7 @@ def run(
         settings = Settings(
             stopper=_stopper(stop, time_budget_s, experiment),
             scheduler=scheduler,
+            suggestions=suggestions,
             max_failures=max_failures,
             fail_fast=fail_fast,
             max_concurrent_trials=max_concurrent_trials,
@@ -185,9 +205,10 @@ def run(
         )
         shown = progress_reporter or reporter(verbose)
         shown.setup(experiment.folder.name, experiment.start_time, metric, mode)
-        if max_concurrent_trials is None and len(experiment.trials) > 1:
-            count, how = len(experiment.trials), "in turn" if scheduler.compares else "one after another"
-            shown.print(f"{count} trials, {how}; max_concurrent_trials=... runs them side by side")
+        total = len(experiment.trials) if suggestions is None else suggestions.total
+        if max_concurrent_trials is None and total > 1:
+            how = "in turn" if scheduler.compares else "one after another"
+            shown.print(f"{total} trials, {how}; max_concurrent_trials=... runs them side by side")
         runner = Runner(experiment, settings, shown, list(callbacks or []))
         with runner.interrupt:
             try:
@@ -221,11 +242,13 @@ def run_experiments(experiments: Mapping[str, Mapping[str, Any]], **settings: An
 # What was asked for
 
 
-def _check(mode: Any, num_samples: Any, max_concurrent_trials: Any, resume: Any) -> None:
+def _check(mode: Any, num_samples: Any, num_seeds: Any, max_concurrent_trials: Any, resume: Any) -> None:
     if mode not in (None, "min", "max"):
         raise ValueError(f"tune.run(mode={mode!r}): 'min' or 'max'")
     if not isinstance(num_samples, int) or not 1 <= num_samples <= LARGEST_EXPERIMENT:
         raise ValueError(f"tune.run(num_samples={num_samples!r}): a whole number of 1 to {LARGEST_EXPERIMENT:,}")
+    if not isinstance(num_seeds, int) or not 1 <= num_seeds <= LARGEST_EXPERIMENT:
+        raise ValueError(f"tune.run(num_seeds={num_seeds!r}): a whole number of at least 1")
     if max_concurrent_trials is not None and (not isinstance(max_concurrent_trials, int) or max_concurrent_trials < 0):
         raise ValueError(f"tune.run(max_concurrent_trials={max_concurrent_trials!r}): a whole number of at least 1")
     _resume_mode(resume)
@@ -239,8 +262,6 @@ def _other_settings(others: Mapping[str, Any]) -> dict[str, Any]:
             respelled["local_dir"] = value
         elif name == "checkpoint_config":
             respelled |= {} if value is None else value.settings()
-        elif name == "search_alg":
-            _check_fifo(name, value)
         elif name in _MEANINGLESS:
             if value is not None:
                 logger.warning("tune.run(%s=...) does nothing here: %s", name, _MEANINGLESS[name])
@@ -252,22 +273,46 @@ def _other_settings(others: Mapping[str, Any]) -> dict[str, Any]:
     return respelled
 
 
-def _check_fifo(name: str, value: Any) -> None:
-    kind = value if isinstance(value, str) else type(value).__name__
-    if value is not None and kind.lower() not in _FIFO:
-        raise ValueError(
-            f"tune.run({name}={kind}): this version draws configs at random or from grids and runs trials in turn; "
-            "schedulers and searchers are not there yet"
-        )
-
-
 def _stopper(stop: Any, time_budget_s: Any, experiment: Experiment) -> Stopper:
-    configs = {trial.trial_id: trial.config for trial in experiment.trials}
-    stopper = make_stopper(stop, lambda trial_id: evaluates(configs[trial_id]))
+    def has_evaluations(trial_id: str) -> bool:
+        return any(trial.trial_id == trial_id and evaluates(trial.config) for trial in experiment.trials)
+
+    stopper = make_stopper(stop, has_evaluations)
     return stopper if time_budget_s is None else CombinedStopper(stopper, TimeoutStopper(time_budget_s))
 
 
 # A new experiment
+
+
+def _seed(seed: int | None, config: Any, searcher: Any) -> int:
+    """Of the search's draws: what was given, the searcher's, the config's own, else a random one."""
+    own = config_dict(config).get("seed")
+    for known in (seed, getattr(searcher, "random_state", None), own):
+        if isinstance(known, int) and not isinstance(known, bool):
+            return known
+    return random.SystemRandom().getrandbits(32)
+
+
+def _plan(planner: Planner, searcher: Any, seeds: Sequence[int], goes_on: bool) -> Suggestions | None:
+    """The trials of an experiment: all of a new one, or those that a searcher will suggest."""
+    facts = planner.experiment.facts
+    if not isinstance(searcher, Searcher):
+        if not goes_on:
+            planner.add_all(all_picks(searcher, planner.config, facts["num_samples"], facts["seed"], seeds))
+        return None
+    suggestions = Suggestions(planner, searcher, facts["num_samples"], seeds)
+    suggestions.begin(facts["metric"], facts["mode"], facts["seed"])
+    if goes_on:
+        suggestions.resume()
+    return suggestions
+
+
+def _with_space(config: Any, searcher: Any) -> Any:
+    """The config with what the searcher itself was told to search."""
+    space = getattr(searcher, "space", None)
+    if not space:
+        return config
+    return type(config).from_dict({**config.chosen(), **space}) if is_config(config) else {**config, **space}
 
 
 def _searched(config: Any, scheduler: PopulationBasedTraining) -> Any:
@@ -275,6 +320,27 @@ def _searched(config: Any, scheduler: PopulationBasedTraining) -> Any:
     if not is_config(config):
         return scheduler.searched(config)
     return type(config).from_dict(scheduler.searched(config.chosen()))
+
+
+def _begin_scheduler(scheduler: TrialScheduler, experiment: Experiment, goes_on: bool) -> None:
+    """Give the scheduler what a resume knows; check a population's mutations before anything starts."""
+    scheduler.seed = int(experiment.facts["seed"])
+    experiment.memories["scheduler"] = scheduler
+    if goes_on:
+        _recall(scheduler, experiment)
+    elif isinstance(scheduler, PopulationBasedTraining):
+        _check_mutations(experiment, scheduler)
+
+
+def _recall(scheduler: TrialScheduler, experiment: Experiment) -> None:
+    """What the scheduler left in the state file, and what it had changed of the trials' configs."""
+    remember("scheduler", scheduler, read_state(experiment.folder))
+    if isinstance(scheduler, PopulationBasedTraining):
+        _check_changes(scheduler, experiment.trials)
+    for trial in experiment.trials:
+        if trial.changes:
+            changed = with_changes(experiment.run, experiment.configs[trial.trial_id], trial.changes)
+            experiment.configs[trial.trial_id], trial.config = changed, config_dict(changed)
 
 
 def _check_mutations(experiment: Experiment, scheduler: PopulationBasedTraining) -> None:
@@ -285,50 +351,6 @@ def _check_mutations(experiment: Experiment, scheduler: PopulationBasedTraining)
         for value in values:
             with_changes(experiment.run, first, {path: value})
         check_mutation(experiment.run, first, path, values)
-
-
-def _planned(
-    run: Any,
-    config: Any,
-    folder: Path,
-    facts: dict[str, Any],
-    creators: tuple[Callable[[Trial], str] | None, Callable[[Trial], str] | None],
-) -> Experiment:
-    """The trials of a new experiment, with their configs built: a wrong one is an error before anything begins."""
-    values = config_dict(config)
-    if facts["seed"] is None:
-        own = values.get("seed")
-        facts["seed"] = (
-            own if isinstance(own, int) and not isinstance(own, bool) else random.SystemRandom().getrandbits(32)
-        )
-    date = datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
-    tag = os.urandom(3).hex()[:5]
-    trials: list[Trial] = []
-    configs: dict[str, Any] = {}
-    chosen = list(itertools.islice(variants(values, facts["num_samples"], facts["seed"]), LARGEST_EXPERIMENT + 1))
-    if len(chosen) > LARGEST_EXPERIMENT:
-        raise ValueError(f"tune.run: these are more than {LARGEST_EXPERIMENT:,} trials; take smaller grids or samples")
-    for index, picks in enumerate(chosen):
-        final = with_picks(run, config, picks)
-        trial_id, recorded, picked = f"{tag}_{index:05d}", config_dict(final), pick_tag(picks)
-        trial = Trial(
-            trial_id=trial_id,
-            index=index,
-            name=trial_name(run_name(run), recorded.get("env"), trial_id),
-            config=recorded,
-            folder=folder,
-            picks=picks,
-            experiment_tag=f"{index}_{picked}" if picked else str(index),
-        )
-        trial.name = custom_name(creators[0], trial, trial.name)
-        own_folder = custom_name(creators[1], trial, folder_name(trial.name, index, picked, date))
-        taken = any(other.folder.name == own_folder for other in trials)
-        trial.folder = folder / (f"{own_folder}_{index}" if taken else own_folder)
-        trials.append(trial)
-        configs[trial_id] = final
-    facts = {"name": folder.name, "run": run_name(run), **facts}
-    _make_room(folder)
-    return Experiment(folder, run, trials, configs, facts)
 
 
 def _locked_folder(held: contextlib.ExitStack, parent: Path, algorithm: str, name: str | None) -> Path:
@@ -389,7 +411,7 @@ def _resume_mode(resume: bool | str) -> tuple[str, bool, bool, bool]:
 
 
 def _resumed(
-    run: Any, config: Any, folder: Path, name: str | None, resume: bool | str, scheduler: TrialScheduler
+    run: Any, config: Any, folder: Path, name: str | None, resume: bool | str, searcher: Any
 ) -> Experiment | None:
     """The experiment that `resume` asks for, its trials to be continued made PENDING; None for a new one."""
     base, errored, restart, only = _resume_mode(resume)
@@ -406,14 +428,7 @@ def _resumed(
     if state["run"] != run_name(run):
         raise TuneError(f"resume: {folder} is an experiment of {state['run']}, not of {run_name(run)}")
     trials = read_trials(folder, state)
-    remember("scheduler", scheduler, state)
-    if isinstance(scheduler, PopulationBasedTraining):
-        _check_changes(scheduler, trials)
-    configs = _rebuilt(run, config, trials, state)
-    for trial in trials:
-        if trial.changes:
-            configs[trial.trial_id] = with_changes(run, configs[trial.trial_id], trial.changes)
-            trial.config = config_dict(configs[trial.trial_id])
+    configs = _rebuilt(run, config, trials, state, searcher)
     for trial in trials:
         if trial.status == ERROR and (errored or restart):
             trial.status, trial.failures = PENDING, 0
@@ -422,6 +437,7 @@ def _resumed(
         elif trial.status not in (TERMINATED, ERROR):
             trial.status = PAUSED if only else PENDING
     facts = {key: state[key] for key in ("name", "run", "num_samples", "seed", "metric", "mode")}
+    facts["num_seeds"] = int(state.get("num_seeds", 1))
     return Experiment(folder, run, trials, configs, facts)
 
 
@@ -454,7 +470,7 @@ def _check_changes(scheduler: PopulationBasedTraining, trials: list[Trial]) -> N
             raise TuneError(f"resume: {STATE} has changed {names} of {trial.name}, which hyperparam_mutations lacks")
 
 
-def _rebuilt(run: Any, config: Any, trials: list[Trial], state: Mapping[str, Any]) -> dict[str, Any]:
+def _rebuilt(run: Any, config: Any, trials: list[Trial], state: Mapping[str, Any], searcher: Any) -> dict[str, Any]:
     """The configs of an experiment's trials: this call's config with the trials' picks, or the recorded ones."""
     values = config_dict(config)
     if not values:
@@ -462,7 +478,7 @@ def _rebuilt(run: Any, config: Any, trials: list[Trial], state: Mapping[str, Any
             _refuse_recorded(run, trial.config, trial)
         return {trial.trial_id: with_picks(run, trial.config, {}) for trial in trials}
     configs = {}
-    again = list(variants(values, int(state["num_samples"]), int(state["seed"])))
+    again = _again(config, trials, state, searcher)
     for trial in trials:
         fresh = again[trial.index] if trial.index < len(again) else {}
         if fresh.keys() != trial.picks.keys():
@@ -476,6 +492,15 @@ def _rebuilt(run: Any, config: Any, trials: list[Trial], state: Mapping[str, Any
         configs[trial.trial_id] = with_picks(run, config, trial.picks)
         trial.config = config_dict(configs[trial.trial_id])
     return configs
+
+
+def _again(config: Any, trials: list[Trial], state: Mapping[str, Any], searcher: Any) -> list[dict[Any, Any]]:
+    """What this call's search picks for the trials of the state file."""
+    if isinstance(searcher, Searcher):
+        return [recalled(config, trial.picks) for trial in trials]
+    num_seeds, first = int(state.get("num_seeds", 1)), config_dict(config).get("seed") or 0
+    seeds = list(range(first, first + num_seeds)) if num_seeds > 1 else []
+    return list(all_picks(searcher, config, int(state["num_samples"]), int(state["seed"]), seeds))
 
 
 def _refuse_recorded(run: Any, recorded: Mapping[str, Any], trial: Trial) -> None:

@@ -23,6 +23,7 @@ from athlete.tune.callbacks import Callback
 from athlete.tune.experiment import Experiment
 from athlete.tune.interrupt import Interrupt
 from athlete.tune.names import TuneError
+from athlete.tune.plan import Suggestions
 from athlete.tune.schedulers import CONTINUE, PAUSE, STOP, FIFOScheduler, Release, TrialScheduler
 from athlete.tune.stopper import Stopper
 from athlete.tune.trainable import config_dict, with_changes
@@ -56,6 +57,7 @@ class Settings:
 
     stopper: Stopper
     scheduler: TrialScheduler = field(default_factory=FIFOScheduler)
+    suggestions: Suggestions | None = None  # where trials come one after another
     checkpoint_freq: int = 0
     checkpoint_at_end: bool = False
     keep_checkpoints_num: int | None = None
@@ -131,17 +133,19 @@ class Runner:
         Raises TuneError where going on makes no sense (a stop key that no result has), whatever a callback raises, and
         with `fail_fast="raise"` a trial's error. The folder is in order in every case. Call it within `self.interrupt`.
         """
-        total = len(self.trials)
+        suggestions = self.settings.suggestions
+        total = len(self.trials) if suggestions is None else suggestions.total
         for callback in self.callbacks:
             callback.setup(stop=self.settings.stopper, num_samples=total, total_num_samples=total)
         self._save_state()
-        for trial in self.waiting:
-            self.scheduler.on_trial_add(trial)
+        for trial in self.trials:  # after a resume some have ended
+            known = self.scheduler.on_trial_add if trial.status == PENDING else self.scheduler.on_trial_end
+            known(trial)
         at_once = self.settings.max_concurrent_trials
         if at_once is not None and at_once > 1:
             self._pool = ProcessPool(at_once, self.experiment.folder)
         elif at_once is None and self.scheduler.compares:
-            self._pool = LocalPool(total)
+            self._pool = LocalPool(total if suggestions is None else suggestions.at_once)
         try:
             self._loop()
             self._end_running()
@@ -152,8 +156,10 @@ class Runner:
         while True:
             if not self._ending():
                 self._release_paused()
-            while not self._ending() and self.waiting and (slot := self._pool.free()) is not None:
-                self._start(self.waiting.pop(0), slot)
+            while not self._ending() and self._pool.has_room() and (trial := self._next_trial()) is not None:
+                slot = self._pool.free()
+                assert slot is not None
+                self._start(trial, slot)
             if not any(running.command for running in self.running):
                 return
             for callback in self.callbacks:
@@ -167,6 +173,21 @@ class Runner:
             self._report()
             if time.monotonic() - self._last_state > _STATE_SECONDS:
                 self._save_state()
+
+    def _next_trial(self) -> Trial | None:
+        """The trial to begin or to go on with: one that waits, else a new one that the searcher suggests."""
+        if self.waiting:
+            return self.waiting.pop(0)
+        trial = self.settings.suggestions.next() if self.settings.suggestions else None
+        if trial is not None:
+            self.scheduler.on_trial_add(trial)
+        return trial
+
+    def _ended(self, trial: Trial) -> None:
+        """Tell scheduler and searcher that a trial has stopped or failed."""
+        self.scheduler.on_trial_end(trial)
+        if self.settings.suggestions is not None:
+            self.settings.suggestions.ended(trial)
 
     def _ending(self) -> bool:
         """Whether no iteration is begun any more."""
@@ -193,6 +214,8 @@ class Runner:
                 running.trial.status = PAUSED
                 last_first.callback(running.record.close)
             over = all(trial.status in (TERMINATED, ERROR) for trial in self.trials)
+            if self.settings.suggestions is not None and not self.settings.stopper.stop_all():
+                over = over and len(self.trials) == self.settings.suggestions.total
             self.experiment.status = TERMINATED if over else PAUSED
 
     # One trial, from its start to its end
@@ -329,8 +352,8 @@ class Runner:
     def _complete(self, running: Running) -> None:
         if self.settings.checkpoint_at_end and running.unsaved and not self._save(running):
             return
-        self.scheduler.on_trial_end(running.trial)
         self._release(running, TERMINATED)
+        self._ended(running.trial)
         for callback in self.callbacks:
             callback.on_trial_complete(iteration=self._events, trials=self.trials, trial=running.trial)
 
@@ -379,8 +402,8 @@ class Runner:
         if running is not None:
             self._complete(running)
             return
-        self.scheduler.on_trial_end(trial)
         trial.status = TERMINATED
+        self._ended(trial)
         self._save_state()
         for callback in self.callbacks:
             callback.on_trial_complete(iteration=self._events, trials=self.trials, trial=trial)
@@ -446,7 +469,7 @@ class Runner:
             self.waiting.insert(0, trial)
             return
         trial.status = ERROR
-        self.scheduler.on_trial_end(trial)
+        self._ended(trial)
         self._failed_fast = self._failed_fast or bool(settings.fail_fast)
         self._save_state()
         for callback in self.callbacks:

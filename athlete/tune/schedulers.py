@@ -378,7 +378,7 @@ class PopulationBasedTraining(TrialScheduler):
         if isinstance(mutation, Float):
             return [float(mutation.lower), float(mutation.upper)]
         if isinstance(mutation, Integer):
-            return [mutation.lower, mutation.upper if mutation.q else mutation.upper - 1]
+            return [mutation.lower, mutation.last]
         draw = mutation.sample if isinstance(mutation, Domain) else mutation
         return [draw(), draw()]
 
@@ -446,10 +446,8 @@ class PopulationBasedTraining(TrialScheduler):
         if draws_anew or not is_number(value):
             return mutation.draw(self.random) if isinstance(mutation, Domain) else mutation()
         moved = value * self.random.choice(self.perturbation_factors)
-        if isinstance(mutation, Float):
-            return float(min(max(moved, mutation.lower), mutation.upper))
-        if isinstance(mutation, Integer):
-            return min(max(round(moved), mutation.lower), mutation.upper if mutation.q else mutation.upper - 1)
+        if isinstance(mutation, Float | Integer):
+            return mutation.within(moved)
         return round(moved) if isinstance(value, int) else moved
 
     def save(self) -> dict[str, Any]:

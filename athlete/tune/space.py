@@ -42,7 +42,11 @@ class Float(Domain):
             value = math.exp(generator.uniform(math.log(self.lower), math.log(self.upper)))
         else:
             value = generator.uniform(self.lower, self.upper)
-        return min(max(_rounded(value, self.q), self.lower), self.upper)
+        return self.within(value)
+
+    def within(self, value: float) -> float:
+        """The nearest value of the range."""
+        return float(min(max(_rounded(value, self.q), self.lower), self.upper))
 
 
 @dataclass(frozen=True)
@@ -55,12 +59,20 @@ class Integer(Domain):
     q: int | None = None
 
     def draw(self, generator: random.Random) -> int:
-        last = self.upper if self.q else self.upper - 1
         if self.log:
-            value = math.exp(generator.uniform(math.log(self.lower), math.log(last + 1)))
+            value = math.exp(generator.uniform(math.log(self.lower), math.log(self.last + 1)))
         else:
-            value = generator.randint(self.lower, last)
-        return min(max(int(_rounded(math.floor(value), self.q)), self.lower), last)
+            value = generator.randint(self.lower, self.last)
+        return self.within(math.floor(value))
+
+    @property
+    def last(self) -> int:
+        """The largest value."""
+        return self.upper if self.q else self.upper - 1
+
+    def within(self, value: float) -> int:
+        """The nearest value of the range."""
+        return min(max(int(_rounded(round(value), self.q)), self.lower), self.last)
 
 
 @dataclass(frozen=True)
@@ -242,6 +254,17 @@ def replace(config: Any, picks: Mapping[Path, Any], path: Path = ()) -> Any:
     if type(config) in (list, tuple):
         return type(config)(replace(value, picks, (*path, i)) for i, value in enumerate(config))
     return config
+
+
+def fixed(config: Mapping[str, Any], picks: Mapping[Path, Any]) -> dict[str, Any]:
+    """The config with the values at the given paths put in; picks that are not there are passed over."""
+    return dict(replace(config, picks))
+
+
+def completed(config: Mapping[str, Any], picks: Mapping[Path, Any]) -> dict[Path, Any]:
+    """The picks of a searcher, with those of the `sample_from` functions, which see them."""
+    found = {**picks, **next(variants(fixed(config, picks), 1, 0))}
+    return {path: found[path] for path, _ in find(config) if path in found}
 
 
 def set_value(config: Mapping[str, Any], path: Path, value: Any) -> dict[str, Any]:

@@ -61,6 +61,7 @@ class TuneConfig:
     metric: str | None = None
     mode: str | None = None
     num_samples: int = 1
+    num_seeds: int = 1
     max_concurrent_trials: int | None = None
     time_budget_s: Any = None
     seed: int | None = None

@@ -18,27 +18,27 @@ from athlete.algorithms import get_config_class
 from athlete.env.registry import foreign_code
 from athlete.log import logger
 from athlete.settings.limits import LARGEST_EXPERIMENT, excess
+from athlete.settings.rllib_names import UNSERVED, said
 from athlete.tune.names import result_name
 
 # What an experiment may say beside `run`, `env`, `config`, `stop` and its criteria: settings of `tune.run`.
 _SETTINGS = {
-    *("num_samples", "seed", "metric", "mode", "local_dir", "storage_path", "time_budget_s", "max_concurrent_trials"),
+    *(
+        "num_samples",
+        "num_seeds",
+        "seed",
+        "metric",
+        "mode",
+        "local_dir",
+        "storage_path",
+        "time_budget_s",
+        "max_concurrent_trials",
+    ),
     *("checkpoint_freq", "checkpoint_at_end", "keep_checkpoints_num", "checkpoint_score_attr", "checkpoint_config"),
     *("restore", "max_failures", "fail_fast", "resources_per_trial", "sync_config", "scheduler", "search_alg"),
+    "num_seeds",
 }
 _CRITERIA = ("pass_criteria", "floor")
-
-# Settings of RLlib that Athlete has no counterpart for. In a file they are passed over, with a line each.
-RLLIB_ONLY = {
-    *("use_pytorch", "torch", "eager", "gpu", "use_kl_loss", "optimizer", "horizon"),
-    *("soft_horizon", "no_done_at_end", "observation_space", "action_space", "env_task_fn"),
-    *("sample_collector", "sample_timeout_s", "remote_worker_envs", "remote_env_batch_wait_ms", "_fake_gpus"),
-    *("extra_python_environs_for_driver", "extra_python_environs_for_worker", "grad_clip_by", "logger_config"),
-    *("max_requests_in_flight_per_sampler_worker", "max_requests_in_flight_per_env_runner", "fake_sampler"),
-    *("evaluation_sample_timeout_s", "off_policy_estimation_methods", "ope_split_batch_by_episode"),
-    *("min_train_timesteps_per_iteration", "metrics_episode_collection_timeout_s", "export_native_model_files"),
-    *("_disable_action_flattening", "_tf_policy_handles_more_than_one_loss", "learner_config_dict"),
-}
 
 _CHECKPOINT_CONFIG = {
     "checkpoint_frequency": "checkpoint_freq",
@@ -216,15 +216,15 @@ def experiment_of(name: str, entry: Any, where: str) -> Experiment:
 
 
 def without_rllib_only(config: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """The configuration without RLlib's settings that mean nothing here; a line for each that was switched on."""
+    """The configuration without RLlib's settings that have no counterpart; a warning for each that was switched on."""
     kept = {}
     for name, value in config.items():
         if name == "num_gpus" and config.get("_fake_gpus"):
             continue  # RLlib's tests of several accelerators, on none
-        if name not in RLLIB_ONLY:
+        if name not in UNSERVED:
             kept[name] = value
-        elif value:
-            logger.warning("%s: %s=%r is RLlib's and has no counterpart here; it has no effect", where, name, value)
+        elif (sentence := said(name, value)) is not None:
+            logger.warning("%s: %s=%r has no effect: %s", where, name, value, sentence)
     return kept
 
 

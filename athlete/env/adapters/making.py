@@ -11,6 +11,7 @@ from athlete.env.adapters.conversion import to_space
 from athlete.env.adapters.gymnasium import make_gymnasium, named_spec
 from athlete.env.adapters.processes import Group, ProcessRows
 from athlete.env.adapters.rows import LocalRows, Row, Rows
+from athlete.env.adapters.stepped import forget, note, require_unstepped
 from athlete.env.randomness import seed_global_generators
 from athlete.env.registry import EnvContext, resolve, told_config
 from athlete.env.supervision import UNSUPERVISED, Supervision
@@ -39,9 +40,12 @@ class RowMaker:
     def make(self) -> Any:
         """The environment of the row."""
         worker, vector_index = self._place()
-        return make_gymnasium(
+        env = make_gymnasium(
             self.env, self.env_config, worker_index=worker, vector_index=vector_index, num_workers=self.num_workers
         )
+        if not hasattr(self.env, "step") or isinstance(self.env, type):
+            require_unstepped(env)
+        return env
 
     def shown(self, env: Any) -> Shown:
         """What an environment that `make` made shows and takes. Raises ValueError where agents cannot serve it."""
@@ -59,6 +63,7 @@ class RowMaker:
 
     def row(self, env: Any, buffers: Buffers) -> Row:
         """The row of such an environment."""
+        note(env)
         return Row(env, self.index, buffers)
 
     def tell_created(self, env: Any) -> None:
@@ -100,7 +105,7 @@ def make_rows(
     if hasattr(env, "step") and not isinstance(env, type) and (count > 1 or num_workers):
         raise ValueError(
             f"{env!r} is one instance, but {count} rows in {num_workers} worker processes were asked for; "
-            "pass its class, its id or a factory"
+            "pass its class, its id or a factory, or say rollouts(num_envs_per_worker=1, num_rollout_workers=0)"
         )
     if supervision.restart_rows and hasattr(env, "step") and not isinstance(env, type):
         raise ValueError(
@@ -152,6 +157,7 @@ def _local_rows(first: Any, makers: list[RowMaker], shown: Shown, supervision: S
     except BaseException:
         for row in rows[1:]:
             row.close()
+        forget(first)
         raise
     return LocalRows(rows, buffers, shown.action_space, makers if supervision.restart_rows else ())
 

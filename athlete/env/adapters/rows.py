@@ -18,6 +18,7 @@ import numpy as np
 from athlete import spaces
 from athlete.env.adapters.buffers import Buffers, MisfitError
 from athlete.env.adapters.old_gym import todays_reset, todays_step
+from athlete.env.adapters.stepped import forget
 from athlete.env.masks import lift, lift_space, mask_method, mask_path, say_masks_are_read, told_path
 from athlete.env.randomness import seed_global_generators, seed_spaces
 from athlete.log import logger
@@ -79,6 +80,7 @@ class Row:
         return _checked_info(info)
 
     def close(self) -> None:
+        forget(self.env)
         try:
             self.env.close()
         except Exception:

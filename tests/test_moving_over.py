@@ -1,0 +1,74 @@
+"""Whole programs for other libraries, block by block: each runs once their name is replaced, or is answered."""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+import types
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+PROGRAMS = Path(__file__).parent / "programs"
+
+
+class Block(NamedTuple):
+    """A section of a program: its code, and what is said to it."""
+
+    title: str
+    code: str
+    answer: str | None  # of the error
+    warning: str | None
+
+
+def read(name: str) -> tuple[str, list[Block]]:
+    """The code before the first section of a program, and its sections."""
+    head, *sections = re.split(r"^## ", (PROGRAMS / name).read_text(encoding="utf-8"), flags=re.M)
+    blocks = []
+    for section in sections:
+        said = {kind: re.search(rf"^{kind}: `(.+)`$", section, re.M) for kind in ("Answered", "Warned")}
+        answer, warning = (None if found is None else found[1] for found in said.values())
+        blocks.append(Block(section.partition("\n")[0], code_of(section), answer, warning))
+    return code_of(head), blocks
+
+
+def code_of(text: str) -> str:
+    return "\n".join(re.findall(r"^```python\n(.*?)^```$", text, re.M | re.S))
+
+
+def run(code: str) -> None:
+    """Run a program as a module of its own, so that its classes can be found by their names."""
+    module = types.ModuleType("moved_program")
+    sys.modules[module.__name__] = module
+    try:
+        exec(compile(code, module.__name__, "exec"), module.__dict__)
+    finally:
+        del sys.modules[module.__name__]
+
+
+def check(block: Block, head: str, caplog: pytest.LogCaptureFixture) -> None:
+    run(head)
+    caplog.clear()
+    if block.answer is None:
+        run(f"{head}\n{block.code}")
+    else:
+        with pytest.raises(Exception, match=re.escape(block.answer)):
+            run(f"{head}\n{block.code}")
+    warnings = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    assert any(block.warning in warning for warning in warnings) if block.warning is not None else True
+
+
+RLLIB_HEAD, RLLIB = read("rllib_2_2.md")
+
+
+def test_there_are_55_blocks_for_rllib():
+    assert [block.title.partition(".")[0] for block in RLLIB] == [str(number) for number in range(1, 56)]
+
+
+@pytest.mark.parametrize("block", RLLIB, ids=[block.title for block in RLLIB])
+def test_a_block_for_rllib_runs_or_is_answered(block, caplog, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    head, code = (re.sub(r"\bray\b", "athlete", text) for text in (RLLIB_HEAD, block.code))
+    check(block._replace(code=code), head, caplog)
