@@ -366,3 +366,12 @@ def test_another_trainings_checkpoint_is_replaced_with_a_warning(tmp_path: Path,
 def test_a_folder_is_a_checkpoint_or_holds_checkpoints_by_its_name(tmp_path: Path, folder: str, where: str) -> None:
     with ppo().build() as algorithm:
         assert Path(algorithm.save(tmp_path / folder)) == (tmp_path / folder / where).resolve()
+
+
+@pytest.mark.parametrize("fields", [{"zzz": 1}, [1], None])
+def test_an_object_that_cannot_be_made_of_its_fields_is_refused_by_its_entry(saved: Path, fields: Any) -> None:
+    described = {"__object__": "athlete.models.mlp:MLP", "fields": fields}
+    change_metadata(saved, lambda metadata: metadata["config"].update(model={"custom_model": described}))
+    sentence = r"config\.model\.custom_model: athlete\.models\.mlp:MLP (cannot be made|has no fields)"
+    with pytest.raises(CheckpointError, match=sentence):
+        Algorithm.from_checkpoint(saved)

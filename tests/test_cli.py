@@ -87,7 +87,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
 # Help
 
 
-@pytest.mark.parametrize("line", [["--help"], ["train", "--help"], ["example", "--help"]])
+@pytest.mark.parametrize(
+    "line", [["--help"], ["train", "--help"], ["tune", "--help"], ["plot", "--help"], ["example", "--help"]]
+)
 def test_help_imports_nothing_heavy(line: list[str]) -> None:
     code = (
         "import sys\nfrom athlete.cli.main import app\n"
@@ -101,7 +103,8 @@ def test_help_imports_nothing_heavy(line: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["train", "evaluate", "check", "list", "doctor", "example list", "example run", "example get"]
+    "command",
+    ["train", "tune", "plot", "evaluate", "check", "list", "doctor", "example list", "example run", "example get"],
 )
 def test_every_command_has_help(command: str) -> None:
     result = athlete(f"{command} --help")

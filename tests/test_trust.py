@@ -158,6 +158,9 @@ def test_neither_a_file_nor_a_checkpoint_has_a_source_make_what_it_names(
         {"model": {"fcnet_hiddens": [10**6]}},
         {"model": {"fcnet_hiddens": {"grid_search": [[64], [64] * 101]}}},
         {"evaluation_config": {"evaluation_num_workers": 129}},
+        {"env_config": {"repeat_delay": 10**9}},
+        {"evaluation_config": {"env_config": {"size": 100_000}}},
+        {"env_config": {"max_episode_steps": 10**30}},
     ],
 )
 def test_a_file_asks_for_no_more_than_files_may(tmp_path: Path, config: dict[str, Any]) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from athlete.cli import check, evaluate, example, export, serve, train
+from athlete.cli import check, evaluate, example, export, plot, serve, train, tune
 from athlete.version import __version__
 
 # Their message alone says what to do.
@@ -70,6 +70,8 @@ def _options(
 
 
 app.command("train", cls=train.TrainCommand)(train.train)
+app.command("tune")(tune.tune)
+app.command("plot")(plot.plot)
 app.command("evaluate", cls=evaluate.EvaluateCommand)(evaluate.evaluate)
 app.command("export")(export.export)
 app.command("serve")(serve.serve)

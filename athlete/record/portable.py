@@ -58,8 +58,14 @@ def from_portable(value: Any, where: str = "config") -> Any:
         kind = _find(value[_OBJECT], where)
         if not (isinstance(kind, type) and dataclasses.is_dataclass(kind)):
             raise LookupError(f"{where}: {value[_OBJECT]} is no dataclass")
-        fields = {key: from_portable(part, f"{where}.{key}") for key, part in value["fields"].items()}
-        return kind(**{key: tuple(part) if isinstance(part, list) else part for key, part in fields.items()})
+        given = value.get("fields")
+        if not isinstance(given, Mapping):
+            raise LookupError(f"{where}: {value[_OBJECT]} has no fields but {given!r}")
+        fields = {key: from_portable(part, f"{where}.{key}") for key, part in given.items()}
+        try:
+            return kind(**{key: tuple(part) if isinstance(part, list) else part for key, part in fields.items()})
+        except (TypeError, ValueError) as error:
+            raise LookupError(f"{where}: {value[_OBJECT]} cannot be made of its fields: {error}") from error
     if _OPAQUE in value:
         raise LookupError(f"{where}: {value[_OPAQUE]} could not be kept in a file")
     return {key: from_portable(part, f"{where}.{key}") for key, part in value.items()}

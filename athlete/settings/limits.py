@@ -21,6 +21,11 @@ LARGEST: dict[str, float] = {
     "max_seq_len": 10_000,
     "replay_burn_in": 10_000,
     "random_timesteps": 10_000_000,
+    # Of `env_config`: what makes observations and states of built-in environments large.
+    "size": 2000,
+    "repeat_delay": 10_000,
+    "num_bits": 10_000,
+    "num_agents": 1000,
 }
 MOST_LAYERS = 100  # entries of one list within `model`
 WIDEST_LAYER = 65_536
@@ -67,7 +72,7 @@ def _excesses(name: str, value: Any, largest: Mapping[str, float], depth: int = 
         for part in value:
             yield from _excesses(name, part, largest, depth - 1)
     elif isinstance(value, int | float) and not isinstance(value, bool):
-        otherwise = WIDEST_LAYER if "model" in name else math.inf
+        otherwise = WIDEST_LAYER if "model" in name else 2**63 if isinstance(value, int) else math.inf
         limit = largest.get(name, largest.get(name.rpartition(".")[2], otherwise))
         if not abs(value) <= limit:
             yield f"{name}={value}", limit

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from athlete.env.registry import register_env
 from athlete.record.progress import CLIReporter, JupyterNotebookReporter, ProgressReporter
 from athlete.tune.analysis import ExperimentAnalysis
-from athlete.tune.callbacks import Callback
+from athlete.tune.callbacks import Callback, LoggerCallback
 from athlete.tune.names import TuneError
 from athlete.tune.run import run, run_experiments
 from athlete.tune.space import (
@@ -53,6 +53,7 @@ __all__ = [
     "FailureConfig",
     "FunctionStopper",
     "JupyterNotebookReporter",
+    "LoggerCallback",
     "MaximumIterationStopper",
     "NoopStopper",
     "ProgressReporter",

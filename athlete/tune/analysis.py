@@ -96,7 +96,7 @@ class ExperimentAnalysis:
             return self.results_df.reset_index()
         import pandas
 
-        key, best_is_max = self._metric(metric), self._is_max(mode)
+        key, best_is_max = self.metric_of(metric), self.is_max(mode)
         rows = []
         for trial in self.trials:
             frame = self.trial_dataframes[trial.logdir]
@@ -133,7 +133,7 @@ class ExperimentAnalysis:
 
         from athlete.ops.statistics import bootstrap_interval, interquartile_mean
 
-        key, best_is_max = self._metric(metric), self._is_max(mode)
+        key, best_is_max = self.metric_of(metric), self.is_max(mode)
         rows = []
         for group in self.trials_by_config():
             values = [self._value(trial, key, best_is_max, "last") for trial in group]
@@ -206,7 +206,7 @@ class ExperimentAnalysis:
             return self.trials[0]
         if scope not in _SCOPES:
             raise ValueError(f"get_best_trial(scope={scope!r}): one of {', '.join(_SCOPES)}")
-        key, best_is_max = self._metric(metric), self._is_max(mode)
+        key, best_is_max = self.metric_of(metric), self.is_max(mode)
         values = [(self._value(trial, key, best_is_max, scope), trial) for trial in self.trials]
         known = [(value, trial) for value, trial in values if not math.isnan(value)]
         if filter_nan_and_inf:
@@ -241,7 +241,7 @@ class ExperimentAnalysis:
         trial = self.get_best_trial(metric, mode) if trial is None else trial
         if len(trial.checkpoints) < 2:
             return self.get_last_checkpoint(trial)
-        key, best_is_max = self._metric(metric), self._is_max(mode)
+        key, best_is_max = self.metric_of(metric), self.is_max(mode)
         values = {path: value for path, value in self.get_trial_checkpoints_paths(trial, key) if math.isfinite(value)}
         if not values:
             logger.warning("%s: %r is not finite at any checkpoint; taking the newest", trial.name, key)
@@ -258,7 +258,7 @@ class ExperimentAnalysis:
 
     def get_trial_checkpoints_paths(self, trial: Trial, metric: str | None = None) -> list[tuple[str, float]]:
         """The checkpoints of a trial, oldest first, each with its metric (NaN where that was not measured)."""
-        key = self._metric(metric)
+        key = self.metric_of(metric)
         frame = self._dataframe(trial)
         if key not in frame:
             raise TuneError(self._unknown(key))
@@ -266,6 +266,24 @@ class ExperimentAnalysis:
         return [
             (checkpoint.path, float(values.get(checkpoint.iteration, math.nan))) for checkpoint in trial.checkpoints
         ]
+
+    # What is meant
+
+    def metric_of(self, metric: str | None) -> str:
+        """The metric that is meant, which at least one trial must have."""
+        key = metric or self.default_metric or _DEFAULT_METRIC
+        if any(is_number(lookup(trial.last_result, key)) for trial in self.trials):
+            return key
+        if any(key in self._dataframe(trial) for trial in self.trials):  # evaluation: not on the last iteration
+            return key
+        raise TuneError(self._unknown(key))
+
+    def is_max(self, mode: str | None) -> bool:
+        """Whether higher is better, by the mode that is meant."""
+        mode = mode or self.default_mode or "max"
+        if mode not in ("min", "max"):
+            raise ValueError(f"mode={mode!r}: 'min' or 'max'")
+        return mode == "max"
 
     # Inside
 
@@ -276,15 +294,6 @@ class ExperimentAnalysis:
             path = trial.folder / PROGRESS
             self._dataframes[trial.logdir] = pandas.read_csv(path) if path.exists() else pandas.DataFrame()
         return self._dataframes[trial.logdir]
-
-    def _metric(self, metric: str | None) -> str:
-        """The metric that is meant, which at least one trial must have."""
-        key = metric or self.default_metric or _DEFAULT_METRIC
-        if any(is_number(lookup(trial.last_result, key)) for trial in self.trials):
-            return key
-        if any(key in self._dataframe(trial) for trial in self.trials):  # evaluation: not on the last iteration
-            return key
-        raise TuneError(self._unknown(key))
 
     def _unknown(self, key: str) -> str:
         flat = {
@@ -299,12 +308,6 @@ class ExperimentAnalysis:
         else:
             hint = f"they have {', '.join(flat)}" if flat else "there are no results yet"
         return f"the results have no number {key!r}: {hint}"
-
-    def _is_max(self, mode: str | None) -> bool:
-        mode = mode or self.default_mode or "max"
-        if mode not in ("min", "max"):
-            raise ValueError(f"mode={mode!r}: 'min' or 'max'")
-        return mode == "max"
 
     def _value(self, trial: Trial, key: str, best_is_max: bool, scope: str) -> float:
         last = lookup(trial.last_result, key)

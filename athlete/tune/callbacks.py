@@ -53,3 +53,38 @@ class Callback:
 
     def on_experiment_end(self, trials: list[Trial], **info: Any) -> None:
         """After the last trial, also when the experiment was interrupted."""
+
+
+class LoggerCallback(Callback):
+    """For callbacks that send results elsewhere: override the three methods, as with Ray's `LoggerCallback`.
+
+    `log_trial_start` comes again where a trial goes on after a pause or a failure. When the experiment ends, also by
+    Ctrl-C, every trial that has begun has had its `log_trial_end`.
+    """
+
+    def log_trial_start(self, trial: Trial) -> None:
+        """A trial begins, or goes on."""
+
+    def log_trial_result(self, iteration: int, trial: Trial, result: dict[str, Any]) -> None:
+        """A result has come in."""
+
+    def log_trial_end(self, trial: Trial, failed: bool = False) -> None:
+        """A trial has ended; it may be told again at the experiment's end."""
+
+    def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        self.log_trial_start(trial)
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
+    ) -> None:
+        self.log_trial_result(iteration, trial, result)
+
+    def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        self.log_trial_end(trial)
+
+    def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        self.log_trial_end(trial, failed=True)
+
+    def on_experiment_end(self, trials: list[Trial], **info: Any) -> None:
+        for trial in trials:
+            self.log_trial_end(trial)

@@ -23,9 +23,20 @@ from athlete.tune.names import result_name
 
 # What an experiment may say beside `run`, `env`, `config`, `stop` and its criteria: settings of `tune.run`.
 _SETTINGS = {
-    *("num_samples", "seed", "metric", "mode", "local_dir", "storage_path", "time_budget_s", "max_concurrent_trials"),
+    *(
+        "num_samples",
+        "num_seeds",
+        "seed",
+        "metric",
+        "mode",
+        "local_dir",
+        "storage_path",
+        "time_budget_s",
+        "max_concurrent_trials",
+    ),
     *("checkpoint_freq", "checkpoint_at_end", "keep_checkpoints_num", "checkpoint_score_attr", "checkpoint_config"),
     *("restore", "max_failures", "fail_fast", "resources_per_trial", "sync_config", "scheduler", "search_alg"),
+    "num_seeds",
 }
 _CRITERIA = ("pass_criteria", "floor")
 

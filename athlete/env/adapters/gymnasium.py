@@ -168,7 +168,8 @@ def make_gymnasium(
         raise ValueError(f"{made!r} is a JAX environment (athlete.core.Env), not one of Gymnasium")
     if isinstance(made, VectorEnv):
         raise ValueError(
-            f"{made!r} is a vector environment; give one that is a single row, or pass it as it is to GymnasiumSource"
+            f"{made!r} is a vector environment; Athlete makes the rows: give environment(...) the id, the class or a "
+            "factory of one, and rollouts(num_envs_per_worker=...) their number"
         )
     if not (hasattr(made, "reset") and hasattr(made, "step")):
         raise ValueError(f"environment {env!r} gave {made!r}, which has no reset and step; expected a gymnasium.Env")

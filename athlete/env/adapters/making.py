@@ -105,7 +105,7 @@ def make_rows(
     if hasattr(env, "step") and not isinstance(env, type) and (count > 1 or num_workers):
         raise ValueError(
             f"{env!r} is one instance, but {count} rows in {num_workers} worker processes were asked for; "
-            "pass its class, its id or a factory"
+            "pass its class, its id or a factory, or say rollouts(num_envs_per_worker=1, num_rollout_workers=0)"
         )
     if supervision.restart_rows and hasattr(env, "step") and not isinstance(env, type):
         raise ValueError(
