@@ -44,7 +44,7 @@ __all__ = ["__version__", "algorithms", "spaces", "tune", *_HOMES]
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
         return getattr(importlib.import_module(_HOMES[name]), name)
-    if name in ("algorithms", "spaces", "tune", "rllib", "air"):
+    if name in ("algorithms", "spaces", "tune", "rllib", "air", "sb3"):
         return importlib.import_module(f"athlete.{name}")
     if name in ("init", "shutdown", "is_initialized"):  # Ray's
         return getattr(importlib.import_module("athlete.rllib.utilities"), name)

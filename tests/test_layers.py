@@ -56,6 +56,7 @@ MAY_IMPORT["serve"] = BELOW_AGENTS | {"log", "acting", "env", "policy", "record"
 MAY_IMPORT["algorithm"] = set(MAY_IMPORT)
 MAY_IMPORT["tune"] = set(MAY_IMPORT)
 MAY_IMPORT["rllib"] = set(MAY_IMPORT)
+MAY_IMPORT["sb3"] = set(MAY_IMPORT)
 MAY_IMPORT["tuned_examples"] = set(MAY_IMPORT)
 MAY_IMPORT["cli"] = set(MAY_IMPORT)
 

@@ -72,3 +72,17 @@ def test_a_block_for_rllib_runs_or_is_answered(block, caplog, tmp_path, monkeypa
     monkeypatch.chdir(tmp_path)
     head, code = (re.sub(r"\bray\b", "athlete", text) for text in (RLLIB_HEAD, block.code))
     check(block._replace(code=code), head, caplog)
+
+
+SB3_HEAD, SB3 = read("stable_baselines3.md")
+
+
+def test_there_are_20_blocks_for_stable_baselines3():
+    assert [block.title.partition(".")[0] for block in SB3] == [str(number) for number in range(1, 21)]
+
+
+@pytest.mark.parametrize("block", SB3, ids=[block.title for block in SB3])
+def test_a_block_for_stable_baselines3_runs_or_is_answered(block, caplog, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    head, code = (text.replace("stable_baselines3", "athlete.sb3") for text in (SB3_HEAD, block.code))
+    check(block._replace(code=code), head, caplog)

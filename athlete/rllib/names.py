@@ -1,4 +1,4 @@
-"""The one table of RLlib's and Tune's module paths, and the finder that makes modules of it."""
+"""The one table of module paths of RLlib, Tune and Stable-Baselines3, and the finder that makes modules of it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from athlete.algorithms import ALGORITHMS, ALIASES, told_of_absent
 
 TRAINER, UTILITIES = "athlete.rllib.trainer", "athlete.rllib.utilities"
 
-# Name of RLlib's or Tune's -> the module in which it is here.
+# Name of theirs -> the module in which it is here.
 HOMES: dict[str, str] = {
     "Algorithm": TRAINER,
     "Trainer": TRAINER,
@@ -47,13 +47,15 @@ HOMES: dict[str, str] = {
     "Checkpoint": UTILITIES,
     **dict.fromkeys(("report", "get_checkpoint"), "athlete.tune"),
     **dict.fromkeys(("CLIReporter", "JupyterNotebookReporter", "ProgressReporter"), "athlete.record.progress"),
+    **dict.fromkeys(("evaluate_policy", "make_vec_env", "SubprocVecEnv", "DummyVecEnv"), "athlete.sb3"),
     **dict.fromkeys(("ExperimentAnalysis", "ResultGrid", "Callback"), "athlete.tune"),
 }
 
+PACKAGES = ("rllib", "air", "tune", "sb3", "train", "data", "util")
 _RUNS = ("RunConfig", "CheckpointConfig", "FailureConfig", "ScalingConfig")
 _REPORTERS = ("CLIReporter", "JupyterNotebookReporter", "ProgressReporter")
 
-# Path of a module behind `athlete.` -> the names that RLlib has there.
+# Path of a module behind `athlete.` -> the names that it has there.
 MODULES: dict[str, tuple[str, ...]] = {
     "rllib": ("Policy", "MultiAgentEnv", "SampleBatch"),
     "rllib.algorithms": ("Algorithm", "AlgorithmConfig"),
@@ -89,6 +91,10 @@ MODULES: dict[str, tuple[str, ...]] = {
     "tune.logger": ("pretty_print",),
     "tune.progress_reporter": _REPORTERS,
     "tune.result_grid": ("ResultGrid",),
+    "sb3.common.env_checker": ("check_env",),
+    "sb3.common.env_util": ("make_vec_env",),
+    "sb3.common.evaluation": ("evaluate_policy",),
+    "sb3.common.vec_env": ("SubprocVecEnv", "DummyVecEnv"),
 }
 
 _NETWORKS = (
@@ -98,7 +104,11 @@ _NETWORKS = (
 _LOGGERS = "result.json, progress.csv and TensorBoard are written by themselves; a tune.Callback sees every result"
 _LEARNING = "collecting and learning are one compiled program; an algorithm of your own is an athlete.core.Agent"
 _OFFLINE = "there is no learning from recorded data yet"
-# Module or name of RLlib's that Athlete has not -> what there is instead.
+_STOPS = (
+    "evaluation, checkpoints and stops are settings: .evaluation(evaluation_interval=...), "
+    "tune.run(checkpoint_freq=..., stop=...); hooks are methods of athlete.DefaultCallbacks"
+)
+# Module or name of theirs that Athlete has not -> what there is instead.
 ABSENT: dict[str, str] = {
     **dict.fromkeys(("rllib.models.torch", "rllib.models.tf", "rllib.models.modelv2", "rllib.core"), _NETWORKS),
     **dict.fromkeys(("try_import_torch", "try_import_tf", "try_import_jax", "rllib.utils.framework"), _NETWORKS),
@@ -116,6 +126,13 @@ ABSENT: dict[str, str] = {
     "train": "Ray Train is no part of it; `tune.Tuner` and `config.build()` train",
     "serve": "`athlete serve CHECKPOINT` answers over HTTP, and a policy runs in Ray Serve (docs: Deployment)",
     "data": "Ray Data is no part of it",
+    "sb3.common.callbacks": _STOPS,
+    "VecNormalize": "rollouts(observation_filter='MeanStdFilter'), environment(normalize_rewards=True)",
+    **dict.fromkeys(("VecFrameStack", "sb3.common.atari_wrappers"), "pictures of Atari are stacked by themselves"),
+    **dict.fromkeys(("VecMonitor", "sb3.common.monitor"), "every training keeps the returns of its episodes"),
+    "sb3.common.noise": "exploration_config={'type': 'GaussianNoise', ...} or 'OrnsteinUhlenbeckNoise'",
+    "sb3.common.logger": _LOGGERS,
+    **dict.fromkeys(("sb3.common.torch_layers", "sb3.common.policies"), _NETWORKS),
     "util": "there is no cluster, and nothing of Ray's to use in one",
     **dict.fromkeys(
         ("remote", "get", "put", "wait", "kill", "get_actor", "cluster_resources", "available_resources"),
@@ -192,7 +209,7 @@ class RayModules(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
         package, _, inside = fullname.partition(".")
-        if package != "athlete" or inside.partition(".")[0] not in ("rllib", "air", "tune", "train", "data", "util"):
+        if package != "athlete" or inside.partition(".")[0] not in PACKAGES:
             return None
         if names_in(inside) is not None:
             return importlib.util.spec_from_loader(fullname, self, is_package=True)
@@ -208,7 +225,7 @@ class RayModules(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
     def exec_module(self, module: ModuleType) -> None:
         path = module.__name__.removeprefix("athlete.")
-        module.__doc__ = f"What RLlib's programs import from `ray.{path}`."
+        module.__doc__ = f"Names of `athlete.{path}`, where programs for other libraries look for them."
         module.__getattr__ = functools.partial(find, path)  # type: ignore[method-assign]
         module.__dir__ = lambda: sorted(names_in(path) or ())  # type: ignore[method-assign]
 
