@@ -225,11 +225,11 @@ class Algorithm:
 
         The players are the policies of this training, the snapshots of its past selves (`main_v0` is the oldest), and
         `opponents` by name: heuristics, as `PolicySpec` takes them, "random", or policies that `get_policy` gave. With
-        `policies` only these of the training play. Print the result for a table. With `explore=False` players act greedily: those without chance in it then repeat one
-        game on each seat.
+        `policies` only these of the training play. Print the result for a table. With `explore=False` players act
+        greedily: those without chance in them then repeat one game on each seat.
 
-        Raises ValueError where it is no game for two agents with equal spaces, for a policy that there is not and for an
-        opponent that is none.
+        Raises ValueError where it is no game for two agents with equal spaces, for a policy that there is not, and for
+        an opponent that is none.
         """
         self._refuse_if_stopped("evaluate_matches")
         whole, spec = self._whole_policy(), self._evaluator.spec
@@ -238,6 +238,9 @@ class Algorithm:
             raise ValueError(
                 "evaluate_matches: matches are between the policies of many agents, and there is one agent"
             )
+        for name in policies or ():
+            require_known(name, players, f"evaluate_matches(policies={list(policies or ())})")
+        players = {name: players[name] for name in policies or players}
         _, group = spec.groups[0]
         for name, given in (opponents or {}).items():
             if isinstance(given, Policy):
