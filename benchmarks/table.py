@@ -24,6 +24,8 @@ OPTIMA = {
     "memory-chain": "1",
     "frozen-lake-ppo": "0.74",
     "two-step-game": "8",
+    "climbing-game": "275",
+    "penalty-game": "250",
 }
 MUJOCO = [
     *("HalfCheetah-v5", "Hopper-v5", "Walker2d-v5", "Ant-v5"),

@@ -63,6 +63,22 @@ def test_agents_see_their_own_and_their_number_and_the_state_is_what_the_environ
     assert sizes == {"walker": (4,), "guide": (3,)} and state_space(spec).shape == (3,)
 
 
+def test_agents_need_not_be_told_their_numbers():
+    seen = see(SPECS["discrete"], shown(GAMES["discrete"]), obs_agent_id=False)
+    np.testing.assert_array_equal(seen.own["walker"], shown(GAMES["discrete"])["obs"]["walker"]["obs"])
+    assert network_space(dict(SPECS["discrete"].groups)["walker"], obs_agent_id=False).shape == (2,)
+
+
+@pytest.mark.parametrize("name", JOINT)
+def test_agents_without_numbers_that_see_the_same_do_the_same(name):
+    config = get_config_class(name)().training(obs_agent_id=False)
+    agent = config.make_agent(SPECS["plain"])
+    view, obs = agent.view(agent.init(wrap(KEY)), jnp.zeros(())), shown(GAMES["plain"], 50)
+    obs = {"obs": obs["obs"] | {"walker": jnp.broadcast_to(obs["obs"]["walker"][:, :1], (50, 2, 2))}}
+    action = agent.act(view, agent.start(view, 50, wrap(KEY)), obs, jnp.ones(50, bool), wrap(KEY), explore=False)[0]
+    np.testing.assert_array_equal(action["walker"][:, 0], action["walker"][:, 1])
+
+
 def test_without_a_state_it_is_all_that_the_agents_see():
     obs, spec = shown(GAMES["plain"]), SPECS["plain"]
     seen = see(spec, obs)

@@ -21,7 +21,7 @@ STATE = "state"  # the entry of an agent's observation that tells the state of t
 class Seen(NamedTuple):
     """What a joint method reads in observations `[...]` of all agents."""
 
-    own: dict[str, Array]  # {group: [..., n, features]}: what each agent sees, and which of its group it is
+    own: dict[str, Array]  # {group: [..., n, features]}: what each agent sees, and its number in its group
     mask: dict[str, Array | None]  # {group: bool [..., n, actions]}: what is legal; None where no mask is told
     state: Array  # [..., features]
 
@@ -58,9 +58,10 @@ def own_space(group: Group) -> Space:
     return Dict({name: part for name, part in group.obs.items if name != STATE})
 
 
-def network_space(group: Group) -> Box:
+def network_space(group: Group, obs_agent_id: bool = True) -> Box:
     """The space of a row of `Seen.own`."""
-    return feature_vector(feature_size(own_space(group)) + (group.size if group.size > 1 else 0))
+    number = group.size if obs_agent_id and group.size > 1 else 0
+    return feature_vector(feature_size(own_space(group)) + number)
 
 
 def state_space(spec: Spec) -> Box:
@@ -71,8 +72,10 @@ def state_space(spec: Spec) -> Box:
     return feature_vector(sum(group.size * feature_size(own_space(group)) for _, group in spec.groups))
 
 
-def see(spec: Spec, obs: Tree) -> Seen:
+def see(spec: Spec, obs: Tree, obs_agent_id: bool = True) -> Seen:
     """What is read in the observations of all agents, with leading axes `[...]`.
+
+    With `obs_agent_id` each agent of several sees its number in its group too, one-hot.
 
     The state is the entry "state" of the first agent that is told one, else all that the agents see.
     """
@@ -87,7 +90,7 @@ def see(spec: Spec, obs: Tree) -> Seen:
         mask[name] = action_mask(Spec(space, group.action), seen)
         own[name] = vectors = features(space, seen)
         plain.append(vectors.reshape(*vectors.shape[:-2], -1))
-        if group.size > 1:
+        if obs_agent_id and group.size > 1:
             number = jnp.broadcast_to(jnp.eye(group.size), (*vectors.shape[:-1], group.size))
             own[name] = jnp.concatenate([vectors, number], axis=-1)
     return Seen(own, mask, told[0] if told else jnp.concatenate(plain, axis=-1))

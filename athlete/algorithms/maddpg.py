@@ -74,6 +74,9 @@ class MADDPG(Agent):
     gamma: Fraction = 0.95
     tau: Fraction = 0.01  # how far the target networks move at each of their updates
     actor_feature_reg: NonNegativeFloat = 0.001  # penalty on the mean square of what actors give before tanh or softmax
+    obs_agent_id: bool = (
+        True  # agents of a group see their numbers in it; without, agents that see the same do the same
+    )
     grad_clip: Limit | None = 0.5  # of the global norm, of the actors' and of the critics' gradient
     target_network_update_freq: NonNegativeFloat = 0.0  # timesteps sampled at least between two updates of the targets
     num_steps_sampled_before_learning_starts: NonNegativeInt = 25_600  # timesteps
@@ -98,7 +101,7 @@ class MADDPG(Agent):
             seen = feature_vector(state_space(self.spec).shape[0] + joint + number)
             actor_key, critic_key = (jax.random.fold_in(key, 2 * i + part) for part in range(2))
             heads = {"action": (feature_size(group.action), 0.01)}
-            actors[name] = self.policy_model.init(actor_key, network_space(group), heads)
+            actors[name] = self.policy_model.init(actor_key, network_space(group, self.obs_agent_id), heads)
             critics[name] = self.q_model.init(critic_key, seen, {"q": (1, 1.0)})
         online = Networks(actors, critics)
         optimizers = adam_init(actors), adam_init(critics)
@@ -118,7 +121,12 @@ class MADDPG(Agent):
 
     def act(self, view: ActingView, carry: Tree, obs: Tree, first: Array, key: Key, explore: bool = True) -> tuple:
         """Actions `{group: [B, n, ...]}`. The key is for drawing Discrete ones and for the noise on others."""
-        outputs, rows, carry, actions = self._outputs(view.params, see(self.spec, obs)), first.shape[0], dict(carry), {}
+        outputs, rows, carry, actions = (
+            self._outputs(view.params, see(self.spec, obs, self.obs_agent_id)),
+            first.shape[0],
+            dict(carry),
+            {},
+        )
         for i, (name, group) in enumerate(self.spec.groups):
             own, own_key = outputs[name], jax.random.fold_in(key, i)
             if isinstance(group.action, Discrete):
@@ -137,7 +145,7 @@ class MADDPG(Agent):
         """The key is split in two: for drawing the next Discrete actions, and those now."""
         next_key, now_key = jax.random.split(key)
         step = jax.tree.map(lambda leaf: leaf[0], batch._replace(carry=(), extras=()))
-        seen, following = see(self.spec, step.obs), see(self.spec, step.next_obs)
+        seen, following = see(self.spec, step.obs, self.obs_agent_id), see(self.spec, step.next_obs, self.obs_agent_id)
         parts = [action_features(group.action, step.action[name]) for name, group in self.spec.groups]
         taken = jnp.concatenate([part.reshape(part.shape[0], -1) for part in parts], axis=-1)
 

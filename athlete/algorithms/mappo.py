@@ -92,6 +92,9 @@ class MAPPO(Agent):
     entropy_coeff: float | Schedule = 0.01
     grad_clip: Limit | None = 10.0  # of the global norm
     team_reward: Literal["sum", "mean"] | None = "sum"  # of the agents' rewards; None: each learns from its own
+    obs_agent_id: bool = (
+        True  # agents of a group see their numbers in it; without, agents that see the same do the same
+    )
     normalize_values: bool = True  # the critic's units are standard deviations of its targets
     minibatch_size: PositiveInt = 1024  # timesteps of all agents together
     num_epochs: PositiveInt = 10
@@ -112,7 +115,7 @@ class MAPPO(Agent):
         """The key is folded with 0 for the critic, and from 1 on for the groups' actors."""
         actors = {}
         for i, (name, group) in enumerate(self.spec.groups):
-            own = Spec(network_space(group), group.action)
+            own = Spec(network_space(group, self.obs_agent_id), group.action)
             own_key = jax.random.fold_in(key, 1 + i)
             actors[name] = init_actor_critic(
                 self.model, own_key, own, self.free_log_std, self.log_std_init, critic=False
@@ -130,7 +133,7 @@ class MAPPO(Agent):
 
     def act(self, view: Tree, carry: Tree, obs: Tree, first: Array, key: Key, explore: bool = True) -> tuple:
         """Actions `{group: [B, n, ...]}`, each by its own agent's policy. The key is for sampling them."""
-        seen, rows = see(self.spec, obs), first.shape[0]
+        seen, rows = see(self.spec, obs, self.obs_agent_id), first.shape[0]
         actions, carries, log_probs = {}, {}, []
         for i, (name, group) in enumerate(self.spec.groups):
             carries_after, outputs = self._outputs(
@@ -166,7 +169,7 @@ class MAPPO(Agent):
 
         Also the moments of targets with these, in whose units the critic learns them.
         """
-        seen, critic = see(self.spec, batch.obs), state.params["critic"]
+        seen, critic = see(self.spec, batch.obs, self.obs_agent_id), state.params["critic"]
         reward = batch.reward
         if self.team_reward is not None:
             reward = team_reward(reward, self.team_reward)[..., None]
@@ -174,7 +177,7 @@ class MAPPO(Agent):
         own_value = self._values(critic, seen.state)
         value, next_value = (
             mean + scale * own_value,
-            mean + scale * self._values(critic, see(self.spec, batch.next_obs).state),
+            mean + scale * self._values(critic, see(self.spec, batch.next_obs, self.obs_agent_id).state),
         )
         over, cut = batch.terminated[..., None], batch.truncated[..., None]
         advantage = generalized_advantages(reward, value, next_value, over, cut, self.gamma, self.lambda_)

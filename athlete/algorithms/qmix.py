@@ -61,6 +61,9 @@ class QMIX(Agent):
     mixer: Literal["qmix", "vdn"] | None = "qmix"  # "vdn": the sum of values; None: agents learn independently
     mixing_embed_dim: PositiveInt = 32  # units of the mixing network
     team_reward: Literal["sum", "mean"] = "sum"  # of the agents' rewards, what a mixer learns from
+    obs_agent_id: bool = (
+        True  # agents of a group see their numbers in it; without, agents that see the same do the same
+    )
     double_q: bool = True  # the online network chooses the next actions, the target network values them
     target_network_update_freq: NonNegativeFloat = 500.0  # timesteps sampled between two updates of the target network
     num_steps_sampled_before_learning_starts: NonNegativeInt = 1000  # timesteps
@@ -82,7 +85,9 @@ class QMIX(Agent):
         """The key is folded with 0 for the mixing network, and from 1 on for the groups' networks."""
         agents = {
             name: self.model.init(
-                jax.random.fold_in(key, 1 + i), network_space(group), {"q": (_actions(group.action), 1.0)}
+                jax.random.fold_in(key, 1 + i),
+                network_space(group, self.obs_agent_id),
+                {"q": (_actions(group.action), 1.0)},
             )
             for i, (name, group) in enumerate(self.spec.groups)
         }
@@ -99,7 +104,7 @@ class QMIX(Agent):
 
     def act(self, view: ActingView, carry: Tree, obs: Tree, first: Array, key: Key, explore: bool = True) -> tuple:
         """Actions `{group: [B, n]}`, each by its own agent's values; the key is for choosing among them."""
-        seen, rows, actions, carries = see(self.spec, obs), first.shape[0], {}, {}
+        seen, rows, actions, carries = see(self.spec, obs, self.obs_agent_id), first.shape[0], {}, {}
         for i, (name, group) in enumerate(self.spec.groups):
             own, mask, fresh = merge(seen.own[name], 0), seen.mask[name], jnp.repeat(first, group.size)
             after, heads = forward_step(self.model, view.params[name], together(carry[name]), own, fresh)
@@ -111,7 +116,9 @@ class QMIX(Agent):
 
     def update(self, state: QState, batch: Transition, key: Key, progress: Array) -> tuple[QState, dict]:
         """The key is not used: nothing here is random."""
-        batch = batch._replace(obs=see(self.spec, batch.obs), next_obs=see(self.spec, batch.next_obs))
+        batch = batch._replace(
+            obs=see(self.spec, batch.obs, self.obs_agent_id), next_obs=see(self.spec, batch.next_obs, self.obs_agent_id)
+        )
         learned = jax.tree.map(lambda leaf: leaf[self.burn_in :], batch._replace(carry=(), extras=()))
 
         def losses_of(params: Tree) -> tuple[Array, dict[str, Array]]:
