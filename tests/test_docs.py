@@ -493,6 +493,20 @@ def test_the_example_of_memory_runs_whole(
 
 
 @pytest.mark.thorough
+def test_the_example_of_a_search_runs_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    example = load(ROOT / "examples" / "search.py")
+    monkeypatch.setattr(
+        "sys.argv", ["search.py", "--trials", "4", "--iterations", "3", "--folder", str(tmp_path / "results")]
+    )
+    example.main()
+    printed = capsys.readouterr().out
+    assert re.findall(r"^iteration (\d+): ", printed, re.M)[:4] == ["1", "1", "2", "2"]
+    assert len(list(tmp_path.glob("results/*/curves.svg"))) == 1
+
+
+@pytest.mark.thorough
 def test_the_example_of_turns_finds_the_winning_moves(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

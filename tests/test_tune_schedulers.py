@@ -22,6 +22,7 @@ from athlete.tune.experiment import read_state
 from athlete.tune.schedulers import (
     CONTINUE,
     PAUSE,
+    PB2,
     STOP,
     ASHAScheduler,
     AsyncHyperBandScheduler,
@@ -220,6 +221,32 @@ def test_who_saves_nothing_cannot_be_copied_from() -> None:
         run(train, config=FOUR, scheduler=population())
 
 
+# Bandits
+
+
+def bandit(**settings: Any) -> PB2:
+    return PB2("training_iteration", perturbation_interval=1, hyperparam_bounds={"gain": [0.0, 100.0]}, **settings)
+
+
+def test_bandits_learn_which_settings_pay() -> None:
+    config = {"gain": tune.uniform(0.0, 20.0)}
+    scheduler = bandit(quantile_fraction=0.5)
+    analysis = run(Counter, config=config, num_samples=6, scheduler=scheduler, stop={"training_iteration": 8}, seed=0)
+    late = [copied["config"]["gain"] for copied in scheduler.history if copied["training_iteration"] >= 5]
+    assert len(late) == 9 and sum(late) / 9 > 70.0  # drawn evenly: 50
+    assert all(0.0 <= each.config["gain"] <= 100.0 for each in analysis.trials)
+
+
+def test_what_bandits_have_seen_is_saved() -> None:
+    one = bandit()
+    run(Counter, config=FOUR, scheduler=one, stop={"training_iteration": 4})
+    two = bandit()
+    two.restore(one.save())
+    assert two.save() == one.save() and len(one.save()["rows"]) == 8
+    with pytest.raises(ValueError, match="has not 4 finite numbers"):
+        two.restore({**one.save(), "rows": [[1.0]]})
+
+
 SMALL = {
     "env": "CartPole-v1",
     "num_envs_per_worker": 2,
@@ -294,6 +321,7 @@ def test_ashas_two_names_are_one_class() -> None:
         (lambda: FIFOScheduler(mode="best"), "mode='best'.: 'min' or 'max'"),
         (lambda: population(hyperparam_mutations={}), "give it at least one"),
         (lambda: population(hyperparam_mutations={"lr": 3}), "'lr': 3.*give a list of values"),
+        (lambda: PB2(hyperparam_bounds={"lr": [2, 1]}), r"'lr': \[2, 1\].*give \[low, high\]"),
         (lambda: population(quantile_fraction=0.9), "quantile_fraction=0.9.: from 0 to 0.5"),
         (lambda: run(Counter, mode="min", scheduler=ASHAScheduler(mode="max")), "give it once"),
     ],

@@ -453,7 +453,7 @@ def remember(kind: str, keeper: Any, state: Mapping[str, Any]) -> None:
         )
     try:
         keeper.restore(saved["state"])
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise TuneError(f"{STATE} is damaged: what {saved['name']} left is not whole ({error!r})") from error
 
 
@@ -500,7 +500,8 @@ def _again(config: Any, trials: list[Trial], state: Mapping[str, Any], searcher:
         return [recalled(config, trial.picks) for trial in trials]
     num_seeds, first = int(state.get("num_seeds", 1)), config_dict(config).get("seed") or 0
     seeds = list(range(first, first + num_seeds)) if num_seeds > 1 else []
-    return list(all_picks(searcher, config, int(state["num_samples"]), int(state["seed"]), seeds))
+    picks = all_picks(searcher, config, int(state["num_samples"]), int(state["seed"]), seeds)
+    return list(itertools.islice(picks, LARGEST_EXPERIMENT))
 
 
 def _refuse_recorded(run: Any, recorded: Mapping[str, Any], trial: Trial) -> None:

@@ -405,13 +405,21 @@ class PopulationBasedTraining(TrialScheduler):
         self.generation += 1
         self.random = random.Random(f"{self.seed} {self.generation}")
         self._arrived = {}
-        while self.next_time <= latest:
-            self.next_time += self.perturbation_interval
+        passed = math.floor((latest - self.next_time) / self.perturbation_interval) + 1
+        self.next_time += passed * self.perturbation_interval
+        self._note(latest)
         ranked = sorted(self._live, key=lambda name: self._scores.get(name, -math.inf))
         count = min(math.ceil(len(ranked) * self.quantile_fraction), len(ranked) // 2)
         worst, best = ranked[:count], ranked[len(ranked) - count :]
         copies = [self._copy(name, self.random.choice(best), latest) for name in worst]
+        self._told(copies)
         return copies + [Release(name) for name in self._live if name not in worst]
+
+    def _note(self, time: float) -> None:
+        """Every trial has come to `time`; nothing has been copied yet."""
+
+    def _told(self, copies: Sequence[Release]) -> None:
+        """The copies of a generation have been chosen."""
 
     def _copy(self, name: str, donor: str, time: float) -> Release:
         changes = self._explored(self._live[donor].config)
@@ -421,20 +429,24 @@ class PopulationBasedTraining(TrialScheduler):
 
     def _explored(self, config: Mapping[str, Any]) -> dict[Path, Any]:
         """What the copy's config has in place of the donor's."""
+        places = {path: self._mutated(mutation, _get(config, path)) for path, mutation in self.mutations.items()}
+        return places if self.custom_explore_fn is None else self._mended(config, places)
+
+    def _mended(self, config: Mapping[str, Any], places: Mapping[Path, Any]) -> dict[Path, Any]:
+        """The changed settings as `custom_explore_fn` leaves them."""
+        assert self.custom_explore_fn is not None
         changed = dict(config)
-        for path, mutation in self.mutations.items():
-            changed = set_value(changed, path, self._mutated(mutation, _get(config, path)))
-        if self.custom_explore_fn is not None:
-            mended = self.custom_explore_fn(copy.deepcopy(changed))
-            if not isinstance(mended, Mapping):
-                raise TuneError(f"custom_explore_fn returned {mended!r}: it returns the config")
-            expected = dict(mended)
-            for path in self.mutations:
-                expected = set_value(expected, path, _get(changed, path))
-            if expected != changed:
-                raise TuneError("custom_explore_fn changed a setting that hyperparam_mutations does not have")
-            changed = dict(mended)
-        return {path: _get(changed, path) for path in self.mutations}
+        for path, value in places.items():
+            changed = set_value(changed, path, value)
+        mended = self.custom_explore_fn(copy.deepcopy(changed))
+        if not isinstance(mended, Mapping):
+            raise TuneError(f"custom_explore_fn returned {mended!r}: it returns the config")
+        expected = dict(mended)
+        for path in places:
+            expected = set_value(expected, path, _get(changed, path))
+        if expected != changed:
+            raise TuneError("custom_explore_fn changed a setting that hyperparam_mutations does not have")
+        return {path: _get(mended, path) for path in places}
 
     def _mutated(self, mutation: Any, value: Any) -> Any:
         draws_anew = self.random.random() < self.resample_probability
@@ -469,6 +481,103 @@ class PopulationBasedTraining(TrialScheduler):
         self.next_time, self.generation, self.history, self._scores = self.first_time, 0, [], {}
 
 
+class PB2(PopulationBasedTraining):
+    """Population based bandits (Parker-Holder et al. 2020, arXiv:2002.02518): a population that models what pays.
+
+    As `PopulationBasedTraining`, but a copy's settings are those, within `hyperparam_bounds` (`{"lr": [1e-5, 1e-3]}`),
+    of the highest upper confidence bound of the score's increase in an interval: of a Gaussian process over settings,
+    the score before, and time. For the first intervals, and until increases differ, they are drawn evenly.
+    """
+
+    def __init__(
+        self,
+        time_attr: str = "time_total_s",
+        metric: str | None = None,
+        mode: str | None = None,
+        perturbation_interval: float = 60.0,
+        hyperparam_bounds: Mapping[str, Any] | None = None,
+        quantile_fraction: float = 0.25,
+        custom_explore_fn: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
+    ):
+        bounds = _bounds(hyperparam_bounds or {})
+        super().__init__(
+            time_attr, metric, mode, perturbation_interval, bounds, quantile_fraction, 1.0, custom_explore_fn
+        )
+        self._rows: list[list[float]] = []  # time, score before, the settings in [0, 1], increase of the score
+        self._before: dict[str, float] = {}  # each trial's score when the interval began
+        self._chosen: list[list[float]] = []  # settings of this generation's copies
+
+    def _note(self, time: float) -> None:
+        self._chosen = []
+        for name, trial in self._live.items():
+            score, before = self._scores.get(name, -math.inf), self._before.get(name, -math.inf)
+            if math.isfinite(score) and math.isfinite(before):
+                self._rows.append([time, before, *self._scaled(trial.config), score - before])
+        self._rows = self._rows[-1_000:]
+        self._before = dict(self._scores)
+
+    def _told(self, copies: Sequence[Release]) -> None:
+        for copied in copies:
+            if copied.donor in self._scores:
+                self._before[copied.trial_id] = self._scores[copied.donor]
+
+    def _scaled(self, config: Mapping[str, Any]) -> list[float]:
+        ranges = [self.extremes(path) for path in self.mutations]
+        values = [float(_get(config, path)) for path in self.mutations]
+        return [(value - low) / (high - low) for value, (low, high) in zip(values, ranges, strict=True)]
+
+    def _explored(self, config: Mapping[str, Any]) -> dict[Path, Any]:
+        increases = {row[-1] for row in self._rows}
+        if len(self._rows) < 4 or len(increases) < 2:
+            return super()._explored(config)
+        best = self._most_promising()
+        self._chosen.append(best)
+        places = {path: low + part * (high - low) for part, (path, (low, high)) in zip(best, self._ends(), strict=True)}
+        return places if self.custom_explore_fn is None else self._mended(config, places)
+
+    def _ends(self) -> list[tuple[Path, list[Any]]]:
+        return [(path, self.extremes(path)) for path in self.mutations]
+
+    def _most_promising(self) -> list[float]:
+        """The settings of the highest upper confidence bound among a thousand, all in [0, 1]."""
+        import numpy as np
+
+        from athlete.ops.gaussian_process import fitted, posterior
+
+        rows = np.array(self._rows)
+        spread = rows.std(axis=0)
+        y = (rows[:, -1] - rows[:, -1].mean()) / (spread[-1] or 1.0)
+        times = (rows[:, 0] - rows[0, 0]) / self.perturbation_interval
+        context = (rows[:, 1] - rows[:, 1].mean()) / (spread[1] or 1.0)
+        x = np.column_stack([rows[:, 2:-1], context])
+        length, drift = fitted(x, times, y)
+        draws = np.random.default_rng(self.random.getrandbits(32)).random((1_000, x.shape[1] - 1))
+        now, level = float(times[-1]), float(context.max())  # copies go on from the best
+        at = np.column_stack([draws, np.full(len(draws), level)])
+        for chosen in self._chosen:  # another copy tries that already: as if it gave what is expected
+            there = np.array([[*chosen, level]])
+            mean, _ = posterior(x, times, y, there, now, length, drift)
+            x, times, y = np.vstack([x, there]), np.append(times, now), np.append(y, mean)
+        mean, deviation = posterior(x, times, y, at, now, length, drift)
+        kappa = math.sqrt(0.2 * math.log(max(2.0, 0.4 * len(rows))))  # as Ray's
+        return [float(part) for part in draws[int(np.argmax(mean + kappa * deviation))]]
+
+    def save(self) -> dict[str, Any]:
+        return {**super().save(), "rows": self._rows, "before": _writable(self._before)}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        super().restore(state)
+        width = len(self.mutations) + 3
+        self._rows = [[float(value) for value in row] for row in state["rows"]]
+        if any(len(row) != width or not all(map(math.isfinite, row)) for row in self._rows):
+            raise ValueError(f"a row has not {width} finite numbers")
+        self._before = _readable(state["before"])
+
+    def begin_again(self) -> None:
+        super().begin_again()
+        self._rows, self._before = [], {}
+
+
 # From a name
 
 
@@ -481,6 +590,7 @@ SCHEDULERS: dict[str, type[TrialScheduler]] = {
     "median_stopping_rule": MedianStoppingRule,
     "medianstopping": MedianStoppingRule,
     "pbt": PopulationBasedTraining,
+    "pb2": PB2,
 }
 
 
@@ -535,6 +645,19 @@ def _mutations(title: str, mutations: Mapping[str, Any], path: Path = ()) -> lis
                 "range such as tune.uniform(0.9, 1.0), or a function without arguments"
             )
     return found
+
+
+def _bounds(bounds: Mapping[str, Any]) -> dict[str, Any]:
+    """Ranges out of `{"lr": [low, high]}`, however deep. Raises ValueError for what is no such pair."""
+    ranges: dict[str, Any] = {}
+    for name, ends in bounds.items():
+        if isinstance(ends, Mapping):
+            ranges[name] = _bounds(ends)
+        elif isinstance(ends, list | tuple) and len(ends) == 2 and all(map(is_number, ends)) and ends[0] < ends[1]:
+            ranges[name] = Float(float(ends[0]), float(ends[1]))
+        else:
+            raise ValueError(f"PB2(hyperparam_bounds={{{name!r}: {ends!r}}}): give [low, high]")
+    return ranges
 
 
 def _as_domain(mutation: Any) -> Any:
