@@ -6,7 +6,7 @@ import functools
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -39,6 +39,7 @@ from athlete.policy import Policy, require_default, view_of
 from athlete.record.checkpoint import CheckpointError, drop_tree, is_checkpoint, save_checkpoint
 from athlete.record.video import record_episodes
 from athlete.restoring import read_config, read_training
+from athlete.settings.checks import require_known
 from athlete.settings.config import AlgorithmConfig
 from athlete.teams import columns_of, horizon_of, keeps_memory, make_heuristic, mapping_to_save
 from athlete.totals import Totals
@@ -216,17 +217,19 @@ class Algorithm:
         self,
         episodes: int = 100,
         opponents: Mapping[str, Any] | None = None,
+        policies: Sequence[str] | None = None,
         seed: int | None = None,
         explore: bool = True,
     ) -> Matches:
         """Who beats whom in a game for two: `episodes` games between every two policies, half of them on either seat.
 
         The players are the policies of this training, the snapshots of its past selves (`main_v0` is the oldest), and
-        `opponents` by name: heuristics, as `PolicySpec` takes them, "random", or policies that `get_policy` gave. Print
-        the result for a table. With `explore=False` players act greedily: those without chance in it then repeat one
-        game on each seat.
+        `opponents` by name: heuristics, as `PolicySpec` takes them, "random", or policies that `get_policy` gave. With
+        `policies` only these of the training play. Print the result for a table. With `explore=False` players act
+        greedily: those without chance in them then repeat one game on each seat.
 
-        Raises ValueError where it is no game for two agents with equal spaces, and for an opponent that is none.
+        Raises ValueError where it is no game for two agents with equal spaces, for a policy that there is not, and for
+        an opponent that is none.
         """
         self._refuse_if_stopped("evaluate_matches")
         whole, spec = self._whole_policy(), self._evaluator.spec
@@ -235,6 +238,9 @@ class Algorithm:
             raise ValueError(
                 "evaluate_matches: matches are between the policies of many agents, and there is one agent"
             )
+        for name in policies or ():
+            require_known(name, players, f"evaluate_matches(policies={list(policies or ())})")
+        players = {name: players[name] for name in policies or players}
         _, group = spec.groups[0]
         for name, given in (opponents or {}).items():
             if isinstance(given, Policy):

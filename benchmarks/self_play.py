@@ -57,7 +57,7 @@ def train(example: tuned_examples.Experiment, config: dict[str, Any], timesteps:
             stats = result["info"]["learner"]
             own = stats.get("main", stats.get("default_policy"))["learner_stats"]
             entropy.append(round(own["entropy"], 3))
-        matches = algo.evaluate_matches(GAMES, players, explore=False)
+        matches = algo.evaluate_matches(GAMES, players, policies=["main"], explore=False)
     return {
         "seed": seed,
         "commit": commit(),

@@ -22,7 +22,8 @@ from typer.testing import CliRunner
 from athlete.algorithms.ppo import PPO, PPOConfig
 from athlete.cli.main import app
 from athlete.core import Model, Spec, hyper
-from athlete.export.dialects import bare, fold
+from athlete.export.dialects import bare
+from athlete.export.folding import fold
 from athlete.export.graph import Builder, Form
 from athlete.export.trace import trace
 from athlete.export.web_page import GAMES, game_of

@@ -12,11 +12,11 @@ import pytest
 from athlete import Algorithm
 from athlete.algorithms.dqn import DQNConfig
 from athlete.algorithms.ppo import PPOConfig
-from athlete.core import hyper
+from athlete.core import Spec, hyper
 from athlete.models.equinox_model import EquinoxModel
 from athlete.models.flax_model import FlaxModel
 from athlete.ops.random import wrap
-from athlete.spaces import Box
+from athlete.spaces import Box, Discrete
 
 equinox = pytest.importorskip("equinox")
 nnx = pytest.importorskip("flax.nnx")
@@ -168,3 +168,42 @@ def test_dqn_learns_with_it():
             for a, b in zip(*map(jax.tree.leaves, (before, algorithm.run.state.params)), strict=True)
         ]
     assert min(moved) > 0
+
+
+# Images -----------------------------------------------------------------------------------------------------------
+
+
+@hyper
+class FlaxConvolution(FlaxModel):
+    channels: int = 2
+
+    def build(self, inputs, rngs):
+        layer = nnx.Conv(self.obs_space.shape[-1], self.channels, (3, 3), padding="VALID", rngs=rngs)
+        return nnx.Sequential(layer, nnx.relu, lambda x: x.reshape(x.shape[0], -1))
+
+
+@hyper
+class EquinoxConvolution(EquinoxModel):
+    channels: int = 2
+
+    def build(self, inputs, key):
+        layer = equinox.nn.Conv2d(self.obs_space.shape[-1], self.channels, 3, key=key)
+        return equinox.nn.Sequential(
+            [equinox.nn.Lambda(lambda x: jnp.moveaxis(x, -1, 0)), layer, equinox.nn.Lambda(jnp.ravel)]
+        )
+
+
+@pytest.mark.parametrize("model", [FlaxConvolution(), EquinoxConvolution()])
+def test_an_image_arrives_as_an_image(model):
+    """One pixel of one image changes what a convolution of 3 x 3 sees there, and only in that row."""
+    space = Box(0, 1, (5, 6, 3))
+    config = PPOConfig().training(model={"custom_model": model, "vf_share_layers": True})
+    agent = config.make_agent(Spec(space, Discrete(2))).agent  # inside the normalisation of rewards
+    assert agent.model.obs_space == space and config.model["custom_model"].obs_space is None
+    params = agent.model.init(wrap(np.array([0, 3], np.uint32)), space, HEADS)
+    assert params["heads"]["policy"]["kernel"].shape == (3 * 4 * 2, 2)
+    obs = np.zeros((1, 2, 5 * 6 * 3), np.float32)
+    obs[0, 1, -1] = 1.0  # the last channel of the last pixel
+    _, heads = agent.model.apply(params, agent.model.start(2), obs, np.zeros((1, 2), bool))
+    assert not np.array_equal(heads["value"][0, 0], heads["value"][0, 1])
+    assert heads["policy"].shape == (1, 2, 2)

@@ -360,6 +360,9 @@ def test_matches_are_between_every_two_policies_snapshots_and_opponents_on_both_
         )
         lines = str(found).splitlines()
         assert len(lines) == 7 and lines[1].split()[0] == "perfect" and lines[0].split()[:2] == ["Elo", "perfect"]
+        assert algo.evaluate_matches(2, {"dull": "random"}, policies=["main_v0"]).names == ("main_v0", "dull")
+        with pytest.raises(ValueError, match="there is no 'main_v9'; did you mean 'main_v"):
+            algo.evaluate_matches(policies=["main_v9"])
         same = algo.evaluate_matches(40, opponents)
         assert (same.wins == found.wins).all(), "the same seed gives the same games"
 

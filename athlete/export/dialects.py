@@ -87,21 +87,6 @@ def bare(text: str) -> str:
     return text
 
 
-def fold(operation: Operation, arrays: Sequence[np.ndarray]) -> np.ndarray | None:
-    """What an operation gives for constants, by the very line that the NumPy module would have."""
-    if operation.name not in NUMPY:
-        return None
-    names = [f"a{i}" for i in range(len(arrays))]
-    text = NUMPY[operation.name](operation, names)
-    with np.errstate(all="ignore"):
-        return eval(text, {"np": np, "sigmoid": sigmoid}, dict(zip(names, arrays, strict=True)))  # our own text
-
-
-def sigmoid(x: np.ndarray) -> np.ndarray:
-    """1 / (1 + exp(-x)), which does not overflow in this form."""
-    return np.float32(0.5) * np.tanh(np.float32(0.5) * x) + np.float32(0.5)
-
-
 # Templates ------------------------------------------------------------------------------------------------------------
 
 

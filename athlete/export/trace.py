@@ -12,7 +12,7 @@ import numpy as np
 from jax import export
 
 from athlete.core import ActingCarry, Agent, Tree
-from athlete.export.dialects import fold
+from athlete.export.folding import fold
 from athlete.export.graph import BINARY, UNARY, Builder, Form, Graph, Shape
 from athlete.ops.random import wrap
 from athlete.spaces import to_environment, zeros

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -235,6 +236,14 @@ def with_layer_of_pictures(settings: Mapping[str, Any], obs_space: Space) -> dic
     if given or not any(min(_channels_last(shape)[:2]) >= LEAST_PICTURE for _, shape in images_in(obs_space)):
         return dict(settings)
     return {**settings, "fcnet_hiddens": [512], "fcnet_activation": "relu"}
+
+
+def with_space(settings: Mapping[str, Any], obs_space: Space) -> dict[str, Any]:
+    """`settings` with a `custom_model` that asks for it, a `FlaxModel` or an `EquinoxModel`, told what it sees."""
+    custom = settings.get("custom_model")
+    if getattr(custom, "obs_space", obs_space) is not None:
+        return dict(settings)
+    return {**settings, "custom_model": dataclasses.replace(custom, obs_space=obs_space)}  # type: ignore[type-var]
 
 
 def with_convolutions(model: Model, settings: Mapping[str, Any], obs_space: Space) -> Model:

@@ -9,13 +9,30 @@ import jax
 import jax.numpy as jnp
 
 from athlete.core import Array, Key, Model, Tree
+from athlete.models.cnn import image_of
 from athlete.models.dense import Layer, dense, init_layers
+from athlete.ops.features import are_channels_first, images_in
 from athlete.ops.tree import where
+from athlete.spaces import Box, Space
 
 
 def standard_key(key: Key) -> Key:
     """A key of JAX's standard kind, which libraries expect, drawn from one of Athlete's."""
     return jax.random.key(jax.random.bits(key, (), jnp.uint32))
+
+
+def seeing_images(torso: Callable[..., Any], obs_space: Space | None) -> Callable[..., Any]:
+    """`torso` of rows `[N, inputs]`, which gets `[N, height, width, channels]` where observations are one image."""
+    if not isinstance(obs_space, Box) or not images_in(obs_space):
+        return torso
+    first = are_channels_first(obs_space.shape)
+    height, width, channels = (*obs_space.shape[1:], obs_space.shape[0]) if first else obs_space.shape
+
+    def see(*carry_and_rows: Any) -> Any:
+        *carry, rows = carry_and_rows
+        return torso(*carry, image_of(rows, (height, width, channels), 0, first))
+
+    return see
 
 
 def init_heads(

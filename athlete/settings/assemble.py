@@ -21,7 +21,13 @@ from athlete.core import Agent, Memory, Model, Spec
 from athlete.log import logger
 from athlete.memory.prioritized import Prioritized
 from athlete.memory.replay import Replay
-from athlete.models.catalog import check_custom_model, make_model, with_convolutions, with_layer_of_pictures
+from athlete.models.catalog import (
+    check_custom_model,
+    make_model,
+    with_convolutions,
+    with_layer_of_pictures,
+    with_space,
+)
 from athlete.ops.features import feature_size, pictures_of_other_axes
 from athlete.ops.masks import check_mask
 from athlete.ops.schedule import from_timesteps
@@ -41,7 +47,7 @@ def make_agent(config: AlgorithmConfig, spec: Spec) -> Agent:
     """
     assert config.agent_class is not None
     seen = spec_seen(config.observation_fn, spec)
-    model = with_layer_of_pictures(config.model, seen.obs)
+    model = with_space(with_layer_of_pictures(config.model, seen.obs), seen.obs)
     if model != config.model:
         return make_agent(config.copy().training(model=model), spec)
     fields = {**config.hyperparameters(), **config.agent_parts()}
