@@ -99,6 +99,21 @@ def test_short_episodes_are_not_favoured(mode):
     np.testing.assert_allclose(np.bincount(lengths, minlength=7)[1:] / 400, 1 / 6, atol=4 * 0.37 / np.sqrt(400))
 
 
+@hyper
+class Lasting(Lengths):
+    """The same, and it says that it is over at every step behind its end."""
+
+    def step(self, state, action, key):
+        state, step = super().step(state, action, key)
+        return state, step._replace(terminated=state.step >= state.length)
+
+
+def test_what_is_over_for_good_counts_once(mode):
+    once, again = play(mode, Lengths(), 20), play(mode, Lasting(), 20)
+    np.testing.assert_array_equal(once.lengths, again.lengths)
+    np.testing.assert_array_equal(once.returns, again.returns)
+
+
 def test_one_key_gives_the_same_episodes_and_another_key_others(mode):
     first, again, other = (play(mode, Lengths(), 20, key) for key in (KEY, KEY, OTHER_KEY))
     np.testing.assert_array_equal(first.lengths, again.lengths)

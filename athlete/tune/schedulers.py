@@ -424,7 +424,8 @@ class PopulationBasedTraining(TrialScheduler):
     def _copy(self, name: str, donor: str, time: float) -> Release:
         changes = self._explored(self._live[donor].config)
         named = {path_name(path): value for path, value in changes.items()}
-        self.history.append({self.time_attr: time, "trial_id": name, "donor": donor, "config": named})
+        when = int(time) if time.is_integer() else time
+        self.history.append({self.time_attr: when, "trial_id": name, "donor": donor, "config": named})
         return Release(name, donor=donor, changes=changes)
 
     def _explored(self, config: Mapping[str, Any]) -> dict[Path, Any]:

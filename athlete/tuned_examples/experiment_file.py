@@ -161,20 +161,15 @@ def _refuse_excess(experiment: Experiment, where: str) -> None:
         raise ValueError(f"{where}: {found[0]} asks for {found[1]}; if you trust it, type athlete train FILE --trust")
 
 
-# Imports of RLlib's -> ours: RLlib's Python files have these.
-_IMPORTS = (
-    (re.compile(r"\bray\.rllib\.algorithms(\.\w+)*(?= import )"), "athlete.algorithms"),
-    (re.compile(r"\bray\.tune\.registry(?= import )"), "athlete"),
-    (re.compile(r"^from ray import (air, )?tune\b", re.M), "from athlete import tune"),
-)
+# Where RLlib's Python files import it; the paths of its environments stay as they are.
+_IMPORTED = re.compile(r"^(\s*(?:from|import) )ray\b", re.M)
 
 
 def _run(path: Path) -> dict[str, Any]:
     """The variables of a Python file, run with its imports of RLlib taken for ours where RLlib is not installed."""
     text = given = path.read_text(encoding="utf-8")
     if importlib.util.find_spec("ray") is None:
-        for theirs, ours in _IMPORTS:
-            text = theirs.sub(ours, text)
+        text = _IMPORTED.sub(r"\1athlete", text)
     if text == given:
         return runpy.run_path(str(path))
     with tempfile.TemporaryDirectory() as folder:
