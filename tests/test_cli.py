@@ -248,7 +248,7 @@ def test_a_file_of_experiments_runs_as_it_is(
     assert first["stop"] == {"episode_reward_mean": 150, "timesteps_total": 100000}
     assert first["config"]["num_sgd_iter"] == {"grid_search": [1, 4]} and first["config"]["lr"] == 0.0003
     assert first["config"]["clip_rewards"] is True
-    assert "use_kl_loss" not in first["config"] and "use_kl_loss=True is RLlib's" in caplog.text
+    assert "use_kl_loss" not in first["config"] and "use_kl_loss=True has no effect" in caplog.text
     assert "framework='tf': networks run on JAX" in caplog.text
     assert second["config"]["env"] == "Pendulum-v1"
     assert (second["checkpoint_freq"], second["keep_checkpoints_num"]) == (3, 2)
