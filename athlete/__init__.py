@@ -6,7 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from athlete import moved
-from athlete.rllib import names as rllib_names
+from athlete.rllib import names as _names_of_rllib  # not "rllib_names": a moved module of that name would replace it
 from athlete.version import __version__
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from athlete.settings.multi_agent import PolicySpec as PolicySpec
 
 moved.install()
-rllib_names.install()
+_names_of_rllib.install()
 
 _HOMES = {
     "Algorithm": "athlete.algorithm",
@@ -48,7 +48,7 @@ def __getattr__(name: str) -> Any:
         return importlib.import_module(f"athlete.{name}")
     if name in ("init", "shutdown", "is_initialized"):  # Ray's
         return getattr(importlib.import_module("athlete.rllib.utilities"), name)
-    raise AttributeError(f"module 'athlete' has no {name!r}{rllib_names.instead_of(name)}")
+    raise AttributeError(f"module 'athlete' has no {name!r}{_names_of_rllib.instead_of(name)}")
 
 
 def __dir__() -> list[str]:

@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+import athlete
 from athlete.moved import MOVED, RENAMED, new_name
 
 
@@ -43,3 +44,9 @@ def test_what_has_not_moved_has_no_new_name():
 def test_a_misspelt_module_is_not_found():
     with pytest.raises(ModuleNotFoundError, match=r"athlete\.env\.games\.classic\.cartpol"):
         importlib.import_module("athlete.env.classic.cartpol")
+
+
+def test_a_module_by_its_old_name_takes_nothing_from_the_package():
+    importlib.import_module("athlete.rllib_names")
+    with pytest.raises(AttributeError, match="module 'athlete' has no 'remote': there is no cluster"):
+        athlete.remote  # noqa: B018
