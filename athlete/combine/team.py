@@ -15,12 +15,10 @@ import jax.numpy as jnp
 from athlete.combine.own_steps import Begun, Came, Pending, cut_at_the_last, nothing_pending, own_steps
 from athlete.combine.past import PastSelves
 from athlete.combine.seating import Seats, apart, by_group, rewards_by_group, together
-from athlete.core import Agent, Array, Key, Memory, Spec, Stage, Transition, Tree, hyper
+from athlete.core import AGENT_STEPS, Agent, Array, Key, Memory, Spec, Stage, Transition, Tree, hyper
 from athlete.core.learning import take_in, update
 from athlete.ops.sampling import random_action
 from athlete.ops.tree import where
-
-AGENT_STEPS = "num_agent_steps_sampled"  # the metric of each policy
 
 
 @hyper

@@ -2,6 +2,7 @@
 
 from athlete.core import oldest  # noqa: F401  # isort: skip  (first: others import what an older JAX lacks)
 from athlete.core.contracts import (
+    AGENT_STEPS,
     ActingCarry,
     Agent,
     Array,
@@ -25,6 +26,7 @@ from athlete.core.hyper import hyper
 from athlete.core.multi_agent import MultiEnv, MultiStep, agent_ids
 
 __all__ = [
+    "AGENT_STEPS",
     "ActingCarry",
     "Agent",
     "Array",

@@ -203,6 +203,9 @@ class Memory:
         return store
 
 
+AGENT_STEPS = "num_agent_steps_sampled"  # `POLICY/` and this: a metric of many policies that is summed, not averaged
+
+
 class Stage(NamedTuple):
     """What happens in a part of a training. Static: of each stage there is a program."""
 
