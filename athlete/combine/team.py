@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from athlete.combine.own_steps import Begun, Came, Pending, cut_at_the_last, nothing_pending, own_steps
 from athlete.combine.past import PastSelves
 from athlete.combine.seating import Seats, apart, by_group, rewards_by_group, together
-from athlete.core import AGENT_STEPS, Agent, Array, Key, Memory, Spec, Stage, Transition, Tree, hyper
+from athlete.core import AGENT_STEPS, Agent, Array, Key, Memory, Spec, Stage, Transition, Tree, Which, hyper
 from athlete.core.learning import take_in, update
 from athlete.ops.sampling import random_action
 from athlete.ops.tree import where
@@ -161,7 +161,7 @@ class Team(Agent):
         trajectory: Transition,
         key: Key,
         progress: Array,
-        learning_now: bool | frozenset[str] = True,
+        learning_now: Which = True,
         sample_async: bool = False,
     ) -> tuple[Tree, Tree, Tree, dict[str, Array]]:
         """Each policy that is trained learns from its agents' steps, those in `learning_now` by updates too."""

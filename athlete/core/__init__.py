@@ -21,6 +21,7 @@ from athlete.core.contracts import (
     Step,
     Transition,
     Tree,
+    Which,
 )
 from athlete.core.hyper import hyper
 from athlete.core.multi_agent import MultiEnv, MultiStep, agent_ids
@@ -47,6 +48,7 @@ __all__ = [
     "Step",
     "Transition",
     "Tree",
+    "Which",
     "agent_ids",
     "hyper",
 ]
