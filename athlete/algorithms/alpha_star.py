@@ -37,8 +37,8 @@ import numpy as np
 from athlete.algorithms.ppo import PPOConfig
 from athlete.combine.seating import Seats
 from athlete.combine.side_by_side import SideBySide
-from athlete.combine.team import AGENT_STEPS, Member, Team
-from athlete.core import Agent, Array, Key, Memory, Spec, Transition, Tree, hyper
+from athlete.combine.team import Member, Team
+from athlete.core import AGENT_STEPS, Agent, Array, Key, Memory, Spec, Transition, Tree, Which, hyper
 from athlete.core.ranges import Fraction, NonNegativeInt, PositiveInt
 from athlete.ops.tree import where
 from athlete.settings.families import OnPolicyConfig
@@ -154,7 +154,7 @@ class AlphaStar(Agent):
         trajectory: Transition,
         key: Key,
         progress: Array,
-        learning_now: bool | frozenset[str] = True,
+        learning_now: Which = True,
         sample_async: bool = False,
     ) -> tuple[LeagueState, Tree, Tree, dict[str, Array]]:
         """Every learner from its games; then who becomes a past player, and who meets whom."""
