@@ -1509,6 +1509,11 @@ SELF_PLAY = [
         ("state.opponent == place, jnp.inf", "state.opponent == place, 0.0"),
         ("state.opponent.T.ravel()", "state.opponent.ravel()"),
         ('"league_exploiter_": 0.25', '"league_exploiter_": 1.0'),
+        ("kind_key, draw_key = jax.random.split(key)", "kind_key = draw_key = key"),
+        ("ends = state.played >= number", "ends = state.played > number"),
+        ("counts=scores.counts & ~ends", "counts=scores.counts"),
+        ("jnp.tile(ends.T.ravel(), number)", "jnp.repeat(ends.T.ravel(), number)"),
+        ("jnp.where(ends, 0.0, state.played)", "state.played"),
     ),
 ]
 
