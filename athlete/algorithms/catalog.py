@@ -26,7 +26,7 @@ def entries() -> list[Entry]:
     found = []
     for name in ALGORITHMS:
         config = get_config_class(name)
-        sequences, learns_from = None, "the latest steps"
+        sequences, learns_from = None, "recorded data" if config.offline else "the latest steps"
         if issubclass(config, ReplayConfig):
             sequences = config.learns_sequences
             learns_from = "sequences of replay" if sequences else "replay"

@@ -15,6 +15,7 @@ from athlete.ops.tree import Packed, pack, unpack
 class Ring(NamedTuple):
     """Transitions in a ring of time slots, `[slots, rows, ...]`, the oldest overwritten first."""
 
+    __hyper__ = True  # arrays, and traced where it is a field
     packed: Packed
     example: Transition  # of zeros, without leading axes: how to unpack
     cursor: Array  # int32, the slot that is written next; `[rows]` where rows fill at paces of their own
@@ -60,6 +61,13 @@ def ring_init(example: Transition, slots: int, rows: int, stack_axis: int | None
     example = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), example)
     count = jnp.zeros(() if valid is None else rows, jnp.int32)
     return Ring(packed, example, count, jnp.copy(count), frames)
+
+
+def ring_of(trajectory: Transition) -> Ring:
+    """A ring that is full of the steps of a trajectory `[T, B, ...]`."""
+    example = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape[2:], leaf.dtype), trajectory)
+    steps = jnp.full((), trajectory.reward.shape[0], jnp.int32)
+    return Ring(pack(trajectory, leading=2), example, jnp.zeros((), jnp.int32), steps)
 
 
 def ring_add(ring: Ring, trajectory: Transition, stack_axis: int | None = None) -> Ring:
