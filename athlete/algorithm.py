@@ -499,9 +499,7 @@ class Algorithm:
         return [str(film.path) for film in films]
 
     @_alone
-    def record(
-        self, path: str | Path, episodes: int = 100, *, explore: bool = True, seed: int | None = None
-    ) -> str:
+    def record(self, path: str | Path, episodes: int = 100, *, explore: bool = True, seed: int | None = None) -> str:
         """Play `episodes` whole episodes and write them as data to learn from; the path of the file.
 
         `path` is a file in a format of `athlete.offline` (`.safetensors`, `.json`, ...), or a folder, which gets one
@@ -560,7 +558,11 @@ class Algorithm:
         That of a team holds also what is under way in its environments, which belongs to them.
         """
         agent, wanted = self._training.agent, self.config.get("store_buffer_in_checkpoints", "last")
-        return bool(wanted) and not self.config.is_offline() and (keeps_memory(agent) or isinstance(agent, Team | AlphaStar))
+        return (
+            bool(wanted)
+            and not self.config.is_offline()
+            and (keeps_memory(agent) or isinstance(agent, Team | AlphaStar))
+        )
 
     def _refuse_in_a_hook(self, method: str) -> None:
         """Raise RuntimeError in the middle of an iteration, which goes on from what it began with."""

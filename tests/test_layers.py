@@ -192,6 +192,9 @@ HEAVY = {
         "ale_py",
         "starlette",
         "uvicorn",
+        "lz4",
+        "minari",
+        "pyarrow",
     ),
 }
 

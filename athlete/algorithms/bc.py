@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-import jax
 import jax.numpy as jnp
 
 from athlete.algorithms.on_policy import ActorCriticState, OnPolicy

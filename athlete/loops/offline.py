@@ -106,7 +106,8 @@ class OfflineTraining:
 
     def restore(self, run: Run, memory_since: int = 0, load_store: LoadStore | None = None) -> None:
         """Go on from `run`, with the data that are here."""
-        self.run = jax.device_put(run._replace(store=(), rows=()), may_alias=False)  # its buffers will be given away
+        whole = Run(run.state, (), (), run.key, run.iteration, run.timesteps)  # type: ignore[arg-type]
+        self.run = jax.device_put(whole, may_alias=False)  # its buffers will be given away
 
     @property
     def health(self) -> Health:

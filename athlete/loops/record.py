@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from athlete.core import Agent, Array, Env, Key, Rows, Source, Transition, Tree

@@ -15,12 +15,14 @@ from athlete.ops.tree import Packed, pack, unpack
 class Ring(NamedTuple):
     """Transitions in a ring of time slots, `[slots, rows, ...]`, the oldest overwritten first."""
 
-    __hyper__ = True  # arrays, and traced where it is a field
     packed: Packed
     example: Transition  # of zeros, without leading axes: how to unpack
     cursor: Array  # int32, the slot that is written next; `[rows]` where rows fill at paces of their own
     filled: Array  # int32, slots written so far, at most all; so too
     frames: Frames | None = None  # where observations are stacks; `obs` then points to them
+
+
+Ring.__hyper__ = True  # type: ignore[attr-defined]  # arrays: traced where it is a field
 
 
 def slots_of(capacity: int, rows: int, unroll: int, window: int) -> int:

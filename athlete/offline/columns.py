@@ -53,7 +53,9 @@ def from_columns(
     for column, tree in known.items():
         for path, leaf in named_leaves(tree, column):
             if len(leaf) != steps:
-                raise DataError(f"{name}: {path} has {len(leaf)} rows, and rewards has {steps}: the file is cut or mixed")
+                raise DataError(
+                    f"{name}: {path} has {len(leaf)} rows, and rewards has {steps}: the file is cut or mixed"
+                )
             _require_finite(leaf, path, name)
     terminated, truncated = _ends(known, name, max_episode_steps)
     next_obs, kept = known.get("new_obs"), None

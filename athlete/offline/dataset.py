@@ -128,9 +128,7 @@ class DataSet:
         action = mapped(_as_trained, action)
         action = mapped(lambda part: part.clip(-1.0, 1.0), action) if _is_bounded(spec.action) else action
         obs, next_obs = (_as_space(spec.obs, part) for part in (self.obs, self.next_obs))
-        whole = Transition(
-            obs, self.first, action, self.reward, next_obs, self.terminated, self.truncated, (), {}
-        )
+        whole = Transition(obs, self.first, action, self.reward, next_obs, self.terminated, self.truncated, (), {})
         return mapped(lambda leaf: leaf[:, None], whole)
 
     def returns_to_go(self, gamma: float) -> tuple[np.ndarray, np.ndarray]:
@@ -323,9 +321,11 @@ def check_fit(data: DataSet, spec: Spec) -> None:
 def _check_space(data: DataSet, name: str, space: Space, tree: Tree, ranges: bool = True, hint: str = "") -> None:
     if isinstance(space, Dict | Tuple):
         expected = [key for key, _ in space.items] if isinstance(space, Dict) else list(range(len(space.spaces)))
-        there = sorted(tree) if isinstance(tree, Mapping) else list(range(len(tree))) if isinstance(tree, tuple) else []
-        if there != expected:
-            raise DataError(f"{data.parts[0].name}: {name} has the entries {there}, and {expected} are expected")
+        entries = (
+            sorted(tree) if isinstance(tree, Mapping) else list(range(len(tree) if isinstance(tree, tuple) else 0))
+        )
+        if entries != expected:
+            raise DataError(f"{data.parts[0].name}: {name} has the entries {entries}, and {expected} are expected")
         for key, part in zip(expected, parts_of(space), strict=True):
             _check_space(data, f"{name}[{key!r}]", part, tree[key], ranges, hint)
         return

@@ -96,7 +96,9 @@ def _read_file(path: Path, options: Options) -> DataSet:
 
 def _kind(path: Path, kinds: Mapping[str, Callable], what: str) -> Callable:
     if path.suffix not in kinds:
-        raise DataError(f"{path}: data are {what} as {', '.join(kinds)}, and not as {path.suffix or 'what has no ending'}")
+        raise DataError(
+            f"{path}: data are {what} as {', '.join(kinds)}, and not as {path.suffix or 'what has no ending'}"
+        )
     return kinds[path.suffix]
 
 

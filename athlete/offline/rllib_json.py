@@ -108,7 +108,7 @@ def _unpacked(value: Any, where: str) -> Any:
         try:
             from lz4 import frame
         except ImportError as error:
-            raise ImportError(f"{where} is packed with lz4: pip install 'athlete[lz4]'") from error
+            raise ImportError(f"{where} is packed with lz4, and the package lz4 is not installed") from error
         packed = frame.decompress(packed)
     try:
         array = ArraysOnly(io.BytesIO(packed)).load()

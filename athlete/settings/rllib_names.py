@@ -95,7 +95,9 @@ IGNORED: dict[str, str] = {
         ("use_local_critic", "use_state_preprocessor"), "the critic sees the state of all agents and what they do"
     ),
     **dict.fromkeys(("agent_id", "good_policy", "adv_policy"), "every agent has a critic of its own reward"),
-    **dict.fromkeys(("shuffle_buffer_size", "offline_sampling"), "recorded steps are read once and drawn from all of them"),
+    **dict.fromkeys(
+        ("shuffle_buffer_size", "offline_sampling"), "recorded steps are read once and drawn from all of them"
+    ),
     "postprocess_inputs": "what an algorithm needs of recorded episodes is computed as they are read",
     "use_critic": "there always is a critic; PG alone can do without",
     "sample_async": "environments wait while the policy learns, so that it learns from its own steps",
