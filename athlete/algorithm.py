@@ -527,7 +527,7 @@ class Algorithm:
 
     def _agent_ids(self) -> tuple[str, ...]:
         """The names of the environment's agents, where it is one of many."""
-        return getattr(getattr(self._training, "source", None), "agent_ids", ())
+        return getattr(self._training, "agent_ids", ())
 
     def _stores_memory(self) -> bool:
         """Whether checkpoints hold the replay memory; without it a restored training fills a new one first.

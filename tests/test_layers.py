@@ -44,10 +44,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     "policy": BELOW_AGENTS | {"combine", "teams", "acting", "checkpointing", "env", "export", "loops", "record"},
 }
 # What `Algorithm` is made of.
+MAY_IMPORT["worker_processes"] = BELOW_AGENTS | {"env", "log", "loops"}
 MAY_IMPORT["hooks"] = BELOW_AGENTS | {"callbacks", "env", "loops", "policy", "settings"}
 MAY_IMPORT["teams"] = BELOW_AGENTS | {"algorithms", "combine", "env", "log", "settings"}
 MAY_IMPORT["building"] = BELOW_AGENTS | {"log", "env", "hooks", "loops", "memory", "combine", "algorithms", "settings"}
-MAY_IMPORT["building"] |= {"teams"}
+MAY_IMPORT["building"] |= {"teams", "worker_processes"}
 MAY_IMPORT["matches"] = BELOW_AGENTS | {"algorithms", "combine", "loops", "teams"}
 MAY_IMPORT["evaluation"] = BELOW_AGENTS | {"teams", "building", "env", "hooks", "loops", "policy", "settings", "totals"}
 MAY_IMPORT["evaluation"] |= {"combine", "matches"}

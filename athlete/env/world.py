@@ -125,6 +125,18 @@ class World(NamedTuple):
         maker = shown if self.is_instance else functools.partial(make_with_mask_of_info, self.maker)
         return self._replace(maker=maker), shown
 
+    def portable(self) -> World:
+        """The same where other processes, which know no names of this one's, can make it.
+
+        Raises ValueError where it cannot be sent to them.
+        """
+        from athlete.env.adapters.gymnasium import named_spec
+        from athlete.env.adapters.making import RowMaker, require_picklable
+
+        maker = named_spec(resolve(self.maker))
+        require_picklable(RowMaker(maker, self.env_config, 0, 1, 1))
+        return self._replace(maker=maker)
+
     def source(
         self,
         *,
@@ -133,10 +145,12 @@ class World(NamedTuple):
         seeded_resets: bool = False,
         supervision: Supervision = UNSUPERVISED,
         seed: int | None = None,
+        worker: int | None = None,
     ) -> Source:
         """Rows of it outside JAX: on Gymnasium, EnvPool, RLlib's form of many agents or PettingZoo.
 
-        `seed` is of the global generators while they are made.
+        `seed` is of the global generators while they are made. With `worker` only the rows of the worker of that number
+        are made, in this process; see `Source.here`.
         """
         from athlete.env.adapters.agents_source import MultiAgentSource
         from athlete.env.adapters.source import GymnasiumSource
@@ -156,6 +170,7 @@ class World(NamedTuple):
                 seeded_resets=seeded_resets,
                 supervision=supervision,
                 seed=seed,
+                worker=worker,
             )
         if self.shuffles_seats:
             source = ShuffledSeatsSource(source)

@@ -143,6 +143,7 @@ class WatchedSource(Source):
         first_only: bool = False,
     ):
         self.source, self.rows, self.spec, self.agent_ids = source, source.rows, source.spec, source.agent_ids
+        self.here = source.here
         self._seats = seats_of(source)
         # Users' code belongs to their own thread.
         self.any_thread = source.any_thread and not hooks

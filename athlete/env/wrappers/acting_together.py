@@ -20,7 +20,7 @@ class ActingTogetherSource(Source):
     def __init__(self, source: Source):
         self.source = source
         self.rows, self.any_thread = source.rows, source.any_thread
-        self.agent_ids = source.agent_ids
+        self.agent_ids, self.here = source.agent_ids, source.here
         self.spec = joint_spec(dict(source.spec.groups), always_acting=True)
         self._shown: Tree = None  # the last joint observation, flags included
         self._steps = np.zeros(source.rows, np.int64)  # of the running episodes
@@ -43,7 +43,8 @@ class ActingTogetherSource(Source):
         """What agents see of a joint observation, in whose rows that go on all must act."""
         self._shown = shown
         acting = np.concatenate([shown["acting"][name] > 0 for name, _ in self.spec.groups], axis=1)
-        missing = np.argwhere(~acting & np.asarray(goes_on)[:, None])
+        asked = np.asarray(goes_on) if self.here is None else goes_on & self.here
+        missing = np.argwhere(~acting & asked[:, None])
         if len(missing):
             row, number = missing[0]
             agent, step = self.agent_ids[number], self._steps[row]

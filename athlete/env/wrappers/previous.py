@@ -102,7 +102,7 @@ class PreviousStepSource(Source):
 
     def __init__(self, source: Source, previous: Previous):
         self.source, self.previous = source, previous
-        self.rows, self.any_thread = source.rows, source.any_thread
+        self.rows, self.any_thread, self.here = source.rows, source.any_thread, source.here
         self.spec = previous.spec(source.spec)
 
     def reset(self, key: Key) -> Tree:

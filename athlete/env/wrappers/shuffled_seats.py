@@ -78,7 +78,7 @@ class ShuffledSeatsSource(Source):
     def __init__(self, source: Source):
         self.source = source
         self.rows, self.spec, self.any_thread = source.rows, source.spec, source.any_thread
-        self.agent_ids = source.agent_ids
+        self.agent_ids, self.here = source.agent_ids, source.here
         # Of each agent, [B, n].
         self._seat = {name: np.tile(np.arange(group.size), (self.rows, 1)) for name, group in self.spec.groups}
 
