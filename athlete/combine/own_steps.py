@@ -38,6 +38,21 @@ class Pending(NamedTuple):
     reward: Array  # that came since then
 
 
+def transition_of(begun: Begun, came: Came) -> Transition:
+    """What began and what came of it, as one."""
+    return Transition(
+        obs=begun.obs,
+        first=begun.first,
+        action=begun.action,
+        reward=came.reward,
+        next_obs=came.next_obs,
+        terminated=came.terminated,
+        truncated=came.truncated,
+        carry=begun.carry,
+        extras=begun.extras,
+    )
+
+
 def nothing_pending(begun: Begun) -> Pending:
     """At the start of a run; `begun` `[N, ...]` gives the shapes."""
     number = begun.first.shape[0]
@@ -78,17 +93,7 @@ def own_steps(pending: Pending, begun: Begun, acting: Array, came: Came) -> tupl
 
     start, end = at(all_begun, at(origin, when)), at(came._replace(reward=totals), when)
     valid = time < jnp.sum(done, axis=0)
-    steps = Transition(
-        obs=start.obs,
-        first=start.first,
-        action=start.action,
-        reward=end.reward,
-        next_obs=end.next_obs,
-        terminated=end.terminated,
-        truncated=end.truncated,
-        carry=start.carry,
-        extras=dict(start.extras or {}) | {"valid": valid},
-    )
+    steps = transition_of(start._replace(extras=dict(start.extras or {}) | {"valid": valid}), end)
     latest = jax.tree.map(lambda leaf: leaf[origin[-1], agent[0]], all_begun)
     return Pending(latest, open_, total), steps
 
