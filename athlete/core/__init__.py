@@ -23,6 +23,7 @@ from athlete.core.contracts import (
 )
 from athlete.core.hyper import hyper
 from athlete.core.multi_agent import MultiEnv, MultiStep, agent_ids
+from athlete.core.wrappers import MultiEnvWrapper, SourceWrapper
 
 __all__ = [
     "ActingCarry",
@@ -36,10 +37,12 @@ __all__ = [
     "Memory",
     "Model",
     "MultiEnv",
+    "MultiEnvWrapper",
     "MultiStep",
     "Rows",
     "Run",
     "Source",
+    "SourceWrapper",
     "Spec",
     "Stage",
     "Step",

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from athlete.core import Array, Group, Health, Key, MultiEnv, MultiStep, Source, Step, Tree, hyper
+from athlete.core import Array, Key, MultiEnvWrapper, MultiStep, Source, SourceWrapper, Step, Tree, hyper
 
 
 class ShuffledSeatsState(NamedTuple):
@@ -17,26 +17,12 @@ class ShuffledSeatsState(NamedTuple):
 
 
 @hyper
-class ShuffledSeats(MultiEnv):
+class ShuffledSeats(MultiEnvWrapper):
     """`env` whose agents take random seats, each group among its own, at the start of every episode.
 
     An agent keeps its name, and with it its policy; what it sees, does and gets is that of its seat: `player_0` of
     tic-tac-toe moves first in half of the episodes.
     """
-
-    env: MultiEnv
-
-    @property
-    def always_acting(self) -> bool:  # type: ignore[override]
-        return self.env.always_acting
-
-    @property
-    def info_metrics(self) -> tuple[str, ...]:  # type: ignore[override]
-        return self.env.info_metrics
-
-    @property
-    def groups(self) -> dict[str, Group]:
-        return self.env.groups
 
     def reset(self, key: Key) -> tuple[ShuffledSeatsState, Tree, Tree]:
         env_key, *seat_keys = jax.random.split(key, 1 + len(self.groups))
@@ -72,13 +58,11 @@ def _taken(tree: Tree, order: Tree) -> Tree:
     return {name: jax.tree.map(lambda leaf, at=order[name]: leaf[at], part) for name, part in tree.items()}
 
 
-class ShuffledSeatsSource(Source):
+class ShuffledSeatsSource(SourceWrapper):
     """Rows of environments with many agents outside JAX whose agents take random seats: as `ShuffledSeats`."""
 
     def __init__(self, source: Source):
-        self.source = source
-        self.rows, self.spec, self.any_thread = source.rows, source.spec, source.any_thread
-        self.agent_ids = source.agent_ids
+        super().__init__(source)
         # Of each agent, [B, n].
         self._seat = {name: np.tile(np.arange(group.size), (self.rows, 1)) for name, group in self.spec.groups}
 
@@ -89,7 +73,6 @@ class ShuffledSeatsSource(Source):
 
     def step(self, action: Tree, key: Key) -> Step:
         step = self.source.step(_in_order(action, self._agents()), key)
-        self.faulty = self.source.faulty
         starts = np.cumsum([0, *(group.size for _, group in self.spec.groups)])
         columns = [self._seat[name] + start for (name, _), start in zip(self.spec.groups, starts, strict=False)]
         return step._replace(
@@ -116,19 +99,6 @@ class ShuffledSeatsSource(Source):
     def _agents(self) -> dict[str, np.ndarray]:
         """Who sits on each seat, `{group: [B, n]}`."""
         return {name: np.argsort(seat, axis=1) for name, seat in self._seat.items()}
-
-    @property
-    def health(self) -> Health:
-        return self.source.health
-
-    def raise_if_hung(self) -> None:
-        self.source.raise_if_hung()
-
-    def environments(self) -> list[Any]:
-        return self.source.environments()
-
-    def close(self) -> None:
-        self.source.close()
 
 
 def _in_order(groups: Tree, order: dict[str, np.ndarray]) -> Tree:
