@@ -1324,10 +1324,10 @@ COMPILED_AGENTS = [
         ("jnp.where(blocked, position, inside)", "inside"),
     ),
     *_in(
-        "athlete/env/games/multi_agent/tic_tac_toe.py",
+        "athlete/env/games/multi_agent/board_game.py",
         GAMES,
-        ("won | ~legal | jnp.all(board != 0)", "won | ~legal"),
-        ("gain = won.astype(jnp.float32) - (~legal).astype(jnp.float32)", "gain = won.astype(jnp.float32)"),
+        ("won | ~is_legal | jnp.all(board != 0)", "won | ~is_legal"),
+        ("gain = won.astype(jnp.float32) - (~is_legal).astype(jnp.float32)", "gain = won.astype(jnp.float32)"),
         ("jnp.stack([own, own[::-1]], axis=-1)", "jnp.stack([own, own], axis=-1)"),
         ("(state.turn == PLAYERS) & ~over", "state.turn == PLAYERS"),
     ),
