@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -74,10 +75,11 @@ class ShuffledSeatsSource(SourceWrapper):
     def step(self, action: Tree, key: Key) -> Step:
         step = self.source.step(_in_order(action, self._agents()), key)
         starts = np.cumsum([0, *(group.size for _, group in self.spec.groups)])
-        columns = [self._seat[name] + start for (name, _), start in zip(self.spec.groups, starts, strict=False)]
-        return step._replace(
-            obs=self._seen(step.obs), reward=np.take_along_axis(step.reward, np.concatenate(columns, axis=1), axis=1)
-        )
+        seats = [self._seat[name] + start for (name, _), start in zip(self.spec.groups, starts, strict=False)]
+        columns = np.concatenate(seats, axis=1)
+        reward = np.take_along_axis(step.reward, columns, axis=1)
+        info = [self._told(row, columns[i]) if row else row for i, row in enumerate(step.info)]
+        return step._replace(obs=self._seen(step.obs), reward=reward, info=info)
 
     def reset_where(self, done: Array, obs: Tree, key: Key) -> Tree:
         shown = {part: _in_order(groups, self._agents()) for part, groups in obs.items()}
@@ -95,6 +97,12 @@ class ShuffledSeatsSource(SourceWrapper):
     def _seen(self, obs: Tree) -> Tree:
         """What agents see of what is shown at the seats: of each part of a joint observation."""
         return {part: _in_order(groups, self._seat) for part, groups in obs.items()}
+
+    def _told(self, info: Mapping[Any, Any], seats: np.ndarray) -> dict[Any, Any]:
+        """What a row tells by agent id of who sits where; entries that speak of no agent stay."""
+        told = {agent: entry for agent, entry in info.items() if agent not in self.agent_ids}
+        at = {agent: self.agent_ids[seat] for agent, seat in zip(self.agent_ids, seats, strict=True)}
+        return told | {agent: info[other] for agent, other in at.items() if other in info}
 
     def _agents(self) -> dict[str, np.ndarray]:
         """Who sits on each seat, `{group: [B, n]}`."""
