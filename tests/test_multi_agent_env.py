@@ -179,6 +179,23 @@ def test_masks_of_actions_come_to_stand_where_policies_read_them(place):
     check_env(Masked, {"place": place})
 
 
+def test_infos_need_no_mask_where_the_episode_ends_and_must_have_one_before():
+    class Forgetting(Masked):
+        def told(self):
+            obs, infos = super().told()
+            return obs, {} if self.steps == self.forgets else infos
+
+    class Late(Forgetting):
+        forgets = 5
+
+    class Early(Forgetting):
+        forgets = 4
+
+    check_env(Late, {"place": "info"})
+    with pytest.raises(ValueError, match="in step 4 of episode 1, is wrong: the info of 'p_0' has no 'action_mask'"):
+        check_env(Early, {"place": "info"})
+
+
 def test_a_mask_that_leaves_an_agent_nothing_to_do_is_an_error():
     class Stuck(Masked):
         def told(self):
