@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -122,12 +123,52 @@ def test_an_episode_whose_client_falls_silent_is_cut_off_and_the_next_one_played
     answers.shutdown()
 
 
+def test_what_was_paid_before_a_client_fell_silent_is_kept():
+    exchange = Exchange(BOX, TWO, idle_timeout_s=0.2)
+    env, episode, answers = ExternalEnv(exchange), exchange.start_episode(), ThreadPoolExecutor(1)
+    asked = answers.submit(exchange.get_action, episode, [1.0, 2.0])
+    env.reset()
+    asked.add_done_callback(lambda _: exchange.log_returns(episode, 3.0))
+    _, reward, terminated, truncated, _ = env.step(5)
+    assert (reward, terminated, truncated) == (3.0, False, True)
+    answers.shutdown()
+
+
+def test_an_episode_that_is_begun_and_not_played_is_given_up(caplog):
+    exchange = Exchange(BOX, TWO, idle_timeout_s=0.05)
+    env, slow, answers = ExternalEnv(exchange), exchange.start_episode("slow"), ThreadPoolExecutor(2)
+    resetting = answers.submit(env.reset)
+    while "episode slow: its client has said nothing" not in caplog.text:
+        assert not resetting.done()
+    with pytest.raises(CommandError, match="there is no episode 'slow'"):
+        exchange.get_action(slow, [0.0, 0.0])
+    answers.submit(exchange.get_action, exchange.start_episode(), [3.0, 3.0])
+    assert resetting.result(timeout=5)[0].tolist() == [3.0, 3.0]
+    exchange.closed.set()
+    answers.shutdown()
+
+
+@pytest.mark.parametrize("length", ["-1", "many", str(2**24 + 1), "9" * 5000])
+def test_a_body_of_no_known_length_is_not_read(server, length):
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=5)
+    connection.putrequest("POST", "/start_episode")
+    connection.putheader("Content-Length", length)
+    connection.endheaders()
+    answer = connection.getresponse()
+    assert answer.status == 413 and b"Content-Length: expected a whole number of at most" in answer.read()
+    connection.close()
+
+
 @pytest.mark.parametrize(
     ("command", "message"),
     [
         (lambda client: client.get_action("none", [0.0, 0.0]), "get_action: there is no episode 'none'"),
         (lambda client: client.get_action(client.start_episode(), [0.0]), r"expected shape \(2,\)"),
         (lambda client: client.log_returns(client.start_episode(), float("nan")), "expected a finite number"),
+        (
+            lambda client: client.end_episode(client.start_episode(), [0.0, 0.0], "no"),
+            "expected true or false, got 'no'",
+        ),
         (lambda client: [client.start_episode("a") for _ in range(2)], "'a' is being played already"),
         (lambda client: client._send("run_code"), "there is no command 'run_code'"),
         (lambda client: client._send("start_episode", code="x"), "start_episode takes episode_id"),

@@ -88,8 +88,8 @@ class DQN(QLearner):
         obs, mask = features(self.spec.obs, obs), action_mask(self.spec, obs)
         if not explore:
             return greedy(self._values(self._mean(view.params), obs), mask), carry, {}
-        noise_key, noise_key, choose_key = jax.random.split(key, 3)
-        view = view._replace(params=self._sampled(view.params, noise_key))
+        layers_key, noise_key, choose_key = jax.random.split(key, 3)
+        view = view._replace(params=self._sampled(view.params, layers_key))
         values, noise = acting_outputs(self.exploration, self._values, view, carry.exploration, first, obs, noise_key)
         return self.exploration.choose(values, view.rate, choose_key, mask), ActingCarry((), noise), {}
 

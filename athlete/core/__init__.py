@@ -2,6 +2,7 @@
 
 from athlete.core import oldest  # noqa: F401  # isort: skip  (first: others import what an older JAX lacks)
 from athlete.core.contracts import (
+    AGENT_STEPS,
     ActingCarry,
     Agent,
     Array,
@@ -20,12 +21,14 @@ from athlete.core.contracts import (
     Step,
     Transition,
     Tree,
+    Which,
 )
 from athlete.core.hyper import hyper
 from athlete.core.multi_agent import MultiEnv, MultiStep, agent_ids
 from athlete.core.wrappers import MultiEnvWrapper, SourceWrapper
 
 __all__ = [
+    "AGENT_STEPS",
     "ActingCarry",
     "Agent",
     "Array",
@@ -48,6 +51,7 @@ __all__ = [
     "Step",
     "Transition",
     "Tree",
+    "Which",
     "agent_ids",
     "hyper",
 ]

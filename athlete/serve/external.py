@@ -94,6 +94,8 @@ class Exchange:
 
     def end_episode(self, episode_id: str, observation: Any, truncated: bool = False) -> None:
         """End an episode with its last observation; `truncated` where it was only cut and would have gone on."""
+        if not isinstance(truncated, bool):
+            raise CommandError(f"truncated: expected true or false, got {truncated!r}")
         episode = self._episode(episode_id)
         seen = self._checked(observation)
         del self._episodes[episode_id]
@@ -125,7 +127,9 @@ class Exchange:
         while True:
             episode = self._begun.get()
             told = self._next(episode)
-            if told is not None and not told.ends:
+            if told is None:
+                self._give_up_silent(episode)
+            elif not told.ends:
                 return episode, told.observation
 
     def step(self, episode: Episode, action: Any) -> Told:
@@ -133,14 +137,15 @@ class Exchange:
         episode.actions.put(action)
         told = self._next(episode)
         if told is None:
-            logger.warning(
-                "episode %s: its client has said nothing for %g s; it is cut off here",
-                episode.name,
-                self.idle_timeout_s,
-            )
-            self.give_up(episode)
-            return Told(episode.last, 0.0, ends=True, truncated=True)
+            self._give_up_silent(episode)
+            return Told(episode.last, self._taken(episode), ends=True, truncated=True)
         return told
+
+    def _give_up_silent(self, episode: Episode) -> None:
+        logger.warning(
+            "episode %s: its client has said nothing for %g s; it is cut off here", episode.name, self.idle_timeout_s
+        )
+        self.give_up(episode)
 
     def give_up(self, episode: Episode) -> None:
         """Forget an episode; its client is told when it speaks next."""

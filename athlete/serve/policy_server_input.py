@@ -88,11 +88,11 @@ def _handler(exchange: Exchange, token: str | None) -> type[BaseHTTPRequestHandl
             self.wfile.write(body)
 
         def _answer(self) -> tuple[int, dict[str, Any]]:
-            length = int(self.headers.get("Content-Length") or 0)
-            if length > LARGEST_BODY:
+            length = self.headers.get("Content-Length") or "0"
+            if not length.isdecimal() or len(length) > 9 or int(length) > LARGEST_BODY:
                 self.close_connection = True
-                return 413, {"error": f"a command has at most {LARGEST_BODY:,} bytes"}
-            body = self.rfile.read(length)
+                return 413, {"error": f"Content-Length: expected a whole number of at most {LARGEST_BODY:,} bytes"}
+            body = self.rfile.read(int(length))
             given = self.headers.get("Authorization") or ""
             if token is not None and not hmac.compare_digest(given.encode(), f"Bearer {token}".encode()):
                 return 401, {"error": "send the token: PolicyClient(address, token=...)"}

@@ -6,11 +6,13 @@ imported when the experiment begins.
 
 from __future__ import annotations
 
+import importlib
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from athlete.record.results import flatten, is_number, to_json
+from athlete.record.tensorboard import step_of
 from athlete.tune.callbacks import LoggerCallback
 
 if TYPE_CHECKING:
@@ -23,87 +25,93 @@ def numbers(result: Mapping[str, Any]) -> dict[str, float]:
     return {name: float(value) for name, value in flat.items() if is_number(value) and math.isfinite(value)}
 
 
-def step_of(result: Mapping[str, Any]) -> int:
-    """Where a result stands: its timesteps, else its iteration."""
-    return int(result.get("timesteps_total") or result.get("training_iteration", 0))
-
-
 def plain(config: Mapping[str, Any]) -> dict[str, Any]:
     """A config with classes and functions as their names, flat."""
     kept = (str, int, float, bool, type(None))
     return {name: value if isinstance(value, kept) else to_json(value) for name, value in flatten(dict(config)).items()}
 
 
-class WandbLoggerCallback(LoggerCallback):
+def _imported(module: str, title: str) -> Any:
+    package = module.partition(".")[0]
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise ImportError(f"{title} needs {package}: pip install {package}") from error
+
+
+class _Runs(LoggerCallback):
+    """A service whose package's `init` gives a run with `log` and `finish`."""
+
+    package: ClassVar[str]
+
+    def __init__(self) -> None:
+        self._runs: dict[str, Any] = {}  # by trial_id
+
+    def setup(
+        self, stop: Any = None, num_samples: int | None = None, total_num_samples: int | None = None, **info: Any
+    ) -> None:
+        self._service = _imported(self.package, type(self).__name__)
+
+    def log_trial_start(self, trial: Trial) -> None:
+        if trial.trial_id not in self._runs:
+            self._runs[trial.trial_id] = self._begun(trial)
+
+    def _begun(self, trial: Trial) -> Any:
+        raise NotImplementedError
+
+    def log_trial_result(self, iteration: int, trial: Trial, result: dict[str, Any]) -> None:
+        self._runs[trial.trial_id].log(numbers(result), step=step_of(result))
+
+    def log_trial_end(self, trial: Trial, failed: bool = False) -> None:
+        run = self._runs.pop(trial.trial_id, None)
+        if run is not None:
+            self._end(run, failed)
+
+    def _end(self, run: Any, failed: bool) -> None:
+        run.finish()
+
+
+class WandbLoggerCallback(_Runs):
     """Results to Weights & Biases, a run for each trial, which a resume goes on with.
 
     `group` is by default the experiment's name; `settings` go to `wandb.init`.
     """
 
+    package = "wandb"
+
     def __init__(self, project: str | None = None, group: str | None = None, log_config: bool = True, **settings: Any):
+        super().__init__()
         self.project, self.group, self.log_config, self.settings = project, group, log_config, settings
-        self._runs: dict[str, Any] = {}
 
-    def setup(
-        self, stop: Any = None, num_samples: int | None = None, total_num_samples: int | None = None, **info: Any
-    ) -> None:
-        try:
-            import wandb
-        except ImportError as error:
-            raise ImportError("WandbLoggerCallback needs wandb: pip install wandb") from error
-        self._wandb = wandb
+    def _begun(self, trial: Trial) -> Any:
+        return self._service.init(
+            project=self.project,
+            group=self.group or trial.folder.parent.name,
+            name=trial.name,
+            id=trial.trial_id,
+            resume="allow",
+            reinit="create_new",  # several trials may be running
+            config=plain(trial.config) if self.log_config else None,
+            **self.settings,
+        )
 
-    def log_trial_start(self, trial: Trial) -> None:
-        if trial.trial_id not in self._runs:
-            self._runs[trial.trial_id] = self._wandb.init(
-                project=self.project,
-                group=self.group or trial.folder.parent.name,
-                name=trial.name,
-                id=trial.trial_id,
-                resume="allow",
-                reinit="create_new",  # several trials may be running
-                config=plain(trial.config) if self.log_config else None,
-                **self.settings,
-            )
-
-    def log_trial_result(self, iteration: int, trial: Trial, result: dict[str, Any]) -> None:
-        self._runs[trial.trial_id].log(numbers(result), step=step_of(result))
-
-    def log_trial_end(self, trial: Trial, failed: bool = False) -> None:
-        run = self._runs.pop(trial.trial_id, None)
-        if run is not None:
-            run.finish(exit_code=int(failed))
+    def _end(self, run: Any, failed: bool) -> None:
+        run.finish(exit_code=int(failed))
 
 
-class TrackioLoggerCallback(LoggerCallback):
+class TrackioLoggerCallback(_Runs):
     """Results to Trackio, a run for each trial; `settings` go to `trackio.init`."""
 
+    package = "trackio"
+
     def __init__(self, project: str, **settings: Any):
+        super().__init__()
         self.project, self.settings = project, settings
-        self._runs: dict[str, Any] = {}
 
-    def setup(
-        self, stop: Any = None, num_samples: int | None = None, total_num_samples: int | None = None, **info: Any
-    ) -> None:
-        try:
-            import trackio
-        except ImportError as error:
-            raise ImportError("TrackioLoggerCallback needs trackio: pip install trackio") from error
-        self._trackio = trackio
-
-    def log_trial_start(self, trial: Trial) -> None:
-        if trial.trial_id not in self._runs:
-            self._runs[trial.trial_id] = self._trackio.init(
-                project=self.project, name=trial.name, config=plain(trial.config), resume="allow", **self.settings
-            )
-
-    def log_trial_result(self, iteration: int, trial: Trial, result: dict[str, Any]) -> None:
-        self._runs[trial.trial_id].log(numbers(result), step=step_of(result))
-
-    def log_trial_end(self, trial: Trial, failed: bool = False) -> None:
-        run = self._runs.pop(trial.trial_id, None)
-        if run is not None:
-            run.finish()
+    def _begun(self, trial: Trial) -> Any:
+        return self._service.init(
+            project=self.project, name=trial.name, config=plain(trial.config), resume="allow", **self.settings
+        )
 
 
 class MLflowLoggerCallback(LoggerCallback):
@@ -126,11 +134,8 @@ class MLflowLoggerCallback(LoggerCallback):
     def setup(
         self, stop: Any = None, num_samples: int | None = None, total_num_samples: int | None = None, **info: Any
     ) -> None:
-        try:
-            from mlflow.tracking import MlflowClient
-        except ImportError as error:
-            raise ImportError("MLflowLoggerCallback needs mlflow: pip install mlflow") from error
-        self._client = MlflowClient(tracking_uri=self.tracking_uri)
+        tracking = _imported("mlflow.tracking", type(self).__name__)
+        self._client = tracking.MlflowClient(tracking_uri=self.tracking_uri)
 
     def log_trial_start(self, trial: Trial) -> None:
         if trial.trial_id in self._runs:

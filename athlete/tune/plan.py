@@ -13,7 +13,7 @@ from athlete.record.results import is_number, to_json
 from athlete.tune.experiment import LARGEST_EXPERIMENT, Experiment
 from athlete.tune.names import lookup
 from athlete.tune.search import BasicVariantGenerator, ConcurrencyLimiter, Searcher
-from athlete.tune.space import Categorical, Float, Integer, completed, find, is_search, set_value
+from athlete.tune.space import Categorical, completed, extremes, find, is_search, set_value
 from athlete.tune.space import Path as ConfigPath
 from athlete.tune.trainable import config_dict, is_config, run_name, with_picks
 from athlete.tune.trial import ERROR, TERMINATED, Trial, custom_name, folder_name, pick_tag, trial_name
@@ -119,8 +119,8 @@ class Suggestions:
         values, experiment = config_dict(self._planner.config), self._planner.experiment
         self.searcher.set_search_properties(metric, mode, values, seed)
         for path, domain in find(values):
-            for end in _ends(domain):
-                middle = {other: _ends(place)[0] for other, place in find(values) if _ends(place)}
+            for end in extremes(domain):
+                middle = {other: extremes(place)[0] for other, place in find(values) if extremes(place)}
                 with_picks(experiment.run, self._planner.config, completed(values, {**middle, path: end}))
 
     def resume(self) -> None:
@@ -165,15 +165,6 @@ class Suggestions:
         values = [lookup(trial.last_result, key) for trial in group if trial.status == TERMINATED]
         known = [float(value) for value in values if is_number(value) and math.isfinite(value)]
         return sum(known) / len(known) if known else None
-
-
-def _ends(place: Any) -> list[Any]:
-    """The values at the ends of a range, or all choices."""
-    if isinstance(place, Float):
-        return [float(place.lower), float(place.upper)]
-    if isinstance(place, Integer):
-        return [place.lower, place.last]
-    return list(place.categories) if isinstance(place, Categorical) else []
 
 
 def recalled(config: Any, picks: Mapping[ConfigPath, Any]) -> dict[ConfigPath, Any]:

@@ -275,6 +275,32 @@ def set_value(config: Mapping[str, Any], path: Path, value: Any) -> dict[str, An
     return {**config, head: new}
 
 
+def set_values(config: Mapping[str, Any], changes: Mapping[Path, Any]) -> dict[str, Any]:
+    """The config with several values set."""
+    changed = dict(config)
+    for path, value in changes.items():
+        changed = set_value(changed, path, value)
+    return changed
+
+
+def get_value(config: Any, path: Path, default: Any = None) -> Any:
+    """The value at a path; `default` where the config has none there."""
+    for key in path:
+        if not isinstance(config, Mapping) or key not in config:
+            return default
+        config = config[key]
+    return config
+
+
+def extremes(place: Any) -> list[Any]:
+    """The two ends of a range, or all categories; nothing of any other place, which has no ends."""
+    if isinstance(place, Float):
+        return [float(place.lower), float(place.upper)]
+    if isinstance(place, Integer):
+        return [place.lower, place.last]
+    return list(place.categories) if isinstance(place, Categorical) else []
+
+
 class _View:
     """A config by attribute and by key, for `sample_from`. Meeting a value that is still open raises `_Open`."""
 

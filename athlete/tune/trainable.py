@@ -20,7 +20,7 @@ from athlete.algorithms import get_config_class
 from athlete.record.errors import DamagedError
 from athlete.record.files import flush, flush_folder
 from athlete.tune.space import Path as ConfigPath
-from athlete.tune.space import path_name, replace, set_value
+from athlete.tune.space import path_name, replace, set_values
 
 logger = logging.getLogger("athlete.tune")
 
@@ -295,9 +295,7 @@ def with_picks(run: Any, config: Any, picks: Mapping[ConfigPath, Any]) -> Any:
 
 def with_changes(run: Any, final: Any, changes: Mapping[ConfigPath, Any]) -> Any:
     """The config of one trial with what its scheduler has changed since it began; `final` is what `with_picks` gave."""
-    values = final.chosen() if is_config(final) else dict(final)
-    for path, value in changes.items():
-        values = set_value(values, path, value)
+    values = set_values(final.chosen() if is_config(final) else final, changes)
     return with_picks(run, type(final).from_dict(values) if is_config(final) else values, {})
 
 
