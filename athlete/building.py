@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from athlete.combine.team import Team
 from athlete.core import Agent, Source, Spec
 from athlete.env.supervision import Supervision
 from athlete.env.world import World, env_name, find_world
@@ -101,10 +102,10 @@ def _fragment_length(config: AlgorithmConfig, spec: Spec) -> int:
     """How many steps each environment takes an iteration."""
     if not spec.groups or config.count_steps_by == "env_steps":
         return config.fragment_length()
-    agents = sum(group.size for _, group in spec.groups)
-    return config.sized(
-        config.num_envs_per_worker, config.num_rollout_workers, -(-config.fragment_length() // agents)
-    ).fragment_length()
+    (agents,) = spec.reward_shape
+    least = -(-config.fragment_length() // agents)
+    # What has a memory rounds it up to whole sequences.
+    return config.sized(config.num_envs_per_worker, config.num_rollout_workers, least).fragment_length()
 
 
 def _make_agent(config: AlgorithmConfig, spec: Spec, begins: bool, length: int, ids: Sequence[str] = ()) -> Agent:
@@ -118,6 +119,11 @@ def require_memory_room(config: AlgorithmConfig, agent: Agent) -> None:
     """Say how much memory the replay takes, and refuse where there is not so much."""
     if agent.memory.keeps:
         logger.info(require_room(agent.memory, transition_shapes(agent), config.rows()))
+    for member in agent.members if isinstance(agent, Team) else ():
+        own = member.agent
+        if member.trained and own.memory.keeps:
+            room = require_room(own.memory, transition_shapes(own), config.rows() * member.seats.agents)
+            logger.info("policy %s: %s", member.name, room)
 
 
 def supervision(config: AlgorithmConfig, hooks: Hooks) -> Supervision:

@@ -140,6 +140,40 @@ def test_a_league_exploiter_plays_all_of_the_past(league, state):
     np.testing.assert_allclose(weights[:4], capped / capped.sum(), atol=1e-3)
 
 
+def test_opponents_are_drawn_as_often_as_their_weights_say_in_every_match(league, state):
+    state = with_rates(state, MAIN, {0: 0.6, 1: 0.7, 2: 0.8, 3: 0.7})._replace(played=state.played + 2)
+    keys = jax.random.split(KEY, 4000)
+    drawn = np.asarray(jax.vmap(lambda key: league._with_opponents(state, 12, key)[0].opponent)(keys))
+    expected = weights_of(league, state)
+    for learner, match in np.ndindex(3, 2):
+        found = np.bincount(drawn[:, learner, match], minlength=9) / len(keys)
+        np.testing.assert_allclose(found, expected[learner], atol=0.035, err_msg=f"learner {learner}, match {match}")
+
+
+def test_the_next_opponent_comes_when_each_environment_has_played_a_game_against_the_last_one(league, state):
+    """Of 12 environments each of the 6 matches has two."""
+    played = jnp.array([[1.0, 2.0], [0.0, jnp.inf], [3.0, 1.9]])
+    before = state._replace(played=played, opponent=jnp.full((3, 2), 7))  # nobody has this place
+    after, ends = league._with_opponents(before, 12, KEY)
+    assert after.played.tolist() == [[1.0, 0.0], [0.0, 0.0], [0.0, pytest.approx(1.9)]]
+    assert (after.opponent != 7).tolist() == [[False, True], [False, True], [True, False]]
+    assert ends.tolist() == [False, False, True, True, True, False] * 2, "match by match, and in each all learners"
+
+
+def test_an_episode_in_which_the_opponent_changes_counts_for_nobody(league, state):
+    trajectory_of = jax.jit(lambda view, carry, obs, first: league.act(view, carry, obs, first, KEY))
+    state = state._replace(played=jnp.array([[9.0, 0.0], [0.0, 0.0], [0.0, 0.0]]))
+    view = league.view(state, jnp.zeros(()))
+    carry, first = league.start(view, 12, KEY), jnp.ones(12, bool)
+    obs = jax.vmap(JointEnv(TicTacToe()).reset)(jax.random.split(KEY, 12))[1]
+    action, _, extras = trajectory_of(view, carry, obs, first)
+    steps = Transition(obs, first, action, jnp.zeros((12, 2)), obs, first & False, first & False, carry, extras)
+    steps = jax.tree.map(lambda leaf: jnp.stack([leaf] * 16), steps)
+    store = league.memory.init(jax.tree.map(lambda leaf: leaf[0, 0], steps), 12)
+    _, _, after, _ = jax.jit(league.learn)(state, store, league.accumulators(12), steps, KEY, jnp.zeros(()))
+    assert after["scores"].counts.tolist() == [False, *[True] * 5] * 2, "rows of the main agent's first match"
+
+
 # Who becomes a past player
 
 

@@ -241,6 +241,13 @@ def test_what_a_policy_is_told_is_checked_at_build_and_names_it():
         config_of(policies={"dull": "random"}, policies_to_train=["dull"]).build()
 
 
+def test_a_memory_that_does_not_fit_is_refused_at_build():
+    huge = PolicySpec(algorithm="DQN", config={"replay_buffer_config": {"capacity": 10**12}})
+    mapping = {"agent_0": "huge", "agent_1": "small", "agent_2": "small"}
+    with pytest.raises(ValueError, match=r"replay memory: .* take capacity="):
+        config_of(policies={"huge": huge, "small": None}, policy_mapping_fn=mapping).build()
+
+
 def test_a_policy_that_there_is_not_is_named():
     with config_of(**MIXED).build() as algo, pytest.raises(ValueError, match="no policy 'x'; there are 'learner'"):
         algo.get_policy("x")

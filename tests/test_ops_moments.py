@@ -49,3 +49,27 @@ def test_old_samples_fade_once_float32_could_no_longer_count():
 def test_standardizing_divides_by_the_deviation_and_clips():
     found = standardize(jnp.array([3.0, -1.0, 100.0, -100.0]), jnp.float32(1.0), jnp.float32(4.0), 5.0)
     np.testing.assert_allclose(found, [1.0, -1.0, 5.0, -5.0], rtol=1e-5)
+
+
+def test_empty_places_are_no_samples():
+    rng = np.random.default_rng(0)
+    batch = rng.normal(3.0, 2.0, (5, 4, 2)).astype(np.float32)
+    valid = rng.random((5, 4)) < 0.6
+    moments = initial_moments(jnp.zeros(2))
+    for part in (slice(0, 2), slice(2, 5)):
+        spoiled = np.where(valid[part][..., None], batch[part], 1e6).astype(np.float32)
+        moments = update_moments(moments, spoiled, jnp.asarray(valid[part], jnp.float32))
+    seen = batch[valid]
+    assert float(moments.count) == len(seen)
+    np.testing.assert_allclose(moments.mean, seen.mean(axis=0), rtol=1e-5)
+    np.testing.assert_allclose(moments.variance, seen.var(axis=0), rtol=1e-4)
+
+
+@pytest.mark.parametrize("seen", [0, 1])
+def test_of_empty_places_alone_nothing_is_learned(seen):
+    before = initial_moments(jnp.zeros(2))
+    for _ in range(seen):
+        before = update_moments(before, np.arange(12, dtype=np.float32).reshape(2, 3, 2))
+    after = update_moments(before, np.full((2, 3, 2), 7.0, np.float32), jnp.zeros((2, 3)))
+    for old, new in zip(before, after, strict=True):
+        np.testing.assert_array_equal(old, new)

@@ -270,3 +270,10 @@ def test_explained_variance_is_1_for_a_perfect_and_0_for_a_constant_prediction()
     assert measure(target, np.full_like(target, 3.0)) == pytest.approx(0.0, abs=1e-6)
     assert measure(target, 2 * target) == pytest.approx(0.0, abs=1e-6)  # the error has the target's own variance
     assert measure(target, -target) == pytest.approx(-3.0)
+
+
+def test_a_sum_stands_still_where_there_is_no_step():
+    reward, first = np.array([[1.0], [2.0], [50.0], [4.0]]), np.array([[False], [False], [True], [False]])
+    weight = np.array([[1.0], [1.0], [0.0], [1.0]])
+    found = discounted_sums(reward, first, 0.5, np.array([8.0]), weight)
+    np.testing.assert_allclose(found[:, 0], [5.0, 4.5, 4.5, 6.25])

@@ -7,7 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from athlete.ops.statistics import bootstrap_interval, interquartile_mean, summarize
+from athlete.core import Transition
+from athlete.ops.statistics import (
+    bootstrap_interval,
+    explained_variance,
+    interquartile_mean,
+    summarize,
+    valid_steps,
+    weighted_mean,
+)
 
 
 @pytest.mark.parametrize(
@@ -78,3 +86,33 @@ def test_a_summary_of_four_runs_leaves_out_a_quarter_at_either_end() -> None:
 def test_a_summary_of_three_runs_is_called_a_mean() -> None:
     assert summarize([1.0, 2.0, 6.0])[:2] == ("mean", 3.0)
     assert summarize([1.0]) == ("mean", 1.0, None, 1.0)
+
+
+# Weights: 1 for a step, 0 for an empty place ------------------------------------------------------------------------
+
+
+def test_a_weighted_mean_by_hand() -> None:
+    values = np.array([[1.0, 2.0, np.nan], [3.0, 4.0, 1e30]], np.float32)
+    weight = np.array([[1, 1, 0], [1, 0, 0]], np.float32)
+    assert float(weighted_mean(values, weight)) == pytest.approx(2.0)
+    np.testing.assert_allclose(weighted_mean(values, weight, axis=1), [1.5, 3.0])
+    stacked = np.stack([values, 10 * values])
+    np.testing.assert_allclose(weighted_mean(stacked, weight, axis=(1, 2)), [2.0, 20.0])
+    assert float(weighted_mean(values, np.zeros_like(weight))) == 0.0
+    assert float(weighted_mean(np.array([1.0, 4.0]), np.array([0.5, 0.25]))) == pytest.approx(2.0)
+
+
+def test_explained_variance_leaves_empty_places_out() -> None:
+    target, prediction = np.array([[0.0, 2.0, 4.0, 9.0]]), np.array([[1.0, 2.0, 3.0, -7.0]])
+    weight = np.array([[1.0, 1.0, 1.0, 0.0]])
+    # Of the first three: Var(target) = 8 / 3, Var(target - prediction) = 2 / 3.
+    assert float(explained_variance(target, prediction, weight)) == pytest.approx(0.75, abs=1e-6)
+    assert float(explained_variance(target[:, :3], prediction[:, :3])) == pytest.approx(0.75, abs=1e-6)
+
+
+def test_steps_are_valid_where_nothing_else_is_said() -> None:
+    def batch(extras: object) -> Transition:
+        return Transition(*[None] * 8, extras)
+
+    assert valid_steps(batch({})) is None and valid_steps(batch(())) is None
+    assert valid_steps(batch({"valid": np.array([True, False])})).tolist() == [1.0, 0.0]  # type: ignore[union-attr]

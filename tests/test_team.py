@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,8 +17,10 @@ from athlete.combine.seating import Seats, together
 from athlete.combine.team import Member, Team, _learn
 from athlete.core import Run, Spec, Transition
 from athlete.env.multi_agent import JointEnv
-from athlete.loops.collect import collect, spec_of
-from athlete.loops.learn import init_run
+from athlete.loops.collect import collect, reset_rows, spec_of
+from athlete.loops.learn import init_run, phases
+from athlete.memory.prioritized import Prioritized
+from athlete.memory.replay import Replay
 from athlete.models.actor_critic import apply_actor_critic, legal_distribution
 from athlete.ops.features import features
 from athlete.ops.random import unwrap, wrap
@@ -246,3 +250,146 @@ def test_masks_of_agents_are_honoured_and_random_actions_are_legal():
         mask, action = trajectory.obs["obs"]["a"]["action_mask"], trajectory.action["a"]
         assert np.take_along_axis(np.asarray(mask), np.asarray(action)[..., None], axis=-1).all()
         assert len(np.unique(action)) == 3
+
+
+# When policies learn --------------------------------------------------------------------------------------------------
+
+
+def lone_member(algorithm: str, rows: int, length: int, **settings) -> tuple[Team, Roster]:
+    """`main` acts for all of group a and learns; what acts for b does not."""
+    env = Roster()
+    group, rest = env.groups["a"], env.groups["b"]
+    agent = agent_of(algorithm, Spec(group.obs, group.action), rows * 4, length, **settings)
+    other = Member("rest", RandomPolicy().bind(Spec(rest.obs, rest.action)), Seats((("b", (0, 1)),)), trained=False)
+    return Team((Member("main", agent, Seats((("a", (0, 1, 2, 3)),))), other)).bind(spec_of(JointEnv(env))), env
+
+
+def begun_run(team: Team, env: Roster, rows: int, length: int) -> Run:
+    begin = jax.jit(init_run, static_argnames=("rows", "length"))
+    return begin(team, JointEnv(env), rows=rows, key=KEY, length=length)
+
+
+def learned_from(team: Team, env: Roster, run: Run, number: int, length: int, valid=None):
+    """State, store, accumulators of `main` after a trajectory, and its steps; `valid` in the place of their own."""
+
+    @jax.jit
+    def learn(run: Run, key):
+        view = team.view(run.state, jnp.zeros(()))
+        _, trajectory, _ = collect(team, JointEnv(env), view, run.rows, key, length)
+        _, steps = team.steps(team.members[0], run.store["main"].pending, trajectory)
+        if valid is not None:
+            steps = steps._replace(extras=steps.extras | {"valid": jnp.asarray(valid)})
+        held = run.state["main"], run.store["main"], together(run.rows.accumulators["main"])
+        return *_learn(team.members[0].agent, *held, steps, key, jnp.zeros(()), True)[:3], steps
+
+    return learn(run, jax.random.fold_in(wrap(KEY), number))
+
+
+def test_what_was_under_way_is_dropped_in_new_environments():
+    rows, length = 3, 8
+    team, env = lone_member("PPO", rows, length)
+    joint, run = JointEnv(env), begun_run(team, env, rows, length)
+    collected_steps = jax.jit(lambda run, key: collect(team, joint, team.view(run.state, 0.0), run.rows, key, length))
+    new_rows, trajectory, _ = collected_steps(run, wrap(KEY))
+    pending, _ = team.steps(team.members[0], run.store["main"].pending, trajectory)
+    assert pending.open.any(), "the case must have something under way"
+    fresh = jax.jit(lambda key: reset_rows(joint, team, team.view(run.state, 0.0), rows, key))(wrap(KEY))
+    _, trajectory, _ = collected_steps(run._replace(rows=fresh._replace(carry=new_rows.carry)), wrap(KEY + 1))
+    _, steps = team.steps(team.members[0], pending, trajectory)
+    whole, steps = jax.device_get((trajectory._replace(carry=(), extras=()), steps))
+    for row in range(rows):
+        for number in range(4):
+            lived = interpret(whole, row, "a", number, number)  # knows nothing of what was before
+            own = row * 4 + number
+            assert int(steps.extras["valid"][:, own].sum()) == len(lived)
+            got = steps.reward[: len(lived), own].tolist()
+            assert got == pytest.approx([step.reward for step in lived], abs=1e-4)
+
+
+def test_a_policy_with_a_replay_memory_makes_as_many_updates_as_its_share_of_steps():
+    rows, length = 3, 8
+    team, env = lone_member("SimpleQ", rows, length, training_intensity=8 * 4)
+    updates, run, owed = team.members[0].agent.updates, begun_run(team, env, rows, length), 0.0
+    assert updates == 32 * 12 * 8 // 8
+    for number in range(3):
+        state, store, _, steps = learned_from(team, env, run, number, length)
+        owed += updates * float(np.mean(steps.extras["valid"]))
+        run = run._replace(state=run.state | {"main": state}, store=run.store | {"main": store})
+        count = int(next(leaf for leaf in jax.tree.leaves(state) if leaf.dtype == jnp.int32 and leaf.ndim == 0))
+        assert count == int(owed + 1e-3), "whole updates; the rest waits"
+
+
+def test_there_is_no_update_where_there_is_nothing_to_sample():
+    rows, length = 3, 8
+    team, env = lone_member("DQN", rows, length, training_intensity=8 * 64, n_step=3)
+    run = begun_run(team, env, rows, length)
+    valid = np.zeros((length, rows * 4), bool)
+    valid[0] = True  # a step of each: no window of three
+    state, store, *_ = learned_from(team, env, run, 0, length, valid)
+    assert store.owed >= 1
+    for a, b in zip(jax.tree.leaves(run.state["main"]), jax.tree.leaves(state), strict=True):
+        assert np.asarray(a).tobytes() == np.asarray(b).tobytes()
+
+
+def test_a_policy_that_was_asked_for_nothing_stays_as_it_is():
+    rows, length = 3, 8
+    team, env = lone_member("PPO", rows, length, normalize_rewards=False)
+    run = begun_run(team, env, rows, length)
+    state, store, *_ = learned_from(team, env, run, 0, length)
+    run = run._replace(state=run.state | {"main": state}, store=run.store | {"main": store})  # Adam has momentum now
+    after, *_ = learned_from(team, env, run, 1, length, np.zeros((length, rows * 4), bool))
+    for a, b in zip(jax.tree.leaves(state), jax.tree.leaves(after), strict=True):
+        assert np.asarray(a).tobytes() == np.asarray(b).tobytes()
+
+
+def test_each_policy_has_a_stage_of_its_own():
+    team = team_of(Roster(), {"main": "DQN", "other": "PPO", "mixed": "SimpleQ"}, 2, 4)
+    dqn = dataclasses.replace(team.members[0].agent, random_timesteps=10, num_steps_sampled_before_learning_starts=20)
+    simple_q = dataclasses.replace(team.members[2].agent, num_steps_sampled_before_learning_starts=50)
+    agents = (dqn, team.members[1].agent, simple_q)
+    members = [dataclasses.replace(member, agent=agent) for member, agent in zip(team.members, agents, strict=True)]
+    team = dataclasses.replace(team, members=tuple(members))
+    assert set(team.milestones) == {0, 10, 20, 50}
+    stages = {timesteps: team.stage(timesteps) for timesteps in (0, 9, 10, 20, 49, 50)}
+    assert [sorted(stage.random) for stage in stages.values()] == [["main"], ["main"], [], [], [], []]
+    learning = [sorted(stage.learning) for stage in stages.values()]
+    assert learning == [
+        ["other"],
+        ["other"],
+        ["other"],
+        ["main", "other"],
+        ["main", "other"],
+        ["main", "mixed", "other"],
+    ]
+    assert [phase.iterations for phase in phases(team, 10, 0, 3)] == [1, 1, 3, 3]
+
+
+# Memories whose rows fill at paces of their own ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("memory", [Replay, Prioritized])
+def test_windows_are_consecutive_steps_of_one_row_whatever_its_pace(memory):
+    rows, length, window = 3, 4, 2
+    store_of = memory(capacity=24, batch_size=256, window=window, unroll=length)
+    flag, number = np.zeros((), bool), np.zeros((), np.float32)
+    example = Transition(number, flag, np.int32(0), number, number, flag, flag, (), {"valid": flag})
+    store, taken = store_of.init(example, rows), [[] for _ in range(rows)]
+    add = jax.jit(store_of.add)
+    for time in range(9):
+        valid = np.arange(length)[:, None] < [(1, 2, 0)[time % 3], 4, time % 2]
+        obs = 1000.0 * np.arange(rows) + np.cumsum(valid, axis=0) - valid + [len(row) for row in taken]
+        obs = np.where(valid, obs, -1.0).astype(np.float32)
+        flags = np.zeros_like(valid)
+        steps = Transition(obs, flags, obs.astype(np.int32), obs, obs, flags, flags, (), {"valid": valid})
+        store = add(store, steps)
+        for row in range(rows):
+            taken[row] += obs[valid[:, row], row].tolist()
+    if memory is Prioritized:  # unlike priorities, so that one that is out of place would be drawn
+        store = store._replace(largest=jnp.float32(4.0))
+    batch = jax.jit(store_of.sample)(store, steps, wrap(KEY), jnp.zeros(()))
+    kept = [row[-24 // rows :] for row in taken]
+    there = {tuple(row[i : i + window]) for row in kept for i in range(len(row) - window + 1)}
+    drawn = {tuple(pair) for pair in np.asarray(batch.obs).T.tolist()}
+    assert drawn <= there
+    assert len(drawn) > 0.9 * len(there), "every window may be drawn"
+    assert "valid" not in batch.extras

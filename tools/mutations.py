@@ -1509,6 +1509,11 @@ SELF_PLAY = [
         ("state.opponent == place, jnp.inf", "state.opponent == place, 0.0"),
         ("state.opponent.T.ravel()", "state.opponent.ravel()"),
         ('"league_exploiter_": 0.25', '"league_exploiter_": 1.0'),
+        ("kind_key, draw_key = jax.random.split(key)", "kind_key = draw_key = key"),
+        ("ends = state.played >= number", "ends = state.played > number"),
+        ("counts=scores.counts & ~ends", "counts=scores.counts"),
+        ("jnp.tile(ends.T.ravel(), number)", "jnp.repeat(ends.T.ravel(), number)"),
+        ("jnp.where(ends, 0.0, state.played)", "state.played"),
     ),
 ]
 
@@ -1599,6 +1604,156 @@ TUNE = [
     ),
 ]
 
+OWN_STEPS = "tests/test_own_steps.py"
+TEAM = "tests/test_team.py::test_own_steps_are_those_that_a_plain_interpreter_counts"
+
+TEAMS = [
+    *_in(
+        "athlete/combine/own_steps.py",
+        OWN_STEPS,
+        ("open_ = open_ | acting_t", "open_ = acting_t"),
+        ("jnp.where(acting_t, 0.0, total) + reward", "reward"),
+        ("jnp.where(acting_t, 0.0, total) + reward", "total + reward"),
+        ("done = open_ & (asked | ends_t)", "done = open_ & asked"),
+        ("done = open_ & (asked | ends_t)", "done = open_ & ends_t"),
+        ("return (open_ & ~done, total), (done, total)", "return (open_, total), (done, total)"),
+        (
+            "jax.lax.scan(step, (pending.open, pending.reward), inputs)",
+            "jax.lax.scan(step, (pending.open, jnp.zeros(number)), inputs)",
+        ),
+        ("origin = jax.lax.cummax(jnp.where(acting, time + 1, 0), axis=0)", "origin = jnp.where(acting, time + 1, 0)"),
+        ("jnp.cumsum(done, axis=0) - 1", "time"),
+        ("at(all_begun, at(origin, when))", "at(all_begun, when + 1)"),
+        ("leaf[origin[-1], agent[0]]", "leaf[-1]"),
+        ("valid = time < jnp.sum(done, axis=0)", "valid = done"),
+        ("(valid & ~followed & ~steps.terminated)", "(valid & ~followed)"),
+        ("(valid & ~followed & ~steps.terminated)", "(valid & ~steps.terminated)"),
+    ),
+    *_in(
+        "athlete/combine/seating.py",
+        OWN_STEPS,
+        ("if numbers == tuple(range(size)):", "if True:"),
+        ("if numbers == sorted(numbers):", "if True:"),
+        ("order = np.argsort(numbers)", "order = np.array(numbers)[::-1]"),
+        ("        start += group.size", "        start += 1"),
+        ("            start = end", "            start = 0"),
+    ),
+    *_in(
+        "athlete/combine/team.py",
+        TEAM,
+        (
+            "where(acting, after, before.agent), own_first & ~acting",
+            "after, own_first & ~acting",
+            "tests/test_team.py::test_what_an_agent_remembers_stands_still_while_it_waits",
+        ),
+        ("where(acting, after, before.agent), own_first & ~acting", "where(acting, after, before.agent), own_first"),
+        ("first | before.fresh | terminated | truncated", "first | before.fresh"),
+        ("first | before.fresh | terminated | truncated", "first | terminated | truncated"),
+        ("ended | (over & ~left), left | (cut & ~ended)", "ended | over, left | (cut & ~ended)"),
+        ("ended | (over & ~left), left | (cut & ~ended)", "ended | (over & ~left), left | cut"),
+        (
+            "open=pending.open & ~interrupted",
+            "open=pending.open",
+            "tests/test_team.py::test_what_was_under_way_is_dropped_in_new_environments",
+        ),
+        (
+            "agent.updates * jnp.mean(steps.extras",
+            "agent.updates * jnp.ones_like(steps.extras",
+            "tests/test_team.py::test_a_policy_with_a_replay_memory_makes_as_many_updates_as_its_share_of_steps",
+        ),
+        (
+            "jnp.where(agent.memory.ready(store.memory), jnp.floor(owed), 0.0)",
+            "jnp.floor(owed)",
+            "tests/test_team.py::test_there_is_no_update_where_there_is_nothing_to_sample",
+        ),
+        (
+            "state = where(jnp.any(steps.extras",
+            "state = where(jnp.array(True) | jnp.any(steps.extras",
+            "tests/test_team.py::test_a_policy_that_was_asked_for_nothing_stays_as_it_is",
+        ),
+        (
+            "steps = cut_at_the_last(steps)",
+            "pass",
+            "tests/test_team.py::test_numbers_in_empty_places_change_no_bit_of_what_is_learned",
+        ),
+        (
+            "jax.tree.map(lambda new, like: new.astype(like.dtype), drawn, own)",
+            "own",
+            "tests/test_team.py::test_masks_of_agents_are_honoured_and_random_actions_are_legal",
+        ),
+        (
+            "frozenset(name for name, stage in stages.items() if stage[i])",
+            "frozenset(stages)",
+            "tests/test_team.py::test_each_policy_has_a_stage_of_its_own",
+        ),
+    ),
+    *_in(
+        "athlete/memory/ring.py",
+        TEAM,
+        ("jnp.where(valid, (ring.cursor + time) % slots, slots)", "(ring.cursor + time) % slots"),
+        ("count = jnp.sum(valid, axis=0, dtype=jnp.int32)", "count = jnp.full(rows, valid.shape[0], jnp.int32)"),
+        (
+            "cursor = ring.cursor[row] if ring.cursor.ndim else ring.cursor",
+            "cursor = ring.cursor[0] if ring.cursor.ndim else ring.cursor",
+            "tests/test_team.py::test_windows_are_consecutive_steps_of_one_row_whatever_its_pace",
+        ),
+        (
+            "kept = ring.filled if ring.frames is None else ring.frames.kept",
+            "kept = ring.filled.max() + 0 * ring.filled if ring.frames is None else ring.frames.kept",
+            "tests/test_team.py::test_windows_are_consecutive_steps_of_one_row_whatever_its_pace",
+        ),
+    ),
+    *_in(
+        "athlete/memory/prioritized.py",
+        "tests/test_team.py::test_windows_are_consecutive_steps_of_one_row_whatever_its_pace",
+        ("there & (offset <= count - self.window)", "there"),
+        ("jnp.where(there & (offset < count), leaf, slots * rows)", "leaf"),
+    ),
+    *_in(
+        "athlete/ops/statistics.py",
+        "tests/test_ops_statistics.py",
+        ("jnp.where(weight > 0.0, weight * values, 0.0)", "weight * values"),
+        ("jnp.where(weight > 0.0, weight * values, 0.0)", "jnp.where(weight > 0.0, values, 0.0)"),
+        ("jnp.maximum(jnp.sum(weight, axis=axis), 1e-8)", "weight.size"),
+        ("pair - weighted_mean(pair, counts, axis=1)[:, None]", "pair - jnp.mean(pair, axis=1)[:, None]"),
+    ),
+    *_in(
+        "athlete/ops/moments.py",
+        "tests/test_ops_moments.py",
+        ("if weight is None else jnp.sum(weight)", "if True else jnp.sum(weight)"),
+        ("after if weight is None else where(size > 0, after, moments)", "after"),
+        ("weighted_mean(_last(jnp.square(leaf - center(leaf))), weight, (-2, -1))", "jnp.var(leaf, axis=(0, 1))"),
+    ),
+    *_in(
+        "athlete/ops/returns.py",
+        "tests/test_ops_returns.py",
+        (
+            "jnp.where(weight > 0.0, reward, 0.0), jnp.where(weight > 0.0, decay, 1.0)",
+            "jnp.where(weight > 0.0, reward, 0.0), decay",
+        ),
+        (
+            "jnp.where(weight > 0.0, reward, 0.0), jnp.where(weight > 0.0, decay, 1.0)",
+            "reward, jnp.where(weight > 0.0, decay, 1.0)",
+        ),
+    ),
+    *_in(
+        "athlete/settings/multi_agent.py",
+        "tests/test_multi_agent.py",
+        ("sorted(policies) if isinstance(policies, set | frozenset) else policies", "policies"),
+        ("            if again != policy:", "            if False:"),
+    ),
+    *_in(
+        "athlete/teams.py",
+        "tests/test_multi_agent.py",
+        (
+            "horizon = max([config.horizon(), *(own.horizon() for own in configs.values())])",
+            "horizon = config.horizon()",
+        ),
+        ("trained=name in trained", "trained=True"),
+    ),
+]
+
+
 MUTATIONS = [
     *OPS,
     *MEMORY,
@@ -1615,4 +1770,5 @@ MUTATIONS = [
     *DEPLOYED,
     *SELF_PLAY,
     *TUNE,
+    *TEAMS,
 ]

@@ -14,10 +14,15 @@ past player itself when it beats all opponents that it is for more often than a 
 then begin anew from the league's first policy: main exploiters always, league exploiters in one of four cases. Win
 rates count draws as half a win and forget by 1% a game, as the paper's pseudocode does.
 
-Departures: there is one main agent; the learners are PPO, with no human data, and start from random parameters; a
-learner learns from its own side of a game. There is room for `max_snapshots` past players: where it is full, the one
-that all learners beat most surely makes room. Each learner has `num_matches` opponents at a time, and the next ones are
-drawn when the games against these were played.
+Departures:
+
+- there is one main agent; the learners are PPO, with no human data, and start from random parameters;
+- a learner learns from its own side of a game;
+- one drawn game against each opponent stands in for those not played yet;
+- the 15% are against the forgotten and all exploiters alike, where the pseudocode tries main exploiters first, then
+  what the main agent was, less the latest of these that it beats less and less;
+- there is room for `max_snapshots` past players: where it is full, the one that all beat most surely makes room;
+- each learner has `num_matches` opponents at a time; the next ones are drawn when the games against these were played.
 """
 
 from __future__ import annotations
@@ -32,8 +37,8 @@ import numpy as np
 from athlete.algorithms.ppo import PPOConfig
 from athlete.combine.seating import Seats
 from athlete.combine.side_by_side import SideBySide
-from athlete.combine.team import AGENT_STEPS, Member, Team
-from athlete.core import Agent, Array, Key, Memory, Spec, Transition, Tree, hyper
+from athlete.combine.team import Member, Team
+from athlete.core import AGENT_STEPS, Agent, Array, Key, Memory, Spec, Transition, Tree, Which, hyper
 from athlete.core.ranges import Fraction, NonNegativeInt, PositiveInt
 from athlete.ops.tree import where
 from athlete.settings.families import OnPolicyConfig
@@ -149,7 +154,7 @@ class AlphaStar(Agent):
         trajectory: Transition,
         key: Key,
         progress: Array,
-        learning_now: bool | frozenset[str] = True,
+        learning_now: Which = True,
         sample_async: bool = False,
     ) -> tuple[LeagueState, Tree, Tree, dict[str, Array]]:
         """Every learner from its games; then who becomes a past player, and who meets whom."""
@@ -163,13 +168,8 @@ class AlphaStar(Agent):
         views = self.learners.view(state.learners, progress)
         for number in range(len(self.names)):
             state = self._with_snapshot(state, number, views, jax.random.fold_in(begin_key, number))
-        number = trajectory.first.shape[1] // state.opponent.size
-        ends = state.played >= number
-        drawn = jax.random.categorical(match_key, jnp.log(self._weights(state, match_key)))
-        state = state._replace(
-            opponent=jnp.where(ends, drawn, state.opponent).astype(jnp.int32), played=jnp.where(ends, 0.0, state.played)
-        )
-        scores = scores._replace(counts=scores.counts & ~jnp.tile(ends.T.ravel(), number))
+        state, ends = self._with_opponents(state, trajectory.first.shape[1], match_key)
+        scores = scores._replace(counts=scores.counts & ~ends)
         metrics = {
             name.removeprefix("learners/"): value for name, value in found.items() if not name.endswith(AGENT_STEPS)
         }
@@ -241,6 +241,19 @@ class AlphaStar(Agent):
             played=jnp.where(state.opponent == place, jnp.inf, state.played),  # whom they played is no more
             age=state.age.at[number].set(jnp.where(ready, 0, age)),
         )
+
+    def _with_opponents(self, state: LeagueState, rows: int, key: Key) -> tuple[LeagueState, Array]:
+        """The league after the next opponents were drawn in matches whose games were played: one in each of the rows.
+
+        Also the rows whose opponent was drawn anew, bool `[rows]`. The key is split in two: for the kind of the main
+        agent's next opponent, and for drawing opponents.
+        """
+        kind_key, draw_key = jax.random.split(key)
+        number = rows // state.opponent.size
+        ends = state.played >= number
+        drawn = jax.random.categorical(draw_key, jnp.log(self._weights(state, kind_key))).astype(jnp.int32)
+        opponent, played = jnp.where(ends, drawn, state.opponent), jnp.where(ends, 0.0, state.played)
+        return state._replace(opponent=opponent, played=played), jnp.tile(ends.T.ravel(), number)
 
     def _weights(self, state: LeagueState, key: Key) -> Array:
         """How likely each opponent is next, `[L, K, P + 1]`, up to a factor."""

@@ -35,7 +35,22 @@ class Pending(NamedTuple):
 
     begun: Begun
     open: Array  # bool: there is one
-    reward: Array  # that came since then
+    reward: Array  # that came since then, where there is one
+
+
+def transition_of(begun: Begun, came: Came) -> Transition:
+    """What began and what came of it, as one."""
+    return Transition(
+        obs=begun.obs,
+        first=begun.first,
+        action=begun.action,
+        reward=came.reward,
+        next_obs=came.next_obs,
+        terminated=came.terminated,
+        truncated=came.truncated,
+        carry=begun.carry,
+        extras=begun.extras,
+    )
 
 
 def nothing_pending(begun: Begun) -> Pending:
@@ -60,7 +75,7 @@ def own_steps(pending: Pending, begun: Begun, acting: Array, came: Came) -> tupl
         open_, total = held
         acting_t, asked, reward, ends_t = inputs
         open_ = open_ | acting_t
-        total = jnp.where(acting_t, 0.0, total) + jnp.where(open_, reward, 0.0)
+        total = jnp.where(acting_t, 0.0, total) + reward  # of who has nothing under way it is never read
         done = open_ & (asked | ends_t)
         return (open_ & ~done, total), (done, total)
 
@@ -78,17 +93,7 @@ def own_steps(pending: Pending, begun: Begun, acting: Array, came: Came) -> tupl
 
     start, end = at(all_begun, at(origin, when)), at(came._replace(reward=totals), when)
     valid = time < jnp.sum(done, axis=0)
-    steps = Transition(
-        obs=start.obs,
-        first=start.first,
-        action=start.action,
-        reward=end.reward,
-        next_obs=end.next_obs,
-        terminated=end.terminated,
-        truncated=end.truncated,
-        carry=start.carry,
-        extras=dict(start.extras or {}) | {"valid": valid},
-    )
+    steps = transition_of(start._replace(extras=dict(start.extras or {}) | {"valid": valid}), end)
     latest = jax.tree.map(lambda leaf: leaf[origin[-1], agent[0]], all_begun)
     return Pending(latest, open_, total), steps
 

@@ -1,8 +1,9 @@
 """Past selves of a policy as one agent: opponents that it has beaten, so that it does not forget how.
 
 Whoever learns only against its present self may run in circles, as in rock-paper-scissors. Playing also against what
-it was before, over all of its history, is fictitious self-play (Heinrich, Lanctot and Silver, 2015) with snapshots, as
-in Bansal et al., 2018, "Emergent Complexity via Multi-Agent Competition", section 4.2, and in the league of AlphaStar.
+it was before, over all of its history, is fictitious self-play (Heinrich, Lanctot and Silver 2015) with snapshots, as
+in Bansal et al. 2018 (arXiv:1710.03748, section 4.2) and in the league of AlphaStar. Departure from both: who plays in
+which environment is fixed, where they draw opponents at random.
 """
 
 from __future__ import annotations

@@ -12,15 +12,21 @@ from typing import ClassVar, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from athlete.combine.own_steps import Begun, Came, Pending, cut_at_the_last, nothing_pending, own_steps
+from athlete.combine.own_steps import (
+    Begun,
+    Came,
+    Pending,
+    cut_at_the_last,
+    nothing_pending,
+    own_steps,
+    transition_of,
+)
 from athlete.combine.past import PastSelves
 from athlete.combine.seating import Seats, apart, by_group, rewards_by_group, together
-from athlete.core import Agent, Array, Key, Memory, Spec, Stage, Transition, Tree, hyper
+from athlete.core import AGENT_STEPS, Agent, Array, Key, Memory, Spec, Stage, Transition, Tree, Which, hyper
 from athlete.core.learning import take_in, update
 from athlete.ops.sampling import random_action
 from athlete.ops.tree import where
-
-AGENT_STEPS = "num_agent_steps_sampled"  # the metric of each policy
 
 
 @hyper
@@ -163,7 +169,7 @@ class Team(Agent):
         trajectory: Transition,
         key: Key,
         progress: Array,
-        learning_now: bool | frozenset[str] = True,
+        learning_now: Which = True,
         sample_async: bool = False,
     ) -> tuple[Tree, Tree, Tree, dict[str, Array]]:
         """Each policy that is trained learns from its agents' steps, those in `learning_now` by updates too."""
@@ -198,11 +204,7 @@ class Team(Agent):
         """The steps `[T, B * agents, ...]` of a policy's own agents in a trajectory, and what is pending after it."""
         begun, came = self._begun(member, trajectory), self._came(member, trajectory)
         if self.always_acting:
-            steps = Transition(
-                begun.obs, begun.first, begun.action, came.reward, came.next_obs, came.terminated, came.truncated,
-                begun.carry, begun.extras,
-            )  # fmt: skip
-            return pending, steps
+            return pending, transition_of(begun, came)
         # Where a training went on in new environments there is no end to what was under way in the old ones.
         interrupted = jnp.repeat(trajectory.first[0], member.seats.agents)
         pending = pending._replace(open=pending.open & ~interrupted)

@@ -2,6 +2,7 @@
 
 from athlete.core import oldest  # noqa: F401  # isort: skip  (first: others import what an older JAX lacks)
 from athlete.core.contracts import (
+    AGENT_STEPS,
     ActingCarry,
     Agent,
     Array,
@@ -20,11 +21,13 @@ from athlete.core.contracts import (
     Step,
     Transition,
     Tree,
+    Which,
 )
 from athlete.core.hyper import hyper
 from athlete.core.multi_agent import MultiEnv, MultiStep, agent_ids
 
 __all__ = [
+    "AGENT_STEPS",
     "ActingCarry",
     "Agent",
     "Array",
@@ -45,6 +48,7 @@ __all__ = [
     "Step",
     "Transition",
     "Tree",
+    "Which",
     "agent_ids",
     "hyper",
 ]

@@ -203,11 +203,17 @@ class Memory:
         return store
 
 
+AGENT_STEPS = "num_agent_steps_sampled"  # `POLICY/` and this: a metric of many policies that is summed, not averaged
+
+
+Which = bool | frozenset[str]  # whether something is so; of many policies the names of those of which it is
+
+
 class Stage(NamedTuple):
     """What happens in a part of a training. Static: of each stage there is a program."""
 
-    random: bool | frozenset[str]  # actions are uniformly random; of many policies the names of those of which they are
-    learning: bool | frozenset[str]  # the memory is full enough to learn from
+    random: Which  # actions are uniformly random
+    learning: Which  # the memory is full enough to learn from
 
 
 class Agent:
@@ -286,7 +292,7 @@ class Agent:
         trajectory: Transition,
         key: Key,
         progress: Array,
-        learning_now: bool | frozenset[str] = True,
+        learning_now: Which = True,
         sample_async: bool = False,
     ) -> tuple[Tree, Tree, Tree, dict[str, Array]]:
         """Learn from a trajectory `[T, B, ...]` that was just collected, or, while not `learning_now`, only take it in.

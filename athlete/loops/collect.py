@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from athlete.core import Agent, Array, Env, Episodes, Key, Rows, Spec, Step, Transition, Tree
+from athlete.core import Agent, Array, Env, Episodes, Key, Rows, Spec, Step, Transition, Tree, Which
 from athlete.ops.sampling import random_action
 from athlete.ops.tree import packed_scan, where
 from athlete.spaces import to_environment
@@ -65,7 +65,7 @@ def record_step(rows: Rows, action: Tree, step: Step, carry: Tree, extras: Tree)
 
 
 def choose(
-    agent: Any, view: Tree, carry: Tree, obs: Tree, first: Array, key: Key, random: bool | frozenset[str]
+    agent: Any, view: Tree, carry: Tree, obs: Tree, first: Array, key: Key, random: Which
 ) -> tuple[Tree, Tree, Tree]:
     """`Agent.act`, exploring; where `random`, actions `[B, ...]` are uniform over their space, or its legal part."""
     action, carry, extras = agent.act(view, carry, obs, first, key)
@@ -79,7 +79,7 @@ def choose(
 
 
 def collect(
-    agent: Agent, env: Env, view: Tree, rows: Rows, key: Key, length: int, random: bool | frozenset[str] = False
+    agent: Agent, env: Env, view: Tree, rows: Rows, key: Key, length: int, random: Which = False
 ) -> tuple[Rows, Transition, Episodes]:
     """`length` steps of all rows as one scan: rows, trajectory `[T, B, ...]`, ended episodes `[T, B]`.
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from athlete.core import Agent, Array, Env, Episodes, Rows, Run, Source, Step, Transition, Tree
+from athlete.core import Agent, Array, Env, Episodes, Rows, Run, Source, Step, Transition, Tree, Which
 from athlete.loops.collect import choose, draw_keys, spec_of
 from athlete.loops.compiling import COMPILER_OPTIONS, RUN_ONCE_OPTIONS
 from athlete.loops.learn import Report, count, fresh_store, progress_of
@@ -50,9 +50,7 @@ def act(agent: Agent, view: Tree, carry: Tree, obs: Tree, first: Array, key: Arr
 
 
 @functools.partial(jax.jit, static_argnames=("random",), compiler_options=COMPILER_OPTIONS)
-def act_packed(
-    agent: Agent, view: Packet, carry: Tree, inputs: Packet, random: bool | frozenset[str]
-) -> tuple[Packet, Tree]:
+def act_packed(agent: Agent, view: Packet, carry: Tree, inputs: Packet, random: Which) -> tuple[Packet, Tree]:
     """`act`, exploring, for the inner loop: `inputs` are (obs, first, key); gives (action, extras) and the carry."""
     obs, first, key = from_packet(inputs)
     action, carry, extras = choose(agent, from_packet(view), carry, obs, first, wrap(key), random)
@@ -70,7 +68,7 @@ def learn_from(
     trajectory: Transition,
     key: Array,
     progress: Array,
-    learning: bool | frozenset[str],
+    learning: Which,
 ) -> tuple:
     state, *held, metrics = agent.learn(state, store, accumulators, trajectory, wrap(key), progress, learning)
     return state, *held, metrics, all_finite(state)
@@ -118,7 +116,7 @@ def hosted_shapes(agent: Agent, source: Source) -> Run:
 
 
 def collect_hosted(
-    agent: Agent, source: Source, plan: Plan, rows: Rows, random: bool | frozenset[str]
+    agent: Agent, source: Source, plan: Plan, rows: Rows, random: Which
 ) -> tuple[Rows, Transition, Episodes, dict]:
     """One trajectory `[T, B, ...]` in NumPy arrays; also the seconds spent in the environments and in acting."""
     act_keys, step_keys, reset_keys = (np.asarray(part) for part in (plan.act_keys, plan.step_keys, plan.reset_keys))
@@ -159,15 +157,13 @@ class Collected(NamedTuple):
     seconds: dict[str, float]
 
 
-def collect_for(
-    agent: Agent, source: Source, length: int, horizon: Array, run: Run, random: bool | frozenset[str]
-) -> Collected:
+def collect_for(agent: Agent, source: Source, length: int, horizon: Array, run: Run, random: Which) -> Collected:
     """Collect the next `length` steps of every row. `run` stays as it is: this may be broken off and begun anew."""
     planned = plan(agent, run.key, run.state, run.timesteps, horizon, length, source.rows)
     return Collected(planned, *collect_hosted(agent, source, planned, run.rows, random))
 
 
-def learn_of(agent: Agent, run: Run, collected: Collected, learning: bool | frozenset[str]) -> tuple[Run, Report]:
+def learn_of(agent: Agent, run: Run, collected: Collected, learning: Which) -> tuple[Run, Report]:
     """Learn from what was collected, or only take it in. `run` is used up: the new one takes its buffers."""
     start, planned = time.perf_counter(), collected.plan
     rows = collected.rows

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from athlete.core import Agent, Array, Env, Episodes, Key, Rows, Run, Transition, Tree, hyper
+from athlete.core import Agent, Array, Env, Episodes, Key, Rows, Run, Transition, Tree, Which, hyper
 from athlete.loops.collect import collect, fresh_rows, reset_rows
 from athlete.ops.finite import all_finite
 from athlete.ops.random import unwrap, wrap
@@ -37,8 +37,8 @@ class Phase(NamedTuple):
     """Iterations of the same stage."""
 
     iterations: int
-    random: bool | frozenset[str]
-    learning: bool | frozenset[str]
+    random: Which
+    learning: Which
 
 
 def phases(agent: Agent, batch: int, sampled: int, iterations: int) -> list[Phase]:
@@ -113,8 +113,8 @@ def iterate(
     length: int,
     horizon: Array,
     run: Run,
-    random: bool | frozenset[str],
-    learning: bool | frozenset[str],
+    random: Which,
+    learning: Which,
     sample_async: bool,
 ) -> tuple[Run, Report]:
     """Collect `length` steps of every row and learn from them, at a stage of `random` and `learning`."""
@@ -138,8 +138,8 @@ def iterate_many(
     iterations: int,
     horizon: Array,
     run: Run,
-    random: bool | frozenset[str] = False,
-    learning: bool | frozenset[str] = True,
+    random: Which = False,
+    learning: Which = True,
     sample_async: bool = False,
 ) -> tuple[Run, Report]:
     """`iterations` times `iterate`, as one scan; reports are stacked, `[iterations, ...]`.

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from athlete.core import Agent, Array, Episodes, Tree
+from athlete.core import AGENT_STEPS, Agent, Array, Episodes, Tree
 from athlete.loops.episodes import Told
 from athlete.ops.finite import first_nonfinite
 
@@ -66,19 +66,20 @@ def learned_from(agent: Agent, timesteps: int, learning_iterations: int) -> int:
     return agent.updates * learning_iterations * agent.memory.batch_size
 
 
-AGENT_STEPS = "/num_agent_steps_sampled"  # after the name of a policy: a metric that is summed
 Tables = Mapping[tuple[str, ...], np.ndarray]  # metrics `[iterations, names]` by their names, not all from the start
 
 
 def means(tables: Tables) -> dict[str, float]:
     """Of each metric the mean over the iterations that had it."""
-    return {name: float(column.mean()) for name, column in _columns(tables).items() if not name.endswith(AGENT_STEPS)}
+    columns = _columns(tables)
+    return {name: float(columns[name].mean()) for name in columns if not name.endswith(f"/{AGENT_STEPS}")}
 
 
 def agent_steps(tables: Tables) -> dict[str, int]:
     """Of each of several policies the actions that it was asked for, which its metric of that name counts."""
     columns = _columns(tables)
-    return {name.removesuffix(AGENT_STEPS): int(columns[name].sum()) for name in columns if name.endswith(AGENT_STEPS)}
+    end = f"/{AGENT_STEPS}"
+    return {name.removesuffix(end): int(columns[name].sum()) for name in columns if name.endswith(end)}
 
 
 def _columns(tables: Tables) -> dict[str, np.ndarray]:

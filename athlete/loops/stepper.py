@@ -22,7 +22,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from athlete.core import Agent, Array, Episodes, Rows, Run, Source
+from athlete.core import Agent, Array, Episodes, Rows, Run, Source, Which
 from athlete.loops.calling_back import Ended, register, run_iterations
 from athlete.loops.interrupts import Interrupts
 from athlete.loops.learn import Metrics, Phase
@@ -49,8 +49,8 @@ class Call(NamedTuple):
     """What follows on a step of the environments."""
 
     last: bool  # it completes a trajectory
-    learning: bool | frozenset[str]
-    random: bool | frozenset[str]  # whether the action after it is
+    learning: Which
+    random: Which  # whether the action after it is
 
 
 class Stepper:
@@ -144,7 +144,7 @@ class Stepper:
         if self._lost:
             raise RuntimeError(f"this training cannot go on: {self._lost}; restore it from a checkpoint")
 
-    def _start(self, run: Run, random: bool | frozenset[str]) -> None:
+    def _start(self, run: Run, random: Which) -> None:
         rows = run.rows
         self._returns, self._lengths = np.array(rows.episode_return), np.array(rows.episode_length)
         self._timesteps, self._position = int(run.timesteps), 0
@@ -163,7 +163,7 @@ class Stepper:
             warnings.simplefilter("ignore")  # that small leaves of the run, which are copied, were given up for nothing
             self._live, self._order = pack_live(live._replace(store=run.store, chosen=chosen)), fetch(packet)
 
-    def _begin_episodes(self, random: bool | frozenset[str]) -> None:
+    def _begin_episodes(self, random: Which) -> None:
         """New episodes in all rows, in the place of a step that was broken off."""
         assert self._live is not None and self._order is not None
         self._interrupts.at_once = True
@@ -245,7 +245,7 @@ class Stepper:
 
     # A call for each step ---------------------------------------------------------------------------------------------
 
-    def _run_calls(self, phase: Phase, random_after: bool | frozenset[str]) -> None:
+    def _run_calls(self, phase: Phase, random_after: Which) -> None:
         """All iterations of a phase; `random_after` says how the action after them is chosen."""
         for call in self._calls(phase, random_after):
             start, stepped = time.perf_counter(), self._taken.seconds["env_step"]
@@ -261,7 +261,7 @@ class Stepper:
             self._taken.seconds["learn_and_act"] += time.perf_counter() - start - stepped
             self._interrupts.raise_noted()
 
-    def _calls(self, phase: Phase, random_after: bool | frozenset[str]) -> Iterator[Call]:
+    def _calls(self, phase: Phase, random_after: Which) -> Iterator[Call]:
         """What follows on each step, from the middle of a trajectory where the last advance ended there."""
         for iteration in range(phase.iterations):
             for step in range(self._position, self.length):

@@ -10,7 +10,7 @@ from typing import Protocol
 import jax
 import numpy as np
 
-from athlete.core import Agent, Array, Env, Health, Rows, Run, Source, Tree
+from athlete.core import Agent, Array, Env, Health, Rows, Run, Source, Tree, Which
 from athlete.loops.batch_hooks import BatchHooks
 from athlete.loops.compiling import COMPILER_OPTIONS, RUN_ONCE_OPTIONS
 from athlete.loops.episodes import WatchedSource
@@ -170,7 +170,7 @@ class CompiledTraining:
         steps = agent_steps(tables)
         return Progress(sampled, batches, means(tables), returns, lengths, told, info, fault=fault, agent_steps=steps)
 
-    def _iterate(self, iterations: int, random: bool | frozenset[str], learning: bool | frozenset[str]) -> Report:
+    def _iterate(self, iterations: int, random: Which, learning: Which) -> Report:
         arguments = {
             "length": self.length,
             "iterations": iterations,

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from athlete.core import Array, Tree
 from athlete.ops.statistics import weighted_mean
+from athlete.ops.tree import where
 
 MOST_SAMPLES = 1e7  # beyond, old samples fade: a float32 count stands still at 1.7e7
 
@@ -29,7 +30,7 @@ def initial_moments(example: Tree) -> Moments:
 def update_moments(moments: Moments, batch: Tree, weight: Array | None = None) -> Moments:
     """Take in a batch `[T, B, ...]` (Chan et al. 1979, the parallel form of Welford's algorithm).
 
-    Of `weight` `[T, B]` are steps that count, 1, and empty places, 0.
+    `weight` `[T, B]` is 1 for steps and 0 for empty places; of empty places alone nothing is taken in.
     """
     leaves = jax.tree.leaves(batch)
     if not leaves:
@@ -57,7 +58,8 @@ def update_moments(moments: Moments, batch: Tree, weight: Array | None = None) -
 
     mean = jax.tree.map(mean_of, moments.mean, batch)
     variance = jax.tree.map(variance_of, moments.variance, moments.mean, batch)
-    return Moments(jnp.minimum(total, MOST_SAMPLES), mean, variance)
+    after = Moments(jnp.minimum(total, MOST_SAMPLES), mean, variance)
+    return after if weight is None else where(size > 0, after, moments)
 
 
 def _last(leaf: Array) -> Array:
