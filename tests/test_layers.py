@@ -74,7 +74,7 @@ ROOMS: dict[str, set[str]] = {
     "multi_agent": set(),
     "wrappers": {"masks", "multi_agent"},
     "adapters": {"errors", "masks", "wrappers", "membership", "randomness", "registry", "supervision", "multi_agent"},
-    "games": {"registry", "wrappers", "adapters", "multi_agent"},  # adapters: to draw as Gymnasium draws
+    "games": {"masks", "registry", "wrappers", "adapters", "multi_agent"},  # adapters: to draw as Gymnasium draws
     "twins": {"registry", "wrappers", "adapters", "games"},
     "checks": {"masks", "membership", "randomness", "registry", "adapters", "multi_agent"},
     "world": {"checks", "masks", "registry", "supervision", "wrappers", "adapters", "twins", "multi_agent"},

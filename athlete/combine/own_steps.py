@@ -35,7 +35,7 @@ class Pending(NamedTuple):
 
     begun: Begun
     open: Array  # bool: there is one
-    reward: Array  # that came since then
+    reward: Array  # that came since then, where there is one
 
 
 def transition_of(begun: Begun, came: Came) -> Transition:
@@ -75,7 +75,7 @@ def own_steps(pending: Pending, begun: Begun, acting: Array, came: Came) -> tupl
         open_, total = held
         acting_t, asked, reward, ends_t = inputs
         open_ = open_ | acting_t
-        total = jnp.where(acting_t, 0.0, total) + jnp.where(open_, reward, 0.0)
+        total = jnp.where(acting_t, 0.0, total) + reward  # of who has nothing under way it is never read
         done = open_ & (asked | ends_t)
         return (open_ & ~done, total), (done, total)
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from athlete.core import Env, MultiEnv, Source, Spec
+from athlete.core import Env, MultiEnv, MultiEnvWrapper, Source, Spec
 from athlete.env.adapters.stepped import require_unstepped
 from athlete.env.checks.check import check_env
 from athlete.env.masks import mask_path, say_masks_are_read, told_path
@@ -24,7 +24,6 @@ from athlete.env.wrappers.copies import Copies
 from athlete.env.wrappers.frame_stack import FrameStack
 from athlete.env.wrappers.grouped import Grouped
 from athlete.env.wrappers.lifted_mask import LiftedMask
-from athlete.env.wrappers.multi_time_limit import MultiTimeLimit
 from athlete.env.wrappers.previous import FilmedPreviousStep, Previous, PreviousStep, PreviousStepSource
 from athlete.env.wrappers.shuffled_seats import ShuffledSeats, ShuffledSeatsSource
 from athlete.env.wrappers.time_limit import TimeLimit
@@ -341,7 +340,7 @@ def env_name(env: Any) -> str:
 # Wrappers, whose pictures are those of what they wrap.
 _DRAWN_BY_INNER = (
     *(FrameStack, LiftedMask, PreviousStep, TimeLimit),
-    *(JointEnv, Copies, Grouped, MultiTimeLimit, ShuffledSeats),
+    *(JointEnv, Copies, MultiEnvWrapper),
 )
 
 
