@@ -54,10 +54,15 @@ class World(NamedTuple):
         raise ValueError(f"multi_agent(shuffle_seats=True): {self.name} has one agent")
 
     def acting_together(self) -> World:
-        """The same for algorithms that learn from agents who act at every step, all of them: groups need no wrapper."""
+        """The same for algorithms that learn from agents who act at every step, all of them: groups are seen through."""
         if isinstance(self.env, JointEnv) and isinstance(self.env.env, Grouped):
             return self._replace(env=JointEnv(self.env.env.env))
-        return self._replace(acts_together=self.env is None and self.many_agents)
+        if self.env is not None or not self.many_agents:
+            return self
+        from athlete.env.adapters.agents import make_ungrouped, ungrouped
+
+        maker = ungrouped(self.maker) if self.is_instance else functools.partial(make_ungrouped, self.maker)
+        return self._replace(maker=maker, acts_together=True)
 
     def showing(self, previous: Previous) -> World:
         """The same with observations that also show what led to them, where `previous` says so."""
