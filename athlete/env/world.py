@@ -54,7 +54,7 @@ class World(NamedTuple):
         raise ValueError(f"multi_agent(shuffle_seats=True): {self.name} has one agent")
 
     def acting_together(self) -> World:
-        """The same for algorithms that learn from agents who act at every step, all of them: groups are seen through."""
+        """The same for algorithms whose agents act at every step, all of them: groups of agents are seen through."""
         if isinstance(self.env, JointEnv) and isinstance(self.env.env, Grouped):
             return self._replace(env=JointEnv(self.env.env.env))
         if self.env is not None or not self.many_agents:
