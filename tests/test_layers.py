@@ -41,7 +41,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "totals": BELOW_AGENTS | {"loops"},
     "checkpointing": BELOW_AGENTS | {"algorithms", "env", "models", "record", "settings", "version"},
     "export": BELOW_AGENTS | {"version"},
-    "policy": BELOW_AGENTS | {"combine", "teams", "acting", "checkpointing", "env", "export", "loops", "record"},
+    "policy": BELOW_AGENTS
+    | {"combine", "teams", "acting", "checkpointing", "env", "export", "loops", "matches", "record"},
 }
 # What `Algorithm` is made of.
 MAY_IMPORT["hooks"] = BELOW_AGENTS | {"callbacks", "env", "loops", "policy", "settings"}
