@@ -25,8 +25,9 @@ from athlete.loops.collect import spec_of
 from athlete.loops.learn import transition_shapes
 from athlete.loops.train import CompiledTraining, HostedTraining, Training
 from athlete.loops.worked import WorkedTraining
-from athlete.memory.room import require_room
+from athlete.memory.room import require_room, require_room_for_batch
 from athlete.settings.config import AlgorithmConfig
+from athlete.spaces import zeros
 from athlete.teams import agent_for, horizon_of
 from athlete.worker_processes import ProcessWorkers, make_source
 
@@ -157,7 +158,10 @@ def _make_agent(config: AlgorithmConfig, spec: Spec, begins: bool, length: int, 
 
 
 def require_memory_room(config: AlgorithmConfig, agent: Agent) -> None:
-    """Say how much memory the replay takes, and refuse where there is not so much."""
+    """Say how much memory the replay takes, and refuse where there is not so much, or not for a batch."""
+    collected = config.rows() * _fragment_length(config, agent.spec)
+    learned = config.train_batch_size if agent.memory.keeps else 0  # at once, from memory
+    require_room_for_batch(max(collected, learned), zeros(agent.spec.obs, (1,)))
     if agent.memory.keeps:
         logger.info(require_room(agent.memory, transition_shapes(agent), config.rows()))
     for member in agent.members if isinstance(agent, Team) else ():

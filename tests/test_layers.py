@@ -41,7 +41,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "totals": BELOW_AGENTS | {"loops"},
     "checkpointing": BELOW_AGENTS | {"algorithms", "env", "models", "record", "settings", "version"},
     "export": BELOW_AGENTS | {"version"},
-    "policy": BELOW_AGENTS | {"combine", "teams", "acting", "checkpointing", "env", "export", "loops", "record"},
+    "policy": BELOW_AGENTS
+    | {"combine", "teams", "acting", "checkpointing", "env", "export", "loops", "matches", "record"},
 }
 # What `Algorithm` is made of.
 MAY_IMPORT["worker_processes"] = BELOW_AGENTS | {"env", "log", "loops"}
@@ -75,7 +76,7 @@ ROOMS: dict[str, set[str]] = {
     "multi_agent": set(),
     "wrappers": {"masks", "multi_agent"},
     "adapters": {"errors", "masks", "wrappers", "membership", "randomness", "registry", "supervision", "multi_agent"},
-    "games": {"registry", "wrappers", "adapters", "multi_agent"},  # adapters: to draw as Gymnasium draws
+    "games": {"masks", "registry", "wrappers", "adapters", "multi_agent"},  # adapters: to draw as Gymnasium draws
     "twins": {"registry", "wrappers", "adapters", "games"},
     "checks": {"masks", "membership", "randomness", "registry", "adapters", "multi_agent"},
     "world": {"checks", "masks", "registry", "supervision", "wrappers", "adapters", "twins", "multi_agent"},

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from athlete.core import Env, MultiEnv, Source, Spec
+from athlete.core import Env, MultiEnv, MultiEnvWrapper, Source, Spec
 from athlete.env.adapters.stepped import require_unstepped
 from athlete.env.checks.check import check_env
 from athlete.env.masks import mask_path, say_masks_are_read, told_path
@@ -24,7 +24,6 @@ from athlete.env.wrappers.copies import Copies
 from athlete.env.wrappers.frame_stack import FrameStack
 from athlete.env.wrappers.grouped import Grouped
 from athlete.env.wrappers.lifted_mask import LiftedMask
-from athlete.env.wrappers.multi_time_limit import MultiTimeLimit
 from athlete.env.wrappers.previous import FilmedPreviousStep, Previous, PreviousStep, PreviousStepSource
 from athlete.env.wrappers.shuffled_seats import ShuffledSeats, ShuffledSeatsSource
 from athlete.env.wrappers.time_limit import TimeLimit
@@ -55,10 +54,15 @@ class World(NamedTuple):
         raise ValueError(f"multi_agent(shuffle_seats=True): {self.name} has one agent")
 
     def acting_together(self) -> World:
-        """The same for algorithms that learn from agents who act at every step, all of them: groups need no wrapper."""
+        """The same for algorithms whose agents act at every step, all of them: groups of agents are seen through."""
         if isinstance(self.env, JointEnv) and isinstance(self.env.env, Grouped):
             return self._replace(env=JointEnv(self.env.env.env))
-        return self._replace(acts_together=self.env is None and self.many_agents)
+        if self.env is not None or not self.many_agents:
+            return self
+        from athlete.env.adapters.agents import make_ungrouped, ungrouped
+
+        maker = ungrouped(self.maker) if self.is_instance else functools.partial(make_ungrouped, self.maker)
+        return self._replace(maker=maker, acts_together=True)
 
     def showing(self, previous: Previous) -> World:
         """The same with observations that also show what led to them, where `previous` says so."""
@@ -356,7 +360,7 @@ def env_name(env: Any) -> str:
 # Wrappers, whose pictures are those of what they wrap.
 _DRAWN_BY_INNER = (
     *(FrameStack, LiftedMask, PreviousStep, TimeLimit),
-    *(JointEnv, Copies, Grouped, MultiTimeLimit, ShuffledSeats),
+    *(JointEnv, Copies, MultiEnvWrapper),
 )
 
 
