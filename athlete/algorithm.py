@@ -36,7 +36,7 @@ from athlete.loops.progress import Progress, joined
 from athlete.matches import Matches, Player, players_of
 from athlete.offline.files import write_data
 from athlete.ops.finite import NonFiniteError
-from athlete.policy import Policy, require_default, view_of
+from athlete.policy import Policy, player_of, view_of
 from athlete.record.checkpoint import CheckpointError, drop_tree, is_checkpoint, save_checkpoint
 from athlete.record.video import record_episodes
 from athlete.restoring import read_config, read_training
@@ -259,13 +259,8 @@ class Algorithm:
         """The acting side as it is now: a snapshot that later training does not change."""
         self._refuse_if_stopped("get_policy")
         whole = self._whole_policy()
-        if isinstance(whole.agent, Team):
-            return Policy(whole.agent.member(policy_id).agent, whole.view[policy_id], self.seed)
-        players = players_of(whole.agent, self._training.learned.state, whole.view)
-        if policy_id in players:
-            return Policy(*players[policy_id], self.seed)
-        require_default(policy_id, "get_policy")
-        return whole
+        player = player_of(whole.agent, self._training.learned.state, whole.view, policy_id, "get_policy")
+        return whole if player.view is whole.view else Policy(*player, self.seed)
 
     def _whole_policy(self) -> Policy:
         """What acts for all agents there are."""
@@ -546,7 +541,7 @@ class Algorithm:
 
     def _agent_ids(self) -> tuple[str, ...]:
         """The names of the environment's agents, where it is one of many."""
-        return getattr(getattr(self._training, "source", None), "agent_ids", ())
+        return getattr(self._training, "agent_ids", ())
 
     def _keeps_rows(self) -> bool:
         """Whether checkpoints hold the environments: compiled ones that are stepped."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -23,10 +24,13 @@ from athlete.log import logger
 from athlete.loops.collect import spec_of
 from athlete.loops.learn import transition_shapes
 from athlete.loops.train import CompiledTraining, HostedTraining, Training
-from athlete.memory.room import require_room
+from athlete.loops.worked import WorkedTraining
+from athlete.memory.room import require_room, require_room_for_batch
 from athlete.offline_training import start_offline
 from athlete.settings.config import AlgorithmConfig
+from athlete.spaces import zeros
 from athlete.teams import agent_for, horizon_of
+from athlete.worker_processes import ProcessWorkers, make_source
 
 
 def training_world(config: AlgorithmConfig) -> World:
@@ -64,6 +68,8 @@ def start_training(config: AlgorithmConfig, world: World, hooks: Hooks, seed: in
         return start_offline(config, world, key, begins)
     if world.env is not None:
         return _start_compiled(config, world, key, begins)
+    if config.workers_act:
+        return _start_worked(config, world, hooks, key, begins)
     if config.num_rollout_workers:
         processes, each = config.num_rollout_workers, config.num_envs_per_worker
         logger.info("%d worker processes with %d environments each", processes, each)
@@ -103,6 +109,42 @@ def _start_hosted(
     return HostedTraining(agent, watched, length, horizon, key, asynchronous, batch_hooks, begins)
 
 
+def _start_worked(config: AlgorithmConfig, world: World, hooks: Hooks, key: np.ndarray, begins: bool) -> WorkedTraining:
+    """Workers that act by themselves, and the training that learns from what they collect."""
+    _require_workable(config, world, hooks)
+    world = world.portable()
+    one = world.source()
+    one.close()
+    length = _fragment_length(config, one.spec)
+    agent = _make_agent(config, one.spec, begins, length, one.agent_ids)
+    count, each = config.num_rollout_workers, config.num_envs_per_worker
+    watched = supervision(config, hooks)
+    makes = functools.partial(make_source, world, count, each, watched, int(key[1]), config.info_metrics)
+    workers = ProcessWorkers(agent, makes, count, each, length, watched)
+    logger.info("%d workers with %d environments each, which act by themselves", count, each)
+    try:
+        return WorkedTraining(agent, workers, config.rows(), length, horizon_of(config, agent), key, begins)
+    except BaseException:
+        workers.close()
+        raise
+
+
+def _require_workable(config: AlgorithmConfig, world: World, hooks: Hooks) -> None:
+    """Raise ValueError for what cannot be where workers act by themselves."""
+    wrong = None
+    if not config.num_rollout_workers:
+        wrong = "needs workers: set num_rollout_workers to 1 or more"
+    elif world.pooled:
+        wrong = "is for environments that are stepped one by one, and EnvPool's are not; leave backend='envpool' out"
+    elif world.is_instance:
+        wrong = f"makes environments in processes, and {world.name} is one instance; pass its class or a factory"
+    elif hooks.hosted - {"on_sub_environment_created"}:
+        names = ", ".join(sorted(hooks.hosted))
+        wrong = f"steps environments where {names} cannot be called; leave workers_act out, or these callbacks"
+    if wrong is not None:
+        raise ValueError(f"rollouts(workers_act=True): it {wrong}")
+
+
 def _fragment_length(config: AlgorithmConfig, spec: Spec) -> int:
     """How many steps each environment takes an iteration."""
     if not spec.groups or config.count_steps_by == "env_steps":
@@ -121,7 +163,10 @@ def _make_agent(config: AlgorithmConfig, spec: Spec, begins: bool, length: int, 
 
 
 def require_memory_room(config: AlgorithmConfig, agent: Agent) -> None:
-    """Say how much memory the replay takes, and refuse where there is not so much."""
+    """Say how much memory the replay takes, and refuse where there is not so much, or not for a batch."""
+    collected = config.rows() * _fragment_length(config, agent.spec)
+    learned = config.train_batch_size if agent.memory.keeps else 0  # at once, from memory
+    require_room_for_batch(max(collected, learned), zeros(agent.spec.obs, (1,)))
     if agent.memory.keeps:
         logger.info(require_room(agent.memory, transition_shapes(agent), config.rows()))
     for member in agent.members if isinstance(agent, Team) else ():

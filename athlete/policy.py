@@ -27,6 +27,7 @@ from athlete.env.wrappers.previous import Previous, previous_of
 from athlete.export.formats import format_of, write
 from athlete.loops.compiling import COMPILER_OPTIONS, set_up
 from athlete.loops.host import act
+from athlete.matches import Player, players_of
 from athlete.ops.finite import NonFiniteError, first_nonfinite
 from athlete.ops.masks import without_action
 from athlete.ops.random import wrap
@@ -51,7 +52,7 @@ class Policy:
 
     @classmethod
     def from_checkpoint(cls, path: str | Path, policy_id: str = "default_policy", **settings: Any) -> Self:
-        """The policy that a checkpoint holds; of many the one that is called `policy_id`.
+        """The policy that a checkpoint holds; of many the one that is called `policy_id`, snapshots too (`"main_v3"`).
 
         Nothing is executed on reading. A class of the user's that acts, a `custom_model`, has to be imported before;
         a function, `observation_fn`, is given again in `settings`, which go over the saved ones.
@@ -69,11 +70,8 @@ class Policy:
         state = stored.load("agent", like)["state"]
         require_finite(state, f"{path} is not loaded")
         progress = progress_at(metadata["counters"]["timesteps_total"], horizon_of(config, agent))
-        if isinstance(agent, Team):
-            agent, state = agent.member(policy_id).agent, state[policy_id]
-        else:
-            require_default(policy_id, "Policy.from_checkpoint")
-        return cls(agent, view_of(agent, state, progress), metadata["seed"], previous_of(config))
+        player = player_of(agent, state, view_of(agent, state, progress), policy_id, "Policy.from_checkpoint")
+        return cls(*player, metadata["seed"], previous_of(config))
 
     @property
     def observation_space(self) -> Space:
@@ -276,6 +274,22 @@ class Policy:
     def _spec(self) -> Spec:
         assert self.agent.spec is not None
         return self.agent.spec
+
+
+def player_of(agent: Agent, state: Tree, view: Tree, policy_id: str, method: str) -> Player:
+    """The policy of this name: one of a team, of a league, a snapshot of either, or the one there is.
+
+    Raises ValueError, with the names that there are, for another; `method` is who asks.
+    """
+    if isinstance(agent, Team) and any(member.name == policy_id for member in agent.members):
+        return Player(agent.member(policy_id).agent, view[policy_id])
+    players = players_of(agent, state, view)
+    if policy_id in players:
+        return players[policy_id]
+    if isinstance(agent, Team) or (players and policy_id != "default_policy"):
+        raise ValueError(f"{method}: there is no policy {policy_id!r}; there are {', '.join(map(repr, players))}")
+    require_default(policy_id, method)
+    return Player(agent, view)
 
 
 def require_default(policy_id: str, method: str) -> None:

@@ -195,7 +195,9 @@ def episode_returns(returns: np.ndarray) -> np.ndarray:
 
 
 def policy_statistics(returns: Any, policies: Mapping[str, Sequence[int]]) -> dict[str, Any]:
-    """RLlib's statistics by policy of returns `[n, agents]`: each of its agents' episodes counts as one.
+    """RLlib's statistics by policy of returns `[n, agents]`, of which each counts as one.
+
+    RLlib leaves out agents that never joined an episode; here they count with their return of 0.
 
     `policy_reward_mean`, `_min` and `_max`, and all of them in `hist_stats` as `policy_NAME_reward`. Where policies
     play against each other, so that the returns of each episode add up to 0, also `win_rate`: see `win_rates`.

@@ -1,23 +1,30 @@
 """What a training adds to an environment with many agents in Python: PettingZoo's spread, beside its bare loop.
 
-    python benchmarks/multi_agent_speed.py [--json FILE]
+    benchmarks/setup_rivals.sh rllib
+    python benchmarks/multi_agent_speed.py [--rllib] [--json FILE]
 
 The bare loop takes random actions and resets, with no library. The rows alone (`MultiAgentSource`) add arrays and
-checks, and a training of PPO with one policy for all agents adds acting and learning. They run in turn in this process.
-Seconds are those of the processor, which do not count what other programs take; figures are medians over `--rounds` of
-environment steps a second, and of their ratios to the bare loop of the same round. Needs mpe2 (`pip install mpe2`).
+checks, and a training of PPO with one policy for all agents adds acting and learning; RLlib's PPO learns the same from
+as many environments with equal batches, epochs and networks. They have their turns one after the other, RLlib in a
+process of its own. Figures are medians over `--rounds` of environment steps a second, and of their ratios to the bare
+loop of the same round. Seconds are those of the clock; with `--busy` those of the processor, and without RLlib, whose
+processes are several. Needs mpe2 (`pip install mpe2`).
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import os
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable
 
 import numpy as np
-from manifest import add_speed_options, require_idle, write_manifest
+from manifest import ROOT, add_speed_options, require_idle, rival_python, write_manifest
+from processes import RIVAL_ENVIRONMENT
 
 from athlete.algorithms.ppo import PPOConfig
 from athlete.env.world import find_world
@@ -75,27 +82,51 @@ def training(rows: int) -> Callable[[], None]:
     return play
 
 
-WAYS = {"bare loop": bare_loop, "rows alone": rows_alone, "training": training}
+def rllib(rows: int) -> Callable[[], None]:
+    """An iteration of RLlib's PPO, after one that warms it up."""
+    command = [rival_python("rllib"), str(ROOT / "benchmarks" / "rivals" / "rllib_spread.py"), "--rows", str(rows)]
+    process = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ, **RIVAL_ENVIRONMENT}
+    )
+    assert process.stdin is not None and process.stdout is not None
+    asked, answers = process.stdin, process.stdout
+    answers.readline()  # it is there
+
+    def play() -> None:
+        print(file=asked, flush=True)
+        steps = json.loads(answers.readline())["steps"]
+        if steps != STEPS:
+            sys.exit(f"RLlib took {steps} environment steps in an iteration where {STEPS} were asked for")
+
+    play()
+    return play
 
 
-def measure(rows: int, rounds: int) -> dict[str, list[float]]:
+def measure(ways: dict[str, Callable[[int], Callable[[], None]]], rows: int, arguments: argparse.Namespace) -> dict:
     """Environment steps a second of each round, for each way."""
-    ways = {name: make(rows) for name, make in WAYS.items()}
-    speeds: dict[str, list[float]] = {name: [] for name in ways}
-    for _ in range(rounds):
-        for name, play in ways.items():
-            start = time.process_time()
+    clock = time.process_time if arguments.busy else time.perf_counter
+    plays = {name: make(rows) for name, make in ways.items()}
+    speeds: dict[str, list[float]] = {name: [] for name in plays}
+    for _ in range(arguments.rounds):
+        for name, play in plays.items():
+            start = clock()
             play()
-            speeds[name].append(STEPS / (time.process_time() - start))
+            speeds[name].append(STEPS / (clock() - start))
     return speeds
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rllib", action="store_true", help="RLlib beside them")
     add_speed_options(parser, rounds=9)
     arguments = parser.parse_args()
     require_idle(arguments)
-    speeds = {rows: measure(rows, arguments.rounds) for rows in ROWS}
+    if arguments.rllib and arguments.busy:
+        parser.error("--rllib: its processes are several, and --busy measures one; wait for an idle machine")
+    ways = {"bare loop": bare_loop, "rows alone": rows_alone, "training": training}
+    if arguments.rllib:
+        ways["RLlib"] = rllib
+    speeds = {rows: measure(ways, rows, arguments) for rows in ROWS}
     figures: dict[str, dict] = {"median_steps_a_second": {}, "ratios_to_the_bare_loop": {}}
     for rows, found in speeds.items():
         figures["median_steps_a_second"][rows] = {name: round(statistics.median(all_)) for name, all_ in found.items()}
@@ -105,9 +136,8 @@ def main() -> None:
         }
     print(figures)
     if arguments.json:
-        write_manifest(
-            arguments.json, figures, {"athlete": sys.executable}, settings=SETTINGS, steps=STEPS, speeds=speeds
-        )
+        interpreters = {"athlete": sys.executable} | ({"rllib": rival_python("rllib")} if arguments.rllib else {})
+        write_manifest(arguments.json, figures, interpreters, settings=SETTINGS, steps=STEPS, speeds=speeds)
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ purejaxrl() {
 for rival in "$@"; do
     case "$rival" in
     sb3) with_torch sb3 "stable-baselines3==2.9.2" ;;
-    rllib) with_torch rllib "ray[rllib]==2.60.0" ;;
+    rllib) with_torch rllib "ray[rllib]==2.60.0" pettingzoo mpe2 ;;
     sbx) with_torch sbx "sbx-rl==0.28.0" ;;
     purejaxrl) purejaxrl ;;
     *)

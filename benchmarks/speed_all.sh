@@ -26,6 +26,7 @@ measure off_policy_speed off-policy-speed-sac --only hosted-sac utd --rounds 3
 measure random_baseline random-baseline
 measure memory_cost memory-cost
 measure memory_speed memory-speed
+if "$python" -c "import mpe2" 2>/dev/null; then measure multi_agent_speed multi-agent-speed --rllib; fi
 measure conv_speed conv-speed --cores 1 2
 if "$python" -c "import envpool" 2>/dev/null; then measure atari_speed atari-speed; fi
 "$python" benchmarks/table.py

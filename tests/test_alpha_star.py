@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from modes import assert_modes_are_equal, assert_resumes
 
+from athlete import Policy
 from athlete.algorithms import AlphaStarConfig
 from athlete.algorithms.alpha_star import Scores, win_rates
 from athlete.core import Spec, Transition
@@ -290,6 +291,21 @@ def test_a_league_grows_and_tells_of_it():
         obs = {"observations": np.zeros((3, 3, 2), np.float32), "action_mask": np.ones(9, np.int8)}
         assert 0 <= algo.compute_single_action(obs, policy_id="main_v0") < 9
         assert algo.evaluate(5)["evaluation"]["episodes_this_iter"] == 5
+
+
+def test_a_player_of_a_league_is_read_alone_from_its_checkpoint(tmp_path):
+    obs = {"observations": np.random.default_rng(0).random((3, 3, 2), np.float32), "action_mask": np.ones(9, np.int8)}
+    with config_of().build() as algo:
+        for _ in range(3):
+            algo.train()
+        path = algo.save(tmp_path)
+        for name in ("main", "league_exploiter_0", "main_v1"):
+            alone, there = Policy.from_checkpoint(path, name), algo.get_policy(name)
+            jax.tree.map(np.testing.assert_array_equal, alone.view, there.view)
+            assert alone.compute_single_action(obs)[0] == there.compute_single_action(obs)[0]
+        jax.tree.map(np.testing.assert_array_equal, Policy.from_checkpoint(path).view, algo.get_policy().view)
+    with pytest.raises(ValueError, match=r"from_checkpoint: there is no policy 'mian'; there are 'main', .*'main_v0'"):
+        Policy.from_checkpoint(path, "mian")
 
 
 def test_a_league_resumes_exactly(tmp_path):

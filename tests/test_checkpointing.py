@@ -22,6 +22,7 @@ from athlete.checkpointing import memory_since
 from athlete.cli.main import app
 from athlete.record import checkpoint as record
 from athlete.record.checkpoint import CheckpointError, open_checkpoint, read_metadata
+from athlete.settings.limits import excess
 
 TINY = {"train_batch_size": 64, "minibatch_size": 32, "num_epochs": 1, "model": {"fcnet_hiddens": [8]}}
 
@@ -155,6 +156,25 @@ def test_a_space_that_is_too_large_is_refused(saved: Path, space: Any) -> None:
     assert "describes no space" in refused(saved)
 
 
+@pytest.mark.parametrize(
+    ("sizes", "sentence"),
+    [
+        ([0], "is no group of agents"),
+        ([True], "is no group of agents"),
+        ([20_000], "is no group of agents"),
+        (["2"], "is no group of agents"),
+        ([6000, 6000], "groups of 12,000 agents, more than 10,000"),
+    ],
+)
+def test_groups_of_agents_that_cannot_be_are_refused(saved: Path, sizes: list[Any], sentence: str) -> None:
+    def add(metadata: dict[str, Any]) -> None:
+        spaces = {name: metadata[name] for name in ("observation_space", "action_space")}
+        metadata["groups"] = [{"name": "a", "size": size, **spaces} for size in sizes]
+
+    change_metadata(saved, add)
+    assert sentence in refused(saved)
+
+
 # What a file may ask for
 
 
@@ -168,13 +188,24 @@ def test_a_space_that_is_too_large_is_refused(saved: Path, space: Any) -> None:
         ({"model": {"lstm_cell_size": 10**9}}, "model.lstm_cell_size=1000000000"),
         ({"min_sample_timesteps_per_iteration": 10**12}, "min_sample_timesteps_per_iteration=1000000000000"),
         ({"min_time_s_per_iteration": float("inf")}, "min_time_s_per_iteration=inf"),
-        ({"replay_buffer_config": {"capacity": 10**10}}, "capacity=10000000000"),
+        ({"replay_buffer_config": {"capacity": 10**10}}, "replay_buffer_config.capacity=10000000000"),
+        ({"hiddens": [10**9]}, "hiddens=1000000000, more than the 65,536"),
+        ({"q_model_config": {"fcnet_hiddens": [10**9]}}, "q_model_config.fcnet_hiddens=1000000000"),
+        ({"model": {"custom_model": {"fields": {"width": 10**9}}}}, "model.custom_model.fields.width=1000000000"),
+        ({"policies": {"a": {"config": {"model": {"gru_cell_size": 10**9}}}}}, "policies.a.config.model.gru_cell_size"),
+        ({"model": {"attention_num_transformer_units": 1000}}, "model.attention_num_transformer_units=1000, more than"),
+        ({"lr": [[i, 1e-3] for i in range(101)]}, "101 entries of lr, more than the 100"),
     ],
 )
 def test_a_file_asks_for_no_more_than_a_limit(saved: Path, settings: dict[str, Any], sentence: str) -> None:
     change_metadata(saved, lambda metadata: metadata["config"].update(settings))
     with pytest.raises(CheckpointError, match=rf"config\['{next(iter(settings))}'\] asks for {sentence}.*that a file"):
         Algorithm.from_checkpoint(saved)
+
+
+@pytest.mark.parametrize("config", [{"lr": {"grid_search": [1e-3] * 200}}, {"env_config": {"table": [1.0] * 200}}])
+def test_searches_and_environments_may_have_long_lists(config: dict[str, Any]) -> None:
+    assert excess(config) is None
 
 
 def test_the_caller_may_ask_for_more(saved: Path) -> None:

@@ -131,6 +131,14 @@ def test_a_dead_environment_is_not_stepped_on(form):
         stepped(form, {2: end}, 3)
 
 
+def test_a_parallel_episode_in_which_one_ends_and_the_other_is_cut_is_cut():
+    end = {"agents": [], "terminations": {"red": True}, "truncations": {"blue": True}}
+    step = stepped(ScriptedParallel, {2: end}, 2)
+    assert step.truncated.all() and not step.terminated.any()
+    assert step.obs["terminated"]["red_blue"].tolist() == [[1, 0]] * 2
+    assert step.obs["truncated"]["red_blue"].tolist() == [[0, 1]] * 2
+
+
 BAD_PARALLEL = [
     ({"agents": ["blue"]}, "the agent 'red' is gone from env.agents, and neither terminations nor truncations say"),
     ({"agents": []}, "the agent 'red' is gone from env.agents, and neither"),

@@ -294,6 +294,29 @@ def test_agents_that_were_grouped_for_rllib_are_seen_themselves():
         assert [group.size for _, group in algo.agent.spec.groups] == [2]
 
 
+GROUPS = {"both": ["a_0", "a_1"]}
+
+
+@pytest.mark.parametrize(
+    "env",
+    [lambda config: Pair(config).with_agent_groups(GROUPS), Pair({}).with_agent_groups(GROUPS)],
+    ids=["a factory", "an instance"],
+)
+def test_agents_that_were_grouped_in_plain_python_are_seen_themselves(env):
+    """Programs for RLlib's QMIX register environments so."""
+    config = get_config_class("QMIX")().environment(env).training(num_steps_sampled_before_learning_starts=32)
+    with config.build() as algo:
+        assert [(name, group.size) for name, group in algo.agent.spec.groups] == [("a", 2)]
+        assert algo.train()["episode_len_mean"] == 2
+        assert list(algo.compute_actions({"a_0": 0, "a_1": 0})) == ["a_0", "a_1"]
+
+
+def test_for_other_algorithms_a_group_is_an_agent():
+    config = get_config_class("PPO")().environment(lambda config: Pair(config).with_agent_groups(GROUPS))
+    with config.build() as algo:
+        assert [group.size for _, group in algo.agent.spec.groups] == [1]
+
+
 def test_policies_of_rllibs_files_are_left_out_with_a_line(caplog):
     config = get_config_class("MADDPG")().environment(TwoStepGame())
     config.multi_agent(policies={"p0": None, "p1": None}, policy_mapping_fn=lambda agent, *_, **__: f"p{agent[-1]}")

@@ -42,14 +42,16 @@ MAY_IMPORT: dict[str, set[str]] = {
     "totals": BELOW_AGENTS | {"loops"},
     "checkpointing": BELOW_AGENTS | {"algorithms", "env", "models", "record", "settings", "version"},
     "export": BELOW_AGENTS | {"version"},
-    "policy": BELOW_AGENTS | {"combine", "teams", "acting", "checkpointing", "env", "export", "loops", "record"},
+    "policy": BELOW_AGENTS
+    | {"combine", "teams", "acting", "checkpointing", "env", "export", "loops", "matches", "record"},
 }
 # What `Algorithm` is made of.
+MAY_IMPORT["worker_processes"] = BELOW_AGENTS | {"env", "log", "loops"}
 MAY_IMPORT["hooks"] = BELOW_AGENTS | {"callbacks", "env", "loops", "policy", "settings"}
 MAY_IMPORT["teams"] = BELOW_AGENTS | {"algorithms", "combine", "env", "log", "settings"}
 MAY_IMPORT["building"] = BELOW_AGENTS | {"log", "env", "hooks", "loops", "memory", "combine", "algorithms", "settings"}
 MAY_IMPORT["offline_training"] = BELOW_AGENTS | {"env", "log", "loops", "memory", "offline", "settings", "teams"}
-MAY_IMPORT["building"] |= {"teams", "offline_training"}
+MAY_IMPORT["building"] |= {"teams", "offline_training", "worker_processes"}
 MAY_IMPORT["matches"] = BELOW_AGENTS | {"algorithms", "combine", "loops", "teams"}
 MAY_IMPORT["evaluation"] = BELOW_AGENTS | {"teams", "building", "env", "hooks", "loops", "policy", "settings", "totals"}
 MAY_IMPORT["evaluation"] |= {"combine", "matches", "offline"}
@@ -76,7 +78,7 @@ ROOMS: dict[str, set[str]] = {
     "multi_agent": set(),
     "wrappers": {"masks", "multi_agent"},
     "adapters": {"errors", "masks", "wrappers", "membership", "randomness", "registry", "supervision", "multi_agent"},
-    "games": {"registry", "wrappers", "adapters", "multi_agent"},  # adapters: to draw as Gymnasium draws
+    "games": {"masks", "registry", "wrappers", "adapters", "multi_agent"},  # adapters: to draw as Gymnasium draws
     "twins": {"registry", "wrappers", "adapters", "games"},
     "checks": {"masks", "membership", "randomness", "registry", "adapters", "multi_agent"},
     "world": {"checks", "masks", "registry", "supervision", "wrappers", "adapters", "twins", "multi_agent"},

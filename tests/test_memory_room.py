@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 from memory_streams import example_of, stream
 
+from athlete.algorithms.dqn import DQNConfig
+from athlete.algorithms.ppo import PPOConfig
 from athlete.core import Transition
 from athlete.memory import room
 from athlete.memory.prioritized import Prioritized
 from athlete.memory.replay import Replay
 from athlete.memory.rollout import Rollout
-from athlete.memory.room import available_bytes, in_words, require_room, store_bytes
+from athlete.memory.room import available_bytes, in_words, require_room, require_room_for_batch, store_bytes
 
 FLAG, NUMBER = jax.ShapeDtypeStruct((), jnp.bool_), jax.ShapeDtypeStruct((), jnp.float32)
 OBS, ACTION = jax.ShapeDtypeStruct((4,), jnp.float32), jax.ShapeDtypeStruct((), jnp.int32)
@@ -82,6 +84,36 @@ def test_where_the_system_does_not_tell_nothing_is_refused(machine, information)
         room.MEMINFO.write_text(information)
     assert available_bytes() is None
     assert "GB" in require_room(Replay(capacity=10**9), CARTPOLE, 1)
+
+
+def test_a_batch_that_does_not_fit_is_refused_with_the_size_that_does(machine):
+    machine(10**6)
+    observation = {"a": np.zeros((1, 200), np.float32), "b": np.zeros((1, 200), np.uint8)}
+    require_room_for_batch(921_600, observation)
+    with pytest.raises(ValueError, match=r"921,601 observations, 921.6 MB, .* 1.0 GB available; .* of 921,600 or less"):
+        require_room_for_batch(921_601, observation)
+
+
+MILLION = 10**6
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        PPOConfig().training(train_batch_size=MILLION),
+        PPOConfig().rollouts(num_envs_per_worker=1000, rollout_fragment_length=1000),
+        DQNConfig().training(
+            train_batch_size=MILLION,
+            num_steps_sampled_before_learning_starts=MILLION,
+            replay_buffer_config={"capacity": MILLION},
+        ),
+    ],
+    ids=["a batch", "fragments", "a batch from memory"],
+)
+def test_no_training_begins_whose_batch_does_not_fit(machine, config):
+    machine(15_000)
+    with pytest.raises(ValueError, match=r"a batch: 1,000,000 observations, 16.0 MB, but this machine has 15.4 MB"):
+        config.environment("CartPole-v1").build()
 
 
 @pytest.mark.parametrize(

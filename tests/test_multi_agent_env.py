@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 
 import gymnasium as gym
@@ -21,6 +22,7 @@ from athlete.env.checks.check import check_env
 from athlete.env.errors import EnvError
 from athlete.env.supervision import Supervision
 from athlete.env.world import find_world
+from athlete.env.wrappers.shuffled_seats import ShuffledSeatsSource
 
 KEY = np.array([0, 7], np.uint32)
 
@@ -177,6 +179,23 @@ def test_masks_of_actions_come_to_stand_where_policies_read_them(place):
     check_env(Masked, {"place": place})
 
 
+def test_infos_need_no_mask_where_the_episode_ends_and_must_have_one_before():
+    class Forgetting(Masked):
+        def told(self):
+            obs, infos = super().told()
+            return obs, {} if self.steps == self.forgets else infos
+
+    class Late(Forgetting):
+        forgets = 5
+
+    class Early(Forgetting):
+        forgets = 4
+
+    check_env(Late, {"place": "info"})
+    with pytest.raises(ValueError, match="in step 4 of episode 1, is wrong: the info of 'p_0' has no 'action_mask'"):
+        check_env(Early, {"place": "info"})
+
+
 def test_a_mask_that_leaves_an_agent_nothing_to_do_is_an_error():
     class Stuck(Masked):
         def told(self):
@@ -193,6 +212,50 @@ def test_a_mask_that_leaves_an_agent_nothing_to_do_is_an_error():
         check_env(Stuck, {"place": "entry"})
 
 
+class Turns:
+    """Turns of PettingZoo's: `p_0` and `p_1`, two each. Masks are told in infos; who has ended is shown nothing."""
+
+    metadata: dict = {"name": "turns"}  # noqa: RUF012
+    render_mode = None
+    possible_agents = ("p_0", "p_1")
+
+    def observation_space(self, agent):
+        return Box(-1, 1, (2,))
+
+    def action_space(self, agent):
+        return Discrete(3)
+
+    def reset(self, seed=None, options=None):
+        self.agents, self.steps = list(self.possible_agents), 0
+        self.agent_selection = "p_0"
+        self.infos = {f"p_{i}": {"action_mask": np.eye(3, dtype=np.int8)[i]} for i in range(2)}
+
+    def last(self):
+        over = self.steps == 4
+        return None if over else np.zeros(2, np.float32), 0.0, over, False, self.infos[self.agent_selection]
+
+    def step(self, action):
+        if action is None:
+            self.agents.remove(self.agent_selection)
+            self.agent_selection = self.agents[0] if self.agents else None
+            return
+        assert action == self.steps % 2, "what the mask of the agent allows"
+        self.steps += 1
+        self.agent_selection = f"p_{self.steps % 2}"
+
+
+def test_turns_may_tell_masks_in_infos_and_show_nothing_at_the_end():
+    source = MultiAgentSource(Turns)
+    obs = source.reset(KEY)
+    for step in range(4):
+        mask = obs["obs"]["p"]["action_mask"][0, step % 2]
+        assert mask.tolist() == np.eye(3)[step % 2].tolist()
+        taken = source.step({"p": np.full((1, 2), mask.argmax())}, KEY)
+        obs = taken.obs
+    assert taken.terminated.all() and obs["terminated"]["p"].all()
+    check_env(Turns)
+
+
 # Groups of agents, copies ----------------------------------------------------------------------------------------
 
 
@@ -206,6 +269,16 @@ def test_groups_of_agents_are_agents_with_tuples():
     source = MultiAgentSource(lambda: Scripted().with_agent_groups({"team": ["red", "blue"]}))
     assert source.agent_ids == ("team",) and source.spec.reward_shape == (1,)
     check_env(grouped)
+
+
+def test_a_group_is_paid_and_told_what_some_of_its_agents_are():
+    answer = {"rewards": {"blue": 2.0}, "infos": {"blue": {"score": 3}}}
+    grouped = Scripted({"answers": {1: answer, 2: {"rewards": {}}}}).with_agent_groups({"team": ["red", "blue"]})
+    grouped.reset()
+    _, rewards, _, _, infos = grouped.step({"team": (1, 0)})
+    assert rewards == {"team": 2.0}
+    assert infos == {"team": {"_group_rewards": [0.0, 2.0], "_group_info": [{"score": 3}]}}
+    assert grouped.step({"team": (1, 0)})[1] == {}
 
 
 @pytest.mark.parametrize(
@@ -254,6 +327,68 @@ def test_copies_of_an_environment_are_agents_of_one():
     source = MultiAgentSource(make_multi_agent("CartPole-v1", num_agents=4), num_envs_per_worker=2)
     assert source.agent_ids == (0, 1, 2, 3) and [name for name, _ in source.spec.groups] == ["agent"]
     check_env(make_multi_agent("CartPole-v1"), {"num_agents": 2})
+
+
+def test_copies_that_are_cut_cut_the_episode():
+    env = make_multi_agent("CartPole-v1", 2)({"max_episode_steps": 3})
+    env.reset(seed=0)
+    flags = [env.step({0: t % 2, 1: t % 2})[2:4] for t in range(3)]
+    assert [terminateds["__all__"] for terminateds, _ in flags] == [False] * 3
+    assert [truncateds["__all__"] for _, truncateds in flags] == [False, False, True]
+
+
+def test_one_environment_cannot_be_several_copies():
+    one = gym.make("CartPole-v1")
+    with pytest.raises(ValueError, match="it is one environment; give its id, its class or a factory"):
+        make_multi_agent(one, 2)
+    with pytest.raises(ValueError, match="the factory gave one environment twice; make a new one each time"):
+        make_multi_agent(lambda config: one, 2)()
+    assert make_multi_agent(functools.partial(gym.make, "CartPole-v1"), 2)().possible_agents == [0, 1]
+
+
+# Seats that are shuffled -----------------------------------------------------------------------------------------
+
+
+class Seats(Scripted):
+    """Each seat shows its number, is paid ten times it and what it does, and tells it. Red's alone acts in step 2."""
+
+    def told(self):
+        return {agent: np.full(2, i, np.float32) for i, agent in enumerate(self.ids)}
+
+    def reset(self, *, seed=None, options=None):
+        self.steps = 0
+        return self.told(), {}
+
+    def step(self, action_dict):
+        self.steps += 1
+        obs = self.told() if self.steps != 1 else {"red": self.told()["red"]}
+        rewards = {agent: 10.0 * self.ids.index(agent) + action for agent, action in action_dict.items()}
+        infos = {agent: {"seat": i} for i, agent in enumerate(self.ids)} | {"__common__": {"seat": 7}}
+        return obs, rewards, {"__all__": self.steps == 3}, {"__all__": False}, infos
+
+
+def test_outside_jax_all_that_is_told_of_an_agent_is_told_of_its_seat():
+    rows = 32
+    source = ShuffledSeatsSource(MultiAgentSource(Seats, num_envs_per_worker=rows))
+    seat = source.reset(KEY)["obs"]["red_blue"][..., 0]
+    assert {tuple(row) for row in seat.tolist()} == {(0, 1), (1, 0)}
+    assert source.agent_ids == ("red", "blue") and len(source.environments()) == rows
+    action = np.tile([0, 1], (rows, 1))
+    for asked in (np.ones((rows, 2), bool), seat == 0, np.ones((rows, 2), bool)):
+        step = source.step({"red_blue": action}, KEY)
+        np.testing.assert_array_equal(step.obs["obs"]["red_blue"][..., 0], seat)
+        np.testing.assert_array_equal(step.reward, np.where(asked, 10 * seat + action, 0))
+        for row, info in enumerate(step.info):
+            assert [info[agent]["seat"] for agent in ("red", "blue")] == seat[row].tolist()
+            assert info["__common__"] == {"seat": 7}
+        if not step.terminated.any():
+            going = step.obs["acting"]["red_blue"]
+            np.testing.assert_array_equal(going > 0, seat == 0 if asked.all() else np.ones((rows, 2), bool))
+    begun = np.arange(rows) % 2 == 0
+    keys = np.stack([np.arange(rows), np.arange(rows)], axis=1).astype(np.uint32)
+    after = source.reset_where(begun, step.obs, keys)["obs"]["red_blue"][..., 0]
+    np.testing.assert_array_equal(after[~begun], seat[~begun])
+    assert (after[begun] != seat[begun]).any() and (after[begun] == seat[begun]).any()
 
 
 # Where they are named --------------------------------------------------------------------------------------------

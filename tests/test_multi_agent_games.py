@@ -184,7 +184,7 @@ def test_players_of_tic_tac_toe_see_their_own_stones_first_and_take_turns():
 def test_a_stone_on_a_taken_cell_loses():
     state, steps = play(TicTacToe(), moving([4, 4]))
     assert steps[1].all_terminated and steps[1].reward["player"].tolist() == [1, -1]
-    assert state.board.tolist() == [0, 0, 0, 0, 1, 0, 0, 0, 0]
+    assert state.board.tolist() == [[0, 0, 0], [0, 1, 0], [0, 0, 0]]
 
 
 def test_a_picture_of_tic_tac_toe_shows_both_kinds_of_stones():

@@ -72,6 +72,28 @@ def test_seats_stay_within_groups_and_within_the_episode():
     assert jax.tree.all(jax.tree.map(lambda one, other: bool((one == other).all()), state.seat, after.seat))
 
 
+def test_all_that_is_told_of_an_agent_is_told_of_its_seat():
+    env, seat = Roster(), {"a": np.array([2, 0, 3, 1]), "b": np.array([1, 0])}
+    state, _, _ = env.reset(KEYS[0])
+    shuffled = jax.jit(ShuffledSeats(env).step)
+    plain = jax.jit(env.step)
+    told = dict.fromkeys(("acting", "terminated", "truncated"), 0)
+    for key in KEYS[:40]:
+        actions = {"a": jnp.arange(4) % 3, "b": jnp.linspace(-1.0, 1.0, 4).reshape(2, 2)}
+        at_seats = {name: part[np.argsort(seat[name])] for name, part in actions.items()}
+        _, step = shuffled(seated(env, jax.tree.map(jnp.asarray, seat), state), actions, key)
+        state, expected = plain(state, at_seats, key)
+        for field in ("obs", "reward", "acting", "terminated", "truncated"):
+            for name, order in seat.items():
+                ours, theirs = getattr(step, field)[name], getattr(expected, field)[name]
+                jax.tree.map(
+                    lambda one, other, order=order: np.testing.assert_array_equal(one, other[order]), ours, theirs
+                )
+        for flag in told:
+            told[flag] += sum(int(bits.sum()) for bits in getattr(expected, flag).values())
+    assert all(told.values()), "all three flags were seen"
+
+
 def test_a_time_limit_cuts_the_episode_of_all_and_asks_nobody_then():
     env = MultiTimeLimit(TicTacToe(), 2)
     state, _, _ = env.reset(KEYS[0])

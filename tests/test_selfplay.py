@@ -168,6 +168,7 @@ def test_past_selves_are_what_the_policy_was():
             {"observations": np.zeros((3, 3, 2), np.float32), "action_mask": np.ones(9, np.int8)}, policy_id="past"
         )
         assert 0 <= action < 9
+        jax.tree.map(np.testing.assert_array_equal, algo.get_policy("main_v1").view, then[2])
 
 
 def test_a_training_with_past_selves_resumes_exactly(tmp_path):

@@ -69,6 +69,13 @@ def test_functions_see_what_was_suggested() -> None:
     assert [trial.config["twice"] for trial in run(Counter, config=config, search_alg=Halves()).trials] == [8.0]
 
 
+def test_a_searchers_own_space_leaves_what_stands_beside_it() -> None:
+    searcher = Halves()
+    searcher.space = {"gain": tune.uniform(0.0, 10.0), "model": {"width": tune.randint(5, 6)}}
+    (trial,) = run(Counter, config={"model": {"depth": 2}}, search_alg=searcher).trials
+    assert trial.config == {"gain": 4.0, "model": {"depth": 2, "width": 5}}
+
+
 def test_a_failed_trial_has_no_score() -> None:
     searcher = Halves()
     run(Counter, config=SPACE | {"fail_at": 1}, search_alg=searcher, raise_on_failed_trial=False)

@@ -1324,10 +1324,10 @@ COMPILED_AGENTS = [
         ("jnp.where(blocked, position, inside)", "inside"),
     ),
     *_in(
-        "athlete/env/games/multi_agent/tic_tac_toe.py",
+        "athlete/env/games/multi_agent/board_game.py",
         GAMES,
-        ("won | ~legal | jnp.all(board != 0)", "won | ~legal"),
-        ("gain = won.astype(jnp.float32) - (~legal).astype(jnp.float32)", "gain = won.astype(jnp.float32)"),
+        ("won | ~is_legal | jnp.all(board != 0)", "won | ~is_legal"),
+        ("gain = won.astype(jnp.float32) - (~is_legal).astype(jnp.float32)", "gain = won.astype(jnp.float32)"),
         ("jnp.stack([own, own[::-1]], axis=-1)", "jnp.stack([own, own], axis=-1)"),
         ("(state.turn == PLAYERS) & ~over", "state.turn == PLAYERS"),
     ),
@@ -1517,6 +1517,93 @@ SELF_PLAY = [
     ),
 ]
 
+RULES = "tests/test_tune_scheduler_rules.py"
+
+TUNE = [
+    *_in(
+        "athlete/tune/schedulers/scheduler.py",
+        RULES,
+        ('else value if self.mode != "min" else -value', "else value"),
+        (
+            "-math.inf if math.isnan(value)",
+            "math.inf if math.isnan(value)",
+            "tests/test_tune_schedulers.py::test_asha_stops_who_is_not_among_the_best_of_a_rung",
+        ),
+    ),
+    *_in(
+        "athlete/tune/schedulers/early_stopping.py",
+        RULES,
+        (
+            "kept = max(1, int(len(ranked) / self.reduction_factor))",
+            "kept = max(1, math.ceil(len(ranked) / self.reduction_factor))",
+            "tests/test_tune_schedulers.py::test_asha_stops_who_is_not_among_the_best_of_a_rung",
+        ),
+        ("grace_period * reduction_factor**k for", "grace_period * reduction_factor * k for"),
+        ("[grace_period * reduction_factor**k for", "[reduction_factor**k for"),
+        ("in reversed(rungs):", "in rungs:"),
+        ("len(rungs) - len(self._rungs[0])", "len(self._rungs[0]) - len(rungs)"),
+        ("time >= self.max_t and self.stop_last_trials", "time >= self.max_t"),
+        ("return STOP if self.stop_last_trials else CONTINUE", "return STOP"),
+        ("self.max_t * self.reduction_factor**-s", "self.reduction_factor**s"),
+        (
+            "(self._largest + 1) / (s + 1) * self.reduction_factor**s",
+            "self.reduction_factor**s",
+            "tests/test_tune_schedulers.py::test_brackets_have_the_sizes_of_the_paper",
+        ),
+        (
+            "ranked[: max(1, int(len(ranked) / self.reduction_factor))]",
+            "ranked[: max(1, math.ceil(len(ranked) / self.reduction_factor))]",
+        ),
+        ("bracket.milestone * self.reduction_factor", "bracket.milestone + self.reduction_factor"),
+        ("last is None or last.halved or", "last is None or"),
+        (
+            "self._scores.get(trial.trial_id, -math.inf) if score is None else score",
+            "-math.inf if score is None else score",
+        ),
+        ("for at, score in seen if at <= time)", "for at, score in seen)"),
+        ("max(score for _, score in own) <", "own[-1][1] <"),
+        ("< statistics.median(others)", "<= statistics.median(others)"),
+        ("< statistics.median(others)", "< statistics.fmean(others)"),
+        ("and time <= own[-1][0]", "and time < own[-1][0]"),
+        ("seen[0][0] <= time <= seen[-1][0]", "seen[0][0] <= time"),
+        ("len(others) < self.min_samples_required", "len(others) <= self.min_samples_required"),
+    ),
+    *_in(
+        "athlete/tune/schedulers/population.py",
+        RULES,
+        ("self._scores.get(name, -math.inf))\n        count", "-self._scores.get(name, -math.inf))\n        count"),
+        ("math.ceil(len(ranked) * self.quantile_fraction)", "int(len(ranked) * self.quantile_fraction)"),
+        ("self.quantile_fraction), len(ranked) // 2)", "self.quantile_fraction), len(ranked))"),
+        ("burn_in_period + perturbation_interval", "perturbation_interval"),
+        ("self.random.random() < self.resample_probability", "self.random.random() > self.resample_probability"),
+        ("self.random.random() < self.resample_probability", "self.random.random() < 0.0"),
+        ("self.next_time += passed * self", "self.next_time += self"),
+        ("self.generation += 1", "self.generation += 0"),
+        ("round(moved) if isinstance(value, int) else moved", "moved"),
+        ("if set_values(changed, found) != mended:", "if False:"),
+    ),
+    *_in(
+        "athlete/tune/schedulers/bandits.py",
+        RULES,
+        ("mean + kappa * deviation", "mean - kappa * deviation"),
+        ("mean + kappa * deviation", "mean"),
+        ("self._before[copied.trial_id] = self._scores[copied.donor]", "pass"),
+        ("float(context.max())", "float(context.min())"),
+        ("self._chosen.append(best)", "pass"),
+        ("- place.lower) / (place.upper", ") / (place.upper"),
+        ("place.lower + part * (place", "part * (place"),
+        ("(rows[:, 0] - rows[0, 0]) / self.perturbation_interval", "0.0 * rows[:, 0]"),
+    ),
+    *_in(
+        "athlete/ops/gaussian_process.py",
+        "tests/test_ops_gaussian_process.py",
+        ("** (apart / 2)", "** apart"),
+        ("(2 * length**2)", "length**2"),
+        ("np.sum(np.log(np.diag(factor)))", "0.0"),
+        ("1.0 - np.sum(cross", "1.0 + np.sum(cross"),
+    ),
+]
+
 OWN_STEPS = "tests/test_own_steps.py"
 TEAM = "tests/test_team.py::test_own_steps_are_those_that_a_plain_interpreter_counts"
 
@@ -1682,5 +1769,6 @@ MUTATIONS = [
     *JOINT,
     *DEPLOYED,
     *SELF_PLAY,
+    *TUNE,
     *TEAMS,
 ]

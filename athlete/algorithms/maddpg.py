@@ -121,12 +121,8 @@ class MADDPG(Agent):
 
     def act(self, view: ActingView, carry: Tree, obs: Tree, first: Array, key: Key, explore: bool = True) -> tuple:
         """Actions `{group: [B, n, ...]}`. The key is for drawing Discrete ones and for the noise on others."""
-        outputs, rows, carry, actions = (
-            self._outputs(view.params, see(self.spec, obs, self.obs_agent_id)),
-            first.shape[0],
-            dict(carry),
-            {},
-        )
+        outputs, rows = self._outputs(view.params, see(self.spec, obs, self.obs_agent_id)), first.shape[0]
+        carry, actions = dict(carry), {}
         for i, (name, group) in enumerate(self.spec.groups):
             own, own_key = outputs[name], jax.random.fold_in(key, i)
             if isinstance(group.action, Discrete):

@@ -66,8 +66,8 @@ class Batch(NamedTuple):
     action: dict[str, Tree]  # {group: [L, N, n, ...]}, flat and canonical
     log_prob: Array  # [L, N, agents], of the policies that acted
     advantage: Array  # [L, N, values], standardised
-    value: Array  # [L, N, values], of the parameters that acted, in the critic's units
-    target: Array  # [L, N, values], what values should be, in the critic's units
+    value: Array  # [L, N, values], of the parameters that acted, in the critic's units before this update
+    target: Array  # [L, N, values], what values should be, in the critic's units with it
 
 
 METRICS = ("policy_loss", "vf_loss", "entropy", "kl", "total_loss", "grad_gnorm")  # of each minibatch, in this order
@@ -161,7 +161,9 @@ class MAPPO(Agent):
         (params, optimizer), measured = jax.lax.scan(step, (state.params, state.optimizer), orders)
         means = jnp.mean(measured, axis=0)
         metrics = {name: means[i] for i, name in enumerate(METRICS)}
-        metrics |= {"vf_explained_var": explained_variance(sequences.target, sequences.value), "cur_lr": lr}
+        (old_mean, old_scale), (mean, scale) = _units(state.returns), _units(returns)
+        target, value = mean + scale * sequences.target, old_mean + old_scale * sequences.value
+        metrics |= {"vf_explained_var": explained_variance(target, value), "cur_lr": lr}
         return MAPPOState(params, optimizer, returns), metrics
 
     def _prepare(self, state: MAPPOState, batch: Transition) -> tuple[Moments, Batch]:
@@ -173,12 +175,10 @@ class MAPPO(Agent):
         reward = batch.reward
         if self.team_reward is not None:
             reward = team_reward(reward, self.team_reward)[..., None]
+        next_state = see(self.spec, batch.next_obs, self.obs_agent_id).state
         mean, scale = _units(state.returns)
         own_value = self._values(critic, seen.state)
-        value, next_value = (
-            mean + scale * own_value,
-            mean + scale * self._values(critic, see(self.spec, batch.next_obs, self.obs_agent_id).state),
-        )
+        value, next_value = mean + scale * own_value, mean + scale * self._values(critic, next_state)
         over, cut = batch.terminated[..., None], batch.truncated[..., None]
         advantage = generalized_advantages(reward, value, next_value, over, cut, self.gamma, self.lambda_)
         target = value + advantage

@@ -37,12 +37,12 @@ from athlete.memory.replay import Replay
 from athlete.models.forward import forward, forward_step
 from athlete.models.mlp import MLP
 from athlete.models.unroll import step_from, unroll
+from athlete.ops.features import feature_size
 from athlete.ops.gradient import Adam, adam_init
 from athlete.ops.schedule import Schedule, value_at
 from athlete.ops.td import importance_weight
 from athlete.ops.values import batched_index, greedy, half_square, periodic_update
 from athlete.settings.families import ReplayConfig
-from athlete.spaces import Discrete
 
 
 @hyper
@@ -87,7 +87,7 @@ class QMIX(Agent):
             name: self.model.init(
                 jax.random.fold_in(key, 1 + i),
                 network_space(group, self.obs_agent_id),
-                {"q": (_actions(group.action), 1.0)},
+                {"q": (feature_size(group.action), 1.0)},
             )
             for i, (name, group) in enumerate(self.spec.groups)
         }
@@ -197,11 +197,6 @@ class QMIX(Agent):
         out = jnp.sum(hidden * jnp.abs(heads["w2"]), axis=-1)
         bias = forward(MLP((units,), "relu"), params["mixer"]["value"], state)["b2"][:, 0]
         return (out + bias).reshape(leading)
-
-
-def _actions(space: Any) -> int:
-    assert isinstance(space, Discrete)
-    return space.n
 
 
 def _of_agents(values: dict[str, Array], action: dict[str, Array]) -> Array:

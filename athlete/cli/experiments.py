@@ -15,6 +15,7 @@ from athlete import tune
 from athlete.cli.common import find_modules_here
 from athlete.cli.curve import learning_curve
 from athlete.record.results import read_results
+from athlete.tune.space import merged
 from athlete.tune.trial import Trial, last_line
 from athlete.tuned_examples.experiment_file import (
     Experiment,
@@ -107,17 +108,6 @@ def changed(
         raise typer.BadParameter(f"which environment? athlete train {experiment.run} CartPole-v1")
     final.check()
     return final
-
-
-def merged(config: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Dictionaries merge key by key, however deep; a search takes the place of what was there."""
-    result = dict(config)
-    for key, value in changes.items():
-        old = result.get(key)
-        if isinstance(old, Mapping) and isinstance(value, Mapping) and "grid_search" not in {*old, *value}:
-            value = merged(old, value)
-        result[key] = value
-    return result
 
 
 def renamed(experiments: Sequence[Experiment], name: str) -> list[Experiment]:

@@ -25,6 +25,7 @@ from athlete.core.contracts import (
 )
 from athlete.core.hyper import hyper
 from athlete.core.multi_agent import MultiEnv, MultiStep, agent_ids
+from athlete.core.wrappers import MultiEnvWrapper, SourceWrapper
 
 __all__ = [
     "AGENT_STEPS",
@@ -39,10 +40,12 @@ __all__ = [
     "Memory",
     "Model",
     "MultiEnv",
+    "MultiEnvWrapper",
     "MultiStep",
     "Rows",
     "Run",
     "Source",
+    "SourceWrapper",
     "Spec",
     "Stage",
     "Step",

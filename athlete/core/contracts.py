@@ -89,6 +89,7 @@ class Source:
     rows: int
     spec: Spec
     faulty: Array | None = None  # bool [B]: rows whose last step failed and is cut off there; None where there are none
+    here: Array | None = None  # bool [B]: rows that there are, where others are elsewhere and show zeros
     agent_ids: tuple[Any, ...] = ()  # of many agents, as the environment calls them, in the order of rewards
     any_thread: bool = False  # `step` and `reset_where` may be called from a thread that is not the maker's
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from athlete.core import Env, MultiEnv, Source, Spec
+from athlete.core import Env, MultiEnv, MultiEnvWrapper, Source, Spec
 from athlete.env.adapters.stepped import require_unstepped
 from athlete.env.checks.check import check_env
 from athlete.env.masks import mask_path, say_masks_are_read, told_path
@@ -24,7 +24,6 @@ from athlete.env.wrappers.copies import Copies
 from athlete.env.wrappers.frame_stack import FrameStack
 from athlete.env.wrappers.grouped import Grouped
 from athlete.env.wrappers.lifted_mask import LiftedMask
-from athlete.env.wrappers.multi_time_limit import MultiTimeLimit
 from athlete.env.wrappers.previous import FilmedPreviousStep, Previous, PreviousStep, PreviousStepSource
 from athlete.env.wrappers.shuffled_seats import ShuffledSeats, ShuffledSeatsSource
 from athlete.env.wrappers.time_limit import TimeLimit
@@ -60,10 +59,15 @@ class World(NamedTuple):
         raise ValueError(f"multi_agent(shuffle_seats=True): {self.name} has one agent")
 
     def acting_together(self) -> World:
-        """The same for algorithms that learn from agents who act at every step, all of them: groups need no wrapper."""
+        """The same for algorithms whose agents act at every step, all of them: groups of agents are seen through."""
         if isinstance(self.env, JointEnv) and isinstance(self.env.env, Grouped):
             return self._replace(env=JointEnv(self.env.env.env))
-        return self._replace(acts_together=self.env is None and self.many_agents)
+        if self.env is not None or not self.many_agents:
+            return self
+        from athlete.env.adapters.agents import make_ungrouped, ungrouped
+
+        maker = ungrouped(self.maker) if self.is_instance else functools.partial(make_ungrouped, self.maker)
+        return self._replace(maker=maker, acts_together=True)
 
     def showing(self, previous: Previous) -> World:
         """The same with observations that also show what led to them, where `previous` says so."""
@@ -130,6 +134,18 @@ class World(NamedTuple):
         maker = shown if self.is_instance else functools.partial(make_with_mask_of_info, self.maker)
         return self._replace(maker=maker), shown
 
+    def portable(self) -> World:
+        """The same where other processes, which know no names of this one's, can make it.
+
+        Raises ValueError where it cannot be sent to them.
+        """
+        from athlete.env.adapters.gymnasium import named_spec
+        from athlete.env.adapters.making import RowMaker, require_picklable
+
+        maker = named_spec(resolve(self.maker))
+        require_picklable(RowMaker(maker, self.env_config, 0, 1, 1))
+        return self._replace(maker=maker)
+
     def source(
         self,
         *,
@@ -138,10 +154,12 @@ class World(NamedTuple):
         seeded_resets: bool = False,
         supervision: Supervision = UNSUPERVISED,
         seed: int | None = None,
+        worker: int | None = None,
     ) -> Source:
         """Rows of it outside JAX: on Gymnasium, EnvPool, RLlib's form of many agents or PettingZoo.
 
-        `seed` is of the global generators while they are made.
+        `seed` is of the global generators while they are made. With `worker` only the rows of the worker of that number
+        are made, in this process; see `Source.here`.
         """
         from athlete.env.adapters.agents_source import MultiAgentSource
         from athlete.env.adapters.source import GymnasiumSource
@@ -161,6 +179,7 @@ class World(NamedTuple):
                 seeded_resets=seeded_resets,
                 supervision=supervision,
                 seed=seed,
+                worker=worker,
             )
         if self.shuffles_seats:
             source = ShuffledSeatsSource(source)
@@ -353,7 +372,7 @@ def env_name(env: Any) -> str:
 # Wrappers, whose pictures are those of what they wrap.
 _DRAWN_BY_INNER = (
     *(FrameStack, LiftedMask, PreviousStep, TimeLimit),
-    *(JointEnv, Copies, Grouped, MultiTimeLimit, ShuffledSeats),
+    *(JointEnv, Copies, MultiEnvWrapper),
 )
 
 

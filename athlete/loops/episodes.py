@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from athlete.core import Array, Health, Key, Source, Step, Tree, agent_ids
+from athlete.core import Array, Key, Source, SourceWrapper, Step, Tree, agent_ids
 from athlete.log import logger
 from athlete.spaces import Space, to_environment
 
@@ -120,7 +120,7 @@ class Place(NamedTuple):
         return found[0] if found else None
 
 
-class WatchedSource(Source):
+class WatchedSource(SourceWrapper):
     """The rows of `source`, each step of which is told to `callbacks`.
 
     Args:
@@ -142,7 +142,7 @@ class WatchedSource(Source):
         length: int = 0,
         first_only: bool = False,
     ):
-        self.source, self.rows, self.spec, self.agent_ids = source, source.rows, source.spec, source.agent_ids
+        super().__init__(source)
         self._seats = seats_of(source)
         # Users' code belongs to their own thread.
         self.any_thread = source.any_thread and not hooks
@@ -185,7 +185,6 @@ class WatchedSource(Source):
             for row in range(self.rows):
                 self._start(row)
         step = self.source.step(action, key)
-        self.faulty = self.source.faulty
         before, self._obs = self._obs, step.obs
         done = step.terminated | step.truncated
         for row, episode in enumerate(self._episodes):
@@ -210,19 +209,6 @@ class WatchedSource(Source):
         for row in np.flatnonzero(begun).tolist():
             self._start(row)
         return self._obs
-
-    @property
-    def health(self) -> Health:
-        return self.source.health
-
-    def raise_if_hung(self) -> None:
-        self.source.raise_if_hung()
-
-    def environments(self) -> list[Any]:
-        return self.source.environments()
-
-    def close(self) -> None:
-        self.source.close()
 
     def _start(self, row: int) -> None:
         episode = Episode(row, self.spec.action, _row(self._obs, row), self._seats)

@@ -53,6 +53,21 @@ def require_room(memory: Memory, example: Transition, rows: int) -> str:
     raise ValueError(f"{sentence}, but this machine has {in_words(available)} available; {advice}")
 
 
+def require_room_for_batch(timesteps: int, observation: Tree) -> None:
+    """Raise ValueError where the observations of a batch take more than nine tenths of the machine's available memory.
+
+    `observation` is one row `[1, ...]` of arrays.
+    """
+    each, available = sum(leaf.nbytes for leaf in jax.tree.leaves(observation)), available_bytes()
+    if available is None or each * timesteps <= (1 - SPARE) * available:
+        return
+    raise ValueError(
+        f"a batch: {timesteps:,} observations, {in_words(each * timesteps)}, but this machine has "
+        f"{in_words(available)} available; take a train_batch_size, or num_envs_per_worker and "
+        f"rollout_fragment_length together, of {int((1 - SPARE) * available) // each:,} or less"
+    )
+
+
 def _fitting_capacity(memory: Any, example: Transition, rows: int, limit: int) -> int:
     """The largest capacity, within rounding, whose store takes at most `limit` bytes; 0 if there is none."""
     size = store_bytes(memory, example, rows)

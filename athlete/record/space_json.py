@@ -19,7 +19,7 @@ DTYPES = frozenset(("bool", "uint8", "uint16", "uint32", "uint64", "int8", "int1
 DTYPES |= {"float16", "bfloat16", "float32", "float64"}
 
 
-LARGEST_GROUP = 10_000  # agents
+MOST_AGENTS = 10_000  # of all groups
 
 
 def groups_to_json(groups: tuple[tuple[str, Group], ...]) -> list[dict[str, Any]]:
@@ -35,10 +35,12 @@ def groups_from_json(entries: Any) -> tuple[tuple[str, Group], ...]:
     found = []
     for entry in entries if isinstance(entries, list) else [entries]:
         size = entry.get("size") if isinstance(entry, dict) else None
-        if type(size) is not int or not 0 < size <= LARGEST_GROUP or not isinstance(entry.get("name"), str):
+        if type(size) is not int or not 0 < size <= MOST_AGENTS or not isinstance(entry.get("name"), str):
             raise DamagedError(f"the checkpoint is damaged: {reprlib.repr(entry)} is no group of agents")
         obs, action = (space_from_json(entry.get(name)) for name in ("observation_space", "action_space"))
         found.append((entry["name"], Group(size, obs, action)))
+    if (agents := sum(group.size for _, group in found)) > MOST_AGENTS:
+        raise DamagedError(f"the checkpoint is damaged: groups of {agents:,} agents, more than {MOST_AGENTS:,}")
     return tuple(found)
 
 

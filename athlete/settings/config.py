@@ -88,7 +88,8 @@ class AlgorithmConfig:
         return self._set("environment", settings)
 
     def rollouts(self, **settings: Any) -> typing.Self:
-        """`num_rollout_workers` (processes; 0 is this process), `num_envs_per_worker`, `rollout_fragment_length`,
+        """`num_rollout_workers` (processes; 0 is this process), `workers_act` (False: processes step environments, and
+        one policy acts in all of them; True: each acts by itself), `num_envs_per_worker`, `rollout_fragment_length`,
         `observation_filter` ("NoFilter" or "MeanStdFilter"), `observation_fn` (what the agent sees of an observation),
         `preprocessor_pref` ("deepmind": Atari's pictures shrunk and stacked; "rllib" or None: as they are),
         `env_timeout` (seconds in which a step or a reset has to come back, None for no limit).

@@ -19,6 +19,8 @@ LARGEST: dict[str, float] = {
     **dict.fromkeys(("conjugate_gradient_steps", "line_search_steps", "policy_delay", "num_critics"), 1000),
     "capacity": 10_000_000,  # timesteps of a replay memory
     "max_seq_len": 10_000,
+    # Of networks: each head, unit and layer is traced on its own.
+    **dict.fromkeys(("attention_num_transformer_units", "attention_num_heads"), 100),
     "replay_burn_in": 10_000,
     "random_timesteps": 10_000_000,
     # Of `env_config`: what makes observations and states of built-in environments large.
@@ -27,11 +29,12 @@ LARGEST: dict[str, float] = {
     "num_bits": 10_000,
     "num_agents": 1000,
 }
-MOST_LAYERS = 100  # entries of one list within `model`
+MOST_ENTRIES = 100  # of one list, such as layers and the points of a schedule: each is compiled on its own
 WIDEST_LAYER = 65_536
 MOST_TIMESTEPS = 10_000_000  # of all rows in one iteration
 # Of experiments, which a cluster may be meant for: RLlib's own have so many.
 LARGEST_EXPERIMENT = LARGEST | dict.fromkeys(("num_rollout_workers", "evaluation_num_workers"), 128)
+_MODELS = {"model", "policy_model_config", "q_model_config"}
 _SEARCHES = {"grid_search", "choice", "sample_from"}
 
 
@@ -59,20 +62,25 @@ def _largest(value: Any) -> float:
 
 
 def _excesses(name: str, value: Any, largest: Mapping[str, float], depth: int = 8) -> Iterator[tuple[str, float]]:
-    """What in a setting is larger than allowed, each with the limit."""
+    """What in a setting is larger than allowed, each with the limit. Names of entries follow a dot: `model.hiddens`."""
+    last = name.rpartition(".")[2]
     if depth == 0:
         yield "dictionaries within one another", 8
     elif isinstance(value, Mapping):
         for key, part in value.items():
-            inner = name if key in _SEARCHES else f"model.{key}" if name == "model" else str(key)
-            yield from _excesses(inner, part, largest, depth - 1)
+            if key in _SEARCHES and isinstance(part, list | tuple):  # any number of values, one at a time
+                for choice in part:
+                    yield from _excesses(name, choice, largest, depth - 1)
+            else:
+                yield from _excesses(name if key in _SEARCHES else f"{name}.{key}", part, largest, depth - 1)
     elif isinstance(value, list | tuple):
-        if name.startswith("model") and len(value) > MOST_LAYERS:
-            yield f"{len(value):,} entries of {name}", MOST_LAYERS
+        if len(value) > MOST_ENTRIES and "env_config" not in name:
+            yield f"{len(value):,} entries of {name}", MOST_ENTRIES
         for part in value:
             yield from _excesses(name, part, largest, depth - 1)
     elif isinstance(value, int | float) and not isinstance(value, bool):
-        otherwise = WIDEST_LAYER if "model" in name else 2**63 if isinstance(value, int) else math.inf
-        limit = largest.get(name, largest.get(name.rpartition(".")[2], otherwise))
+        is_width = "hiddens" in last or not _MODELS.isdisjoint(name.split("."))
+        otherwise = WIDEST_LAYER if is_width else 2**63 if isinstance(value, int) else math.inf
+        limit = largest.get(last, otherwise)
         if not abs(value) <= limit:
             yield f"{name}={value}", limit

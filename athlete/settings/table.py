@@ -33,6 +33,7 @@ SETTINGS: dict[str, Setting] = {
     "clip_rewards": Setting("environment", None, "clip or None"),
     "reward_scale": Setting("environment", 1.0, "positive number"),
     "num_rollout_workers": Setting("rollouts", 0, "count"),
+    "workers_act": Setting("rollouts", False, "bool"),
     "num_envs_per_worker": Setting("rollouts", 8, "positive count"),
     "rollout_fragment_length": Setting("rollouts", "auto", "positive count or auto"),
     "env_timeout": Setting("rollouts", 600.0, "positive number or None"),  # longer than any takes, shorter than a night

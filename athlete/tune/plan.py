@@ -15,7 +15,7 @@ from athlete.tune.names import lookup
 from athlete.tune.search import BasicVariantGenerator, ConcurrencyLimiter, Searcher
 from athlete.tune.space import Categorical, completed, extremes, find, is_search, set_value
 from athlete.tune.space import Path as ConfigPath
-from athlete.tune.trainable import config_dict, is_config, run_name, with_picks
+from athlete.tune.trainable import chosen, config_dict, run_name, with_chosen, with_picks
 from athlete.tune.trial import ERROR, TERMINATED, Trial, custom_name, folder_name, pick_tag, trial_name
 
 SEED: ConfigPath = ("seed",)
@@ -31,14 +31,13 @@ def with_seeds(config: Any, num_seeds: int) -> tuple[Any, list[int]]:
     """
     if num_seeds == 1:
         return config, []
-    chosen = config.chosen() if is_config(config) else config
-    first = chosen.get("seed") or 0
+    values = chosen(config)
+    first = values.get("seed") or 0
     if is_search(first) or not isinstance(first, int):
         raise ValueError(
             f"tune.run(num_seeds={num_seeds}): the config searches its seed already; leave one of both out"
         )
-    full = set_value(chosen, SEED, first)
-    return (type(config).from_dict(full) if is_config(config) else full), list(range(first, first + num_seeds))
+    return with_chosen(config, set_value(values, SEED, first)), list(range(first, first + num_seeds))
 
 
 def all_picks(
@@ -86,12 +85,12 @@ class Planner:
 
     def add_all(self, picks: Iterator[dict[ConfigPath, Any]]) -> None:
         """Raises ValueError for more trials than an experiment may have."""
-        chosen = list(itertools.islice(picks, LARGEST_EXPERIMENT + 1))
-        if len(chosen) > LARGEST_EXPERIMENT:
+        every = list(itertools.islice(picks, LARGEST_EXPERIMENT + 1))
+        if len(every) > LARGEST_EXPERIMENT:
             raise ValueError(
                 f"tune.run: these are more than {LARGEST_EXPERIMENT:,} trials; take smaller grids or samples"
             )
-        for each in chosen:
+        for each in every:
             self.add(each)
 
 

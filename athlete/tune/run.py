@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import datetime
 import inspect
 import itertools
@@ -12,7 +13,7 @@ import random
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from athlete.env.registry import foreign_code
 from athlete.record.errors import LockedError
@@ -28,16 +29,18 @@ from athlete.tune.plan import Planner, Suggestions, all_picks, recalled, with_se
 from athlete.tune.runner import Runner, Settings
 from athlete.tune.schedulers import PopulationBasedTraining, TrialScheduler, find_scheduler
 from athlete.tune.search import Searcher, find_searcher
-from athlete.tune.space import path_name, replace
+from athlete.tune.space import merged, path_name, replace
 from athlete.tune.stopper import CombinedStopper, Stopper, TimeoutStopper, make_stopper
 from athlete.tune.trainable import (
     check_mutation,
+    chosen,
     config_dict,
     evaluates,
     find_run,
     is_config,
     run_name,
     with_changes,
+    with_chosen,
     with_picks,
 )
 from athlete.tune.trial import (
@@ -51,9 +54,6 @@ from athlete.tune.trial import (
     legal,
     results_folder,
 )
-
-if TYPE_CHECKING:
-    from athlete.tune.analysis import ExperimentAnalysis
 
 logger = logging.getLogger("athlete.tune")
 
@@ -162,12 +162,7 @@ def run(
     scheduler, searcher = find_scheduler(scheduler), find_searcher(search_alg)
     scheduler.set_search_properties(metric, mode)
     run_or_experiment, config = find_run(run_or_experiment, config)
-    if isinstance(scheduler, PopulationBasedTraining):
-        config = _searched(config, scheduler)
-        if isinstance(searcher, Searcher):
-            raise ValueError(f"{type(searcher).__name__} and a population both choose settings: give one of them")
-    config = _with_space(config, searcher)
-    config, seeds = with_seeds(config, num_seeds)
+    config, seeds = with_seeds(_with_searches(config, scheduler, searcher), num_seeds)
     experiments_folder = results_folder(respelled.pop("local_dir", local_dir))
     facts = {"num_samples": num_samples, "num_seeds": num_seeds, "metric": metric, "mode": mode}
     facts["seed"] = _seed(seed, config, searcher)
@@ -177,38 +172,32 @@ def run(
         going_on = _resumed(run_or_experiment, config, folder, name, resume, searcher)
         facts |= {"name": folder.name, "run": run_name(run_or_experiment)}
         experiment = going_on or Experiment(folder, run_or_experiment, [], {}, facts)
-        if config_dict(config) and experiment.facts["num_seeds"] != num_seeds:
-            raise TuneError(
-                f"resume: the experiment began with num_seeds={experiment.facts['num_seeds']}; pass it again"
-            )
+        if config_dict(config):
+            _check_num_seeds(experiment, num_seeds)
         planner = Planner(experiment, config, creators)
         suggestions = _plan(planner, searcher, seeds, goes_on=going_on is not None)
         _begin_scheduler(scheduler, experiment, goes_on=going_on is not None)
         if going_on is None:
             _make_room(folder)
-        checkpointing = {
-            "checkpoint_freq": checkpoint_freq,
-            "checkpoint_at_end": checkpoint_at_end,
-            "keep_checkpoints_num": keep_checkpoints_num,
-            "checkpoint_score_attr": checkpoint_score_attr,
-        }
         settings = Settings(
             stopper=_stopper(stop, time_budget_s, experiment),
             scheduler=scheduler,
             suggestions=suggestions,
+            checkpoint_freq=checkpoint_freq,
+            checkpoint_at_end=checkpoint_at_end,
+            keep_checkpoints_num=keep_checkpoints_num,
+            checkpoint_score_attr=checkpoint_score_attr,
             max_failures=max_failures,
             fail_fast=fail_fast,
             max_concurrent_trials=max_concurrent_trials,
             restore=None if restore is None else os.fspath(restore),
             verbose=verbose,
-            **{**checkpointing, **respelled},
         )
+        settings = dataclasses.replace(settings, **respelled)
         shown = progress_reporter or reporter(verbose)
         shown.setup(experiment.folder.name, experiment.start_time, metric, mode)
-        total = len(experiment.trials) if suggestions is None else suggestions.total
-        if max_concurrent_trials is None and total > 1:
-            how = "in turn" if scheduler.compares else "one after another"
-            shown.print(f"{total} trials, {how}; max_concurrent_trials=... runs them side by side")
+        if max_concurrent_trials is None:
+            _say_order(experiment, suggestions, scheduler, shown)
         runner = Runner(experiment, settings, shown, list(callbacks or []))
         with runner.interrupt:
             try:
@@ -307,19 +296,14 @@ def _plan(planner: Planner, searcher: Any, seeds: Sequence[int], goes_on: bool) 
     return suggestions
 
 
-def _with_space(config: Any, searcher: Any) -> Any:
-    """The config with what the searcher itself was told to search."""
+def _with_searches(config: Any, scheduler: TrialScheduler, searcher: Any) -> Any:
+    """The config with what its searcher or its population was told to search."""
+    if isinstance(scheduler, PopulationBasedTraining):
+        if isinstance(searcher, Searcher):
+            raise ValueError(f"{type(searcher).__name__} and a population both choose settings: give one of them")
+        return with_chosen(config, scheduler.searched(chosen(config)))
     space = getattr(searcher, "space", None)
-    if not space:
-        return config
-    return type(config).from_dict({**config.chosen(), **space}) if is_config(config) else {**config, **space}
-
-
-def _searched(config: Any, scheduler: PopulationBasedTraining) -> Any:
-    """The config with the first draws of a population in it."""
-    if not is_config(config):
-        return scheduler.searched(config)
-    return type(config).from_dict(scheduler.searched(config.chosen()))
+    return with_chosen(config, merged(chosen(config), space)) if space else config
 
 
 def _begin_scheduler(scheduler: TrialScheduler, experiment: Experiment, goes_on: bool) -> None:
@@ -457,6 +441,12 @@ def remember(kind: str, keeper: Any, state: Mapping[str, Any]) -> None:
         raise TuneError(f"{STATE} is damaged: what {saved['name']} left is not whole ({error!r})") from error
 
 
+def _check_num_seeds(experiment: Experiment, num_seeds: int) -> None:
+    began = experiment.facts["num_seeds"]
+    if began != num_seeds:
+        raise TuneError(f"resume: the experiment began with num_seeds={began}; pass it again")
+
+
 def _check_changes(scheduler: PopulationBasedTraining, trials: list[Trial]) -> None:
     """A trial without a checkpoint begins again, as it was; no file changes what the scheduler does not mutate."""
     live = [trial for trial in trials if trial.status not in (TERMINATED, ERROR)]
@@ -525,7 +515,17 @@ def _forget(trial: Trial) -> None:
     trial.checkpoints = []
 
 
-# The end
+# What is said
+
+
+def _say_order(
+    experiment: Experiment, suggestions: Suggestions | None, scheduler: TrialScheduler, shown: ProgressReporter
+) -> None:
+    """How several trials share this process."""
+    total = len(experiment.trials) if suggestions is None else suggestions.total
+    if total > 1:
+        how = "in turn" if scheduler.compares else "one after another"
+        shown.print(f"{total} trials, {how}; max_concurrent_trials=... runs them side by side")
 
 
 def _say_end(experiment: Experiment, shown: ProgressReporter, interrupted: bool) -> None:

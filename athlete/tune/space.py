@@ -283,6 +283,17 @@ def set_values(config: Mapping[str, Any], changes: Mapping[Path, Any]) -> dict[s
     return changed
 
 
+def merged(config: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Dictionaries merge key by key, however deep; a search takes the place of what was there."""
+    result = dict(config)
+    for key, value in changes.items():
+        old = result.get(key)
+        if isinstance(old, Mapping) and isinstance(value, Mapping) and not (_is_grid(old) or _is_grid(value)):
+            value = merged(old, value)
+        result[key] = value
+    return result
+
+
 def get_value(config: Any, path: Path, default: Any = None) -> Any:
     """The value at a path; `default` where the config has none there."""
     for key in path:

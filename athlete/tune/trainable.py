@@ -281,10 +281,20 @@ def config_dict(config: Any) -> dict[str, Any]:
     return dict(config.to_dict() if is_config(config) else config)
 
 
+def chosen(config: Any) -> dict[str, Any]:
+    """What a config sets itself, without the defaults of its algorithm."""
+    return dict(config.chosen() if is_config(config) else config)
+
+
+def with_chosen(config: Any, values: Mapping[str, Any]) -> Any:
+    """A config of the same kind that sets `values`."""
+    return type(config).from_dict(values) if is_config(config) else dict(values)
+
+
 def with_picks(run: Any, config: Any, picks: Mapping[ConfigPath, Any]) -> Any:
     """The config of one trial: the search's picks in their places. Raises what the algorithm's config raises."""
     if is_config(config):
-        final = type(config).from_dict(replace(config.chosen(), picks))
+        final = with_chosen(config, replace(chosen(config), picks))
     elif is_config(run):
         final = run().update_from_dict(replace(config, picks))
     else:
@@ -295,8 +305,7 @@ def with_picks(run: Any, config: Any, picks: Mapping[ConfigPath, Any]) -> Any:
 
 def with_changes(run: Any, final: Any, changes: Mapping[ConfigPath, Any]) -> Any:
     """The config of one trial with what its scheduler has changed since it began; `final` is what `with_picks` gave."""
-    values = set_values(final.chosen() if is_config(final) else final, changes)
-    return with_picks(run, type(final).from_dict(values) if is_config(final) else values, {})
+    return with_picks(run, with_chosen(final, set_values(chosen(final), changes)), {})
 
 
 def check_mutation(run: Any, config: Any, path: ConfigPath, values: Sequence[Any]) -> None:

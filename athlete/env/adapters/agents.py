@@ -51,6 +51,16 @@ def make_agents(env: Any, context: EnvContext) -> Agents:
     return form(made)
 
 
+def ungrouped(env: Any) -> Any:
+    """The agents themselves, where `env` shows groups of them as agents: Athlete's `with_agent_groups` or RLlib's."""
+    return env.env if type(env).__name__ in ("GroupedAgents", "GroupAgentsWrapper") else env
+
+
+def make_ungrouped(maker: Any, env_config: EnvContext) -> Any:
+    """What `maker` makes, with the agents themselves in the place of groups."""
+    return ungrouped(create(resolve(maker), env_config))
+
+
 @dataclass
 class AgentsMaker(RowMaker):
     """`RowMaker` of environments with many agents."""

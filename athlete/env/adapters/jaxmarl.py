@@ -13,11 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from athlete.core import Array, Group, Key, MultiEnv, MultiStep, Tree, hyper
+from athlete.env.masks import OBSERVATIONS
 from athlete.env.registry import JAXMARL
 from athlete.ops.random import wrap
 from athlete.spaces import ACTION_MASK, Box, Dict, Discrete, MultiBinary, MultiDiscrete, Space
-
-OBSERVATIONS = "observations"  # the entry beside a mask
 
 
 class JaxMARLState(NamedTuple):

@@ -341,34 +341,41 @@ def make_multi_agent(env: Any, num_agents: int | None = None) -> Any:
     Args:
         env: an id, a class or a factory of one agent's environment. Of a JAX environment, or a class of them, the
             copies are compiled (`athlete.env.wrappers.copies.Copies`).
-        num_agents: how many copies there are; where it is left out, `env_config["num_agents"]` says so.
+        num_agents: how many copies there are, where `env_config["num_agents"]` does not say so; 1 without either.
 
     The agents are called 0, 1, ..., compiled ones `agent_0`, `agent_1`, ... The other entries of `env_config` are what
     each copy is made with.
+
+    Raises:
+        ValueError: an environment that is made already, of which there are no copies; where one is made, also a number
+            of agents below 1, or a factory that gives the same environment again.
     """
     default = 1 if num_agents is None else num_agents
     if is_jax_env(env):
         return functools.partial(_compiled_copies, env, default)
+    if hasattr(env, "step") and not isinstance(env, type):
+        raise ValueError(f"make_multi_agent({env!r}): it is one environment; give its id, its class or a factory")
 
-    class MultiEnv(Copies):
+    class MultiEnv(DictCopies):
         def __init__(self, config: Mapping[str, Any] | None = None):
             arguments = dict(config or {})
             number = arguments.pop("num_agents", default)
             super().__init__(env, number, arguments)
 
-    MultiEnv.__name__ = MultiEnv.__qualname__ = f"MultiAgent{env if isinstance(env, str) else env.__name__}"
+    name = env if isinstance(env, str) else getattr(env, "__name__", type(env).__name__)
+    MultiEnv.__name__ = MultiEnv.__qualname__ = f"MultiAgent{name}"
     return MultiEnv
 
 
 def _compiled_copies(env: Any, default: int, env_config: Mapping[str, Any] | None = None) -> Any:
-    from athlete.env.wrappers import copies  # imports JAX
+    from athlete.env.wrappers.copies import Copies  # imports JAX
 
     arguments = dict(env_config or {})
     number = arguments.pop("num_agents", default)
-    return copies.Copies(create(env, EnvContext(arguments)) if isinstance(env, type) else env, number)
+    return Copies(create(env, EnvContext(arguments)) if isinstance(env, type) else env, number)
 
 
-class Copies(MultiAgentEnv):
+class DictCopies(MultiAgentEnv):
     """`num_agents` copies of an environment of one agent, made with `env_config`, for the agents 0, 1, ...
 
     An agent's life ends with the episode of its copy, and the episode of all with the last of them.
@@ -380,6 +387,10 @@ class Copies(MultiAgentEnv):
         if num_agents < 1:
             raise ValueError(f"make_multi_agent({env!r}) with num_agents={num_agents}: expected at least 1")
         self.envs = [make_todays(env, env_config) for _ in range(num_agents)]
+        if len({id(getattr(made, "unwrapped", made)) for made in self.envs}) < num_agents:
+            raise ValueError(
+                f"make_multi_agent({env!r}): the factory gave one environment twice; make a new one each time"
+            )
         self.possible_agents = list(range(num_agents))
         self.observation_space, self.action_space = self.envs[0].observation_space, self.envs[0].action_space
         self.metadata, self.render_mode = self.envs[0].metadata, self.envs[0].render_mode

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
-from athlete.core import Array, Health, Key, Source, Step, Tree
+from athlete.core import Array, Key, Source, SourceWrapper, Step, Tree
 from athlete.env.multi_agent import joint_spec
 
 
-class ActingTogetherSource(Source):
+class ActingTogetherSource(SourceWrapper):
     """Rows of `source` without the flags of who acts and whose life ended: they are held to say "all" and "nobody".
 
     Agents may end one by one in the step that ends the episode for all. Raises RuntimeError, naming the agent, the row
@@ -18,9 +16,7 @@ class ActingTogetherSource(Source):
     """
 
     def __init__(self, source: Source):
-        self.source = source
-        self.rows, self.any_thread = source.rows, source.any_thread
-        self.agent_ids = source.agent_ids
+        super().__init__(source)
         self.spec = joint_spec(dict(source.spec.groups), always_acting=True)
         self._shown: Tree = None  # the last joint observation, flags included
         self._steps = np.zeros(source.rows, np.int64)  # of the running episodes
@@ -31,7 +27,6 @@ class ActingTogetherSource(Source):
 
     def step(self, action: Tree, key: Key) -> Step:
         step = self.source.step(action, key)
-        self.faulty = self.source.faulty
         self._steps += 1
         return step._replace(obs=self._seen(step.obs, ~(step.terminated | step.truncated)))
 
@@ -43,7 +38,8 @@ class ActingTogetherSource(Source):
         """What agents see of a joint observation, in whose rows that go on all must act."""
         self._shown = shown
         acting = np.concatenate([shown["acting"][name] > 0 for name, _ in self.spec.groups], axis=1)
-        missing = np.argwhere(~acting & np.asarray(goes_on)[:, None])
+        asked = np.asarray(goes_on) if self.here is None else goes_on & self.here
+        missing = np.argwhere(~acting & asked[:, None])
         if len(missing):
             row, number = missing[0]
             agent, step = self.agent_ids[number], self._steps[row]
@@ -53,16 +49,3 @@ class ActingTogetherSource(Source):
                 "all; take one with a policy for each agent, such as PPO"
             )
         return {"obs": shown["obs"]}
-
-    @property
-    def health(self) -> Health:
-        return self.source.health
-
-    def raise_if_hung(self) -> None:
-        self.source.raise_if_hung()
-
-    def environments(self) -> list[Any]:
-        return self.source.environments()
-
-    def close(self) -> None:
-        self.source.close()

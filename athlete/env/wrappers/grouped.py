@@ -7,7 +7,7 @@ from typing import TypeGuard
 import jax
 import jax.numpy as jnp
 
-from athlete.core import Array, Group, Key, MultiEnv, MultiStep, Tree, hyper
+from athlete.core import Array, Group, Key, MultiEnvWrapper, MultiStep, Tree, hyper
 from athlete.env.multi_agent import stacked
 from athlete.ops.features import feature_size, feature_vector, features
 from athlete.spaces import ACTION_MASK, Dict, MultiBinary, Space, has_mask
@@ -17,7 +17,7 @@ REWARDS = {"sum": jnp.sum, "mean": jnp.mean}
 
 
 @hyper
-class Grouped(MultiEnv):
+class Grouped(MultiEnvWrapper):
     """`env` with each of its groups, `n` agents, as one agent of the same name: a policy decides for all of them.
 
     QMIX, MAPPO and MADDPG take groups as they are and see through this.
@@ -32,7 +32,6 @@ class Grouped(MultiEnv):
         ValueError: another `reward`, or agents of `env` that do not always act.
     """
 
-    env: MultiEnv
     reward: str = "sum"
 
     always_acting = True
@@ -45,10 +44,6 @@ class Grouped(MultiEnv):
                 f"Grouped({type(self.env).__name__}): its agents do not always act, and a joint action needs all of "
                 "them at every step; let who is done stay, with a mask that leaves one action, and set always_acting"
             )
-
-    @property
-    def info_metrics(self) -> tuple[str, ...]:  # type: ignore[override]
-        return self.env.info_metrics
 
     @property
     def groups(self) -> dict[str, Group]:

@@ -5,36 +5,23 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from athlete.core import Array, Group, Key, MultiEnv, MultiStep, Tree, hyper
+from athlete.core import Array, Key, MultiEnvWrapper, MultiStep, Tree, hyper
 from athlete.env.wrappers.time_limit import TimeLimitState
 
 
 @hyper
-class MultiTimeLimit(MultiEnv):
+class MultiTimeLimit(MultiEnvWrapper):
     """Cut every episode of `env` for all of its agents after `max_episode_steps` steps.
 
     Raises:
         ValueError: `max_episode_steps` is below 1.
     """
 
-    env: MultiEnv
     max_episode_steps: int
 
     def __post_init__(self) -> None:
         if self.max_episode_steps < 1:
             raise ValueError(f"MultiTimeLimit(max_episode_steps={self.max_episode_steps}): expected at least 1")
-
-    @property
-    def always_acting(self) -> bool:  # type: ignore[override]
-        return self.env.always_acting
-
-    @property
-    def info_metrics(self) -> tuple[str, ...]:  # type: ignore[override]
-        return self.env.info_metrics
-
-    @property
-    def groups(self) -> dict[str, Group]:
-        return self.env.groups
 
     def reset(self, key: Key) -> tuple[TimeLimitState, Tree, Tree]:
         env_state, obs, acting = self.env.reset(key)

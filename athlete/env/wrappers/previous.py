@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from athlete.core import Array, Env, Health, Key, Source, Spec, Step, Tree, hyper
+from athlete.core import Array, Env, Key, Source, SourceWrapper, Spec, Step, Tree, hyper
 from athlete.ops.features import action_features, feature_size
 from athlete.spaces import ACTION_MASK, Box, Dict, Space, Tuple, has_mask, to_canonical, to_environment
 
@@ -97,12 +97,12 @@ class PreviousStep(Env):
         return self.env.render(state)  # type: ignore[attr-defined]
 
 
-class PreviousStepSource(Source):
+class PreviousStepSource(SourceWrapper):
     """Rows of environments outside JAX whose observations show what led to them."""
 
     def __init__(self, source: Source, previous: Previous):
-        self.source, self.previous = source, previous
-        self.rows, self.any_thread = source.rows, source.any_thread
+        super().__init__(source)
+        self.previous = previous
         self.spec = previous.spec(source.spec)
 
     def reset(self, key: Key) -> Tree:
@@ -110,7 +110,6 @@ class PreviousStepSource(Source):
 
     def step(self, action: Tree, key: Key) -> Step:
         step = self.source.step(action, key)
-        self.faulty = self.source.faulty
         taken = to_environment(self.spec.action, action)
         return step._replace(obs=self.previous.show(self.spec.action, step.obs, taken, step.reward))
 
@@ -118,19 +117,6 @@ class PreviousStepSource(Source):
         own, parts = self.previous.parted(obs)
         kept = [np.where(done[:, None], np.float32(0), part) for part in parts]
         return self.previous.joined(self.source.reset_where(done, own, key), kept)
-
-    @property
-    def health(self) -> Health:
-        return self.source.health
-
-    def raise_if_hung(self) -> None:
-        self.source.raise_if_hung()
-
-    def environments(self) -> list[Any]:
-        return self.source.environments()
-
-    def close(self) -> None:
-        self.source.close()
 
 
 class FilmedPreviousStep:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from athlete.core import Array, Group, Health, Key, MultiEnv, MultiStep, Source, Step, Tree, hyper
+from athlete.core import Array, Key, MultiEnvWrapper, MultiStep, Source, SourceWrapper, Step, Tree, hyper
 
 
 class ShuffledSeatsState(NamedTuple):
@@ -17,26 +18,12 @@ class ShuffledSeatsState(NamedTuple):
 
 
 @hyper
-class ShuffledSeats(MultiEnv):
+class ShuffledSeats(MultiEnvWrapper):
     """`env` whose agents take random seats, each group among its own, at the start of every episode.
 
     An agent keeps its name, and with it its policy; what it sees, does and gets is that of its seat: `player_0` of
     tic-tac-toe moves first in half of the episodes.
     """
-
-    env: MultiEnv
-
-    @property
-    def always_acting(self) -> bool:  # type: ignore[override]
-        return self.env.always_acting
-
-    @property
-    def info_metrics(self) -> tuple[str, ...]:  # type: ignore[override]
-        return self.env.info_metrics
-
-    @property
-    def groups(self) -> dict[str, Group]:
-        return self.env.groups
 
     def reset(self, key: Key) -> tuple[ShuffledSeatsState, Tree, Tree]:
         env_key, *seat_keys = jax.random.split(key, 1 + len(self.groups))
@@ -72,13 +59,11 @@ def _taken(tree: Tree, order: Tree) -> Tree:
     return {name: jax.tree.map(lambda leaf, at=order[name]: leaf[at], part) for name, part in tree.items()}
 
 
-class ShuffledSeatsSource(Source):
+class ShuffledSeatsSource(SourceWrapper):
     """Rows of environments with many agents outside JAX whose agents take random seats: as `ShuffledSeats`."""
 
     def __init__(self, source: Source):
-        self.source = source
-        self.rows, self.spec, self.any_thread = source.rows, source.spec, source.any_thread
-        self.agent_ids = source.agent_ids
+        super().__init__(source)
         # Of each agent, [B, n].
         self._seat = {name: np.tile(np.arange(group.size), (self.rows, 1)) for name, group in self.spec.groups}
 
@@ -89,12 +74,12 @@ class ShuffledSeatsSource(Source):
 
     def step(self, action: Tree, key: Key) -> Step:
         step = self.source.step(_in_order(action, self._agents()), key)
-        self.faulty = self.source.faulty
         starts = np.cumsum([0, *(group.size for _, group in self.spec.groups)])
-        columns = [self._seat[name] + start for (name, _), start in zip(self.spec.groups, starts, strict=False)]
-        return step._replace(
-            obs=self._seen(step.obs), reward=np.take_along_axis(step.reward, np.concatenate(columns, axis=1), axis=1)
-        )
+        seats = [self._seat[name] + start for (name, _), start in zip(self.spec.groups, starts, strict=False)]
+        columns = np.concatenate(seats, axis=1)
+        reward = np.take_along_axis(step.reward, columns, axis=1)
+        info = [self._told(row, columns[i]) if row else row for i, row in enumerate(step.info)]
+        return step._replace(obs=self._seen(step.obs), reward=reward, info=info)
 
     def reset_where(self, done: Array, obs: Tree, key: Key) -> Tree:
         shown = {part: _in_order(groups, self._agents()) for part, groups in obs.items()}
@@ -113,22 +98,15 @@ class ShuffledSeatsSource(Source):
         """What agents see of what is shown at the seats: of each part of a joint observation."""
         return {part: _in_order(groups, self._seat) for part, groups in obs.items()}
 
+    def _told(self, info: Mapping[Any, Any], seats: np.ndarray) -> dict[Any, Any]:
+        """What a row tells by agent id of who sits where; entries that speak of no agent stay."""
+        told = {agent: entry for agent, entry in info.items() if agent not in self.agent_ids}
+        at = {agent: self.agent_ids[seat] for agent, seat in zip(self.agent_ids, seats, strict=True)}
+        return told | {agent: info[other] for agent, other in at.items() if other in info}
+
     def _agents(self) -> dict[str, np.ndarray]:
         """Who sits on each seat, `{group: [B, n]}`."""
         return {name: np.argsort(seat, axis=1) for name, seat in self._seat.items()}
-
-    @property
-    def health(self) -> Health:
-        return self.source.health
-
-    def raise_if_hung(self) -> None:
-        self.source.raise_if_hung()
-
-    def environments(self) -> list[Any]:
-        return self.source.environments()
-
-    def close(self) -> None:
-        self.source.close()
 
 
 def _in_order(groups: Tree, order: dict[str, np.ndarray]) -> Tree:
