@@ -39,8 +39,8 @@ KNOWN: dict[str, str] = {
         "15,000 of them, so the policy would have to be there after 5,000"
     ),
     "examples/rock_paper_scissors_multiagent.py": (
-        "the rewards of the two players add up to 0 in every episode, so that nobody comes to 1,000: RLlib's own run ends "
-        "at its limit of steps; examples/rock_paper_scissors.py measures what the policy wins"
+        "the rewards of the two players add up to 0 in every episode, so that nobody comes to 1,000: RLlib's own run "
+        "ends at its limit of steps; examples/rock_paper_scissors.py measures what the policy wins"
     ),
 }
 
