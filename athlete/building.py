@@ -15,7 +15,7 @@ import numpy as np
 from athlete.combine.team import Team
 from athlete.core import Agent, Source, Spec
 from athlete.env.supervision import Supervision
-from athlete.env.world import World, env_name, find_world
+from athlete.env.world import World, env_name, find_world, no_world
 from athlete.env.wrappers.frame_stack import require_stack
 from athlete.env.wrappers.info_metrics import with_info_metrics
 from athlete.env.wrappers.previous import previous_of
@@ -26,6 +26,7 @@ from athlete.loops.learn import transition_shapes
 from athlete.loops.train import CompiledTraining, HostedTraining, Training
 from athlete.loops.worked import WorkedTraining
 from athlete.memory.room import require_room, require_room_for_batch
+from athlete.offline_training import start_offline
 from athlete.settings.config import AlgorithmConfig
 from athlete.spaces import zeros
 from athlete.teams import agent_for, horizon_of
@@ -34,6 +35,8 @@ from athlete.worker_processes import ProcessWorkers, make_source
 
 def training_world(config: AlgorithmConfig) -> World:
     """The environment that is trained on, checked before training comes across what is wrong with it."""
+    if config.env is None and config.is_offline():
+        return no_world()
     return _find_world(config, config.env, config.env_config)
 
 
@@ -61,6 +64,8 @@ def _find_world(config: AlgorithmConfig, env: Any, env_config: Mapping[str, Any]
 def start_training(config: AlgorithmConfig, world: World, hooks: Hooks, seed: int, begins: bool) -> Training:
     """The training of `config` in `world`; one that does not begin makes no arrays until it is restored."""
     key = np.array([0, seed & 0xFFFFFFFF], np.uint32)
+    if config.is_offline():
+        return start_offline(config, world, key, begins)
     if world.env is not None:
         return _start_compiled(config, world, key, begins)
     if config.workers_act:

@@ -45,6 +45,11 @@ class World(NamedTuple):
     shuffles_seats: bool = False  # outside JAX
     acts_together: bool = False  # all its agents at every step, outside JAX
 
+    @property
+    def exists(self) -> bool:
+        """False where there is no environment, only data of one."""
+        return self.env is not None or self.maker is not None
+
     def with_shuffled_seats(self) -> World:
         """The same where agents take random seats in every episode. Raises ValueError where there is one agent."""
         if isinstance(self.env, JointEnv):
@@ -252,6 +257,11 @@ def find_world(
     return World(name, None, resolved, config, False, many_agents=many_agents)
 
 
+def no_world() -> World:
+    """Of a training that learns from recorded data and is never evaluated."""
+    return World(env_name(None), None, None, {}, False)
+
+
 def _has_many_agents(env: Any) -> bool:
     from athlete.env.adapters.agents import agents_form
 
@@ -350,6 +360,8 @@ def _compiled(env: Env | MultiEnv, name: str, backend: str) -> Env:
 
 def env_name(env: Any) -> str:
     """How an environment is called in names of folders and messages."""
+    if env is None:
+        return "no environment"
     if isinstance(env, str):
         return env
     if isinstance(env, type):
