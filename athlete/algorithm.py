@@ -35,6 +35,7 @@ from athlete.loops.compiling import compilations, set_up
 from athlete.loops.evaluate import LONG_EPISODE
 from athlete.loops.progress import Progress, joined
 from athlete.matches import Matches, Player, players_of
+from athlete.offline.files import write_data
 from athlete.ops.finite import NonFiniteError
 from athlete.policy import Policy, player_of, view_of
 from athlete.record.checkpoint import CheckpointError, drop_tree, is_checkpoint, save_checkpoint
@@ -93,7 +94,7 @@ class Algorithm:
         self._callbacks = hooks.callbacks
         self._evaluator = Evaluator(config, self._evaluation_world, hooks, self._world)
         self._training = start_training(config, self._world, hooks, self.seed, begins)
-        self._has_room = begins  # for its replay memory: asked before that is made
+        self._has_room = begins or config.is_offline()  # for its replay memory: asked before that is made
         self._totals = Totals(config.metrics_num_episodes_for_smoothing, columns_of(self._training.agent))
         self._policy: Policy | None = None
         self._told_of_endless = False
@@ -183,6 +184,8 @@ class Algorithm:
 
     def _tell_of_endless_episodes(self) -> None:
         rows = self._training.rows
+        if self.config.is_offline():
+            return
         if self._told_of_endless or self._totals.since_last_end < LONG_EPISODE * rows:
             return
         self._told_of_endless = True
@@ -403,7 +406,7 @@ class Algorithm:
         trees: dict[str, Tree] = {"agent": learner_part(run)}
         if self._stores_memory():
             trees["memory"] = run.store
-        if self._world.env is not None:
+        if self._keeps_rows():
             trees["rows"] = run.rows
         trees = jax.device_get(trees)
         require_finite(trees["agent"]["state"], f"nothing was saved into {folder}")
@@ -433,7 +436,7 @@ class Algorithm:
         """
         self._refuse_if_stopped("restore")
         self._refuse_in_a_hook("restore")
-        saved = read_training(checkpoint_path, self._training, self.config, compiled=self._world.env is not None)
+        saved = read_training(checkpoint_path, self._training, self.config, compiled=self._keeps_rows())
         self._training.restore(saved.run, saved.memory_since, saved.load_store)
         self._totals.restore(saved.counters)
         self._recording.close()  # to go on after the iteration of the checkpoint
@@ -500,6 +503,22 @@ class Algorithm:
             films = record_episodes(self._evaluation_world.make_for_film, choose, Path(folder), episodes, seed)
         return [str(film.path) for film in films]
 
+    @_alone
+    def record(self, path: str | Path, episodes: int = 100, *, explore: bool = True, seed: int | None = None) -> str:
+        """Play `episodes` whole episodes and write them as data to learn from; the path of the file.
+
+        `path` is a file in a format of `athlete.offline` (`.safetensors`, `.json`, ...), or a folder, which gets one
+        for each call. Actions are drawn as in training, with their probabilities where these are known; with
+        `explore=False` they are the best. `seed` is by default the training's.
+        """
+        self._refuse_if_stopped("record")
+        path = Path(path).expanduser()
+        seed = self.seed if seed is None else seed
+        if not path.suffix:
+            path = path / f"episodes-{self.iteration:06d}-{seed}.safetensors"
+        data = self._evaluator.record(self._whole_policy(), seed, self.iteration, episodes, explore)
+        return str(write_data(data, path))
+
     def stop(self) -> None:
         """Close environments and end worker processes. May be called twice."""
         self._refuse_in_a_hook("stop")
@@ -523,7 +542,7 @@ class Algorithm:
         mapping = mapping_to_save(self._training.agent, self._agent_ids())
         config = self.config if mapping is None else self.config.copy().multi_agent(policy_mapping_fn=mapping)
         counters = {**self._totals.counters(), "memory_since_timesteps": self._training.memory_since}
-        how = {"rows": self._training.rows, "compiled": self._world.env is not None}
+        how = {"rows": self._training.rows, "compiled": self._keeps_rows()}
         ids = self._agent_ids() or agent_ids(spec.groups)
         return metadata_of(config, spec, counters, self.seed, ids) | how
 
@@ -533,7 +552,11 @@ class Algorithm:
 
     def _agent_ids(self) -> tuple[str, ...]:
         """The names of the environment's agents, where it is one of many."""
-        return getattr(getattr(self._training, "source", None), "agent_ids", ())
+        return getattr(self._training, "agent_ids", ())
+
+    def _keeps_rows(self) -> bool:
+        """Whether checkpoints hold the environments: compiled ones that are stepped."""
+        return self._world.env is not None and not self.config.is_offline()
 
     def _stores_memory(self) -> bool:
         """Whether checkpoints hold the replay memory; without it a restored training fills a new one first.
@@ -541,7 +564,11 @@ class Algorithm:
         That of a team holds also what is under way in its environments, which belongs to them.
         """
         agent, wanted = self._training.agent, self.config.get("store_buffer_in_checkpoints", "last")
-        return bool(wanted) and (keeps_memory(agent) or isinstance(agent, Team | AlphaStar))
+        return (
+            bool(wanted)
+            and not self.config.is_offline()
+            and (keeps_memory(agent) or isinstance(agent, Team | AlphaStar))
+        )
 
     def _refuse_in_a_hook(self, method: str) -> None:
         """Raise RuntimeError in the middle of an iteration, which goes on from what it began with."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -14,7 +15,7 @@ import numpy as np
 from athlete.combine.team import Team
 from athlete.core import Agent, Source, Spec
 from athlete.env.supervision import Supervision
-from athlete.env.world import World, env_name, find_world
+from athlete.env.world import World, env_name, find_world, no_world
 from athlete.env.wrappers.frame_stack import require_stack
 from athlete.env.wrappers.info_metrics import with_info_metrics
 from athlete.env.wrappers.previous import previous_of
@@ -23,14 +24,19 @@ from athlete.log import logger
 from athlete.loops.collect import spec_of
 from athlete.loops.learn import transition_shapes
 from athlete.loops.train import CompiledTraining, HostedTraining, Training
+from athlete.loops.worked import WorkedTraining
 from athlete.memory.room import require_room, require_room_for_batch
+from athlete.offline_training import start_offline
 from athlete.settings.config import AlgorithmConfig
 from athlete.spaces import zeros
 from athlete.teams import agent_for, horizon_of
+from athlete.worker_processes import ProcessWorkers, make_source
 
 
 def training_world(config: AlgorithmConfig) -> World:
     """The environment that is trained on, checked before training comes across what is wrong with it."""
+    if config.env is None and config.is_offline():
+        return no_world()
     return _find_world(config, config.env, config.env_config)
 
 
@@ -58,8 +64,12 @@ def _find_world(config: AlgorithmConfig, env: Any, env_config: Mapping[str, Any]
 def start_training(config: AlgorithmConfig, world: World, hooks: Hooks, seed: int, begins: bool) -> Training:
     """The training of `config` in `world`; one that does not begin makes no arrays until it is restored."""
     key = np.array([0, seed & 0xFFFFFFFF], np.uint32)
+    if config.is_offline():
+        return start_offline(config, world, key, begins)
     if world.env is not None:
         return _start_compiled(config, world, key, begins)
+    if config.workers_act:
+        return _start_worked(config, world, hooks, key, begins)
     if config.num_rollout_workers:
         processes, each = config.num_rollout_workers, config.num_envs_per_worker
         logger.info("%d worker processes with %d environments each", processes, each)
@@ -97,6 +107,42 @@ def _start_hosted(
     watched, batch_hooks = hooks.watch_training(source, length), hooks.of_batches(agent)
     horizon = horizon_of(config, agent)
     return HostedTraining(agent, watched, length, horizon, key, asynchronous, batch_hooks, begins)
+
+
+def _start_worked(config: AlgorithmConfig, world: World, hooks: Hooks, key: np.ndarray, begins: bool) -> WorkedTraining:
+    """Workers that act by themselves, and the training that learns from what they collect."""
+    _require_workable(config, world, hooks)
+    world = world.portable()
+    one = world.source()
+    one.close()
+    length = _fragment_length(config, one.spec)
+    agent = _make_agent(config, one.spec, begins, length, one.agent_ids)
+    count, each = config.num_rollout_workers, config.num_envs_per_worker
+    watched = supervision(config, hooks)
+    makes = functools.partial(make_source, world, count, each, watched, int(key[1]), config.info_metrics)
+    workers = ProcessWorkers(agent, makes, count, each, length, watched)
+    logger.info("%d workers with %d environments each, which act by themselves", count, each)
+    try:
+        return WorkedTraining(agent, workers, config.rows(), length, horizon_of(config, agent), key, begins)
+    except BaseException:
+        workers.close()
+        raise
+
+
+def _require_workable(config: AlgorithmConfig, world: World, hooks: Hooks) -> None:
+    """Raise ValueError for what cannot be where workers act by themselves."""
+    wrong = None
+    if not config.num_rollout_workers:
+        wrong = "needs workers: set num_rollout_workers to 1 or more"
+    elif world.pooled:
+        wrong = "is for environments that are stepped one by one, and EnvPool's are not; leave backend='envpool' out"
+    elif world.is_instance:
+        wrong = f"makes environments in processes, and {world.name} is one instance; pass its class or a factory"
+    elif hooks.hosted - {"on_sub_environment_created"}:
+        names = ", ".join(sorted(hooks.hosted))
+        wrong = f"steps environments where {names} cannot be called; leave workers_act out, or these callbacks"
+    if wrong is not None:
+        raise ValueError(f"rollouts(workers_act=True): it {wrong}")
 
 
 def _fragment_length(config: AlgorithmConfig, spec: Spec) -> int:

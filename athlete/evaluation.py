@@ -18,7 +18,9 @@ from athlete.env.wrappers.info_metrics import with_info_metrics
 from athlete.hooks import Hooks
 from athlete.loops.collect import spec_of
 from athlete.loops.evaluate import Evaluation, evaluate_compiled, evaluate_hosted, joined_evaluation
+from athlete.loops.record import MOST_ROWS, compiled_wave, hosted_wave, play_episodes
 from athlete.matches import Matches, Player, actors_of, play_matches, team_of
+from athlete.offline.dataset import DataSet, as_data
 from athlete.policy import Policy
 from athlete.settings.config import AlgorithmConfig
 from athlete.settings.multi_agent import mapping_of, plain_policies
@@ -28,6 +30,7 @@ from athlete.totals import episode_returns, episode_statistics, policy_statistic
 
 EVALUATION_SALT = 0x45564131  # keeps the keys of evaluations apart from those of training
 MATCHES_SALT = 0x4D415443
+RECORD_SALT = 0x5245434F
 
 
 class Evaluator:
@@ -39,13 +42,17 @@ class Evaluator:
     def __init__(self, config: AlgorithmConfig, world: World, hooks: Hooks, training: World):
         self._config, self._world, self._hooks = config, world, hooks
         self._is_shared = world.shares_instance(training)
-        if config.evaluation_interval:
+        if config.evaluation_interval and not (config.is_offline() and world.exists):
             self.require_own_environment(f"evaluation(evaluation_interval={config.evaluation_interval})")
         self._env = None if world.env is None else with_info_metrics(world.env, config.info_metrics)
         self._source: Source | None = None
 
     def require_own_environment(self, method: str) -> None:
-        """Raise ValueError where playing would take the one environment away from the training, in mid-episode."""
+        """Raise ValueError where there is none, or where playing would take it from the training, in mid-episode."""
+        if not self._world.exists:
+            raise ValueError(
+                f"{method}: there is no environment, only recorded data; say .environment(...), with its id or class"
+            )
         if self._is_shared:
             name = self._world.name
             raise ValueError(
@@ -124,6 +131,23 @@ class Evaluator:
             return self._play(Policy(team, view, seed), key, episodes, explore)
 
         return play_matches(players, self.spec, play, episodes)
+
+    def record(self, policy: Policy, seed: int, number: int, episodes: int, explore: bool) -> DataSet:
+        """`episodes` whole episodes with `policy`, step by step; `seed` and `number` make the randomness."""
+        self.require_own_environment("record()")
+        if self.spec.groups:
+            raise ValueError("record(): recorded data are of one agent, and this environment has many")
+        key = np.array([RECORD_SALT ^ (seed & 0xFFFFFFFF), number << 16], np.uint32)
+        agent, view = policy.agent, policy.view
+        if self._env is not None:
+            self._check_spaces(policy, spec_of(self._env))
+            steps = play_episodes(compiled_wave(agent, self._env, view, key, explore), MOST_ROWS, episodes)
+        else:
+            with global_generators_kept():
+                source = self._rows()
+                self._check_spaces(policy, source.spec)
+                steps = play_episodes(hosted_wave(agent, source, view, key, explore), source.rows, episodes)
+        return as_data(steps, self.spec, f"{episodes} episodes of {self._world.name}")
 
     @property
     def spec(self) -> Spec:

@@ -27,18 +27,18 @@ class Hooks:
             raise ValueError(f"callbacks: {wrong}")
         self._config = config
         self._policies = Policies(get_policy)
-        self._hosted = overridden(self.callbacks) & HOSTED_HOOKS
-        if self._hosted and world.env is not None:
+        self.hosted = overridden(self.callbacks) & HOSTED_HOOKS  # called where environments step
+        if self.hosted and world.env is not None:
             self._refuse_compiled(world)
 
     @property
     def created(self) -> Created | None:
         """What tells of each environment that is made, where a hook wants to know."""
-        return Created(self.callbacks) if "on_sub_environment_created" in self._hosted else None
+        return Created(self.callbacks) if "on_sub_environment_created" in self.hosted else None
 
     def of_batches(self, agent: Agent) -> BatchHooks | None:
         """What shows the hooks the batches that `agent` learns from. Raises ValueError where these are out of reach."""
-        hooks = self._hosted & BATCH_HOOKS
+        hooks = self.hosted & BATCH_HOOKS
         if hooks and agent.memory.keeps:
             raise ValueError(
                 f"callbacks({type(self.callbacks).__name__}): {self._config.algorithm_name} draws its batches from a "
@@ -49,11 +49,11 @@ class Hooks:
 
     def watch_training(self, source: Source, length: int) -> Source:
         """`source`, telling hooks and results of its episodes and samples of `length` steps, where any want to know."""
-        return self._watching(source, self._hosted - {"on_sub_environment_created"}, length)
+        return self._watching(source, self.hosted - {"on_sub_environment_created"}, length)
 
     def watch_evaluation(self, source: Source) -> Source:
         """The same for each row's first episode after a reset, and without samples."""
-        hooks = self._hosted - BATCH_HOOKS - {"on_sub_environment_created", "on_sample_end"}
+        hooks = self.hosted - BATCH_HOOKS - {"on_sub_environment_created", "on_sample_end"}
         return self._watching(source, hooks, first_only=True)
 
     def _watching(self, source: Source, hooks: frozenset[str], length: int = 0, first_only: bool = False) -> Source:
@@ -68,6 +68,6 @@ class Hooks:
             way_out = "only an environment of Gymnasium is stepped from Python"
         raise ValueError(
             f"callbacks({type(self.callbacks).__name__}): {world.name} runs compiled, where "
-            f"{', '.join(sorted(self._hosted))} cannot be called; {way_out}. Entries of info are reported compiled "
+            f"{', '.join(sorted(self.hosted))} cannot be called; {way_out}. Entries of info are reported compiled "
             "too: reporting(info_metrics=[...])"
         )

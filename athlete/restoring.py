@@ -58,7 +58,7 @@ def read_training(path: str | Path, training: Training, config: AlgorithmConfig,
     if "memory" in stored.files:
         stored.require_fit("memory", shapes.store)
         load_store = functools.partial(stored.load, "memory", shapes.store)
-    elif keeps_memory(training.agent):
+    elif keeps_memory(training.agent) and not config.is_offline():
         logger.info("%s holds no replay memory: training fills a new one before it learns", path)
         since = int(learner["timesteps"])
     rows: Any = None

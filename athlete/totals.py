@@ -172,9 +172,11 @@ class Totals:
 
 
 # What RLlib 2.2 has once more in `sampler_results`.
-_SAMPLER = ("episode_reward_mean", "episode_reward_min", "episode_reward_max", "episode_len_mean", "episodes_this_iter")
-_SAMPLER += ("policy_reward_mean", "policy_reward_min", "policy_reward_max", "custom_metrics", "hist_stats")
-_SAMPLER += ("sampler_perf", "num_faulty_episodes", "episode_media")
+_SAMPLER = (
+    *("episode_reward_mean", "episode_reward_min", "episode_reward_max", "episode_len_mean", "episodes_this_iter"),
+    *("policy_reward_mean", "policy_reward_min", "policy_reward_max", "custom_metrics", "hist_stats"),
+    *("sampler_perf", "num_faulty_episodes", "episode_media"),
+)
 _COUNTERS = ("num_env_steps_sampled", "num_env_steps_trained", "num_agent_steps_sampled")
 
 
@@ -184,11 +186,12 @@ def rllib_results(result: Mapping[str, Any], progress: Progress, rows: int) -> d
     `sampler_perf` is in milliseconds for a step of all rows; where the environment is compiled into the program nobody
     can tell its part.
     """
-    steps = max(1, progress.timesteps // rows)
+    steps = max(1, progress.timesteps // max(1, rows))
     perf = {"mean_env_wait_ms": "env_step", "mean_inference_ms": "inference"}
     learning = sum(part for name, part in progress.seconds.items() if "learn" in name)
-    more = {f"policy_reward_{kind}": {} for kind in ("mean", "min", "max")} | {"episode_media": {}}
-    more = {name: result.get(name, empty) for name, empty in more.items()} | {
+    of_policies = ("policy_reward_mean", "policy_reward_min", "policy_reward_max")
+    more: dict[str, Any] = {name: result.get(name, {}) for name in of_policies} | {
+        "episode_media": {},
         "sampler_perf": {
             name: 1000.0 * progress.seconds[part] / steps for name, part in perf.items() if part in progress.seconds
         },

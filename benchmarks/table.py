@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from athlete.ops.statistics import summarize
+
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 PAGES = (ROOT / "README.md", ROOT / "docs" / "benchmarks.md")
@@ -26,6 +28,7 @@ OPTIMA = {
     "two-step-game": "8",
     "climbing-game": "275",
     "penalty-game": "250",
+    "multi-agent-cartpole": "2,000, 500 for each of four",
 }
 MUJOCO = [
     *("HalfCheetah-v5", "Hopper-v5", "Walker2d-v5", "Ant-v5"),
@@ -112,6 +115,36 @@ def mujoco_table() -> str:
             others = [published[name].get(environment, "") for name in ("CleanRL", "Tianshou")]
             rows.append([environment, seeds, f"**{middle}**", interval, worst, *others])
     return table(["", *HEAD, "CleanRL", "Tianshou, tuned"], rows)
+
+
+def self_play_table() -> str:
+    """Games of two: the shares that `main` wins and loses against players that do not learn."""
+    rows = []
+    for name, found in self_play().items():
+        for player, worst in found["worst"].items():
+            won = [run["against"][player]["win_rate"] for run in found["runs"]]
+            shares = summarize(won).value, worst["win_rate"], worst["loss_rate"]
+            seeds = str(len(found["seeds"]))
+            rows.append([f"`{name}`", f"{found['timesteps']:,}", seeds, player, *(f"{share:.1%}" for share in shares)])
+    head = ["", "timesteps", "seeds", "against", "wins, interquartile mean", "wins, worst seed", "losses, worst seed"]
+    return table(head, rows)
+
+
+def self_play() -> dict[str, dict[str, Any]]:
+    """The manifests of `benchmarks/self_play.py` by their labels."""
+    found = {path.stem.removeprefix("self-play-"): manifest(path.stem) for path in sorted(RESULTS.glob("self-play-*"))}
+    return {name: each for name, each in found.items() if "games" in each}
+
+
+def rock_paper_scissors_table() -> str:
+    """Of ten rounds against players of a pattern, with a memory and without."""
+    found = manifest("self-play-rock-paper-scissors")
+    rows = []
+    for name, label in (("memory", "a GRU"), ("without", "no memory")):
+        reached = summarize([run[name] for run in found["runs"]])
+        figures = number(reached.value), number(reached.worst)
+        rows.append([label, f"{found['timesteps']:,}", str(len(found["seeds"])), *figures])
+    return table(["", "timesteps", "seeds", "interquartile mean", "worst seed"], rows)
 
 
 def earlier_list() -> str:
@@ -213,6 +246,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "replay": replay_table,
     "random": random_sentence,
     "circumstances": circumstances_table,
+    "self-play": self_play_table,
+    "rock-paper-scissors": rock_paper_scissors_table,
 }
 
 

@@ -1067,3 +1067,51 @@ def curvature(function, start, step=1e-4):
         above, below = gradient(function, start + unit), gradient(function, start - unit)
         rows.append((above - below) / (2 * step))
     return np.array(rows)
+
+
+# Recorded data -------------------------------------------------------------------------------------------------------
+
+
+def cloned(params, obs):
+    """The outputs of a policy that has no critic, with its log standard deviations where they are apart."""
+    outputs = mlp(params["network"], obs)["policy"]
+    return outputs if "log_std" not in params else joined(outputs, np.broadcast_to(params["log_std"], outputs.shape))
+
+
+def bc(agent, held, batch, draws, progress):
+    """Pomerleau 1989: the likelihood of what was done."""
+    obs, action = (part.reshape(-1, *part.shape[2:]) for part in (batch.obs, batch.action))
+
+    def loss(params):
+        return -np.mean(policy_of(cloned(params, obs), action).log_prob(action))
+
+    metrics = {"policy_loss": loss(held.params)}
+    held.params = held.optimizer.step(held.params, gradient(loss, held.params), at(agent.lr, progress))
+    return metrics | {"grad_gnorm": held.optimizer.norm}
+
+
+def marwil(agent, held, batch, draws, progress):
+    """Wang et al. 2018, algorithm 1, with RLlib's moving average; `batch` leads to the ends of episodes."""
+    whole = SimpleNamespace(
+        obs=batch.obs.reshape(-1, batch.obs.shape[-1]),
+        next_obs=batch.next_obs.reshape(-1, batch.obs.shape[-1]),
+        action=batch.action.reshape(-1, *batch.action.shape[2:]),
+        reward=batch.reward.reshape(-1),
+        discount=batch.extras["discount"].reshape(-1),
+    )
+    target = whole.reward + whole.discount * actor_critic(held.params, whole.next_obs)[1]
+    first = target - actor_critic(held.params, whole.obs)[1]
+    rate = agent.moving_average_sqd_adv_norm_update_rate
+    held.norm = (1 - rate) * held.norm + rate * np.mean(first**2)
+    weight = np.exp(agent.beta * first / np.sqrt(held.norm))
+
+    def loss(params):
+        outputs, value = actor_critic(params, whole.obs)
+        log_prob = policy_of(outputs, whole.action).log_prob(whole.action)
+        if "log_std" in params:
+            log_prob = log_prob + agent.bc_logstd_coeff * np.sum(params["log_std"])
+        return np.mean(-weight * log_prob + agent.vf_coeff * 0.5 * (target - value) ** 2)
+
+    metrics = {"total_loss": loss(held.params), "mean_weight": np.mean(weight), "sqd_adv_norm": held.norm}
+    held.params = held.optimizer.step(held.params, gradient(loss, held.params), at(agent.lr, progress))
+    return metrics | {"grad_gnorm": held.optimizer.norm}

@@ -375,6 +375,8 @@ def metrics_of(algorithm: str) -> set[str]:
         lead = (config.fragment_length(), config.rows())
         if algorithm == "AlphaStar":  # its learners learn apart
             return metrics_of_learning(agent, *lead)
+        if agent.learns_returns:
+            shapes = shapes._replace(extras={"discount": shapes.reward})
         trajectory = jax.tree.map(lambda leaf: jnp.zeros((*lead, *leaf.shape), leaf.dtype), shapes)
         store = agent.memory.init(jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes), config.rows())
         batch = agent.memory.sample(store, trajectory, key, jnp.zeros(()))

@@ -18,6 +18,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 LEARNING = sorted(RESULTS.glob("learning-*.json"))
+SELF_PLAY = sorted(RESULTS.glob("self-play-*.json"))
 
 
 def load_script(name: str) -> ModuleType:
@@ -77,6 +78,37 @@ def test_what_is_published_was_trained_as_the_example_says_today(path: Path) -> 
     assert path.stem == f"learning-{training.label}"
     today = json.loads(json.dumps([training.algorithm, training.environment, training.config, training.timesteps]))
     assert [found[name] for name in ("algorithm", "environment", "config", "timesteps")] == today
+
+
+@pytest.mark.parametrize("path", SELF_PLAY, ids=lambda path: path.stem)
+def test_games_were_learned_on_fresh_seeds_by_a_commit(path: Path) -> None:
+    found = manifest(path)
+    assert found["seeds"] == [run["seed"] for run in found["runs"]] and min(found["seeds"]) >= 1000
+    assert len(set(found["seeds"])) == len(found["seeds"])
+    for run in found["runs"]:
+        assert re.fullmatch(r"[0-9a-f]{40}", run["commit"]) and run["dirty"] is False
+
+
+@pytest.mark.parametrize("path", SELF_PLAY, ids=lambda path: path.stem)
+def test_games_were_learned_as_the_example_says_today(path: Path) -> None:
+    from athlete import tuned_examples
+
+    found = manifest(path)
+    if path.stem == "self-play-rock-paper-scissors":
+        assert found["timesteps"] == load_script("rock_paper_scissors").TIMESTEPS
+        return
+    example = tuned_examples.load(path.stem.removeprefix("self-play-"))
+    assert found["config"] == json.loads(json.dumps(example.config))
+    assert found["timesteps"] == example.stop["timesteps_total"]
+
+
+@pytest.mark.parametrize("path", SELF_PLAY, ids=lambda path: path.stem)
+def test_the_worst_games_are_those_of_the_runs(path: Path) -> None:
+    found = manifest(path)
+    if "games" in found:
+        assert found["worst"] == load_script("self_play").worst(found["runs"])
+    else:
+        assert found["worst"] == {name: min(run[name] for run in found["runs"]) for name in ("memory", "without")}
 
 
 def test_manifests_of_tuning_seeds_say_so() -> None:

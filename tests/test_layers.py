@@ -29,13 +29,14 @@ MAY_IMPORT: dict[str, set[str]] = {
     "models": BELOW_AGENTS | {"distributions"},
     "memory": BELOW_AGENTS,
     "env": BELOW_AGENTS | {"log"},
-    "loops": BELOW_AGENTS | {"log"},
+    "loops": BELOW_AGENTS | {"log", "distributions"},
     "bonuses": BELOW_AGENTS | {"distributions", "models"},
     "combine": BELOW_AGENTS | {"memory", "models", "distributions", "bonuses"},
     "record": {"core", "spaces", "version"},
+    "offline": BELOW_AGENTS | {"log", "record"},
     "exploration": BELOW_AGENTS,
     "settings": BELOW_AGENTS
-    | {"log", "callbacks", "distributions", "models", "memory", "exploration", "bonuses", "combine"},
+    | {"log", "callbacks", "distributions", "models", "memory", "exploration", "bonuses", "combine", "offline"},
     "algorithms": BELOW_AGENTS | {"settings", "distributions", "models", "memory", "combine", "exploration"},
     "acting": BELOW_AGENTS | {"env"},
     "totals": BELOW_AGENTS | {"loops"},
@@ -45,13 +46,15 @@ MAY_IMPORT: dict[str, set[str]] = {
     | {"combine", "teams", "acting", "checkpointing", "env", "export", "loops", "matches", "record"},
 }
 # What `Algorithm` is made of.
+MAY_IMPORT["worker_processes"] = BELOW_AGENTS | {"env", "log", "loops"}
 MAY_IMPORT["hooks"] = BELOW_AGENTS | {"callbacks", "env", "loops", "policy", "settings"}
 MAY_IMPORT["teams"] = BELOW_AGENTS | {"algorithms", "combine", "env", "log", "settings"}
 MAY_IMPORT["building"] = BELOW_AGENTS | {"log", "env", "hooks", "loops", "memory", "combine", "algorithms", "settings"}
-MAY_IMPORT["building"] |= {"teams"}
+MAY_IMPORT["offline_training"] = BELOW_AGENTS | {"env", "log", "loops", "memory", "offline", "settings", "teams"}
+MAY_IMPORT["building"] |= {"teams", "offline_training", "worker_processes"}
 MAY_IMPORT["matches"] = BELOW_AGENTS | {"algorithms", "combine", "loops", "teams"}
 MAY_IMPORT["evaluation"] = BELOW_AGENTS | {"teams", "building", "env", "hooks", "loops", "policy", "settings", "totals"}
-MAY_IMPORT["evaluation"] |= {"combine", "matches"}
+MAY_IMPORT["evaluation"] |= {"combine", "matches", "offline"}
 MAY_IMPORT["restoring"] = BELOW_AGENTS | {"teams", "checkpointing", "log", "loops", "record", "settings"}
 MAY_IMPORT["recording"] = {"core", "env", "log", "loops", "record", "settings", "totals"}
 MAY_IMPORT["serve"] = BELOW_AGENTS | {"log", "acting", "env", "policy", "record"}
@@ -86,7 +89,7 @@ ROOMS: dict[str, set[str]] = {
 # Libraries that one module alone speaks to.
 KEEPERS = {
     "gymnasium": {"env/adapters/gymnasium.py"},
-    "safetensors": {"record/checkpoint.py"},
+    "safetensors": {"record/arrays.py"},
     "tensorboardX": {"record/tensorboard.py"},
     "imageio": {"record/video.py"},
     "pettingzoo": {"env/adapters/pettingzoo.py"},
@@ -192,6 +195,9 @@ HEAVY = {
         "ale_py",
         "starlette",
         "uvicorn",
+        "lz4",
+        "minari",
+        "pyarrow",
     ),
 }
 

@@ -18,10 +18,12 @@ import references
 from references import Adam, leaves
 
 from athlete.algorithms.a2c import A2C
+from athlete.algorithms.bc import BC
 from athlete.algorithms.crossq import CrossQ
 from athlete.algorithms.ddpg import DDPGConfig
 from athlete.algorithms.dqn import DQN
 from athlete.algorithms.iqn import IQN
+from athlete.algorithms.marwil import MARWIL
 from athlete.algorithms.pg import PG
 from athlete.algorithms.ppo import PPO
 from athlete.algorithms.pqn import PQN
@@ -642,3 +644,44 @@ def test_trpo(spec):
     assert_equal(state.policy, held.policy, "policy", tolerance=5e-3)  # conjugate gradients in float32
     assert_equal(state.value, held.value, "value")
     assert_same_moments(state.optimizer, held.optimizer, "optimizer")
+
+
+# Recorded data -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("spec", [DISCRETE, CONTINUOUS], ids=["discrete", "continuous"])
+def test_bc(spec):
+    agent = BC(lr=FALLING, grad_clip=0.05, model=MLP((2,))).bind(spec)
+    state = on_policy_state(agent)
+    held = SimpleNamespace(params=numbers(state.params), optimizer=Adam(numbers(state.params), clip=agent.grad_clip))
+    batches = batches_of(spec, steps=2, rows=4, weighted=False)
+    state = follow(agent, state, held, references.bc, batches, lambda key, batch: {})
+    assert held.optimizer.norm > agent.grad_clip, "the case must be one in which clipping counts"
+    assert_equal(state.params, held.params, "params")
+    assert_same_moments(state.optimizer, held.optimizer, "optimizer")
+
+
+MARWIL_CASES = {
+    "discrete": (MARWIL(**ON_POLICY, beta=0.7, vf_coeff=0.3, moving_average_sqd_adv_norm_start=2.0), DISCRETE),
+    "continuous": (MARWIL(**ON_POLICY, bc_logstd_coeff=0.4, moving_average_sqd_adv_norm_update_rate=0.2), CONTINUOUS),
+    "cloning": (MARWIL(**ON_POLICY, beta=0.0, vf_coeff=0.0), DISCRETE),
+}
+
+
+@pytest.mark.parametrize("name", MARWIL_CASES)
+def test_marwil(name):
+    agent, spec = MARWIL_CASES[name]
+    agent = agent.bind(spec)
+    start = np.float32(agent.moving_average_sqd_adv_norm_start)
+    state = on_policy_state(agent)._replace(sqd_adv_norm=start)
+    optimizer = Adam(numbers(state.params), clip=agent.grad_clip)
+    held = SimpleNamespace(params=numbers(state.params), optimizer=optimizer, norm=float(start))
+    random = np.random.default_rng(7)
+    batches = [
+        batch._replace(extras={"discount": random.uniform(size=batch.reward.shape).astype(np.float32)})
+        for batch in batches_of(spec, steps=2, rows=4, weighted=False)
+    ]
+    state = follow(agent, state, held, references.marwil, batches, lambda key, batch: {})
+    assert_equal(state.params, held.params, "params")
+    assert_same_moments(state.optimizer, held.optimizer, "optimizer")
+    assert float(state.sqd_adv_norm) == pytest.approx(held.norm, rel=1e-4)

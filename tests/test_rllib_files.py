@@ -10,7 +10,7 @@ import pytest
 from test_figures import ROOT, load_script
 
 from athlete.algorithms import ALGORITHMS, ALIASES
-from athlete.algorithms.catalog import is_joint
+from athlete.algorithms.catalog import is_joint, learns_online
 from athlete.tuned_examples.experiment_file import experiment_of, parse_yaml, read_experiments
 
 FILES = parse_yaml((ROOT / "benchmarks" / "rllib_files.yaml").read_text(encoding="utf-8"), "rllib_files.yaml")
@@ -77,6 +77,19 @@ def test_a_file_passes_where_every_trial_reaches_its_reward(monkeypatch: pytest.
     assert files.line("x", {"why": "it has no stop"}) == "not run  x: it has no stop"
 
 
+def test_what_a_script_says_in_python_stands_beside_its_settings() -> None:
+    script = load_script("rllib_files")
+    name = "examples/rock_paper_scissors_multiagent.py"
+    assert set(script.SAID_IN_PYTHON) <= set(FILES)
+    entry = script.with_functions(name, FILES[name])
+    assert entry["env"] == "RockPaperScissors-v0" and entry["stop"] == FILES[name]["stop"]
+    assert entry["config"]["multiagent"]["policies"] == FILES[name]["config"]["multiagent"]["policies"]
+    assert entry["config"]["multiagent"]["policy_mapping_fn"] == {"player_0": "learned", "player_1": "beat_last"}
+    assert (
+        script.with_functions("a2c/cartpole-a2c.yaml", FILES["a2c/cartpole-a2c.yaml"]) == FILES["a2c/cartpole-a2c.yaml"]
+    )
+
+
 def test_the_reasons_given_are_for_files_that_there_are() -> None:
     assert load_script("rllib_files").KNOWN.keys() <= FILES.keys()
 
@@ -86,7 +99,8 @@ def test_every_default_is_measured_where_it_serves() -> None:
     found = {(cell.algorithm, cell.environment) for cell in untuned.cells()}
     assert ("DQN", "CartPole-v1") in found and ("DQN", "Pendulum-v1") not in found
     assert ("PPO", "Pendulum-v1") in found and ("TD3", "CartPole-v1") not in found
-    assert {algorithm for algorithm, _ in found} == {"Rainbow", *(name for name in ALGORITHMS if not is_joint(name))}
+    expected = {name for name in ALGORITHMS if not is_joint(name) and learns_online(name)}
+    assert {algorithm for algorithm, _ in found} == {"Rainbow", *expected}
     assert untuned.cells()[0].cost <= untuned.cells()[-1].cost
 
 

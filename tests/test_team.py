@@ -12,6 +12,7 @@ from modes import assert_modes_are_equal
 from roster import Roster, interpret
 
 from athlete.algorithms import ALGORITHMS, get_config_class
+from athlete.algorithms.catalog import learns_online
 from athlete.algorithms.fixed import RandomPolicy
 from athlete.combine.seating import Seats, together
 from athlete.combine.team import Member, Team, _learn
@@ -129,7 +130,7 @@ def test_own_steps_are_those_that_a_plain_interpreter_counts(length):
 
 
 FAST = ("PPO", "A2C", "DQN", "PQN")
-ALL = [name for name in ALGORITHMS if not get_config_class(name).agent_class.joint]
+ALL = [name for name in ALGORITHMS if not get_config_class(name).agent_class.joint and learns_online(name)]
 CONTINUOUS_ONLY = [name for name in ALL if "discrete" not in get_config_class(name).agent_class.serves]
 
 

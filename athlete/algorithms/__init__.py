@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from athlete.algorithms.a2c import A2CConfig as A2CConfig
     from athlete.algorithms.alpha_star import AlphaStarConfig as AlphaStarConfig
+    from athlete.algorithms.bc import BCConfig as BCConfig
     from athlete.algorithms.crossq import CrossQConfig as CrossQConfig
     from athlete.algorithms.ddpg import DDPGConfig as DDPGConfig
     from athlete.algorithms.dqn import DQNConfig as DQNConfig
     from athlete.algorithms.iqn import IQNConfig as IQNConfig
     from athlete.algorithms.maddpg import MADDPGConfig as MADDPGConfig
     from athlete.algorithms.mappo import MAPPOConfig as MAPPOConfig
+    from athlete.algorithms.marwil import MARWILConfig as MARWILConfig
     from athlete.algorithms.pg import PGConfig as PGConfig
     from athlete.algorithms.ppo import PPOConfig as PPOConfig
     from athlete.algorithms.pqn import PQNConfig as PQNConfig
@@ -55,13 +57,15 @@ ALGORITHMS: dict[str, str] = {
     "MAPPO": "athlete.algorithms.mappo",
     "MADDPG": "athlete.algorithms.maddpg",
     "AlphaStar": "athlete.algorithms.alpha_star",
+    "BC": "athlete.algorithms.bc",
+    "MARWIL": "athlete.algorithms.marwil",
 }
 
 # Other name -> the algorithm that serves it: A3C's settings are A2C's, whose gradients are synchronous.
 ALIASES: dict[str, str] = {"A3C": "A2C"}
 
 _ACTOR_LEARNER = "PPO learns from many environments side by side in one process"
-_OFFLINE = "there is no learning from recorded data yet"
+_OFFLINE = "BC and MARWIL learn from recorded data"
 _BANDIT = "there are no bandits yet"
 _MODEL = "there is no learning of a model of the environment yet"
 # RLlib's algorithms that are not here, in lower case without other signs -> what is so instead.
@@ -69,7 +73,7 @@ NOT_HERE: dict[str, str] = {
     **dict.fromkeys(("impala", "appo", "ddppo"), _ACTOR_LEARNER),
     **dict.fromkeys(("apex", "apexdqn"), "DQN and R2D2 have prioritised replay in one process"),
     "apexddpg": "DDPG has prioritised replay in one process",
-    **dict.fromkeys(("bc", "marwil", "cql", "crr", "dt", "iql"), _OFFLINE),
+    **dict.fromkeys(("cql", "crr", "dt", "iql"), _OFFLINE),
     **dict.fromkeys(("dreamer", "dreamerv3", "mbmpo", "alphazero", "leelachesszero"), _MODEL),
     **dict.fromkeys(("bandit", "banditlinucb", "banditlints"), _BANDIT),
     **dict.fromkeys(("es", "ars"), "there is no learning without gradients yet"),

@@ -26,7 +26,7 @@ def entries() -> list[Entry]:
     found = []
     for name in ALGORITHMS:
         config = get_config_class(name)
-        sequences, learns_from = None, "the latest steps"
+        sequences, learns_from = None, "recorded data" if config.offline else "the latest steps"
         if issubclass(config, ReplayConfig):
             sequences = config.learns_sequences
             learns_from = "sequences of replay" if sequences else "replay"
@@ -44,7 +44,7 @@ def algorithms_for(space: Space) -> str:
     except ValueError as error:
         return f"no algorithm serves it: {error}"
     kind = action_kind(space)
-    names = [name for name in ALGORITHMS if kind in served_by(name) and not is_joint(name)]
+    names = [name for name in ALGORITHMS if kind in served_by(name) and not is_joint(name) and learns_online(name)]
     return f"{', '.join(names[:-1])} and {names[-1]} serve it"
 
 
@@ -60,6 +60,12 @@ def is_joint(name: str) -> bool:
     agent_class = get_config_class(name).agent_class
     assert agent_class is not None
     return agent_class.joint
+
+
+def learns_online(name: str) -> bool:
+    """Whether the algorithm `name` can learn in an environment: False where it learns from recorded data alone."""
+    config = get_config_class(name)
+    return not config.offline or issubclass(config, ReplayConfig)
 
 
 def require_served(name: str, space: Space) -> None:

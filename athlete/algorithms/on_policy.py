@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from athlete.core import Agent, Array, Key, Memory, Model, Spec, Transition, Tree, hyper
 from athlete.core.ranges import Fraction, NonNegativeFloat
-from athlete.distributions import flat_action, output_size, shape_action
+from athlete.distributions import Distribution, flat_action, output_size, shape_action
 from athlete.memory.rollout import Rollout
 from athlete.models.actor_critic import policy_of, values_of_steps
 from athlete.models.mlp import MLP
@@ -75,6 +75,9 @@ class OnPolicy(Agent):
         policy, carry = policy_of(self._network(), self.spec, view, carry, obs, first)
         action = policy.sample(key) if explore else policy.mode()
         return shape_action(self.spec.action, action), carry, {}
+
+    def distribution(self, view: Tree, carry: Tree, obs: Tree, first: Array) -> Distribution:
+        return policy_of(self._network(), self.spec, view, carry, obs, first)[0]
 
     def _network(self) -> Model:
         """The network that has the policy's head, and that of values."""

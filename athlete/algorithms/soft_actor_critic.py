@@ -76,6 +76,9 @@ class SoftActorCritic(Agent):
         action = policy.sample(key) if explore else policy.mode()
         return shape_action(self.spec.action, action), carry, {}
 
+    def distribution(self, view: Any, carry: Any, obs: Tree, first: Array) -> Any:
+        return self._policy(view, features(self.spec.obs, obs), action_mask(self.spec, obs))
+
     def _optimizer(self) -> Adam:
         return Adam(self.grad_clip)
 
@@ -204,6 +207,13 @@ class ExploringActorCritic(TargetedActorCritic):
         """The key is for the exploration's noise."""
         noise = self.exploration.start(rows, output_size(self.spec.action) // 2, key)
         return ActingCarry(self.policy_model.start(rows), noise)
+
+    def distribution(self, view: ActingView, carry: ActingCarry, obs: Tree, first: Array) -> Any:
+        if not isinstance(self.exploration, StochasticSampling):
+            return None
+        seen = features(self.spec.obs, obs)
+        heads = forward_step(self.policy_model, view.params, carry.model, seen, first)[1]
+        return self._distribution(heads["policy"], action_mask(self.spec, obs))
 
     def act(
         self, view: ActingView, carry: ActingCarry, obs: Tree, first: Array, key: Key, explore: bool = True

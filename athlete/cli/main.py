@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from athlete.cli import check, evaluate, example, export, plot, serve, train, tune
+from athlete.cli import check, data, evaluate, example, export, plot, serve, train, tune
 from athlete.version import __version__
 
 # Their message alone says what to do.
@@ -75,6 +75,9 @@ app.command("plot")(plot.plot)
 app.command("evaluate", cls=evaluate.EvaluateCommand)(evaluate.evaluate)
 app.command("export")(export.export)
 app.command("serve")(serve.serve)
+app.command("record")(data.record)
+app.command("data")(data.data)
+app.command("convert")(data.convert)
 app.command("check")(check.check)
 app.command("list")(check.list_names)
 app.add_typer(example.app, name="example")

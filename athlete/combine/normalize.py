@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -65,6 +65,9 @@ class Normalize(AgentWrapper):
 
     def act(self, view: NormalizeView, carry: Tree, obs: Tree, first: Array, key: Key, explore: bool = True) -> tuple:
         return self.agent.act(view.agent, carry, self._standard_obs(view.obs, obs), first, key, explore)
+
+    def distribution(self, view: NormalizeView, carry: Tree, obs: Tree, first: Array) -> Any:
+        return self.agent.distribution(view.agent, carry, self._standard_obs(view.obs, obs), first)
 
     def accumulators(self, rows: int) -> NormalizeAccumulators:
         return NormalizeAccumulators(self.agent.accumulators(rows), jnp.zeros(rows))

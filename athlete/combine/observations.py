@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -72,6 +73,9 @@ class Observations(AgentWrapper):
 
     def act(self, view: Tree, carry: Tree, obs: Tree, first: Array, key: Key, explore: bool = True) -> tuple:
         return self.agent.act(view, carry, jax.vmap(self.function)(obs), first, key, explore)
+
+    def distribution(self, view: Tree, carry: Tree, obs: Tree, first: Array) -> Any:
+        return self.agent.distribution(view, carry, jax.vmap(self.function)(obs), first)
 
     def seen(self, obs: Tree) -> tuple[Spec, Tree]:
         return self.agent.seen(jax.vmap(self.function)(obs))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Self
+from typing import Any, Self
 
 from athlete.core import Agent, Array, Key, Memory, Spec, Transition, Tree
 
@@ -47,6 +47,9 @@ class AgentWrapper(Agent):
 
     def act(self, view: Tree, carry: Tree, obs: Tree, first: Array, key: Key, explore: bool = True) -> tuple:
         return self.agent.act(view, carry, obs, first, key, explore)
+
+    def distribution(self, view: Tree, carry: Tree, obs: Tree, first: Array) -> Any:
+        return self.agent.distribution(view, carry, obs, first)
 
     def seen(self, obs: Tree) -> tuple[Spec, Tree]:
         return self.agent.seen(obs)

@@ -89,6 +89,7 @@ class Source:
     rows: int
     spec: Spec
     faulty: Array | None = None  # bool [B]: rows whose last step failed and is cut off there; None where there are none
+    here: Array | None = None  # bool [B]: rows that there are, where others are elsewhere and show zeros
     agent_ids: tuple[Any, ...] = ()  # of many agents, as the environment calls them, in the order of rewards
     any_thread: bool = False  # `step` and `reset_where` may be called from a thread that is not the maker's
 
@@ -227,6 +228,7 @@ class Agent:
     __hyper__ = True
     serves: typing.ClassVar[tuple[str, ...]] = tuple(ACTION_KINDS)  # kinds of action spaces
     joint: typing.ClassVar[bool] = False  # it learns for all agents of an environment together: see `Spec.groups`
+    learns_returns: typing.ClassVar[bool] = False  # from recorded steps as `offline.DataSet.to_ends` shows them
     memory: Memory
     updates: int
     num_steps_sampled_before_learning_starts: int = 0
@@ -252,6 +254,12 @@ class Agent:
     def act(self, view: Tree, carry: Tree, obs: Tree, first: Array, key: Key, explore: bool = True) -> tuple:
         """`(action, carry, extras)` for rows `[B, ...]`; greedy where `explore` is False (a static switch)."""
         raise NotImplementedError
+
+    def distribution(self, view: Tree, carry: Tree, obs: Tree, first: Array) -> typing.Any:
+        """What `act` draws from while it explores, for rows `[B, ...]`: one of `athlete.distributions`, over flat
+        canonical actions. None where actions are not drawn from one.
+        """
+        return None
 
     def seen(self, obs: Tree) -> tuple[Spec, Tree]:
         """What actions are chosen from at observations `[B, ...]`, and its spaces: where a mask of actions is found."""

@@ -34,7 +34,7 @@ class SourceWrapper(Source):
     def __init__(self, source: Source):
         self.source = source
         self.rows, self.spec, self.agent_ids = source.rows, source.spec, source.agent_ids
-        self.any_thread = source.any_thread
+        self.any_thread, self.here = source.any_thread, source.here
 
     @property
     def faulty(self) -> Array | None:  # type: ignore[override]

@@ -45,6 +45,11 @@ class World(NamedTuple):
     shuffles_seats: bool = False  # outside JAX
     acts_together: bool = False  # all its agents at every step, outside JAX
 
+    @property
+    def exists(self) -> bool:
+        """False where there is no environment, only data of one."""
+        return self.env is not None or self.maker is not None
+
     def with_shuffled_seats(self) -> World:
         """The same where agents take random seats in every episode. Raises ValueError where there is one agent."""
         if isinstance(self.env, JointEnv):
@@ -129,6 +134,18 @@ class World(NamedTuple):
         maker = shown if self.is_instance else functools.partial(make_with_mask_of_info, self.maker)
         return self._replace(maker=maker), shown
 
+    def portable(self) -> World:
+        """The same where other processes, which know no names of this one's, can make it.
+
+        Raises ValueError where it cannot be sent to them.
+        """
+        from athlete.env.adapters.gymnasium import named_spec
+        from athlete.env.adapters.making import RowMaker, require_picklable
+
+        maker = named_spec(resolve(self.maker))
+        require_picklable(RowMaker(maker, self.env_config, 0, 1, 1))
+        return self._replace(maker=maker)
+
     def source(
         self,
         *,
@@ -137,10 +154,12 @@ class World(NamedTuple):
         seeded_resets: bool = False,
         supervision: Supervision = UNSUPERVISED,
         seed: int | None = None,
+        worker: int | None = None,
     ) -> Source:
         """Rows of it outside JAX: on Gymnasium, EnvPool, RLlib's form of many agents or PettingZoo.
 
-        `seed` is of the global generators while they are made.
+        `seed` is of the global generators while they are made. With `worker` only the rows of the worker of that number
+        are made, in this process; see `Source.here`.
         """
         from athlete.env.adapters.agents_source import MultiAgentSource
         from athlete.env.adapters.source import GymnasiumSource
@@ -160,6 +179,7 @@ class World(NamedTuple):
                 seeded_resets=seeded_resets,
                 supervision=supervision,
                 seed=seed,
+                worker=worker,
             )
         if self.shuffles_seats:
             source = ShuffledSeatsSource(source)
@@ -235,6 +255,11 @@ def find_world(
     if backend == "jax":
         raise ValueError(f"environment({name}, backend='jax'): it is no JAX environment (athlete.core.Env)")
     return World(name, None, resolved, config, False, many_agents=many_agents)
+
+
+def no_world() -> World:
+    """Of a training that learns from recorded data and is never evaluated."""
+    return World(env_name(None), None, None, {}, False)
 
 
 def _has_many_agents(env: Any) -> bool:
@@ -335,6 +360,8 @@ def _compiled(env: Env | MultiEnv, name: str, backend: str) -> Env:
 
 def env_name(env: Any) -> str:
     """How an environment is called in names of folders and messages."""
+    if env is None:
+        return "no environment"
     if isinstance(env, str):
         return env
     if isinstance(env, type):

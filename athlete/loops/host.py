@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from athlete.core import Agent, Array, Env, Episodes, Rows, Run, Source, Step, Transition, Tree, Which
-from athlete.loops.collect import choose, draw_keys, spec_of
+from athlete.loops.collect import Keys, choose, draw_keys, spec_of
 from athlete.loops.compiling import COMPILER_OPTIONS, RUN_ONCE_OPTIONS
 from athlete.loops.learn import Report, count, fresh_store, progress_of
 from athlete.loops.transport import Packet, fetch, from_packet, to_packet
@@ -103,32 +103,34 @@ def init_hosted_run(agent: Agent, source: Source, key: Array) -> Run:
     return Run(state, None, rows, np.asarray(run_key), *counters)
 
 
-def hosted_shapes(agent: Agent, source: Source) -> Run:
-    """The arrays of a training on a source as `jax.ShapeDtypeStruct`, made without any."""
+def hosted_shapes(agent: Agent, rows: int) -> Run:
+    """The arrays of a training on `rows` environments outside JAX as `jax.ShapeDtypeStruct`, made without any."""
 
     def shapes(key: Array) -> Run:
-        state, carry, accumulators, run_key, _ = beginning(agent, key, source.rows)
-        rows = host_rows(agent, zeros(source.spec.obs, (source.rows,)), carry, accumulators, source.rows)
-        store = fresh_store(agent, state, rows)
-        return Run(state, store, rows, run_key, np.zeros((), np.int32), np.zeros((), np.uint32))
+        state, carry, accumulators, run_key, _ = beginning(agent, key, rows)
+        at_start = host_rows(agent, zeros(agent.spec.obs, (rows,)), carry, accumulators, rows)
+        store = fresh_store(agent, state, at_start)
+        return Run(state, store, at_start, run_key, np.zeros((), np.int32), np.zeros((), np.uint32))
 
     return jax.eval_shape(shapes, jax.ShapeDtypeStruct((2,), np.uint32))
 
 
 def collect_hosted(
-    agent: Agent, source: Source, plan: Plan, rows: Rows, random: Which
+    agent: Agent, source: Source, view: Packet, keys: Keys, rows: Rows, random: Which
 ) -> tuple[Rows, Transition, Episodes, dict]:
-    """One trajectory `[T, B, ...]` in NumPy arrays; also the seconds spent in the environments and in acting."""
-    act_keys, step_keys, reset_keys = (np.asarray(part) for part in (plan.act_keys, plan.step_keys, plan.reset_keys))
+    """One trajectory `[T, B, ...]` in NumPy arrays; also the seconds spent in the environments and in acting.
+
+    `keys` are uint32 data: `[T, 2]` to act with, else `[T, B, 2]`.
+    """
     steps: list[tuple[Transition, Episodes]] = []
     seconds = {"env_step": 0.0, "inference": 0.0}
-    for t in range(len(act_keys)):
+    for t in range(len(keys.act)):
         start = time.perf_counter()
-        inputs = to_packet((rows.obs, rows.first, act_keys[t]))
-        outputs, carry = act_packed(agent, plan.view, rows.carry, inputs, random)
+        inputs = to_packet((rows.obs, rows.first, keys.act[t]))
+        outputs, carry = act_packed(agent, view, rows.carry, inputs, random)
         action, extras = fetch(outputs)
         acted = time.perf_counter()
-        step = source.step(action, step_keys[t])
+        step = source.step(action, keys.step[t])
         transition = Transition(
             rows.obs, rows.first, action, step.reward, step.obs, step.terminated, step.truncated, rows.carry, extras
         )
@@ -136,7 +138,7 @@ def collect_hosted(
         ended = done if source.faulty is None else done & ~source.faulty
         episodes = Episodes(ended, rows.episode_return + step.reward, rows.episode_length + 1)
         steps.append((transition, episodes))
-        obs = source.reset_where(done, step.obs, reset_keys[t]) if done.any() else step.obs
+        obs = source.reset_where(done, step.obs, keys.reset[t]) if done.any() else step.obs
         running = ~done
         returns = episodes.return_ * running.reshape(-1, *(1 for _ in agent.spec.reward_shape))
         lengths = episodes.length * running
@@ -160,7 +162,8 @@ class Collected(NamedTuple):
 def collect_for(agent: Agent, source: Source, length: int, horizon: Array, run: Run, random: Which) -> Collected:
     """Collect the next `length` steps of every row. `run` stays as it is: this may be broken off and begun anew."""
     planned = plan(agent, run.key, run.state, run.timesteps, horizon, length, source.rows)
-    return Collected(planned, *collect_hosted(agent, source, planned, run.rows, random))
+    keys = Keys(*(np.asarray(part) for part in (planned.act_keys, planned.step_keys, planned.reset_keys)))
+    return Collected(planned, *collect_hosted(agent, source, planned.view, keys, run.rows, random))
 
 
 def learn_of(agent: Agent, run: Run, collected: Collected, learning: Which) -> tuple[Run, Report]:

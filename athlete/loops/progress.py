@@ -10,6 +10,7 @@ import numpy as np
 
 from athlete.core import AGENT_STEPS, Agent, Array, Episodes, Tree
 from athlete.loops.episodes import Told
+from athlete.loops.learn import Report
 from athlete.ops.finite import first_nonfinite
 
 
@@ -114,12 +115,23 @@ class Taken:
         self.episodes: list[Episodes] = []  # [B] or [T, B] each
         self.seconds = dict.fromkeys(seconds, 0.0)
         self.reported: dict[str, list[float]] = {}  # metrics that come not every time
+        self.told: list[Told] = []  # of episodes that were watched elsewhere
         self.finite = True  # all of the learner's state, whenever that was looked at
         self._values: dict[tuple[str, ...], list[Array]] = {}
 
     def learn(self, names: tuple[str, ...], values: Array) -> None:
         """Keep the metrics `[names]` of an iteration that learned."""
         self._values.setdefault(names, []).append(values)
+
+    def take(self, report: Report, seconds: Mapping[str, float]) -> None:
+        """Keep what an iteration tells that learned from a whole trajectory, or only took it in."""
+        self.iterations += 1
+        if report.metrics:
+            self.learn(tuple(report.metrics), list(report.metrics.values()))
+        self.episodes.append(report.episodes)
+        self.finite &= bool(report.finite)
+        for name, part in seconds.items():
+            self.seconds[name] += part
 
     def progress(self, agent: Agent, batch: int, state: Tree) -> Progress:
         """All of it, where an iteration samples `batch` timesteps; `state` is the learner's now."""
@@ -133,4 +145,14 @@ class Taken:
         learned = learned_from(agent, timesteps, sum(map(len, tables.values())))
         fault = find_fault(tables, None if self.finite else state)
         steps = agent_steps(tables)
-        return Progress(timesteps, learned, metrics, returns, lengths, self.seconds, fault=fault, agent_steps=steps)
+        return Progress(
+            timesteps,
+            learned,
+            metrics,
+            returns,
+            lengths,
+            self.seconds,
+            told=self.told,
+            fault=fault,
+            agent_steps=steps,
+        )

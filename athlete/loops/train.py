@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Protocol
+from typing import Any, Protocol
 
 import jax
 import numpy as np
@@ -19,6 +19,7 @@ from athlete.loops.interrupts import Interrupts
 from athlete.loops.learn import Report, fresh_store, init_run, iterate_many, phases
 from athlete.loops.progress import Progress, Taken, agent_steps, find_fault, finished, learned_from, means
 from athlete.loops.stepper import Stepper
+from athlete.loops.transport import on_device
 
 _init = jax.jit(init_run, static_argnames=("rows", "length"), compiler_options=RUN_ONCE_OPTIONS)
 _iterate = jax.jit(
@@ -98,11 +99,10 @@ class CompiledTraining:
         sample_async: bool = False,
         begins: bool = True,
     ):
-        # Python floats would be sent to the device at every call: put them there once.
-        self.agent: Agent = jax.tree.map(_on_device, agent)
-        self.env: Env = jax.tree.map(_on_device, env)
+        self.agent: Agent = jax.tree.map(on_device, agent)
+        self.env: Env = jax.tree.map(on_device, env)
         self.rows, self.length, self.sample_async = rows, length, sample_async
-        self._horizon = _on_device(horizon)
+        self._horizon = on_device(horizon)
         self._arguments = {"rows": rows, "key": key, "length": length}
         self._shapes = _init.trace(self.agent, self.env, **self._arguments).out_info
         self._first_run: Future[Run] | None = None
@@ -218,10 +218,10 @@ class HostedTraining:
         batch_hooks: BatchHooks | None = None,
         begins: bool = True,
     ):
-        self.agent: Agent = jax.tree.map(_on_device, agent)
+        self.agent: Agent = jax.tree.map(on_device, agent)
         self.source = source
         self.rows, self.length = source.rows, length
-        self._horizon = _on_device(horizon)
+        self._horizon = on_device(horizon)
         self._stepper: Stepper | None = None
         if self.agent.memory.keeps:
             self._stepper = Stepper(self.agent, source, length, self._horizon, sample_async)
@@ -236,8 +236,13 @@ class HostedTraining:
         self.memory_since = 0
 
     @property
+    def agent_ids(self) -> tuple[Any, ...]:
+        """The names of the environment's agents, where it is one of many."""
+        return self.source.agent_ids
+
+    @property
     def shapes(self) -> Run:
-        return hosted_shapes(self.agent, self.source)
+        return hosted_shapes(self.agent, self.rows)
 
     @property
     def learned(self) -> Run:
@@ -302,12 +307,7 @@ class HostedTraining:
         interrupts.at_once = False
         self._run, report = learn_of(self.agent, run, collected, stage.learning)
         self._broken_off = False
-        self._taken.iterations += 1
-        self._taken.learn(tuple(report.metrics), list(report.metrics.values()))
-        self._taken.episodes.append(report.episodes)
-        self._taken.finite &= bool(report.finite)
-        for name, part in collected.seconds.items():
-            self._taken.seconds[name] += part
+        self._taken.take(report, collected.seconds)
 
     def _new_episodes(self, rows: Rows, key: Array) -> Rows:
         """The rows at the start of episodes: environments outside JAX cannot be put back to the middle of one.
@@ -347,7 +347,3 @@ def _nothing() -> Taken:
 def _with_store(agent: Agent, run: Run, load_store: LoadStore | None) -> Run:
     """The run with the memory that `load_store` reads, an empty one without it."""
     return run._replace(store=load_store() if load_store else fresh_store(agent, run.state, run.rows))
-
-
-def _on_device(leaf: Array) -> Array:
-    return jax.device_put(np.asarray(leaf, np.float32) if isinstance(leaf, float | int) else leaf)

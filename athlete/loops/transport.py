@@ -94,6 +94,11 @@ def write_packet(tree: Tree, packet: Packet) -> None:
             vector[place] = as_words(leaf).reshape(-1)
 
 
+def on_device(leaf: Any) -> jax.Array:
+    """An argument of many calls, sent once: Python's numbers would travel with each."""
+    return jax.device_put(np.asarray(leaf, np.float32) if isinstance(leaf, float | int) else leaf)
+
+
 def fetch(packet: Packet) -> Tree:
     """The tree of a packet that a program gave, as NumPy arrays: one wait and one look for all of it."""
     wide = tuple([np.asarray(leaf) for leaf in packet.wide])

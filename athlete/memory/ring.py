@@ -22,6 +22,9 @@ class Ring(NamedTuple):
     frames: Frames | None = None  # where observations are stacks; `obs` then points to them
 
 
+Ring.__hyper__ = True  # type: ignore[attr-defined]  # arrays: traced where it is a field
+
+
 def slots_of(capacity: int, rows: int, unroll: int, window: int) -> int:
     """Time slots for `capacity` timesteps of `rows` rows: a multiple of `unroll`, the steps a row adds at once.
 
@@ -60,6 +63,13 @@ def ring_init(example: Transition, slots: int, rows: int, stack_axis: int | None
     example = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), example)
     count = jnp.zeros(() if valid is None else rows, jnp.int32)
     return Ring(packed, example, count, jnp.copy(count), frames)
+
+
+def ring_of(trajectory: Transition) -> Ring:
+    """A ring that is full of the steps of a trajectory `[T, B, ...]`."""
+    example = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape[2:], leaf.dtype), trajectory)
+    steps = jnp.full((), trajectory.reward.shape[0], jnp.int32)
+    return Ring(pack(trajectory, leading=2), example, jnp.zeros((), jnp.int32), steps)
 
 
 def ring_add(ring: Ring, trajectory: Transition, stack_axis: int | None = None) -> Ring:

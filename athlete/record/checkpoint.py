@@ -27,6 +27,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from athlete.record.arrays import open_arrays, save_arrays
 from athlete.record.errors import CheckpointError, DamagedError, LockedError
 from athlete.record.files import flush, flush_folder, locked, write_beside
 
@@ -137,13 +138,7 @@ class _Arrays(NamedTuple):
 
 
 def _write_arrays(path: Path, kept: _Arrays) -> None:
-    import safetensors.numpy  # here, so that a training that saves nothing does not import it
-
-    about = {_LENGTHS: json.dumps(kept.lengths)} if kept.lengths else None
-    try:
-        safetensors.numpy.save_file(kept.arrays, path, about)
-    except safetensors.SafetensorError as error:
-        raise OSError(None, str(error), str(path)) from error
+    save_arrays(path, kept.arrays, {_LENGTHS: json.dumps(kept.lengths)} if kept.lengths else None)
     path.chmod((path.parent / METADATA_FILE).stat().st_mode & 0o777)  # it gives 0600, whatever the umask says
 
 
@@ -424,8 +419,6 @@ def _manifest_now(folder: str | Path) -> bytes | None:
 
 
 def _open(trees: tuple[str, ...] | None, folder: Path, manifest: dict[str, Any]) -> OpenCheckpoint:
-    import safetensors
-
     files = {}
     for file_name, entry in _listed(folder, manifest).items():
         name = file_name.removesuffix(".safetensors")
@@ -433,7 +426,7 @@ def _open(trees: tuple[str, ...] | None, folder: Path, manifest: dict[str, Any])
             continue
         _verify_file(folder, file_name, entry)
         try:
-            files[name] = safetensors.safe_open(folder / file_name, framework="np")
+            files[name] = open_arrays(folder / file_name)
         except Exception as error:  # the sum is right, so whoever wrote the file wrote it wrong
             raise DamagedError(f"{folder / file_name} is damaged: it is not a safetensors file ({error})") from error
     return OpenCheckpoint(folder, _read_metadata(folder, manifest), files)

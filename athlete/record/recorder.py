@@ -81,7 +81,9 @@ class Monitor:
     def write(self, returns: Iterable[float], lengths: Iterable[int], more: Sequence[Mapping[str, Any]]) -> None:
         """Append episodes; `more` has the other columns of each, or is empty."""
         seconds = round(time.time() - self._start, 6)
-        rows = [[round(float(total), 6), int(length), seconds] for total, length in zip(returns, lengths, strict=True)]
+        rows: list[list[Any]] = [
+            [round(float(total), 6), int(length), seconds] for total, length in zip(returns, lengths, strict=True)
+        ]
         for number, row in enumerate(rows):
             row += [more[number].get(name, "") if more else "" for name in self._names]
         with named(self._path):

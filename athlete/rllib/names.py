@@ -103,7 +103,7 @@ _NETWORKS = (
 )
 _LOGGERS = "result.json, progress.csv and TensorBoard are written by themselves; a tune.Callback sees every result"
 _LEARNING = "collecting and learning are one compiled program; an algorithm of your own is an athlete.core.Agent"
-_OFFLINE = "there is no learning from recorded data yet"
+_OFFLINE = "`athlete.offline.files.read_data` reads recorded data, and `algo.record` writes them"
 _STOPS = (
     "evaluation, checkpoints and stops are settings: .evaluation(evaluation_interval=...), "
     "tune.run(checkpoint_freq=..., stop=...); hooks are methods of athlete.DefaultCallbacks"

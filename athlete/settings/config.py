@@ -19,6 +19,7 @@ from athlete.settings.assemble import make_agent
 from athlete.settings.checks import is_schedule
 from athlete.settings.exploration import ExplorationSettings, checked_exploration
 from athlete.settings.multi_agent import plain_policies
+from athlete.settings.recorded import SAMPLER, kept_input, require_learnable, shares_of
 from athlete.settings.rllib_names import (
     IGNORED,
     OTHER_SECTIONS,
@@ -58,6 +59,7 @@ class AlgorithmConfig:
     summary: str = ""  # what it is, as the rest of a sentence that begins with its name
     paper: str = ""  # authors, year and where to find it
     agent_class: type[Agent] | None = None
+    offline: typing.ClassVar[bool] = False  # made for recorded data
     defaults: typing.ClassVar[dict[str, Any]] = {}  # where they differ from those of SETTINGS and of the agent
     more_settings: typing.ClassVar[dict[str, Setting]] = {}  # that not every algorithm has
     exploration_types: typing.ClassVar[tuple[str, ...]] = ("StochasticSampling",)  # that fit, the default first
@@ -87,7 +89,8 @@ class AlgorithmConfig:
         return self._set("environment", settings)
 
     def rollouts(self, **settings: Any) -> typing.Self:
-        """`num_rollout_workers` (processes; 0 is this process), `num_envs_per_worker`, `rollout_fragment_length`,
+        """`num_rollout_workers` (processes; 0 is this process), `workers_act` (False: processes step environments, and
+        one policy acts in all of them; True: each acts by itself), `num_envs_per_worker`, `rollout_fragment_length`,
         `observation_filter` ("NoFilter" or "MeanStdFilter"), `observation_fn` (what the agent sees of an observation),
         `preprocessor_pref` ("deepmind": Atari's pictures shrunk and stacked; "rllib" or None: as they are),
         `env_timeout` (seconds in which a step or a reset has to come back, None for no limit).
@@ -108,6 +111,13 @@ class AlgorithmConfig:
         Without policies like agents share one.
         """
         return self._set("multi_agent", settings)
+
+    def offline_data(self, **settings: Any) -> typing.Self:
+        """`input_` (recorded data to learn from in place of an environment's: a file, a folder, a pattern or a list of
+        these, columns as a dictionary of arrays, or a dictionary from files to their shares of a batch),
+        `input_config` (`max_episode_steps`, `format`), `actions_in_input_normalized` (they are in [-1, 1] already).
+        """
+        return self._set("offline_data", settings)
 
     def resources(self, **settings: Any) -> typing.Self:
         """`num_gpus`: the JAX that is installed decides; more than there are is an error at `build`."""
@@ -277,7 +287,9 @@ class AlgorithmConfig:
         for name, value in self._values.items():
             if is_search(value):
                 raise ValueError(f"{self._title()}: {name}={value!r} is a search space; give the config to tune.run")
-        if self.env is None:
+        if self.is_offline():
+            require_learnable(self)
+        elif self.env is None:
             raise ValueError(
                 f"{self._title()}: no environment; say .environment('CartPole-v1') or .build(env='CartPole-v1')"
             )
@@ -292,6 +304,11 @@ class AlgorithmConfig:
                 f"{self._title()}: minibatch_size={minibatch} does not fit a batch of {rows * length} timesteps "
                 f"({rows} environments x {length} steps); make it smaller or train_batch_size larger"
             )
+
+    def is_offline(self) -> bool:
+        """Whether it learns from recorded data alone: an environment, if there is one, is for evaluation."""
+        shares = shares_of(self.input_, self.input_config)
+        return bool(shares) and SAMPLER not in shares
 
     def rows(self) -> int:
         """How many environments step side by side."""
@@ -470,7 +487,7 @@ class AlgorithmConfig:
     def _check_evaluation_config(self, changes: Mapping[str, Any], where: str) -> None:
         """Raise ValueError for a name that does not exist; say so of one that changes nothing."""
         for given in changes:
-            if given in EVALUATION_CHANGES:
+            if given in EVALUATION_CHANGES or (given in ("input", "input_") and changes[given] == SAMPLER):
                 continue
             if SPELLINGS.get(given, given) not in self._values and given not in IGNORED:
                 near = difflib.get_close_matches(given, [*EVALUATION_CHANGES, *self._values, *SPELLINGS], n=1)
@@ -490,6 +507,8 @@ class AlgorithmConfig:
             return {**self._values[name], **_copied(value)}
         if name == "policies" and value is not None:
             return plain_policies(value)
+        if name == "input_":
+            return kept_input(value)
         if name == "policy_mapping_fn" and isinstance(value, Mapping):
             return {str(agent): policy for agent, policy in value.items()}
         return _copied(value)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+from athlete.memory.replay import Replay
 from athlete.models.catalog import MODEL_DEFAULTS, check_model, is_recurrent, make_model, merged_models, with_streams
 from athlete.models.streams import without_streams
 from athlete.settings.assemble import level_points, make_exploration, make_memory
@@ -49,6 +50,26 @@ def trajectory_parts(config: AlgorithmConfig) -> dict[str, Any]:
     if "minibatch_size" in config:
         parts["minibatch_size"] = min(config.minibatch_size, config.rows() * config.fragment_length())
     return parts
+
+
+class RecordedConfig(OnPolicyConfig):
+    """A configuration whose agent has a random policy of its own and learns from recorded data alone."""
+
+    offline = True
+
+    def agent_parts(self) -> dict[str, Any]:
+        sequence = self.sequence_length()
+        batch = max(1, self.train_batch_size // sequence) * sequence
+        memory = Replay(capacity=batch, batch_size=batch, window=sequence, sequence=sequence)
+        return {**super().agent_parts(), "memory": memory}
+
+    def validate(self) -> None:
+        super().validate()
+        if not self.is_offline():
+            raise ValueError(
+                f"{self._title()} learns from recorded data alone: say .offline_data(input_='FILE'); "
+                "`athlete record CHECKPOINT --out FILE` makes some"
+            )
 
 
 class ExplorationConfig(AlgorithmConfig):
@@ -148,6 +169,8 @@ class ReplayConfig(ExplorationConfig):
     def validate(self) -> None:
         super().validate()
         self._check_recurrence()
+        if self.is_offline():
+            return
         title, batch, memory = self._title(), self.train_batch_size, self._memory()
         warm_up, capacity = self.num_steps_sampled_before_learning_starts, memory["capacity"]
         if batch > warm_up:

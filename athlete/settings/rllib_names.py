@@ -23,6 +23,7 @@ SPELLINGS: dict[str, str] = {
     "callbacks_class": "callbacks",
     **dict.fromkeys(("recreate_failed_env_runners", "restart_failed_env_runners"), "recreate_failed_workers"),
     **dict.fromkeys(("max_worker_restarts", "max_num_env_runner_restarts"), "max_num_worker_restarts"),
+    "input": "input_",
     "learning_starts": "num_steps_sampled_before_learning_starts",
     "policy_model": "policy_model_config",
     "Q_model": "q_model_config",
@@ -58,7 +59,7 @@ STABLE_BASELINES: dict[str, str] = {
 # Section methods that were renamed.
 SECTIONS: dict[str, str] = {"env_runners": "rollouts"}
 # Section methods of RLlib's that hold nothing but settings of the tables below.
-OTHER_SECTIONS = ("offline_data", "python_environment", "checkpointing", "experimental", "rl_module")
+OTHER_SECTIONS = ("python_environment", "checkpointing", "experimental", "rl_module")
 
 _ONE_PROGRAM = "collecting and learning are one JAX program in this process; there is nothing to place"
 _FRAMEWORK = "networks run on JAX whatever the framework"
@@ -94,6 +95,10 @@ IGNORED: dict[str, str] = {
         ("use_local_critic", "use_state_preprocessor"), "the critic sees the state of all agents and what they do"
     ),
     **dict.fromkeys(("agent_id", "good_policy", "adv_policy"), "every agent has a critic of its own reward"),
+    **dict.fromkeys(
+        ("shuffle_buffer_size", "offline_sampling"), "recorded steps are read once and drawn from all of them"
+    ),
+    "postprocess_inputs": "what an algorithm needs of recorded episodes is computed as they are read",
     "use_critic": "there always is a critic; PG alone can do without",
     "sample_async": "environments wait while the policy learns, so that it learns from its own steps",
     "microbatch_size": "the gradient of a batch is computed at once",
@@ -157,13 +162,10 @@ UNSERVED: dict[str, str] = {
     "learner_config_dict": "settings are those of the algorithm",
 }
 
-_OFFLINE = "there is no learning from recorded data yet"
 _MODULES = "networks are given as model={'custom_model': ...}"
 _TRACE = "it is IMPALA's and APPO's, which are not here; PPO learns from many environments side by side"
 # Settings without which a program is another one -> what to do instead. An error, unless they are switched off.
 REFUSED: dict[str, str] = {
-    **dict.fromkeys(("input", "input_", "input_config", "offline_sampling", "postprocess_inputs"), _OFFLINE),
-    **dict.fromkeys(("shuffle_buffer_size", "actions_in_input_normalized"), _OFFLINE),
     **dict.fromkeys(
         ("output", "output_config"),
         "episodes are not written; the callback on_sample_end sees all that is sampled, and can",
@@ -185,7 +187,7 @@ def said(name: str, value: object) -> str | None:
 
     Raises ValueError for one without which the program is another.
     """
-    if not value or (name in ("input", "input_") and value == "sampler"):
+    if not value:
         return None
     if name in REFUSED:
         raise ValueError(REFUSED[name])

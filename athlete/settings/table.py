@@ -12,6 +12,7 @@ from athlete.core.ranges import Range
 from athlete.models.dense import ACTIVATIONS
 from athlete.settings.checks import SCHEDULE_FORM, is_count, is_number, is_schedule
 from athlete.settings.multi_agent import is_mapping_of_agents
+from athlete.settings.recorded import is_input
 from athlete.spaces import Space
 
 
@@ -32,6 +33,7 @@ SETTINGS: dict[str, Setting] = {
     "clip_rewards": Setting("environment", None, "clip or None"),
     "reward_scale": Setting("environment", 1.0, "positive number"),
     "num_rollout_workers": Setting("rollouts", 0, "count"),
+    "workers_act": Setting("rollouts", False, "bool"),
     "num_envs_per_worker": Setting("rollouts", 8, "positive count"),
     "rollout_fragment_length": Setting("rollouts", "auto", "positive count or auto"),
     "env_timeout": Setting("rollouts", 600.0, "positive number or None"),  # longer than any takes, shorter than a night
@@ -48,6 +50,9 @@ SETTINGS: dict[str, Setting] = {
     "policies_to_train": Setting("multi_agent", None, "names or function or None"),
     "count_steps_by": Setting("multi_agent", "env_steps", "env_steps|agent_steps"),
     "shuffle_seats": Setting("multi_agent", False, "bool"),
+    "input_": Setting("offline_data", "sampler", "data"),
+    "input_config": Setting("offline_data", {}, "dict"),
+    "actions_in_input_normalized": Setting("offline_data", False, "bool"),
     "num_gpus": Setting("resources", 0, "number"),
     "evaluation_interval": Setting("evaluation", None, "count or None"),
     "evaluation_duration": Setting("evaluation", 10, "positive count"),
@@ -118,6 +123,10 @@ _VALUE_CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
         "a function from an observation to what the agent sees, or a pair of it and its athlete.spaces.Space",
     ),
     "bool": (lambda value: isinstance(value, bool), "True or False"),
+    "data": (
+        is_input,
+        "'sampler', files, columns as a dictionary of arrays, or a dictionary from files to their shares of a batch",
+    ),
     "policies": (
         lambda value: isinstance(value, Mapping | list | tuple | set),
         "a dictionary from names to PolicySpecs, or a list of names",

@@ -10,7 +10,7 @@ from athlete.env.adapters.buffers import Buffers, Members
 from athlete.env.adapters.conversion import to_space
 from athlete.env.adapters.gymnasium import make_gymnasium, named_spec
 from athlete.env.adapters.processes import Group, ProcessRows
-from athlete.env.adapters.rows import LocalRows, Row, Rows
+from athlete.env.adapters.rows import LocalRows, OwnRows, Row, Rows
 from athlete.env.adapters.stepped import forget, note, require_unstepped
 from athlete.env.randomness import seed_global_generators
 from athlete.env.registry import EnvContext, resolve, told_config
@@ -100,36 +100,21 @@ def make_rows(
             spaces that agents cannot serve, or that differ from row to row.
         EnvError: a worker process failed to make its environments.
     """
-    count = max(num_workers, 1) * num_envs_per_worker
-    env = named_spec(resolve(env))
-    if hasattr(env, "step") and not isinstance(env, type) and (count > 1 or num_workers):
-        raise ValueError(
-            f"{env!r} is one instance, but {count} rows in {num_workers} worker processes were asked for; "
-            "pass its class, its id or a factory, or say rollouts(num_envs_per_worker=1, num_rollout_workers=0)"
-        )
-    if supervision.restart_rows and hasattr(env, "step") and not isinstance(env, type):
-        raise ValueError(
-            f"{env!r} is one instance, and fault_tolerance(restart_failed_sub_environments=True) makes environments "
-            "anew; pass its class, its id or a factory"
-        )
-    makers = [
-        row_maker(env, dict(env_config or {}), row, num_workers, num_envs_per_worker, supervision.created)
-        for row in range(count)
-    ]
+    makers = _makers(env, env_config, num_workers, num_envs_per_worker, supervision, row_maker)
     if num_workers:
-        _require_picklable(makers[0])
+        require_picklable(makers[0])
     if seed is not None:
         seed_global_generators(seed)
     first = makers[0].make()
     try:
         shown = makers[0].shown(first)
         if not num_workers:
-            return _local_rows(first, makers, shown, supervision)
+            return _local_rows(first, makers, makers, shown, supervision)
     except BaseException:
         first.close()
         raise
     first.close()
-    size = num_envs_per_worker
+    size, count = num_envs_per_worker, len(makers)
     again = supervision.restart_rows
     groups = [
         Group(
@@ -147,8 +132,65 @@ def make_rows(
     return ProcessRows(groups, supervision)
 
 
-def _local_rows(first: Any, makers: list[RowMaker], shown: Shown, supervision: Supervision) -> LocalRows:
-    buffers = Buffers(shown.space, len(makers), groups=shown.agents)
+def make_own_rows(
+    env: Any,
+    env_config: Mapping[str, Any] | None,
+    num_workers: int,
+    num_envs_per_worker: int,
+    worker: int,
+    supervision: Supervision = UNSUPERVISED,
+    row_maker: type[RowMaker] = RowMaker,
+    seed: int | None = None,
+) -> OwnRows:
+    """Those of `num_workers * num_envs_per_worker` rows that are the worker's of that number, from 0, in this process.
+
+    Raises as `make_rows`.
+    """
+    makers = _makers(env, env_config, num_workers, num_envs_per_worker, supervision, row_maker)
+    begin = worker * num_envs_per_worker
+    own = makers[begin : begin + num_envs_per_worker]
+    if seed is not None:
+        seed_global_generators(seed + begin)
+    first = own[0].make()
+    try:
+        return OwnRows(_local_rows(first, own, makers, own[0].shown(first), supervision), begin)
+    except BaseException:
+        first.close()
+        raise
+
+
+def _makers(
+    env: Any,
+    env_config: Mapping[str, Any] | None,
+    num_workers: int,
+    num_envs_per_worker: int,
+    supervision: Supervision,
+    row_maker: type[RowMaker],
+) -> list[RowMaker]:
+    """What makes each of the rows. Raises ValueError where an instance cannot be all of them."""
+    count = max(num_workers, 1) * num_envs_per_worker
+    env = named_spec(resolve(env))
+    if hasattr(env, "step") and not isinstance(env, type) and (count > 1 or num_workers):
+        raise ValueError(
+            f"{env!r} is one instance, but {count} rows in {num_workers} worker processes were asked for; "
+            "pass its class, its id or a factory, or say rollouts(num_envs_per_worker=1, num_rollout_workers=0)"
+        )
+    if supervision.restart_rows and hasattr(env, "step") and not isinstance(env, type):
+        raise ValueError(
+            f"{env!r} is one instance, and fault_tolerance(restart_failed_sub_environments=True) makes environments "
+            "anew; pass its class, its id or a factory"
+        )
+    return [
+        row_maker(env, dict(env_config or {}), row, num_workers, num_envs_per_worker, supervision.created)
+        for row in range(count)
+    ]
+
+
+def _local_rows(
+    first: Any, makers: list[RowMaker], everywhere: list[RowMaker], shown: Shown, supervision: Supervision
+) -> LocalRows:
+    """The rows of `makers`, among those of `everywhere`; the environment of the first one is made already."""
+    buffers = Buffers(shown.space, len(everywhere), groups=shown.agents)
     rows = [makers[0].row(first, buffers)]
     makers[0].tell_created(first)
     try:
@@ -162,7 +204,8 @@ def _local_rows(first: Any, makers: list[RowMaker], shown: Shown, supervision: S
     return LocalRows(rows, buffers, shown.action_space, makers if supervision.restart_rows else ())
 
 
-def _require_picklable(maker: RowMaker) -> None:
+def require_picklable(maker: RowMaker) -> None:
+    """Raise ValueError where a row's environment cannot be made in another process."""
     import cloudpickle  # a dependency of Gymnasium, for this
 
     try:

@@ -178,6 +178,49 @@ class LocalRows:
         return f"{len(self.rows)} rows of {self.rows[0].env}"
 
 
+class OwnRows:
+    """The rows of one worker as `Rows` of all workers' rows: the others are not here, show zeros and take no step.
+
+    Seeds, keys and messages so mean what they mean where all rows are in one place.
+    """
+
+    def __init__(self, rows: LocalRows, first: int):
+        """`rows` stand in their buffers from `first` on."""
+        self.rows, self.buffers, self.action_space, self.any_thread = (
+            rows,
+            rows.buffers,
+            rows.action_space,
+            rows.any_thread,
+        )
+        self._first = first
+        self.here = np.zeros(self.buffers.rows, bool)
+        self.here[first : first + len(rows.rows)] = True
+        self._split = per_row(self.action_space)
+
+    def reset(self, seed: int | None, where: np.ndarray) -> Answer:
+        return self._of_all(self.rows.reset(None if seed is None else seed + self._first, where[self.here]))
+
+    def step(self, actions: Any) -> Answer:
+        taken = self._split(actions)
+        return self._of_all(self.rows.step_each(taken[self._first : self._first + len(self.rows.rows)]))
+
+    def _of_all(self, answer: Answer) -> Answer:
+        """What the own rows answered, in its place among all."""
+        infos: list[Info] = [{}] * self.buffers.rows
+        infos[self._first : self._first + len(answer.infos)] = answer.infos
+        failures, renewed = (
+            {self._first + row: text for row, text in (part or {}).items()}
+            for part in (answer.failures, answer.renewed)
+        )
+        return Answer(infos, failures, renewed)
+
+    def close(self) -> None:
+        self.rows.close()
+
+    def __repr__(self) -> str:
+        return f"rows {self._first} to {self._first + len(self.rows.rows) - 1}"
+
+
 def told(error: Exception) -> str:
     """What went wrong in a row: a sentence, or the environment's own traceback without the frames of the adapters."""
     if isinstance(error, MisfitError):

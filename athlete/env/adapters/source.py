@@ -13,9 +13,9 @@ from athlete.core import Array, Health, Key, Source, Spec, Step, Tree
 from athlete.env.adapters.buffers import Buffers, MisfitError
 from athlete.env.adapters.gymnasium import VectorEnv, require_no_autoreset, to_space
 from athlete.env.adapters.lives import Lives
-from athlete.env.adapters.making import RowMaker, make_rows
+from athlete.env.adapters.making import RowMaker, make_own_rows, make_rows
 from athlete.env.adapters.processes import LostProcessError, ProcessRows
-from athlete.env.adapters.rows import Answer, LocalRows, Rows, VectorRows
+from athlete.env.adapters.rows import Answer, LocalRows, OwnRows, Rows, VectorRows
 from athlete.env.adapters.watchdog import Watchdog
 from athlete.env.errors import EnvError
 from athlete.env.supervision import UNSUPERVISED, Supervision
@@ -35,6 +35,7 @@ class GymnasiumSource(Source):
         seeded_resets: seed every reset from its key and row, so that a run can be repeated exactly (evaluation). Else
             only `reset` seeds and `reset_where` goes on with the environment's own random numbers (training).
         seed: of the global generators while environments are made; those of this process are seeded too.
+        worker: in this process are only the rows of the worker of that number, from 0; see `here`.
 
     Observations have the dtypes of `spec.obs` (never 64 bits), rewards are float32, flags bool, whatever numbers the
     environment returns. `info` is a sequence of the rows' own dictionaries.
@@ -57,6 +58,7 @@ class GymnasiumSource(Source):
         seeded_resets: bool = False,
         supervision: Supervision = UNSUPERVISED,
         seed: int | None = None,
+        worker: int | None = None,
     ):
         self.vector: Rows
         if isinstance(env, VectorEnv):
@@ -66,10 +68,15 @@ class GymnasiumSource(Source):
                 to_space(env.single_observation_space, "observation_space"),
                 to_space(env.single_action_space, "action_space"),
             )
-        else:
+        elif worker is None:
             self.vector = make_rows(
                 env, env_config, num_workers, num_envs_per_worker, supervision, self.row_maker, seed
             )
+        else:
+            own = make_own_rows(
+                env, env_config, num_workers, num_envs_per_worker, worker, supervision, self.row_maker, seed
+            )
+            self.vector, self.here = own, own.here
         self.rows, self.any_thread = self.vector.buffers.rows, self.vector.any_thread
         self.spec = self._seen_spec()
         self._seeded_resets = seeded_resets
@@ -78,14 +85,15 @@ class GymnasiumSource(Source):
             check_mask(self.spec)
         self._fit_action = action_fitter(self.vector.action_space)
         self._lives = Lives(self.rows)
-        self._everywhere = np.ones(self.rows, bool)
+        self._everywhere = np.ones(self.rows, bool) if self.here is None else self.here
         self._supervision = supervision
         self._renewals = 0
         self._unseeded = np.zeros(self.rows, bool)  # rows whose environment is new and was never seeded
         self._obs: Tree = ()
         self._watchdog: Watchdog | None = None
-        if isinstance(self.vector, LocalRows) and supervision.env_timeout is not None:
-            self._watchdog = Watchdog(self.vector, supervision.env_timeout)
+        local = self.vector.rows if isinstance(self.vector, OwnRows) else self.vector
+        if isinstance(local, LocalRows) and supervision.env_timeout is not None:
+            self._watchdog = Watchdog(local, supervision.env_timeout)
 
     def _seen_spec(self) -> Spec:
         return Spec(self.vector.buffers.space, to_space(self.vector.action_space, "action_space"))
@@ -113,7 +121,7 @@ class GymnasiumSource(Source):
         if self.faulty is not None:
             self._cut_off(self.faulty)
         terminated = came.terminated.copy()
-        self._obs = self._checked_obs(~terminated)
+        self._obs = self._checked_obs(self._everywhere & ~terminated)
         return Step(self._obs, came.reward.copy(), terminated, came.truncated.copy(), infos)
 
     def _cut_off(self, rows: Array) -> None:

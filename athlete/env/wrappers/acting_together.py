@@ -38,7 +38,8 @@ class ActingTogetherSource(SourceWrapper):
         """What agents see of a joint observation, in whose rows that go on all must act."""
         self._shown = shown
         acting = np.concatenate([shown["acting"][name] > 0 for name, _ in self.spec.groups], axis=1)
-        missing = np.argwhere(~acting & np.asarray(goes_on)[:, None])
+        asked = np.asarray(goes_on) if self.here is None else goes_on & self.here
+        missing = np.argwhere(~acting & asked[:, None])
         if len(missing):
             row, number = missing[0]
             agent, step = self.agent_ids[number], self._steps[row]

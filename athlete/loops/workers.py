@@ -1,0 +1,165 @@
+"""Workers that act by themselves: who holds rows of environments elsewhere, and what is said to it.
+
+A worker gets what acts and the run's key, computes the keys of all rows from it, and acts in all of them, though only
+its own exist: the others show zeros. So what acts draws the same for a row whoever holds it, and a trajectory is that
+of `loops/host.py` to the last bit, whatever the number of workers. Acting for rows that are elsewhere costs arithmetic
+that small networks do not notice beside a call; in return there is one message a trajectory and not one a step.
+
+How a worker is reached is a matter of who carries the messages: `athlete/worker_processes.py`.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import numpy as np
+
+from athlete.core import Agent, Array, Episodes, Health, Rows, Source, Transition, Tree, Which
+from athlete.loops.collect import Keys, draw_keys
+from athlete.loops.compiling import COMPILER_OPTIONS, set_up
+from athlete.loops.episodes import Told, WatchedSource
+from athlete.loops.host import collect_hosted, host_rows
+from athlete.loops.transport import Packet, on_device, to_packet
+from athlete.ops.random import unwrap, wrap
+
+Leaves = list[Array]  # of a tree that both sides know: what travels are arrays and numbers, no classes of anyone
+
+
+class Beginning(NamedTuple):
+    """New episodes in all rows of a worker."""
+
+    key: Array  # uint32 [2], of `Source.reset`
+    carry: Leaves  # `[B, ...]` of all rows
+
+
+class Task(NamedTuple):
+    """What a worker is asked: a trajectory with this view."""
+
+    serial: int  # the answer has it too
+    version: int  # of the view: learning iterations that it comes from
+    view: Leaves  # of a packet
+    key: Array  # uint32 [2], the run's
+    random: Which
+    begin: Beginning | None = None
+
+
+class Fragment(NamedTuple):
+    """A trajectory of a worker's own rows, `[T, b, ...]`, and where it has left them, `[b, ...]`."""
+
+    serial: int
+    version: int
+    steps: Leaves  # of (Transition, Episodes)
+    rows: Leaves  # of `Rows`, without what the learner carries along them
+    seconds: dict[str, float]
+    health: Health
+    told: Sequence[Told] = ()
+
+
+class Arrival(NamedTuple):
+    """What came of a worker: a fragment or an error. One that was `lost` begins anew, unless there is an error."""
+
+    worker: int
+    serial: int = 0
+    fragment: Fragment | None = None
+    error: Exception | None = None
+    lost: bool = False
+
+
+class Workers(Protocol):
+    """Workers by number, wherever they run."""
+
+    count: int
+
+    def start(self) -> None:
+        """Have all of them ready. Raises what keeps one from it."""
+        ...
+
+    def ask(self, worker: int, task: Task) -> None:
+        """Send a task, and do not wait."""
+        ...
+
+    def next(self) -> Arrival:
+        """Wait for what comes first, from whichever worker."""
+        ...
+
+    @property
+    def health(self) -> Health: ...
+
+    def close(self) -> None:
+        """End all of them. May be called twice."""
+        ...
+
+
+class Collector:
+    """What a worker is: its rows, and the agent that acts in them. `make_source` makes them, told its number."""
+
+    def __init__(self, agent: Agent, make_source: Callable[[int], Source], worker: int, length: int):
+        set_up()
+        self.agent: Agent = jax.tree.map(on_device, agent)
+        self.source = make_source(worker)
+        self.length = length
+        self._here = slice(None) if self.source.here is None else np.flatnonzero(self.source.here)
+        self._rows: Rows | None = None
+        self._carry = jax.tree.structure(jax.eval_shape(_first_carry, self.agent, self.source.rows))
+        self._layout = view_layout(self.agent)
+
+    def collect(self, task: Task) -> Fragment:
+        """The trajectory. Raises what the environments raise; the next task must then begin new episodes."""
+        if task.begin is not None:
+            carry = jax.tree.unflatten(self._carry, task.begin.carry)
+            self._rows = host_rows(self.agent, self.source.reset(task.begin.key), carry, (), self.source.rows)
+        assert self._rows is not None
+        rows, self._rows = self._rows, None
+        keys = Keys(*map(np.asarray, _trajectory_keys(task.key, self.length, self.source.rows)))
+        view = Packet(self._layout, task.view[0], tuple(task.view[1:]))
+        self._rows, trajectory, episodes, seconds = collect_hosted(
+            self.agent, self.source, jax.device_put(view), keys, rows, task.random
+        )
+        steps = [leaf[:, self._here] for leaf in jax.tree.leaves((trajectory, episodes))]
+        left = [np.asarray(leaf)[self._here] for leaf in jax.tree.leaves(self._rows)]
+        told = self.source.take() if isinstance(self.source, WatchedSource) else ()
+        return Fragment(task.serial, task.version, steps, left, seconds, self.source.health, told)
+
+    def close(self) -> None:
+        self.source.close()
+
+
+@functools.partial(jax.jit, static_argnames=("length", "rows"), compiler_options=COMPILER_OPTIONS)
+def _trajectory_keys(run_key: Array, length: int, rows: int) -> tuple[Array, ...]:
+    """The keys of a trajectory, as `host.plan` draws them."""
+    _, collect_key, _ = jax.random.split(wrap(run_key), 3)
+    return tuple(unwrap(part) for part in draw_keys(collect_key, length, rows))
+
+
+def _first_carry(agent: Agent, rows: int) -> Tree:
+    key = wrap(np.zeros(2, np.uint32))
+    return agent.start(agent.view(agent.init(key), 0.0), rows, key)
+
+
+def view_layout(agent: Agent) -> Any:
+    """How the packet of an agent's view is laid out; computes nothing."""
+    return jax.eval_shape(lambda: to_packet(agent.view(agent.init(wrap(np.zeros(2, np.uint32))), 0.0))).layout
+
+
+def view_leaves(view: Packet) -> Leaves:
+    """What of a view travels."""
+    return [np.asarray(leaf) for leaf in (view.vector, *view.wide)]
+
+
+class Form:
+    """What fragments are made of: the structures that both sides know."""
+
+    def __init__(self, example: Transition, rows: Rows):
+        episodes = Episodes(rows.first, rows.episode_return, rows.episode_length)
+        self._steps = jax.tree.structure((example, episodes))
+        self._rows = jax.tree.structure(rows._replace(accumulators=()))
+
+    def join(self, fragments: Sequence[Fragment]) -> tuple[Transition, Episodes, Rows]:
+        """Fragments side by side: trajectory and episodes `[T, B, ...]`, and the rows as they were left."""
+        steps = [np.concatenate(leaves, axis=1) for leaves in zip(*(part.steps for part in fragments), strict=True)]
+        rows = [np.concatenate(leaves) for leaves in zip(*(part.rows for part in fragments), strict=True)]
+        trajectory, episodes = jax.tree.unflatten(self._steps, steps)
+        return trajectory, episodes, jax.tree.unflatten(self._rows, rows)

@@ -1,0 +1,1 @@
+"""Recorded decisions: data sets, their formats, and what is asked of them before anything is learned."""

@@ -1,0 +1,188 @@
+"""Files of recorded steps: what is read is told by the ending. Our own, RLlib's JSON, NumPy's, Parquet; Minari's sets.
+
+Our own file, `*.safetensors`, is that of the arrays of a `DataSet`, with its spaces as JSON in the header. It is by far
+the fastest, keeps every bit, and holds nothing that could be executed.
+"""
+
+from __future__ import annotations
+
+import glob
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from athlete.offline.columns import columns_of, from_columns
+from athlete.offline.dataset import DataError, DataSet, from_named, joined, named_leaves, spaces_of
+from athlete.offline.rllib_json import read_json, write_json
+from athlete.record.arrays import open_arrays, save_arrays
+from athlete.record.errors import CheckpointError
+from athlete.record.files import beside
+from athlete.record.space_json import space_from_json, space_to_json
+
+FORMAT = "athlete data"
+VERSION = 1
+Options = Mapping[str, Any]  # of `input_config`: max_episode_steps, format
+
+
+def read_data(source: Any, options: Options | None = None, normalized: bool = False) -> DataSet:
+    """A data set from wherever it is: a file, a folder, a pattern such as `"runs/*.json"`, a list of these, columns as
+    a dictionary of arrays, a pandas frame, Minari's set or its name (`"minari:pointmaze/umaze-v2"`), or a `DataSet`.
+
+    `options` are `max_episode_steps` (where a file tells `dones` alone: the time limit, which cuts episodes), and
+    `format` ("json", "parquet", ...; where a file's ending does not tell it). `normalized` says that actions are in
+    [-1, 1] whatever the space is.
+
+    Raises DataError, naming file and row, for what cannot be read or learned from.
+    """
+    data = _read(source, options or {})
+    return data.as_normalized() if normalized else data
+
+
+def _read(source: Any, options: Options) -> DataSet:
+    if isinstance(source, DataSet):
+        return source
+    if isinstance(source, str | Path):
+        return joined([_read_file(path, options) for path in _found(str(source))])
+    if isinstance(source, Mapping):
+        return from_columns(source, "the data", max_episode_steps=options.get("max_episode_steps"))
+    if isinstance(source, Sequence):
+        if not source:
+            raise DataError("there is no file in the list of data")
+        return joined([_read(part, options) for part in source])
+    raise DataError(f"{type(source).__name__} is no data: expected files, a dictionary of arrays or a DataSet")
+
+
+def write_data(data: DataSet, path: str | Path) -> Path:
+    """Write a data set in the format of the path's ending, and return the path. A file of that name is replaced.
+
+    Raises DataError for an ending that no format has, and what `open` raises.
+    """
+    path = Path(path)
+    write = _kind(path, WRITERS, "written")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with beside(path) as temporary:
+        write(data, temporary)
+    return path
+
+
+def _found(source: str) -> list[Path]:
+    """The files that a path or a pattern means, sorted by name."""
+    path = Path(source).expanduser()
+    if path.is_dir():
+        files = sorted(each for each in path.iterdir() if each.suffix in READERS and not each.name.startswith("."))
+        if not files:
+            raise DataError(f"{path}: the folder holds no file of data ({', '.join(READERS)})")
+        return files
+    if path.exists():
+        return [path]
+    files = sorted(map(Path, glob.glob(str(path), recursive=True)))
+    if not files:
+        what = "no file fits this pattern" if glob.has_magic(source) else "there is no such file or folder"
+        raise DataError(f"{source}: {what}")
+    return files
+
+
+def _read_file(path: Path, options: Options) -> DataSet:
+    ending = options.get("format")
+    read = _kind(path if ending is None else Path(f"{path}.{ending}"), READERS, "read")
+    try:
+        return read(path, options)
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
+
+
+def _kind(path: Path, kinds: Mapping[str, Callable], what: str) -> Callable:
+    if path.suffix not in kinds:
+        raise DataError(
+            f"{path}: data are {what} as {', '.join(kinds)}, and not as {path.suffix or 'what has no ending'}"
+        )
+    return kinds[path.suffix]
+
+
+# Our own
+
+
+def _read_own(path: Path, options: Options) -> DataSet:
+    try:
+        file = open_arrays(path)
+        about = file.metadata() or {}
+        arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no dictionary)
+    except OSError:
+        raise
+    except Exception as error:
+        raise DataError(f"{path} is cut or damaged: it is no safetensors file ({error})") from error
+    if about.get("format") != FORMAT:
+        raise DataError(f"{path} is no data set of Athlete: its header does not say {FORMAT!r}")
+    if about.get("version") != str(VERSION):
+        raise DataError(f"{path} has format version {about.get('version')}, and this Athlete reads {VERSION}")
+    try:
+        obs_space, action_space = (
+            space_from_json(json.loads(about[name])) for name in ("observation_space", "action_space")
+        )
+        columns = {
+            "obs": from_named(obs_space, arrays, "obs"),
+            "new_obs": from_named(obs_space, arrays, "new_obs"),
+            "actions": from_named(action_space, arrays, "actions"),
+            **{name: arrays[name] for name in ("rewards", "terminateds", "truncateds")},
+        }
+    except (KeyError, ValueError, CheckpointError) as error:
+        raise DataError(f"{path} is damaged: {error}") from error
+    if "action_logp" in arrays:
+        columns["action_logp"] = arrays["action_logp"]
+    return from_columns(
+        columns,
+        str(path),
+        observation_space=obs_space,
+        action_space=action_space,
+        normalized=about.get("normalized") == "true",
+    )
+
+
+def _write_own(data: DataSet, path: Path) -> None:
+    spaces = spaces_of(data)
+    arrays = dict(named_leaves(data.obs, "obs")) | dict(named_leaves(data.next_obs, "new_obs"))
+    arrays |= dict(named_leaves(data.action, "actions"))
+    arrays |= {"rewards": data.reward, "terminateds": data.terminated, "truncateds": data.truncated}
+    if data.log_prob is not None:
+        arrays["action_logp"] = data.log_prob
+    about = {
+        "format": FORMAT,
+        "version": str(VERSION),
+        "observation_space": json.dumps(space_to_json(spaces.obs)),
+        "action_space": json.dumps(space_to_json(spaces.action)),
+        "normalized": "true" if data.normalized else "false",
+    }
+    save_arrays(path, {name: np.ascontiguousarray(array) for name, array in arrays.items()}, about)
+    path.chmod(0o644)  # it gives 0600, whatever the umask says
+
+
+# NumPy's
+
+
+def _read_numpy(path: Path, options: Options) -> DataSet:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            columns = dict(file)
+    except (ValueError, KeyError, EOFError) as error:
+        raise DataError(f"{path} is cut or damaged, or holds more than arrays: {error}") from error
+    return from_columns(columns, str(path), max_episode_steps=options.get("max_episode_steps"))
+
+
+def _write_numpy(data: DataSet, path: Path) -> None:
+    with path.open("wb") as file:
+        np.savez_compressed(file, **columns_of(data))
+
+
+READERS: dict[str, Callable[[Path, Options], DataSet]] = {
+    ".safetensors": _read_own,
+    ".npz": _read_numpy,
+    **dict.fromkeys((".json", ".jsonl", ".zip"), read_json),
+}
+WRITERS: dict[str, Callable[[DataSet, Path], None]] = {
+    ".safetensors": _write_own,
+    ".npz": _write_numpy,
+    ".json": write_json,
+}

@@ -1,0 +1,83 @@
+"""From recorded data and a configuration to the training that learns from them."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import numpy as np
+
+from athlete.core import Memory, Spec
+from athlete.env.world import World
+from athlete.log import logger
+from athlete.loops.collect import spec_of
+from athlete.loops.offline import OfflineTraining
+from athlete.memory.mixed import Mixed
+from athlete.memory.recorded import recorded
+from athlete.offline.dataset import DataSet, joined, spaces_of
+from athlete.offline.files import read_data
+from athlete.settings.config import AlgorithmConfig
+from athlete.settings.recorded import shares_of
+from athlete.teams import agent_for, horizon_of
+
+
+def start_offline(config: AlgorithmConfig, world: World, key: np.ndarray, begins: bool) -> OfflineTraining:
+    """The training of `config` on its recorded data. Its spaces are those of `world`, where there is one.
+
+    Raises DataError, naming file and row, for data that cannot be read, and for those that do not fit the spaces.
+    """
+    shares = shares_of(config.input_, config.input_config)
+    sets = {source: _read(config, source) for source in shares}
+    spec = _spec_of(world) if world.exists else spaces_of(joined(list(sets.values())))
+    agent = agent_for(config, spec, config.fragment_length())
+    steps = [data.transitions(spec) for data in sets.values()]
+    shown = steps
+    if config.agent_class is not None and config.agent_class.learns_returns:
+        gamma = float(config.gamma)
+        shown = [data.to_ends(each, gamma) for data, each in zip(sets.values(), steps, strict=True)]
+    memory = memory_of(agent.memory, shown, list(shares.values()))
+    whole = jax.tree.map(lambda *leaves: np.concatenate(leaves), *steps)
+    return OfflineTraining(agent, memory, whole, horizon_of(config, agent), key, begins)
+
+
+def memory_of(replay: Any, sets: list[Any], shares: list[float]) -> Memory:
+    """What samples batches as `replay` does from recorded steps `[N, 1, ...]`, from each of the `sets` its share."""
+    windows = replay.batch_size // replay.sequence
+    counts = _apportioned(windows, shares)
+    if 0 in counts:
+        raise ValueError(
+            f"offline_data(input_=...): a share of {min(shares):.3g} is less than one of the {windows} samples of a "
+            "batch; make train_batch_size larger"
+        )
+    parts = [
+        recorded(dataclasses.replace(replay, batch_size=count * replay.sequence), steps)
+        for count, steps in zip(counts, sets, strict=True)
+    ]
+    return parts[0] if len(parts) == 1 else Mixed(tuple(parts))
+
+
+def _apportioned(number: int, shares: list[float]) -> list[int]:
+    """`number` in parts that are in proportion to the shares; what rounding leaves goes to the largest remainders."""
+    exact = [number * share for share in shares]
+    counts = [int(part) for part in exact]
+    for i in sorted(range(len(exact)), key=lambda i: counts[i] - exact[i])[: number - sum(counts)]:
+        counts[i] += 1
+    return counts
+
+
+def _read(config: AlgorithmConfig, source: Any) -> DataSet:
+    files = list(source) if isinstance(source, tuple) else source
+    data = read_data(files, config.input_config, config.actions_in_input_normalized)
+    logger.info("%s: %d steps of %d episodes", data.parts[0].name, len(data), len(data.ends))
+    return data
+
+
+def _spec_of(world: World) -> Spec:
+    """The spaces of an environment that is not stepped."""
+    if world.env is not None:
+        return spec_of(world.env)
+    source = world.source()
+    if not world.is_instance:
+        source.close()
+    return source.spec

@@ -1,0 +1,102 @@
+"""`offline_data(input_=...)`: RLlib's ways to say which recorded data are learned from."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from athlete.offline.columns import NAMES
+from athlete.offline.dataset import DataSet
+from athlete.offline.files import read_data
+from athlete.settings.checks import is_number
+
+if TYPE_CHECKING:
+    from athlete.settings.config import AlgorithmConfig
+
+SAMPLER = "sampler"  # the environment
+INPUT_SETTINGS = ("max_episode_steps", "format", "path", "paths")
+
+
+def is_input(value: Any) -> bool:
+    """Whether `value` may be an `input_`; what is in files shows when they are read."""
+    if isinstance(value, list | tuple):
+        return bool(value) and all(isinstance(part, str) or _is_path(part) for part in value)
+    if isinstance(value, Mapping):
+        return bool(value) and (_is_columns(value) or all(is_number(share) and share > 0 for share in value.values()))
+    return isinstance(value, str | DataSet) or _is_path(value) or _is_frame(value)
+
+
+def kept_input(value: Any) -> Any:
+    """An `input_` as the configuration keeps it: what is in memory read and checked, what is in files by name."""
+    if _is_path(value):
+        return str(value)
+    if isinstance(value, list | tuple):
+        return list(map(str, value))
+    if isinstance(value, Mapping) and not _is_columns(value):
+        total = math.fsum(value.values())
+        return {str(source): share / total for source, share in value.items()}
+    return read_data(value) if not isinstance(value, str) else value
+
+
+def shares_of(source: Any, input_config: Mapping[str, Any]) -> dict[Any, float]:
+    """Each source of data, and its share of every batch; nothing where all comes from the environment.
+
+    Raises ValueError for RLlib's sources that cannot be read here.
+    """
+    if source == SAMPLER or source is None:
+        return {}
+    if source == "dataset":
+        source = input_config.get("paths", input_config.get("path"))
+        if source is None:
+            raise ValueError("offline_data(input_='dataset'): input_config says no 'paths'")
+    sources = source if isinstance(source, Mapping) else {_hashable(source): 1.0}
+    for each in sources:
+        if isinstance(each, str) and each.startswith("d4rl."):
+            raise ValueError(
+                f"offline_data(input_={each!r}): D4RL's sets are not downloaded here; Minari has them, as "
+                "'minari:NAME', and `athlete record` makes others"
+            )
+        if isinstance(each, str) and "://" in each:
+            raise ValueError(f"offline_data(input_={each!r}): files are read from this machine's disk; copy it there")
+    return dict(sources)
+
+
+def require_learnable(config: AlgorithmConfig) -> None:
+    """Raise ValueError where the settings `offline_data(...)` do not fit the algorithm or the rest."""
+    title = config.algorithm_name
+    if not config.offline and "replay_buffer_config" not in config:
+        raise ValueError(
+            f"{title}: it learns from its own latest steps, and not from recorded ones; BC, MARWIL and algorithms that "
+            "learn from replay do (`athlete list algorithms`)"
+        )
+    for name in config.input_config:
+        if name not in INPUT_SETTINGS:
+            raise ValueError(
+                f"offline_data(input_config={{{name!r}: ...}}): there is no {name!r}; there are "
+                f"{', '.join(INPUT_SETTINGS)}"
+            )
+    for name in ("lstm_use_prev_action", "lstm_use_prev_reward"):
+        if config.model.get(name):
+            raise ValueError(
+                f"{title}: model has {name}=True, and recorded data do not show the step before; leave it out"
+            )
+    if config.policies is not None:
+        raise ValueError(f"{title}: recorded data are of one agent, and policies={list(config.policies)} were given")
+
+
+def _hashable(source: Any) -> Any:
+    return tuple(source) if isinstance(source, list) else source
+
+
+def _is_columns(value: Mapping) -> bool:
+    return any(name in NAMES and not is_number(part) for name, part in value.items())
+
+
+def _is_path(value: Any) -> bool:
+    return hasattr(value, "__fspath__")
+
+
+def _is_frame(value: Any) -> bool:
+    """Whether it is pandas', without importing it."""
+    return type(value).__name__ == "DataFrame"

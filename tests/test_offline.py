@@ -1,0 +1,283 @@
+"""Learning from recorded data: the loop that steps nothing, with an environment and without, saved and gone on with."""
+
+from __future__ import annotations
+
+import jax
+import numpy as np
+import pytest
+from modes import assert_resumes
+
+from athlete import Algorithm
+from athlete.algorithms.bc import BCConfig
+from athlete.algorithms.dqn import DQNConfig
+from athlete.algorithms.marwil import MARWILConfig
+from athlete.algorithms.pg import PGConfig
+from athlete.algorithms.ppo import PPOConfig
+from athlete.algorithms.sac import SACConfig
+from athlete.memory.mixed import Mixed
+from athlete.memory.recorded import recorded
+from athlete.memory.replay import Replay
+from athlete.offline.columns import from_columns
+from athlete.offline.dataset import DataError, spaces_of
+from athlete.offline.files import read_data, write_data
+from athlete.offline_training import memory_of
+from athlete.ops.random import wrap
+
+STEPS, LENGTH = 400, 20
+KEY = wrap(np.array([0, 1], np.uint32))
+
+
+def cartpole_like(seed=0, best=True):
+    """Episodes of noise in which action 1 was taken where the first observation is positive, if `best`."""
+    random = np.random.default_rng(seed)
+    obs = random.normal(size=(STEPS, 4)).astype(np.float32)
+    ends = np.arange(1, STEPS + 1) % LENGTH == 0
+    return {
+        "obs": obs,
+        "new_obs": random.normal(size=(STEPS, 4)).astype(np.float32),
+        "actions": (obs[:, 0] > 0).astype(int) if best else random.integers(2, size=STEPS),
+        "rewards": random.normal(size=STEPS),
+        "terminateds": ends & (np.arange(STEPS) % 2 == 1),
+        "truncateds": ends & (np.arange(STEPS) % 2 == 0),
+    }
+
+
+def quick(config_class=BCConfig, data=None, **settings):
+    config = config_class().offline_data(input_=cartpole_like() if data is None else data)
+    small = {"train_batch_size": 40, "model": {"fcnet_hiddens": [8]}, "min_sample_timesteps_per_iteration": 400}
+    return config.update_from_dict({**small, "seed": 0, **settings})
+
+
+def learned(result):
+    return result["info"]["learner"]["default_policy"]["learner_stats"]
+
+
+# Memory ---------------------------------------------------------------------------------------------------------------
+
+
+def steps_of(columns):
+    data = from_columns(columns, "x")
+    return data.transitions(spaces_of(data))
+
+
+def test_a_recorded_memory_samples_windows_of_consecutive_steps_and_stores_nothing():
+    steps = steps_of(cartpole_like())
+    memory = recorded(Replay(batch_size=4000, window=3), steps)
+    assert memory.init(None, 1) == ()
+    batch = memory.sample((), None, KEY, 0.0)
+    assert batch.reward.shape == (3, 4000)
+    where = {value: i for i, value in enumerate(steps.reward[:, 0].tolist())}
+    begins = np.array([where[value] for value in batch.reward[0].tolist()])
+    assert {*begins.tolist()} == {*range(STEPS - 2)}, "each window as likely as the other, none across the end"
+    for later in (1, 2):
+        np.testing.assert_array_equal(batch.obs[later], steps.obs[begins + later, 0])
+
+
+def test_a_memory_of_several_sets_takes_of_each_its_share():
+    sets = [steps_of(cartpole_like(seed)) for seed in range(3)]
+    memory = memory_of(Replay(batch_size=10), sets, [0.5, 0.29, 0.21])
+    assert isinstance(memory, Mixed) and memory.batch_size == 10
+    batch = memory.sample(memory.init(None, 1), None, KEY, 0.0)
+    owner = {value: i for i, steps in enumerate(sets) for value in steps.reward[:, 0].tolist()}
+    assert [owner[value] for value in batch.reward[0].tolist()] == [0] * 5 + [1] * 3 + [2] * 2
+
+
+def test_a_mixture_of_memories_adds_to_those_that_take_and_is_ready_when_all_are():
+    steps = steps_of(cartpole_like())
+    memory = Mixed((Replay(capacity=8, batch_size=2), recorded(Replay(batch_size=2), steps)))
+    example = jax.tree.map(lambda leaf: leaf[0, 0], steps)
+    store = memory.init(example, 1)
+    assert not memory.ready(store)
+    store = memory.add(store, jax.tree.map(lambda leaf: leaf[:1], steps))
+    assert memory.ready(store) and int(store[0].filled) == 1 and store[1] == ()
+    batch = memory.sample(store, None, KEY, 0.0)
+    assert batch.reward[0, :2].tolist() == [steps.reward[0, 0]] * 2
+
+
+# The loop -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("config_class", [BCConfig, MARWILConfig])
+def test_it_learns_what_was_done_and_counts_what_it_read(config_class):
+    with quick(config_class, lr=3e-3).build() as algo:
+        results = [algo.train() for _ in range(20)]
+        assert results[1]["timesteps_total"] == results[1]["num_env_steps_trained"] == 800
+        assert np.isnan(results[-1]["episode_reward_mean"]) and results[-1]["episodes_total"] == 0
+        assert learned(results[-1])["policy_loss"] < learned(results[0])["policy_loss"]
+        obs = np.random.default_rng(1).normal(size=(200, 4)).astype(np.float32)
+        actions = algo.get_policy().compute_actions(obs)[0]
+        assert np.mean(actions == (obs[:, 0] > 0)) > 0.9
+
+
+def test_the_spaces_are_the_datas_and_there_is_nothing_to_evaluate_on():
+    with quick().build() as algo:
+        assert algo.agent.spec == spaces_of(read_data(cartpole_like()))
+        with pytest.raises(ValueError, match=r"evaluate\(\): there is no environment, only recorded data; say \.env"):
+            algo.evaluate()
+        with pytest.raises(ValueError, match=r"record\(\): there is no environment"):
+            algo.record("x", 1)
+
+
+def test_with_an_environment_evaluation_runs_beside():
+    with quick(env="CartPole-v1", evaluation_interval=2, evaluation_duration=3).build() as algo:
+        assert "evaluation" not in algo.train()
+        assert algo.train()["evaluation"]["episodes_this_iter"] == 3
+
+
+@pytest.mark.parametrize("backend", ["jax", "gymnasium"])
+def test_its_spaces_are_the_environments(backend):
+    with quick(env="CartPole-v1", backend=backend).build() as algo:
+        assert algo.agent.spec.obs.high[2] == pytest.approx(0.41887903)
+
+
+@pytest.mark.parametrize("settings", [{}, {"env": "CartPole-v1"}, {"observation_filter": "MeanStdFilter"}], ids=str)
+def test_it_resumes_exactly(settings, tmp_path):
+    write_data(read_data(cartpole_like()), tmp_path / "data.safetensors")
+    assert_resumes(quick(MARWILConfig, str(tmp_path / "data.safetensors"), **settings), tmp_path / "saved")
+
+
+def test_a_checkpoint_holds_no_data_and_needs_those_that_were_in_memory_again(tmp_path):
+    with quick().build() as algo:
+        algo.train()
+        path = algo.save(tmp_path)
+    assert {file.name for file in (tmp_path / "checkpoint_000001").iterdir()} == {
+        "agent.safetensors",
+        "checkpoint.json",
+        "manifest.json",
+    }
+    with pytest.raises(ValueError, match=r"config.input_: .* could not be kept in a file; give it again: .*input_="):
+        Algorithm.from_checkpoint(path)
+    with Algorithm.from_checkpoint(path, input_=cartpole_like()) as restored:
+        assert restored.train()["timesteps_total"] == 800
+
+
+def test_an_observation_filter_knows_all_data_before_the_first_update_and_stays():
+    data = cartpole_like()
+    data["obs"] = data["obs"] * 3 + 5
+    with quick(data=data, observation_filter="MeanStdFilter").build() as algo:
+        before = jax.device_get(algo.run.state.obs)
+        np.testing.assert_allclose(before.mean[0], data["obs"].mean(axis=0), rtol=1e-4)
+        np.testing.assert_allclose(before.variance[0], data["obs"].var(axis=0), rtol=1e-4)
+        algo.train()
+        after = jax.device_get(algo.run.state)
+        np.testing.assert_array_equal(after.obs.mean[0], before.mean[0])
+        np.testing.assert_array_equal(after.acting.mean[0], before.mean[0])
+
+
+@pytest.mark.parametrize(("config_class", "network"), [(BCConfig, "use_lstm"), (MARWILConfig, "use_gru")])
+def test_networks_with_memory_learn_from_sequences(config_class, network):
+    model = {"fcnet_hiddens": [8], network: True, "max_seq_len": 5, "lstm_cell_size": 8}
+    with quick(config_class, model=model).build() as algo:
+        assert algo.train()["timesteps_total"] == 400
+        assert algo.get_policy().is_recurrent()
+
+
+def test_a_memory_is_of_use_where_what_was_done_hangs_on_what_was_seen():
+    """The action repeats the first sign of the episode, which no other step shows."""
+    random = np.random.default_rng(0)
+    signs = np.repeat(random.integers(2, size=STEPS // 5), 5)
+    first = np.arange(STEPS) % 5 == 0
+    obs = np.where(first, 2.0 * signs - 1, 0.0)[:, None]
+    data = {
+        "obs": obs,
+        "new_obs": obs,
+        "actions": signs,
+        "rewards": np.ones(STEPS),
+        "terminateds": np.roll(first, -1),
+    }
+    losses = []
+    for network in ({"fcnet_hiddens": [8]}, {"fcnet_hiddens": [8], "use_gru": True, "max_seq_len": 10}):
+        with quick(data=data, model=network, lr=1e-2, train_batch_size=100).build() as algo:
+            losses.append([learned(algo.train())["policy_loss"] for _ in range(30)][-1])
+    assert losses[0] > 0.5 > 0.25 > losses[1]
+
+
+def test_algorithms_that_learn_from_replay_learn_from_data_by_n_steps_too():
+    with quick(DQNConfig, train_batch_size=32, n_step=3, hiddens=[]).build() as algo:
+        result = algo.train()
+        assert result["timesteps_total"] == 416 and np.isfinite(learned(result)["mean_q"])
+
+
+# What is refused ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("config", "told"),
+    [
+        (BCConfig().environment("CartPole-v1"), r"BC learns from recorded data alone: say \.offline_data\(input_="),
+        (PPOConfig().offline_data(input_="x"), "PPO: it learns from its own latest steps, and not from recorded ones"),
+        (PGConfig().offline_data(input_="x"), "PG: it learns from its own latest steps"),
+        (BCConfig().offline_data(input_="d4rl.hopper-medium-v0"), r"D4RL's sets are not downloaded here; Minari has"),
+        (BCConfig().offline_data(input_="s3://bucket/x.json"), "files are read from this machine's disk"),
+        (BCConfig().offline_data(input_="dataset"), r"input_='dataset'\): input_config says no 'paths'"),
+        (
+            BCConfig().offline_data(input_="x", input_config={"max_steps": 1}),
+            r"input_config=\{'max_steps': ...\}\): there is no 'max_steps'; there are max_episode_steps",
+        ),
+        (
+            BCConfig().offline_data(input_="x").training(model={"use_lstm": True, "lstm_use_prev_reward": True}),
+            "recorded data do not show the step before; leave it out",
+        ),
+        (quick(evaluation_interval=1), r"evaluation_interval=1\): there is no environment"),
+        (quick(data={"a": 0.001, "b": 0.999}), "a: there is no such file"),
+    ],
+)
+def test_what_does_not_fit_is_told_at_build(config, told):
+    with pytest.raises(ValueError, match=told):
+        config.build()
+
+
+@pytest.mark.parametrize("value", [3, [], {"a": "b"}, {"a": 0}])
+def test_an_input_that_is_none_is_told_at_the_call(value):
+    with pytest.raises(ValueError, match=r"offline_data\(input_=.*\): expected 'sampler', files, columns as"):
+        BCConfig().offline_data(input_=value)
+
+
+def test_data_in_memory_are_checked_at_the_call():
+    with pytest.raises(DataError, match="the data, row 3: rewards holds NaN"):
+        BCConfig().offline_data(input_=cartpole_like() | {"rewards": np.where(np.arange(STEPS) == 3, np.nan, 0)})
+
+
+def test_a_share_too_small_for_a_batch_is_told():
+    with pytest.raises(ValueError, match=r"a share of 0.01 is less than one of the 40 samples of a batch"):
+        memory_of(Replay(batch_size=40), [steps_of(cartpole_like())] * 2, [0.99, 0.01])
+
+
+def test_data_that_do_not_fit_the_environment_are_told():
+    with pytest.raises(DataError, match=r"the data: obs has shape \[4\], and the space Box.*has \[3\]"):
+        quick(SACConfig, env="Pendulum-v1").build()
+
+
+def test_evaluation_config_may_say_sampler_as_rllibs_files_do(caplog):
+    quick(evaluation_config={"input": "sampler"})
+    assert not caplog.records
+
+
+# Recording ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("backend", ["jax", "gymnasium"])
+def test_recorded_episodes_are_whole_and_their_probabilities_known(backend, tmp_path):
+    config = PPOConfig().environment("CartPole-v1", backend=backend).debugging(seed=0, log_level="WARN")
+    with config.training(model={"fcnet_hiddens": [8]}).build() as algo:
+        data = read_data(algo.record(tmp_path / "data.safetensors", 9))
+        again = read_data(algo.record(tmp_path / "again.safetensors", 9))
+        other = read_data(algo.record(tmp_path / "other.safetensors", 9, seed=1))
+        policy = algo.get_policy()
+        carry = policy.get_initial_state(len(data))
+        distribution = policy.agent.distribution(policy.view, carry, data.obs, data.first)
+    assert len(data.ends) == 9 and data.terminated[data.ends].all()
+    assert data.reward.tobytes() == again.reward.tobytes() and data.obs.tobytes() != other.obs.tobytes()
+    np.testing.assert_array_equal(data.obs[1:][~data.done[:-1]], data.next_obs[:-1][~data.done[:-1]])
+    np.testing.assert_allclose(data.log_prob, distribution.log_prob(data.action), rtol=1e-4)
+
+
+def test_actions_are_recorded_as_the_environment_takes_them(tmp_path):
+    with SACConfig().environment("Pendulum-v1").debugging(seed=0).build() as algo:
+        data = read_data(algo.record(tmp_path, 2, explore=True))
+        greedy = read_data(algo.record(tmp_path / "greedy.json", 2, explore=False))
+    assert 1.5 < np.abs(data.action).max() <= 2.0
+    assert data.truncated[data.ends].all() and data.lengths.tolist() == [200, 200]
+    assert data.log_prob is not None and greedy.log_prob is None
+    canonical = data.transitions(spaces_of(data)).action
+    np.testing.assert_allclose(canonical[:, 0], data.action / 2, rtol=1e-5)
