@@ -6,6 +6,7 @@ import functools
 import os
 import threading
 import time
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -39,11 +40,12 @@ from athlete.ops.finite import NonFiniteError
 from athlete.policy import Policy, player_of, view_of
 from athlete.record.checkpoint import CheckpointError, drop_tree, is_checkpoint, save_checkpoint
 from athlete.record.video import record_episodes
+from athlete.recording import Recording
 from athlete.restoring import read_config, read_training
 from athlete.settings.checks import require_known
 from athlete.settings.config import AlgorithmConfig
 from athlete.teams import columns_of, horizon_of, keeps_memory, make_heuristic, mapping_to_save
-from athlete.totals import Totals
+from athlete.totals import Totals, rllib_results
 
 _Method = TypeVar("_Method", bound=Callable[..., Any])
 
@@ -83,6 +85,7 @@ class Algorithm:
         set_level(config.log_level)
         self._lock, self._busy = threading.RLock(), ""
         self.config = config
+        self._settings = config.to_dict()  # as results show them
         self.seed: int = config.seed if config.seed is not None else int.from_bytes(os.urandom(4), "little")
         check_devices(config)
         self._world = training_world(config)
@@ -99,6 +102,8 @@ class Algorithm:
         self._advancing: int | None = None  # the thread in which an iteration is under way
         self._told_fault = False
         self._logdir = own_folder(config)
+        self._recording = Recording(config, self._logdir)
+        weakref.finalize(self, self._recording.close)  # files are complete also where nobody calls stop()
         self._last_checkpoint: Path | None = None  # written here or restored from
         self._saved: set[Path] = set()  # checkpoints written here
         self._callbacks.on_algorithm_init(algorithm=self)
@@ -168,11 +173,13 @@ class Algorithm:
         }
         # Only those of collecting and learning: what evaluations and others in this process compile is not ours.
         result["perf"]["compilations_this_iter"] = compilations()[0] - compiled_before
+        result |= rllib_results(result, progress, self._training.rows) | {"config": self._settings}
         interval = self.config.evaluation_interval
         if interval and self.iteration % interval == 0:
             result.update(self.evaluate())
         result |= self._totals.add_time(time.perf_counter() - start)
         self._callbacks.on_train_result(algorithm=self, result=result)
+        self._recording.write(result, progress)
         return result
 
     def _tell_of_endless_episodes(self) -> None:
@@ -370,9 +377,10 @@ class Algorithm:
 
     @property
     def logdir(self) -> str:
-        """This training's own folder, where `save()` goes without another: algorithm, environment, date and a number.
+        """This training's own folder, where its results go and `save()` without another: `reporting(logdir=...)`.
 
-        It is in `$ATHLETE_RESULTS_DIR`, else `~/athlete_results`, and made when something is put there.
+        By default it is named after algorithm, environment and date, in `$ATHLETE_RESULTS_DIR`, else
+        `~/athlete_results`. It is made when something is put there.
         """
         return str(self._logdir)
 
@@ -431,6 +439,7 @@ class Algorithm:
         saved = read_training(checkpoint_path, self._training, self.config, compiled=self._keeps_rows())
         self._training.restore(saved.run, saved.memory_since, saved.load_store)
         self._totals.restore(saved.counters)
+        self._recording.close()  # to go on after the iteration of the checkpoint
         self.seed = saved.seed
         self._policy = None
         self._last_checkpoint = Path(checkpoint_path).resolve()
@@ -460,6 +469,7 @@ class Algorithm:
         run = jax.tree.map(np.array, other._training.run)  # its buffers are given away by the next iteration
         self._training.restore(run, other._training.memory_since)
         self._totals.restore(other._totals.counters())
+        self._recording.close()
         self.seed = other.seed
         self._policy = None
 
@@ -516,6 +526,7 @@ class Algorithm:
             self._stopped = True
             self._training.close()
             self._evaluator.close()
+            self._recording.close()
 
     def __enter__(self) -> Algorithm:
         return self

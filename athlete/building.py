@@ -198,7 +198,11 @@ def check_devices(config: AlgorithmConfig) -> None:
 
 
 def own_folder(config: AlgorithmConfig) -> Path:
-    """A folder for one training in `$ATHLETE_RESULTS_DIR`, else `~/athlete_results`; it is not made."""
+    """The folder that `logdir` names, else one for this training alone in `$ATHLETE_RESULTS_DIR`, else in
+    `~/athlete_results`; it is not made.
+    """
+    if config.logdir:
+        return Path(config.logdir).expanduser().absolute()
     root = os.environ.get("ATHLETE_RESULTS_DIR")
     base = Path(root) if root else Path.home() / "athlete_results"
     name = f"{config.algorithm_name}_{env_name(config.env)}"

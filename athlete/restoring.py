@@ -77,5 +77,6 @@ def read_config(path: str | Path, env: Any, settings: Mapping[str, Any]) -> Algo
     """
     metadata = read_metadata(path)
     check_metadata(metadata, path)
-    given = ("callbacks", *settings) if env is None else ("callbacks", "env", *settings)
+    # Where results are written is never for a file to say.
+    given = ("callbacks", "logdir", *settings, *(() if env is None else ("env",)))
     return config_of(metadata, path, given).ready(env, **settings)

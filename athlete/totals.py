@@ -74,11 +74,11 @@ class Totals:
         timers["training_iteration_time_ms"] = 1000.0 * seconds
         count, compile_seconds = compilations()
         told = told_statistics(self._told)
-        if "hist_stats" in told:
-            told["hist_stats"] |= {"episode_reward": list(self._returns), "episode_lengths": list(self._lengths)}
+        episodes = {"episode_reward": list(self._returns), "episode_lengths": list(self._lengths)}
+        told["hist_stats"] = told.get("hist_stats", {}) | episodes
         by_policy = policy_statistics(list(self._agent_returns), self._policies)
         if by_policy:
-            told["hist_stats"] = told.get("hist_stats", {}) | by_policy.pop("hist_stats")
+            told["hist_stats"] |= by_policy.pop("hist_stats")
         return {
             **episode_statistics(self._returns, self._lengths),
             **told,
@@ -169,6 +169,43 @@ class Totals:
         for kept, saved in ((self._returns, "window_returns"), (self._lengths, "window_lengths")):
             kept.clear()
             kept.extend(counters[saved])
+
+
+# What RLlib 2.2 has once more in `sampler_results`.
+_SAMPLER = (
+    *("episode_reward_mean", "episode_reward_min", "episode_reward_max", "episode_len_mean", "episodes_this_iter"),
+    *("policy_reward_mean", "policy_reward_min", "policy_reward_max", "custom_metrics", "hist_stats"),
+    *("sampler_perf", "num_faulty_episodes", "episode_media"),
+)
+_COUNTERS = ("num_env_steps_sampled", "num_env_steps_trained", "num_agent_steps_sampled")
+
+
+def rllib_results(result: Mapping[str, Any], progress: Progress, rows: int) -> dict[str, Any]:
+    """What else scripts for RLlib 2.2 read in a result of `rows` environments side by side, made of what it has.
+
+    `sampler_perf` is in milliseconds for a step of all rows; where the environment is compiled into the program nobody
+    can tell its part.
+    """
+    steps = max(1, progress.timesteps // max(1, rows))
+    perf = {"mean_env_wait_ms": "env_step", "mean_inference_ms": "inference"}
+    learning = sum(part for name, part in progress.seconds.items() if "learn" in name)
+    of_policies = ("policy_reward_mean", "policy_reward_min", "policy_reward_max")
+    more: dict[str, Any] = {name: result.get(name, {}) for name in of_policies} | {
+        "episode_media": {},
+        "sampler_perf": {
+            name: 1000.0 * progress.seconds[part] / steps for name, part in perf.items() if part in progress.seconds
+        },
+        "num_steps_trained_this_iter": progress.learned,
+        "num_remote_worker_restarts": result["num_worker_restarts"],
+        "num_in_flight_async_reqs": 0,
+        "counters": {name: result[name] for name in _COUNTERS},
+        "timers": {
+            **result["timers"],
+            "learn_time_ms": 1000.0 * learning,
+            "learn_throughput": progress.learned / max(learning, 1e-9),
+        },
+    }
+    return more | {"sampler_results": {name: (more if name in more else result)[name] for name in _SAMPLER}}
 
 
 def episode_statistics(returns: Any, lengths: Any) -> dict[str, float]:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import itertools
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+# Trainings of tests leave no folders; those whose subject that is set another.
+os.environ["ATHLETE_RESULTS_DIR"] = ""
 
 MAPS = Path("/proc/self/maps")  # of Linux
 MANY = 30_000

@@ -185,6 +185,25 @@ def advantages(batch, value, next_value, gamma, lambda_):
     return found
 
 
+def vtrace(agent, batch, log_ratio, value, next_value):
+    """Targets and advantages `[T, B]` (Espeholt et al. 2018, equation 1), from the last step backwards."""
+    ratio, beyond = np.exp(log_ratio), np.zeros(value.shape[1])
+    rho, policy_rho = (
+        np.minimum(agent.vtrace_clip_rho_threshold, ratio),
+        np.minimum(agent.vtrace_clip_pg_rho_threshold, ratio),
+    )
+    target, advantage = np.zeros(value.shape), np.zeros(value.shape)
+    following = None
+    for t in reversed(range(value.shape[0])):
+        over, led = batch.terminated[t] | batch.truncated[t], np.where(batch.terminated[t], 0, next_value[t])
+        after = led if following is None else np.where(over, led, following)
+        advantage[t] = policy_rho[t] * (batch.reward[t] + agent.gamma * after - value[t])
+        trace = np.where(over, 0, agent.gamma * agent.lambda_ * np.minimum(1, ratio[t]))
+        beyond = rho[t] * (batch.reward[t] + agent.gamma * led - value[t]) + trace * beyond
+        following = target[t] = value[t] + beyond
+    return target, advantage
+
+
 def lambda_returns(batch, next_value, gamma, lambda_):
     """Peng's Q(lambda) `[T, B]`; the last step bootstraps alone."""
     found, following = np.zeros(next_value.shape), next_value[-1]
@@ -943,6 +962,69 @@ def reinforce(agent, held, batch, draws, progress):
     metrics = {"total_loss": loss(held.params)}
     held.params = held.optimizer.step(held.params, gradient(loss, held.params), at(agent.lr, progress))
     return metrics | {"grad_gnorm": held.optimizer.norm}
+
+
+def corrected_batch(agent, params, pi, batch):
+    """Everything `[N]` of a trajectory that another policy collected, corrected for the policy `pi`."""
+    whole = on_policy_batch(agent, params, batch, agent.lambda_)
+    whole.log_prob = batch.extras["log_prob"].reshape(-1)
+    if agent.vtrace:
+        rows, next_obs = batch.reward.shape, batch.next_obs.reshape(-1, batch.next_obs.shape[-1])
+        log_prob = policy_of(actor_critic(pi, whole.obs)[0], whole.action).log_prob(whole.action)
+        value, next_value = whole.value.reshape(rows), actor_critic(params, next_obs)[1].reshape(rows)
+        target, advantage = vtrace(agent, batch, (log_prob - whole.log_prob).reshape(rows), value, next_value)
+        whole.target, whole.advantage = target.reshape(-1), advantage.reshape(-1)
+    return whole
+
+
+def impala(agent, held, batch, draws, progress):
+    """Espeholt et al. 2018, section 4.2, its three terms as one loss; each epoch corrects anew."""
+    losses, bonus = [], at(agent.entropy_coeff, progress)
+    for _ in range(agent.num_epochs):
+        whole = corrected_batch(agent, held.params, held.params, batch)
+
+        def loss(params, whole=whole):
+            outputs, value = actor_critic(params, whole.obs)
+            policy = policy_of(outputs, whole.action)
+            gain = policy.log_prob(whole.action) * whole.advantage
+            error = (value - whole.target) ** 2
+            return np.mean(-gain + agent.vf_loss_coeff * error - bonus * policy.entropy())
+
+        losses.append(loss(held.params))
+        held.params = held.optimizer.step(held.params, gradient(loss, held.params), at(agent.lr, progress))
+    return {"total_loss": np.mean(losses)}
+
+
+def appo(agent, held, batch, draws, progress):
+    """The clipped surrogate around a target policy (Luo et al. 2020), on V-trace's advantages for it."""
+    losses, kls = [], []
+    clip, bonus = at(agent.clip_param, progress), at(agent.entropy_coeff, progress)
+    for _ in range(agent.num_epochs):
+        whole = corrected_batch(agent, held.params, held.target, batch)
+        old = policy_of(actor_critic(held.target, whole.obs)[0], whole.action)
+        behaviour = np.minimum(2, np.exp(whole.log_prob - old.log_prob(whole.action)))
+
+        def kl(params, whole=whole, old=old):
+            return np.mean(old.kl(policy_of(actor_critic(params, whole.obs)[0], whole.action)))
+
+        def loss(params, whole=whole, behaviour=behaviour, kl=kl):
+            outputs, value = actor_critic(params, whole.obs)
+            policy = policy_of(outputs, whole.action)
+            ratio = behaviour * np.exp(policy.log_prob(whole.action) - whole.log_prob)
+            gain = np.minimum(ratio * whole.advantage, np.clip(ratio, 1 - clip, 1 + clip) * whole.advantage)
+            error = (value - whole.target) ** 2
+            total = np.mean(-gain + agent.vf_loss_coeff * error - bonus * policy.entropy())
+            return total if agent.kl_coeff is None else total + held.kl_coeff * kl(params)
+
+        losses.append(loss(held.params))
+        kls.append(kl(held.params))
+        held.params = held.optimizer.step(held.params, gradient(loss, held.params), at(agent.lr, progress))
+    if agent.kl_coeff is not None:
+        held.kl_coeff *= 1.5 if np.mean(kls) > 2 * agent.kl_target else 0.5 if np.mean(kls) < agent.kl_target / 2 else 1
+    held.since += 1
+    if held.since >= agent.target_update_frequency:
+        held.target, held.since = moved(held.target, held.params, agent.tau), 0
+    return {"total_loss": np.mean(losses), "kl": np.mean(kls)}
 
 
 def ppo(agent, held, batch, draws, progress):

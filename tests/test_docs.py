@@ -332,7 +332,7 @@ LEARNER = "info/learner/default_policy/learner_stats/"
 
 
 def test_the_results_page_has_every_key_and_no_other() -> None:
-    from athlete.record.results import flatten
+    from athlete.record.results import REPEATED, flatten, without_repeated
 
     small = {"env": "CartPole-v1", "evaluation_interval": 1, "evaluation_duration": 1}
     hosted = {**small, "backend": "gymnasium", "train_batch_size": 16}
@@ -340,7 +340,7 @@ def test_the_results_page_has_every_key_and_no_other() -> None:
     keys: set[str] = set()
     for algorithm, settings in [("PPO", small), ("PPO", hosted), ("DQN", replay)]:
         with get_config_class(algorithm).from_dict(settings).build() as algo:
-            found = flatten(algo.train()).keys()
+            found = flatten(without_repeated(algo.train())).keys() | set(REPEATED)
         keys |= {key for key in found if algorithm == "PPO" or not key.startswith(LEARNER)}
     documented = {names[0] for names, cells in rows("results.md") if len(cells) == 2}
     assert documented == keys
@@ -575,7 +575,7 @@ def test_the_home_page_and_the_readme_name_every_algorithm() -> None:
 def test_what_is_said_to_be_missing_is_missing() -> None:
     lines = (ROOT / "docs" / "coming-from-rllib.md").read_text(encoding="utf-8").splitlines()
     missing = [name for line in lines if "| not yet" in line for name in re.findall(r"\w+", line.split("|")[1])]
-    assert "IMPALA" in missing
+    assert "APEX" in missing
     assert set(missing).isdisjoint(ALGORITHMS)
 
 

@@ -18,12 +18,14 @@ import references
 from references import Adam, leaves
 
 from athlete.algorithms.a2c import A2C
+from athlete.algorithms.appo import APPO
 from athlete.algorithms.bc import BC
 from athlete.algorithms.cql import CQL
 from athlete.algorithms.crossq import CrossQ
 from athlete.algorithms.crr import CRR
 from athlete.algorithms.ddpg import DDPGConfig
 from athlete.algorithms.dqn import DQN
+from athlete.algorithms.impala import IMPALA
 from athlete.algorithms.iql import IQL
 from athlete.algorithms.iqn import IQN
 from athlete.algorithms.marwil import MARWIL
@@ -597,6 +599,64 @@ def test_ppo(name):
     assert_same_moments(state.optimizer, held.optimizer, "optimizer")
     if agent.kl_coeff is not None:
         assert float(state.kl_coeff) == pytest.approx(held.kl_coeff)
+
+
+V_TRACE = {
+    "lambda_": 0.9,
+    "entropy_coeff": ENTROPY,
+    "vf_loss_coeff": 0.3,
+    "vtrace_clip_rho_threshold": 0.9,
+    "vtrace_clip_pg_rho_threshold": 1.2,
+}
+IMPALA_CASES = {
+    "IMPALA": (IMPALA(**ON_POLICY, **V_TRACE), DISCRETE),
+    "IMPALA, continuous, in two epochs": (IMPALA(**ON_POLICY, **V_TRACE, num_epochs=2), CONTINUOUS),
+    "IMPALA without V-trace": (IMPALA(**ON_POLICY, **V_TRACE, vtrace=False), DISCRETE),
+}
+TARGET = {"clip_param": Schedule((0.0, 1.0), (0.2, 0.01)), "target_update_frequency": 2, "tau": 0.7, "num_epochs": 2}
+APPO_CASES = {
+    "APPO": (APPO(**ON_POLICY, **V_TRACE, **TARGET), DISCRETE),
+    "APPO, penalised, continuous": (APPO(**ON_POLICY, **V_TRACE, **TARGET, kl_coeff=0.5, kl_target=0.2), CONTINUOUS),
+    "APPO without V-trace": (APPO(**ON_POLICY, **V_TRACE, **TARGET, vtrace=False), DISCRETE),
+}
+
+
+def older_batches(spec):
+    """Trajectories of a policy that is not the one that learns."""
+    return [acted(batch, seed) for seed, batch in enumerate(on_policy_batches(spec))]
+
+
+@pytest.mark.parametrize("name", IMPALA_CASES)
+def test_impala(name):
+    agent, spec = IMPALA_CASES[name]
+    agent = agent.bind(spec)
+    state = on_policy_state(agent)
+    optimizer = Adam(numbers(state.params), 1e-5, agent.grad_clip)
+    held = SimpleNamespace(params=numbers(state.params), optimizer=optimizer)
+    state = follow(agent, state, held, references.impala, older_batches(spec), lambda key, batch: {})
+    assert_equal(state.params, held.params, "params")
+    assert_same_moments(state.optimizer, held.optimizer, "optimizer")
+
+
+@pytest.mark.parametrize("name", APPO_CASES)
+def test_appo(name):
+    agent, spec = APPO_CASES[name]
+    agent = agent.bind(spec)
+    state = on_policy_state(agent)._replace(target=random_like(blank(agent).params, 2, 0.6))
+    optimizer = Adam(numbers(state.params), 1e-5, agent.grad_clip)
+    held = SimpleNamespace(
+        params=numbers(state.params),
+        optimizer=optimizer,
+        target=numbers(state.target),
+        since=0,
+        kl_coeff=agent.kl_coeff,
+    )
+    state = follow(agent, state, held, references.appo, older_batches(spec), lambda key, batch: {})
+    assert_equal(state.params, held.params, "params")
+    assert_equal(state.target, held.target, "target")
+    assert_same_moments(state.optimizer, held.optimizer, "optimizer")
+    if agent.kl_coeff is not None:
+        assert float(state.kl_coeff) == pytest.approx(held.kl_coeff) != agent.kl_coeff
 
 
 def test_ppo_with_moved_means():

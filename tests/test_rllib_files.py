@@ -77,6 +77,19 @@ def test_a_file_passes_where_every_trial_reaches_its_reward(monkeypatch: pytest.
     assert files.line("x", {"why": "it has no stop"}) == "not run  x: it has no stop"
 
 
+def test_what_a_script_says_in_python_stands_beside_its_settings() -> None:
+    script = load_script("rllib_files")
+    name = "examples/rock_paper_scissors_multiagent.py"
+    assert set(script.SAID_IN_PYTHON) <= set(FILES)
+    entry = script.with_functions(name, FILES[name])
+    assert entry["env"] == "RockPaperScissors-v0" and entry["stop"] == FILES[name]["stop"]
+    assert entry["config"]["multiagent"]["policies"] == FILES[name]["config"]["multiagent"]["policies"]
+    assert entry["config"]["multiagent"]["policy_mapping_fn"] == {"player_0": "learned", "player_1": "beat_last"}
+    assert (
+        script.with_functions("a2c/cartpole-a2c.yaml", FILES["a2c/cartpole-a2c.yaml"]) == FILES["a2c/cartpole-a2c.yaml"]
+    )
+
+
 def test_the_reasons_given_are_for_files_that_there_are() -> None:
     assert load_script("rllib_files").KNOWN.keys() <= FILES.keys()
 

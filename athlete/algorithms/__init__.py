@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from athlete.algorithms.a2c import A2CConfig as A2CConfig
     from athlete.algorithms.alpha_star import AlphaStarConfig as AlphaStarConfig
+    from athlete.algorithms.appo import APPOConfig as APPOConfig
     from athlete.algorithms.bc import BCConfig as BCConfig
     from athlete.algorithms.cql import CQLConfig as CQLConfig
     from athlete.algorithms.crossq import CrossQConfig as CrossQConfig
     from athlete.algorithms.crr import CRRConfig as CRRConfig
     from athlete.algorithms.ddpg import DDPGConfig as DDPGConfig
     from athlete.algorithms.dqn import DQNConfig as DQNConfig
+    from athlete.algorithms.impala import IMPALAConfig as IMPALAConfig
     from athlete.algorithms.iql import IQLConfig as IQLConfig
     from athlete.algorithms.iqn import IQNConfig as IQNConfig
     from athlete.algorithms.maddpg import MADDPGConfig as MADDPGConfig
@@ -44,6 +46,8 @@ ALGORITHMS: dict[str, str] = {
     "A2C": "athlete.algorithms.a2c",
     "PG": "athlete.algorithms.pg",
     "TRPO": "athlete.algorithms.trpo",
+    "IMPALA": "athlete.algorithms.impala",
+    "APPO": "athlete.algorithms.appo",
     "DQN": "athlete.algorithms.dqn",
     "SAC": "athlete.algorithms.sac",
     "TQC": "athlete.algorithms.tqc",
@@ -80,7 +84,7 @@ _BANDIT = "there are no bandits yet"
 _MODEL = "there is no learning of a model of the environment yet"
 # RLlib's algorithms that are not here, in lower case without other signs -> what is so instead.
 NOT_HERE: dict[str, str] = {
-    **dict.fromkeys(("impala", "appo", "ddppo"), _ACTOR_LEARNER),
+    "ddppo": _ACTOR_LEARNER,
     **dict.fromkeys(("apex", "apexdqn"), "DQN and R2D2 have prioritised replay in one process"),
     "apexddpg": "DDPG has prioritised replay in one process",
     "dt": _OFFLINE,

@@ -23,6 +23,7 @@ from athlete.record.files import named, write_beside
 
 PARAMS, RESULTS, PROGRESS = "params.json", "result.json", "progress.csv"
 FLUSH_SECONDS = 1.0
+REPEATED = ("config", "sampler_results")  # entries of a training's results that say again what stands elsewhere
 
 _INFINITIES = {"Infinity": math.inf, "-Infinity": -math.inf}
 
@@ -40,6 +41,15 @@ def _flatten_into(flat: dict[str, Any], prefix: str, result: Mapping[str, Any]) 
             _flatten_into(flat, f"{prefix}{key}/", value)
         else:
             flat[f"{prefix}{key}"] = value
+
+
+def without_repeated(result: Mapping[str, Any]) -> dict[str, Any]:
+    """A training's result without `config`, which is in `params.json`, and `sampler_results`, which it has itself.
+
+    Results of others, which are known by having no `sampler_results`, stay as they are.
+    """
+    repeated = REPEATED if "sampler_results" in result else ()
+    return {name: value for name, value in result.items() if name not in repeated}
 
 
 def is_number(value: Any) -> TypeGuard[float]:
@@ -206,11 +216,12 @@ class ResultWriter:
     """Appends results to `result.json` and `progress.csv`.
 
     An iteration may take 2 ms, so lines are gathered and written when a second has passed since the last time (at once
-    when iterations are slower than that), on `flush` and on `close`.
+    when iterations are slower than that), on `flush` and on `close`; with `flush_seconds=0` each at once.
     """
 
-    def __init__(self, folder: str | os.PathLike[str]):
+    def __init__(self, folder: str | os.PathLike[str], flush_seconds: float = FLUSH_SECONDS):
         self.folder = Path(folder)
+        self._flush_seconds = flush_seconds
         self.folder.mkdir(parents=True, exist_ok=True)
         self._file = (self.folder / RESULTS).open("a", encoding="utf-8")
         self._csv = CSVWriter(self.folder / PROGRESS)
@@ -222,7 +233,7 @@ class ResultWriter:
         """Take in one result, and the same flattened (the caller has it already)."""
         self._lines.append(to_json(result))
         self._rows.append(flat)
-        if time.monotonic() - self._last_flush >= FLUSH_SECONDS:
+        if time.monotonic() - self._last_flush >= self._flush_seconds:
             self.flush()
 
     def flush(self) -> None:

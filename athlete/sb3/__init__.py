@@ -151,6 +151,7 @@ def configured(name: str, env: Any, arguments: dict[str, Any]) -> AlgorithmConfi
     vec = env if isinstance(env, VecEnv) else VecEnv(env)
     given = {argument: value for argument, value in arguments.items() if argument not in WITHOUT_EFFECT}
     settings: dict[str, Any] = {"env": vec.env, "env_config": vec.env_kwargs or {}}
+    settings["logdir"] = given.pop("tensorboard_log", None) or False
     if isinstance(env, VecEnv) or not isinstance(env, str):
         settings |= {"num_rollout_workers": vec.workers, "num_envs_per_worker": 1 if vec.workers else vec.n_envs}
     if "n_steps" in given and not replay:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
+import os
 import typing
 from collections.abc import Mapping
 from types import ModuleType
@@ -146,7 +147,9 @@ class AlgorithmConfig:
 
     def reporting(self, **settings: Any) -> typing.Self:
         """`metrics_num_episodes_for_smoothing`, `min_time_s_per_iteration`, `min_sample_timesteps_per_iteration`,
-        `info_metrics` (entries of `info` that become custom metrics at the end of an episode; True: all its numbers).
+        `info_metrics` (entries of `info` that become custom metrics at the end of an episode; True: all its numbers),
+        `logdir` (the folder of results; None: a new one for each training, False: nothing is written), `monitor` (also
+        a line for each episode, in `monitor.csv`).
         """
         return self._set("reporting", settings)
 
@@ -289,6 +292,10 @@ class AlgorithmConfig:
         if self.env is None and not self.is_offline():
             raise ValueError(
                 f"{self._title()}: no environment; say .environment('CartPole-v1') or .build(env='CartPole-v1')"
+            )
+        if self.monitor and self.logdir is False:
+            raise ValueError(
+                f"{self._title()}: reporting(monitor=True) needs a folder, and there is none with logdir=False"
             )
         rows, length = self.rows(), self.fragment_length()
         minibatch = self.get("minibatch_size")
@@ -540,7 +547,9 @@ def _check_minibatch(values: Mapping[str, Any], section: str | None, settings: M
 
 
 def _plain(value: Any) -> Any:
-    """NumPy's and JAX's scalars as Python's numbers, which files can hold."""
+    """NumPy's and JAX's scalars as Python's numbers, and paths as texts, which files can hold."""
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
     return value.item() if getattr(value, "shape", None) == () and hasattr(value, "item") else value
 
 

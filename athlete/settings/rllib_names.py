@@ -52,7 +52,7 @@ STABLE_BASELINES: dict[str, str] = {
     "exploration_fraction": "exploration_config={'epsilon_timesteps': ...}",
     "exploration_initial_eps": "exploration_config={'initial_epsilon': ...}",
     "exploration_final_eps": "exploration_config={'final_epsilon': ...}",
-    "tensorboard_log": "what tune.run writes by itself",
+    "tensorboard_log": "reporting(logdir=...)",
     "device": "what the JAX that is installed decides",
 }
 
@@ -132,7 +132,7 @@ IGNORED: dict[str, str] = {
 _SPACES = "spaces are the environment's own"
 _ENDS = "episodes end where the environment says so"
 _WAITS = "rollouts(env_timeout=...) is the one limit on a step of an environment"
-_LOGS = "where and how results are written is said to tune.run; a tune.Callback sees every result"
+_LOGS = "reporting(logdir=...) says where results are written; tune.run writes them into each trial's folder"
 # Settings that would change a training and have no counterpart -> what is so instead. Accepted, in Python and in files,
 # with a warning where they are switched on.
 UNSERVED: dict[str, str] = {
@@ -163,7 +163,7 @@ UNSERVED: dict[str, str] = {
 }
 
 _MODULES = "networks are given as model={'custom_model': ...}"
-_TRACE = "it is IMPALA's and APPO's, which are not here; PPO learns from many environments side by side"
+_TRACE = "it is IMPALA's and APPO's, which learn from what older policies collected"
 # Settings without which a program is another one -> what to do instead. An error, unless they are switched off.
 REFUSED: dict[str, str] = {
     **dict.fromkeys(

@@ -11,14 +11,14 @@ import math
 import socket
 import time
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from athlete.record.errors import DamagedError
 from athlete.record.files import named
 from athlete.record.progress import ProgressReporter, brief, full
-from athlete.record.results import ResultWriter, cut_results, flatten, write_params
-from athlete.record.tensorboard import EventWriter, step_of
+from athlete.record.recorder import Recorder
+from athlete.record.results import cut_results, flatten, write_params
+from athlete.record.tensorboard import step_of
 from athlete.tune.callbacks import Callback
 from athlete.tune.experiment import Experiment
 from athlete.tune.interrupt import Interrupt
@@ -69,34 +69,13 @@ class Settings:
     verbose: int = 1
 
 
-class Record:
-    """The open files of a running trial."""
-
-    def __init__(self, folder: Path, purge_step: int | None):
-        self._results = ResultWriter(folder)
-        self._events = EventWriter(folder, purge_step)
-
-    def write(self, result: dict[str, Any]) -> None:
-        flat = flatten(result)
-        self._results.write(result, flat)
-        self._events.write(flat)
-
-    def flush(self) -> None:
-        self._results.flush()
-        self._events.flush()
-
-    def close(self) -> None:
-        self._results.close()
-        self._events.close()
-
-
 @dataclass
 class Running:
     """A trial in a slot. `command` is what the slot is at, "" if nothing."""
 
     trial: Trial
     slot: Slot
-    record: Record
+    record: Recorder
     command: str = ""
     began: float = 0.0
     unsaved: bool = False  # it has trained since its last checkpoint
@@ -228,7 +207,7 @@ class Runner:
         # what a lost process wrote after the checkpoint will come once more
         trial.last_result = cut_results(trial.folder, trial.checkpoints[-1].iteration if trial.checkpoints else 0)
         write_params(trial.folder, trial.config)
-        record = Record(trial.folder, step_of(flatten(trial.last_result)) + 1 if again else None)
+        record = Recorder(trial.folder, step_of(flatten(trial.last_result)) + 1 if again else None)
         running = Running(trial, slot, record)
         slot.occupant = running
         self.running.append(running)

@@ -331,11 +331,12 @@ def check_mutation(run: Any, config: Any, path: ConfigPath, values: Sequence[Any
 
 
 def make_trainable(run: Any, config: Any) -> Trainable:
-    """The trainable of one trial, from what `find_run` and `with_picks` gave."""
+    """The trainable of one trial, from what `find_run` and `with_picks` gave. The trial's folder has the results."""
     if isinstance(run, type) and not is_config(run):
-        return run(config)
+        is_algorithm = hasattr(run, "config_class")  # a subclass of RLlib's PPO, or the like
+        return run(with_chosen(config, {**chosen(config), "logdir": False}) if is_algorithm else config)
     if is_config(config):
-        return config.build()
+        return config.build(logdir=False)
     return FunctionTrainable(run, config)
 
 

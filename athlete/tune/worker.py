@@ -24,6 +24,7 @@ from typing import Any, NamedTuple, Protocol
 
 from athlete.env.adapters.parent import end_with_parent
 from athlete.env.registry import register_env, registered, registered_names
+from athlete.record.results import without_repeated
 from athlete.tune.trainable import Trainable, make_trainable
 
 _START = (
@@ -72,7 +73,8 @@ class Stage:
 
     def _train(self) -> dict[str, Any] | None:
         assert self.trainable is not None
-        return self.trainable.train()
+        result = self.trainable.train()
+        return without_repeated(result) if isinstance(result, dict) else result
 
     def _save(self, folder: str) -> str | None:
         assert self.trainable is not None
