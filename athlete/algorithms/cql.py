@@ -23,7 +23,7 @@ from typing import Any, ClassVar, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from athlete.algorithms.soft_actor_critic import ExploringActorCritic
+from athlete.algorithms.soft_actor_critic import ForwardActorCritic
 from athlete.core import Array, Key, Transition, Tree, hyper
 from athlete.core.ranges import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from athlete.distributions import flat_action
@@ -53,7 +53,7 @@ class CQLState(NamedTuple):
 
 
 @hyper
-class CQL(ExploringActorCritic):
+class CQL(ForwardActorCritic):
     """Hyperparameters of CQL under RLlib's names. Floats and schedules are traced, the rest shapes the program."""
 
     actor_lr: NonNegativeFloat | Schedule = 1e-4
@@ -67,7 +67,7 @@ class CQL(ExploringActorCritic):
     lagrangian_thresh: NonNegativeFloat = 5.0  # what the penalty is steered to then
     deterministic_backup: bool = True  # targets are without the next action's entropy
 
-    def init(self, key: Key) -> CQLState:
+    def init(self, key: Key) -> CQLState:  # type: ignore[override]
         one = jnp.zeros(())
         return CQLState(*super().init(key), one, adam_init(one))  # type: ignore[call-arg]
 

@@ -23,7 +23,7 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
-from athlete.algorithms.soft_actor_critic import ExploringActorCritic, SACState
+from athlete.algorithms.soft_actor_critic import ForwardActorCritic, SACState
 from athlete.core import Array, Key, Transition, Tree, hyper
 from athlete.distributions import flat_action
 from athlete.ops.td import n_step_transition, td_error
@@ -32,7 +32,7 @@ from athlete.settings.families import ActorCriticConfig
 
 
 @hyper
-class SAC(ExploringActorCritic):
+class SAC(ForwardActorCritic):
     """Hyperparameters of SAC under RLlib's names. Floats and schedules are traced, the rest shapes the program."""
 
     def update(self, state: SACState, batch: Transition, key: Key, progress: Array) -> tuple[SACState, dict]:

@@ -232,6 +232,11 @@ class ExploringActorCritic(TargetedActorCritic):
             action = policy.mode()
         return shape_action(self.spec.action, action), ActingCarry(memory, noise), {}
 
+
+@hyper
+class ForwardActorCritic(ExploringActorCritic):
+    """One whose networks have no memory."""
+
     def _values(self, critics: list[Tree], obs: Array, action: Array | None = None) -> Array:
         """Values of the actions given, `[critics, B]`; for discrete ones without `action` of all, `[critics, B, n]`."""
         if not isinstance(self.spec.action, Discrete):
