@@ -23,6 +23,8 @@ class WorkedTraining:
     the trajectory that it was asked for.
     """
 
+    output = None
+
     def __init__(
         self,
         agent: Agent,
