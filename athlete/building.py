@@ -26,7 +26,7 @@ from athlete.loops.learn import transition_shapes
 from athlete.loops.train import CompiledTraining, HostedTraining, Training
 from athlete.loops.worked import WorkedTraining
 from athlete.memory.room import require_room, require_room_for_batch
-from athlete.offline_training import start_offline
+from athlete.offline_training import start_offline, with_recorded
 from athlete.settings.config import AlgorithmConfig
 from athlete.spaces import zeros
 from athlete.teams import agent_for, horizon_of
@@ -159,7 +159,7 @@ def _make_agent(config: AlgorithmConfig, spec: Spec, begins: bool, length: int, 
     agent = agent_for(config, spec, length, ids)
     if begins:
         require_memory_room(config, agent)
-    return agent
+    return with_recorded(config, agent, spec)
 
 
 def require_memory_room(config: AlgorithmConfig, agent: Agent) -> None:

@@ -78,7 +78,7 @@ def test_heads_have_the_size_that_the_space_asks_for(space, free, head, deviatio
     assert np.abs(heads["policy"]["kernel"]).max() < 0.1, "the first policy is close to uniform"
 
 
-@pytest.mark.parametrize("algorithm", ["PPO", "A2C", "PG", "TRPO"])
+@pytest.mark.parametrize("algorithm", ["PPO", "A2C", "IMPALA", "APPO", "PG", "TRPO"])
 def test_the_first_policy_has_the_standard_deviation_that_the_model_asks_for(algorithm):
     config = get_config_class(algorithm)().training(model={"log_std_init": -1.0, "fcnet_hiddens": [4]})
     agent = config.make_agent(Spec(OBS, Box(-1, 1, (2,))))

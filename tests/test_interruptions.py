@@ -98,7 +98,7 @@ INTERRUPTIONS = [(fails, EnvError), (is_interrupted, KeyboardInterrupt)]
 
 @pytest.mark.parametrize("before", [True, False])
 @pytest.mark.parametrize(("fault", "error"), INTERRUPTIONS)
-@pytest.mark.parametrize("name", ["PPO", "A2C", "PG", "TRPO", "PQN"])
+@pytest.mark.parametrize("name", ["PPO", "A2C", "IMPALA", "PG", "TRPO", "PQN"])
 def test_an_agent_of_whole_trajectories_learns_from_nothing_that_never_happened(name, fault, error, before, learned):
     config = get_config_class(name)().environment(Diary(once(23, fault), before), disable_env_checking=True)
     config.rollouts(num_envs_per_worker=1, rollout_fragment_length=8)

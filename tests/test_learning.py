@@ -18,7 +18,9 @@ PROCESSES = min(len(SEEDS), os.cpu_count() or 1)
 QUICK = {
     "acrobot-ppo",
     "cartpole-a2c",
+    "cartpole-appo",
     "cartpole-dqn",
+    "cartpole-impala",
     "cartpole-pg",
     "cartpole-pqn",
     "cartpole-ppo",

@@ -11,6 +11,8 @@ from modes import CARTPOLE, PENDULUM, assert_modes_are_equal, assert_resumes
 
 from athlete.algorithms import get_config_class
 from athlete.algorithms.a2c import A2C
+from athlete.algorithms.appo import APPO
+from athlete.algorithms.impala import IMPALA
 from athlete.algorithms.pg import PG
 from athlete.algorithms.ppo import PPO
 from athlete.algorithms.trpo import TRPO
@@ -28,6 +30,10 @@ MEMORY = {"model": GRU(8, ()), "max_seq_len": 4}
 CASES = {
     "A2C, Discrete": (CARTPOLE, A2C(lr=FALLING, model=Separate(MLP((8,))), lambda_=0.9)),
     "A2C with a memory, Box": (PENDULUM, A2C(lr=1e-2, **MEMORY)),
+    "IMPALA, Discrete": (CARTPOLE, IMPALA(lr=FALLING, model=Separate(MLP((8,))), num_epochs=2)),
+    "IMPALA with a memory, Box": (PENDULUM, IMPALA(lr=1e-2, **MEMORY)),
+    "APPO, Discrete": (CARTPOLE, APPO(lr=FALLING, model=Separate(MLP((8,))), target_update_frequency=2)),
+    "APPO with a memory, Box": (PENDULUM, APPO(lr=1e-2, kl_coeff=0.5, num_epochs=2, **MEMORY)),
     "PPO with moved means, Box": (
         PENDULUM,
         PPO(lr=FALLING, rpo_alpha=0.5, num_epochs=2, minibatch_size=16, model=Separate(MLP((8,)))),
@@ -49,6 +55,8 @@ def test_iterations_are_the_same_compiled_and_hosted(case):
 
 TRAININGS = {
     "A2C": {"lr_schedule": [[0, 1e-2], [400, 1e-3]], "model": {"fcnet_hiddens": [8]}},
+    "IMPALA": {"model": {"use_gru": True, "gru_cell_size": 4, "max_seq_len": 4}},
+    "APPO": {"target_update_frequency": 3, "model": {"fcnet_hiddens": [8]}},
     "PG": {"use_critic": False, "model": {"use_gru": True, "gru_cell_size": 4, "max_seq_len": 4}},
     "TRPO": {"minibatch_size": 16, "num_epochs": 2, "model": {"fcnet_hiddens": [8]}},
 }
@@ -71,7 +79,7 @@ SPACES = {
 
 
 @pytest.mark.parametrize("space", SPACES)
-@pytest.mark.parametrize("name", ["A2C", "PG", "TRPO"])
+@pytest.mark.parametrize("name", ["A2C", "IMPALA", "APPO", "PG", "TRPO"])
 def test_every_space_with_a_distribution_is_acted_in_and_learned_from(name, space):
     from athlete.core import Transition
 
@@ -88,9 +96,9 @@ def test_every_space_with_a_distribution_is_acted_in_and_learned_from(name, spac
         view = agent.view(state, 0.0)
         carry = agent.start(view, rows, key)
         keys = jax.random.split(key, steps)
-        action, _, _ = jax.vmap(lambda obs, key: agent.act(view, carry, obs, flags[0], key))(obs, keys)
+        action, _, extras = jax.vmap(lambda obs, key: agent.act(view, carry, obs, flags[0], key))(obs, keys)
         carries = jax.tree.map(lambda leaf: jax.numpy.zeros((steps, *leaf.shape)), carry)
-        batch = Transition(obs, flags, action, reward, obs, flags, flags, carries, ())
+        batch = Transition(obs, flags, action, reward, obs, flags, flags, carries, extras)
         return state, action, *agent.update(state, batch, key, 0.0)
 
     before, action, after, metrics = act_and_learn(random.normal(size=(steps, rows)).astype(np.float32))
@@ -101,7 +109,16 @@ def test_every_space_with_a_distribution_is_acted_in_and_learned_from(name, spac
     assert max(moved) > 1e-4
 
 
-@pytest.mark.parametrize("agent", [A2C(lr=2e-2, **MEMORY), PG(lr=2e-2, **MEMORY), TRPO(kl_target=0.05, **MEMORY)])
+@pytest.mark.parametrize(
+    "agent",
+    [
+        A2C(lr=2e-2, **MEMORY),
+        IMPALA(lr=2e-2, **MEMORY),
+        APPO(lr=2e-2, **MEMORY),
+        PG(lr=2e-2, **MEMORY),
+        TRPO(kl_target=0.05, **MEMORY),
+    ],
+)
 def test_a_memory_is_learned(agent):
     """A cue at the first of four steps, asked for at the last: 1 for the right answer."""
     from test_ppo import Recall

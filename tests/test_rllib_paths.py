@@ -51,6 +51,7 @@ def first_in(place):
 
 def test_an_alias_and_rllibs_spelling_are_the_algorithm():
     assert find("rllib.algorithms.a3c", "A3CConfig") is get_config_class("A2C")
+    assert find("rllib.algorithms.impala", "ImpalaConfig") is get_config_class("IMPALA")
     assert find("rllib.algorithms.qmix", "QMixConfig") is get_config_class("QMIX")
     assert find("rllib.algorithms.sac", "RNNSACConfig") is get_config_class("RNNSAC")
     assert find("rllib.algorithms.registry", "get_algorithm_class")("ppo") is algorithm_of("PPO")
@@ -60,8 +61,8 @@ def test_an_alias_and_rllibs_spelling_are_the_algorithm():
     ("program", "told"),
     [
         (
-            "from athlete.rllib.algorithms.impala import ImpalaConfig",
-            "RLlib's impala is not here: PPO learns",
+            "from athlete.rllib.algorithms.es import ESConfig",
+            "RLlib's es is not here: there is no learning without",
         ),
         ("from athlete.rllib.models.torch.torch_modelv2 import TorchModelV2", "networks are JAX's here"),
         ("from athlete.rllib.utils.framework import try_import_torch", "networks are JAX's here"),

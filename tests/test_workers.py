@@ -210,7 +210,7 @@ def test_no_process_is_left_after_stop():
     algorithm = config("PPO", 2).build()
     processes = algorithm._training.workers.processes
     algorithm.stop()
-    assert [process.returncode for process in processes] == [0, 0], "each was waited for: no zombie"
+    assert None not in [process.returncode for process in processes], "each was waited for: no zombie"
 
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="looks for processes in /proc")

@@ -103,7 +103,9 @@ class Collector:
         self.length = length
         self._here = slice(None) if self.source.here is None else np.flatnonzero(self.source.here)
         self._rows: Rows | None = None
-        self._carry = jax.tree.structure(jax.eval_shape(_first_carry, self.agent, self.source.rows))
+        self._carry = jax.tree.structure(
+            jax.eval_shape(functools.partial(_first_carry, rows=self.source.rows), self.agent)
+        )
         self._layout = view_layout(self.agent)
 
     def collect(self, task: Task) -> Fragment:

@@ -141,6 +141,9 @@ ABSENT: dict[str, str] = {
 }
 
 
+_SPELLED = {"QMIX": "QMix", "IMPALA": "Impala"}  # how they spell algorithms in another way
+
+
 def _algorithms() -> dict[str, list[str]]:
     """The last part of a module's path, `alpha_star` -> the algorithms that are in it."""
     found: dict[str, list[str]] = {}
@@ -161,7 +164,8 @@ def names_in(path: str) -> dict[str, str] | None:
         if len(parts) == 2 or (named and parts[3:] in ([], [parts[2]])):
             for name in named:
                 found |= dict.fromkeys((name, f"{name}Config", f"{name}Trainer"), TRAINER)
-            found |= dict.fromkeys(("QMix", "QMixConfig") if "QMIX" in named else (), TRAINER)
+            for theirs in (theirs for name, theirs in _SPELLED.items() if name in named):
+                found |= dict.fromkeys((theirs, f"{theirs}Config"), TRAINER)
             found |= dict.fromkeys(("DEFAULT_CONFIG",) if len(parts) > 2 else (), TRAINER)
     below = any(module.startswith(f"{path}.") for module in MODULES)
     return found if found or below else None

@@ -294,9 +294,9 @@ class AlgorithmConfig:
         for name, value in self._values.items():
             if is_search(value):
                 raise ValueError(f"{self._title()}: {name}={value!r} is a search space; give the config to tune.run")
-        if self.is_offline():
+        if shares_of(self.input_, self.input_config):
             require_learnable(self)
-        elif self.env is None:
+        if self.env is None and not self.is_offline():
             raise ValueError(
                 f"{self._title()}: no environment; say .environment('CartPole-v1') or .build(env='CartPole-v1')"
             )

@@ -76,6 +76,8 @@ def require_learnable(config: AlgorithmConfig) -> None:
                 f"offline_data(input_config={{{name!r}: ...}}): there is no {name!r}; there are "
                 f"{', '.join(INPUT_SETTINGS)}"
             )
+    if config.model.get("use_lstm") and SAMPLER in shares_of(config.input_, config.input_config):
+        raise ValueError(f"{title}: recorded steps hold no recurrent state, and those that are collected do")
     for name in ("lstm_use_prev_action", "lstm_use_prev_reward"):
         if config.model.get(name):
             raise ValueError(

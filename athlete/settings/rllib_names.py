@@ -163,7 +163,7 @@ UNSERVED: dict[str, str] = {
 }
 
 _MODULES = "networks are given as model={'custom_model': ...}"
-_TRACE = "it is IMPALA's and APPO's, which are not here; PPO learns from many environments side by side"
+_TRACE = "it is IMPALA's and APPO's, which learn from what older policies collected"
 # Settings without which a program is another one -> what to do instead. An error, unless they are switched off.
 REFUSED: dict[str, str] = {
     **dict.fromkeys(
