@@ -278,7 +278,7 @@ def test_checkpoints_that_would_never_have_a_score_are_an_error(interval):
 
 def test_a_score_that_results_do_not_have_is_an_error_at_the_first_result(tmp_path):
     config = small(logdir=tmp_path).checkpointing(checkpoint_freq=5, checkpoint_score_attr="episode_reward_main")
-    with config.build() as algo, pytest.raises(TuneError, match="did you mean .*'episode_reward_mean'"):
+    with config.build() as algo, pytest.raises(TuneError, match=r"did you mean .*'episode_reward_mean'"):
         algo.train()
 
 
@@ -307,7 +307,7 @@ def test_what_learning_cannot_end_by_is_an_error():
             algo.learn()
         with pytest.raises(ValueError, match=r"total_timesteps=0\): expected a whole number"):
             algo.learn(0)
-        with pytest.raises(TuneError, match="did you mean .*'episode_reward_mean'"):
+        with pytest.raises(TuneError, match=r"did you mean .*'episode_reward_mean'"):
             algo.learn(stop={"episode_reward_main": 10})
         with pytest.raises(TuneError, match="evaluation is off"):
             algo.learn(stop={"evaluation/episode_reward_mean": 10})
