@@ -1348,8 +1348,8 @@ JOINT = [
     *_in(
         "athlete/env/wrappers/acting_together.py",
         "tests/test_joint.py",
-        ("~acting & np.asarray(goes_on)[:, None]", "~acting & False"),
-        ("~acting & np.asarray(goes_on)[:, None]", "~acting"),
+        ("~acting & asked[:, None]", "~acting & False"),
+        ("~acting & asked[:, None]", "~acting"),
     ),
 ]
 
@@ -1527,7 +1527,7 @@ SELF_PLAY = [
         "athlete/env/wrappers/shuffled_seats.py",
         "tests/test_selfplay.py",
         ("_in_order(action, self._agents())", "action"),
-        ("columns = [self._seat[name] + start", "columns = [0 * self._seat[name] + start"),
+        ("seats = [self._seat[name] + start", "seats = [0 * self._seat[name] + start"),
     ),
     *_in(
         "athlete/algorithms/fixed.py",
@@ -1943,13 +1943,13 @@ RECORDED = [
     ),
     *_in(
         "athlete/memory/mixed.py",
-        "tests/test_offline.py -k mixture",
+        "tests/test_offline.py",
         ("jnp.concatenate(leaves, axis=1)", "jnp.concatenate(leaves[::-1], axis=1)"),
         (".all()", ".any()"),
     ),
     *_in(
         "athlete/memory/recorded.py",
-        "tests/test_offline.py -k recorded_memory",
+        "tests/test_offline.py",
         (
             "return ring_take(self.steps, slot, row, self.window)",
             "return ring_take(self.steps, slot * 0, row, self.window)",
@@ -1957,7 +1957,7 @@ RECORDED = [
     ),
     *_in(
         "athlete/loops/offline.py",
-        "tests/test_offline.py -k 'filter or resumes'",
+        "tests/test_offline.py",
         ("agent.observe(agent.init(agent_key), agent.accumulators(1), steps)", "(agent.init(agent_key), ())"),
     ),
 ]

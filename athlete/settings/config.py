@@ -155,6 +155,13 @@ class AlgorithmConfig:
         """
         return self._set("reporting", settings)
 
+    def checkpointing(self, **settings: Any) -> typing.Self:
+        """What a loop over `train()` saves by itself in `algo.logdir`: `checkpoint_freq` (every so many iterations; 0:
+        never), `keep_checkpoints_num` (only the best so many, and the newest), `checkpoint_score_attr` (the result that
+        makes one best, "min-..." where lower is better), as `tune.run` has them for its trials.
+        """
+        return self._set("checkpointing", settings)
+
     def callbacks(self, callbacks: Any = None) -> typing.Self:
         """A subclass of `athlete.callbacks.DefaultCallbacks`, or an instance of one.
 
@@ -297,10 +304,7 @@ class AlgorithmConfig:
             raise ValueError(
                 f"{self._title()}: no environment; say .environment('CartPole-v1') or .build(env='CartPole-v1')"
             )
-        if self.monitor and self.logdir is False:
-            raise ValueError(
-                f"{self._title()}: reporting(monitor=True) needs a folder, and there is none with logdir=False"
-            )
+        self._check_score()
         rows, length = self.rows(), self.fragment_length()
         minibatch = self.get("minibatch_size")
         if minibatch is not None and "minibatch_size" in self._chosen and minibatch > rows * length:
@@ -313,6 +317,17 @@ class AlgorithmConfig:
         """Whether it learns from recorded data alone: an environment, if there is one, is for evaluation."""
         shares = shares_of(self.input_, self.input_config)
         return bool(shares) and SAMPLER not in shares
+
+    def _check_score(self) -> None:
+        """Raise ValueError where checkpoints would never have the score by which they are kept."""
+        scored, interval = self.checkpoint_score_attr, self.evaluation_interval
+        if not scored or "evaluation/" not in scored or not self.checkpoint_freq:
+            return
+        if not interval or self.checkpoint_freq % interval:
+            raise ValueError(
+                f"{self._title()}: checkpoint_score_attr={scored!r} is not there every checkpoint_freq="
+                f"{self.checkpoint_freq} iterations with evaluation_interval={interval}; make it a multiple of that"
+            )
 
     def rows(self) -> int:
         """How many environments step side by side."""

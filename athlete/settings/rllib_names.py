@@ -60,7 +60,7 @@ STABLE_BASELINES: dict[str, str] = {
 # Section methods that were renamed.
 SECTIONS: dict[str, str] = {"env_runners": "rollouts"}
 # Section methods of RLlib's that hold nothing but settings of the tables below.
-OTHER_SECTIONS = ("python_environment", "checkpointing", "experimental", "rl_module")
+OTHER_SECTIONS = ("python_environment", "experimental", "rl_module")
 
 _ONE_PROGRAM = "collecting and learning are one JAX program in this process; there is nothing to place"
 _FRAMEWORK = "networks run on JAX whatever the framework"
