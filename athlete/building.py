@@ -23,10 +23,11 @@ from athlete.hooks import Hooks
 from athlete.log import logger
 from athlete.loops.collect import spec_of
 from athlete.loops.learn import transition_shapes
+from athlete.loops.output import OutputSource
 from athlete.loops.train import CompiledTraining, HostedTraining, Training
 from athlete.loops.worked import WorkedTraining
 from athlete.memory.room import require_room, require_room_for_batch
-from athlete.offline_training import start_offline, with_recorded
+from athlete.offline_training import output_of, start_offline, with_recorded
 from athlete.settings.config import AlgorithmConfig
 from athlete.spaces import zeros
 from athlete.teams import agent_for, horizon_of
@@ -80,7 +81,11 @@ def start_training(config: AlgorithmConfig, world: World, hooks: Hooks, seed: in
         seed=seed & 0xFFFFFFFF,
     )
     try:
-        return _start_hosted(config, source, hooks, key, begins)
+        if (output := output_of(config, source.spec)) is not None:
+            source = OutputSource(source, output)
+        training = _start_hosted(config, source, hooks, key, begins)
+        training.output = output
+        return training
     except BaseException:
         source.close()
         raise
@@ -96,7 +101,9 @@ def _start_compiled(config: AlgorithmConfig, world: World, key: np.ndarray, begi
     if config.get("sample_async"):
         logger.info("sample_async=True: environment and updates are one program here; nothing waits")
     env = with_info_metrics(world.env, config.info_metrics)
-    return CompiledTraining(agent, env, config.rows(), length, horizon_of(config, agent), key, begins=begins)
+    training = CompiledTraining(agent, env, config.rows(), length, horizon_of(config, agent), key, begins=begins)
+    training.output = output_of(config, spec)
+    return training
 
 
 def _start_hosted(
