@@ -28,6 +28,7 @@ from athlete.checkpointing import learner_part, metadata_of, progress_at, requir
 from athlete.combine.team import Team
 from athlete.core import Run, Spec, Tree, agent_ids
 from athlete.env.randomness import global_generators_kept, seed_global_generators
+from athlete.env.world import env_name
 from athlete.evaluation import Evaluator
 from athlete.hooks import Hooks
 from athlete.log import logger, set_level
@@ -39,10 +40,13 @@ from athlete.offline.files import write_data
 from athlete.ops.finite import NonFiniteError
 from athlete.policy import Policy, player_of, view_of
 from athlete.record.checkpoint import CheckpointError, drop_tree, is_checkpoint, save_checkpoint
+from athlete.record.keeping import Keeper, checkpoint_name
+from athlete.record.progress import Shown, reporter
+from athlete.record.stopper import CombinedStopper, DictStopper, make_stopper
 from athlete.record.video import record_episodes
 from athlete.recording import Recording
 from athlete.restoring import read_config, read_training
-from athlete.settings.checks import require_known
+from athlete.settings.checks import is_count, require_known
 from athlete.settings.config import AlgorithmConfig
 from athlete.teams import columns_of, horizon_of, keeps_memory, make_heuristic, mapping_to_save
 from athlete.totals import Totals, rllib_results
@@ -103,6 +107,8 @@ class Algorithm:
         self._told_fault = False
         self._logdir = own_folder(config)
         self._recording = Recording(config, self._logdir)
+        frequency = 0 if config.logdir is False else config.checkpoint_freq
+        self._keeper = Keeper(frequency, config.keep_checkpoints_num, config.checkpoint_score_attr)
         weakref.finalize(self, self._recording.close)  # files are complete also where nobody calls stop()
         self._last_checkpoint: Path | None = None  # written here or restored from
         self._saved: set[Path] = set()  # checkpoints written here
@@ -180,7 +186,45 @@ class Algorithm:
         result |= self._totals.add_time(time.perf_counter() - start)
         self._callbacks.on_train_result(algorithm=self, result=result)
         self._recording.write(result, progress)
+        self._keeper.take(result, self.save)
         return result
+
+    def learn(self, total_timesteps: int | None = None, stop: Any = None, progress_bar: bool = False) -> dict[str, Any]:
+        """`train()` until there are `total_timesteps` more, or a result satisfies `stop`; the last result.
+
+        `stop` is what `tune.run` takes: `{"episode_reward_mean": 475}`, a function `(trial_id, result) -> bool` with
+        `logdir`'s name for the first, a `Stopper`, or a list. `progress_bar` shows how far it is: a table in a terminal
+        or a notebook, lines elsewhere. Raises ValueError where nothing says when to end, and TuneError for the name of
+        a result that there is not.
+        """
+        stopper = make_stopper(stop, lambda _: bool(self.config.evaluation_interval))
+        if total_timesteps is not None:
+            stopper = CombinedStopper(self._timesteps_more(total_timesteps), stopper)
+        elif stop is None:
+            raise ValueError("learn(): say when to end: learn(total_timesteps=100_000), or stop={...}")
+        shown = Shown(f"{self.config.algorithm_name} {env_name(self.config.env)}", reporter(int(progress_bar)))
+        with shown:
+            while True:
+                result = self.train()
+                ends = stopper(self._logdir.name, result)
+                shown.update(result, stopper.progress(self._logdir.name, result))
+                if ends:
+                    return result
+
+    def _timesteps_more(self, timesteps: int) -> DictStopper:
+        if not is_count(timesteps) or timesteps < 1:
+            raise ValueError(f"learn(total_timesteps={timesteps!r}): expected a whole number of at least 1")
+        if self.config.is_offline():
+            raise ValueError(
+                f"learn(total_timesteps={timesteps}): no timesteps are sampled where learning is from recorded data; "
+                "say stop={'num_env_steps_trained': ...}"
+            )
+        return DictStopper({"timesteps_total": self._totals.timesteps + timesteps})
+
+    @property
+    def best_checkpoint(self) -> str | None:
+        """The best checkpoint that this loop saved, by `checkpoint_score_attr`; without that the newest, else None."""
+        return self._keeper.best
 
     def _tell_of_endless_episodes(self) -> None:
         rows = self._training.rows
@@ -398,7 +442,7 @@ class Algorithm:
         self._refuse_if_stopped("save")
         folder = Path(checkpoint_dir) if checkpoint_dir is not None else self._logdir
         if folder.name != "checkpoint" and not folder.name.startswith("checkpoint_"):
-            folder = folder / f"checkpoint_{self.iteration:06d}"
+            folder = folder / checkpoint_name(self.iteration)
         folder = folder.resolve()
         if folder not in self._saved and is_checkpoint(folder):
             logger.warning("%s: a checkpoint that this training did not write is replaced", folder)
@@ -411,6 +455,8 @@ class Algorithm:
         trees = jax.device_get(trees)
         require_finite(trees["agent"]["state"], f"nothing was saved into {folder}")
         path = save_checkpoint(folder, trees, self._metadata())
+        if self._training.output is not None:
+            self._training.output.flush()
         self._saved.add(path)
         self._drop_memory_before(path)
         return str(path)
@@ -524,6 +570,9 @@ class Algorithm:
         self._refuse_in_a_hook("stop")
         if not self._stopped:
             self._stopped = True
+            if (output := self._training.output) is not None:
+                output.cut()
+                output.flush()
             self._training.close()
             self._evaluator.close()
             self._recording.close()

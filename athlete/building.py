@@ -25,10 +25,11 @@ from athlete.log import logger
 from athlete.loops.asynchronous import AsynchronousTraining
 from athlete.loops.collect import spec_of
 from athlete.loops.learn import transition_shapes
+from athlete.loops.output import OutputSource
 from athlete.loops.train import CompiledTraining, HostedTraining, Training
 from athlete.loops.worked import WorkedTraining
 from athlete.memory.room import require_room, require_room_for_batch
-from athlete.offline_training import start_offline
+from athlete.offline_training import output_of, start_offline, with_recorded
 from athlete.settings.config import AlgorithmConfig
 from athlete.spaces import zeros
 from athlete.teams import agent_for, horizon_of
@@ -82,7 +83,11 @@ def start_training(config: AlgorithmConfig, world: World, hooks: Hooks, seed: in
         seed=seed & 0xFFFFFFFF,
     )
     try:
-        return _start_hosted(config, source, hooks, key, begins)
+        if (output := output_of(config, source.spec)) is not None:
+            source = OutputSource(source, output)
+        training = _start_hosted(config, source, hooks, key, begins)
+        training.output = output
+        return training
     except BaseException:
         source.close()
         raise
@@ -98,7 +103,9 @@ def _start_compiled(config: AlgorithmConfig, world: World, key: np.ndarray, begi
     if config.get("sample_async"):
         logger.info("sample_async=True: environment and updates are one program here; nothing waits")
     env = with_info_metrics(world.env, config.info_metrics)
-    return CompiledTraining(agent, env, config.rows(), length, horizon_of(config, agent), key, begins=begins)
+    training = CompiledTraining(agent, env, config.rows(), length, horizon_of(config, agent), key, begins=begins)
+    training.output = output_of(config, spec)
+    return training
 
 
 def _start_hosted(
@@ -192,7 +199,7 @@ def _make_agent(config: AlgorithmConfig, spec: Spec, begins: bool, length: int, 
     agent = agent_for(config, spec, length, ids)
     if begins:
         require_memory_room(config, agent)
-    return agent
+    return with_recorded(config, agent, spec)
 
 
 def require_memory_room(config: AlgorithmConfig, agent: Agent) -> None:

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
-from athlete.core import Memory, Spec
+from athlete.combine.wrapper import with_memory
+from athlete.core import Agent, Memory, Spec, Transition
 from athlete.env.world import World
 from athlete.log import logger
 from athlete.loops.collect import spec_of
 from athlete.loops.offline import OfflineTraining
+from athlete.loops.output import EpisodeOutput
 from athlete.memory.mixed import Mixed
 from athlete.memory.recorded import recorded
-from athlete.offline.dataset import DataSet, joined, spaces_of
-from athlete.offline.files import read_data
+from athlete.memory.replay import Replay
+from athlete.offline.dataset import DataSet, as_data, joined, spaces_of
+from athlete.offline.files import read_data, write_data
 from athlete.settings.config import AlgorithmConfig
-from athlete.settings.recorded import shares_of
+from athlete.settings.recorded import SAMPLER, shares_of
 from athlete.teams import agent_for, horizon_of
 
 
@@ -41,19 +45,55 @@ def start_offline(config: AlgorithmConfig, world: World, key: np.ndarray, begins
     return OfflineTraining(agent, memory, whole, horizon_of(config, agent), key, begins)
 
 
-def memory_of(replay: Any, sets: list[Any], shares: list[float]) -> Memory:
-    """What samples batches as `replay` does from recorded steps `[N, 1, ...]`, from each of the `sets` its share."""
+def with_recorded(config: AlgorithmConfig, agent: Agent, spec: Spec) -> Agent:
+    """The agent whose batches are in part of recorded data, where `input_` gives them a share beside the sampler."""
+    shares = shares_of(config.input_, config.input_config)
+    if SAMPLER not in shares:
+        return agent
+    if type(agent.memory) is not Replay:
+        raise ValueError(
+            f"{config.algorithm_name}: replay_buffer_config has the type {config.replay_buffer_config.get('type')!r}, "
+            "and beside recorded data steps are drawn uniformly; take 'ReplayBuffer'"
+        )
+    sources = {source: share for source, share in shares.items() if source != SAMPLER}
+    sets = [_read(config, source).transitions(spec) for source in sources]
+    return with_memory(agent, memory_of(agent.memory, sets, list(sources.values()), shares[SAMPLER]))
+
+
+def output_of(config: AlgorithmConfig, spec: Spec) -> EpisodeOutput | None:
+    """What writes all that is collected into the folder of `offline_data(output=...)`; None where there is none."""
+    if config.output is None:
+        return None
+    if spec.groups:
+        raise ValueError(
+            f"{config.algorithm_name}: output={config.output!r}: data of one agent are written, not of many"
+        )
+    folder, ending = Path(config.output).expanduser(), config.output_config.get("format", "safetensors")
+
+    def write(steps: Transition) -> None:
+        number = len(list(folder.glob("output-*")))
+        path = folder / f"output-{number:06d}.{ending}"
+        write_data(as_data(steps, spec, str(path)), path)
+
+    return EpisodeOutput(config.rows(), spec.action, write, config.output_max_file_size)
+
+
+def memory_of(replay: Any, sets: list[Any], shares: list[float], own_share: float = 0.0) -> Memory:
+    """What samples batches as `replay` does from recorded steps `[N, 1, ...]`, from each of the `sets` its share.
+
+    With an `own_share` the first part of a batch is of `replay` itself, which what is collected goes to.
+    """
     windows = replay.batch_size // replay.sequence
-    counts = _apportioned(windows, shares)
+    all_shares = [own_share, *shares] if own_share else shares
+    counts = _apportioned(windows, all_shares)
     if 0 in counts:
         raise ValueError(
-            f"offline_data(input_=...): a share of {min(shares):.3g} is less than one of the {windows} samples of a "
-            "batch; make train_batch_size larger"
+            f"offline_data(input_=...): a share of {min(all_shares):.3g} is less than one of the {windows} samples of "
+            "a batch; make train_batch_size larger"
         )
-    parts = [
-        recorded(dataclasses.replace(replay, batch_size=count * replay.sequence), steps)
-        for count, steps in zip(counts, sets, strict=True)
-    ]
+    sized = [dataclasses.replace(replay, batch_size=count * replay.sequence) for count in counts]
+    own, others = (sized[:1], sized[1:]) if own_share else ([], sized)
+    parts = [*own, *map(recorded, others, sets)]
     return parts[0] if len(parts) == 1 else Mixed(tuple(parts))
 
 

@@ -23,7 +23,7 @@ from manifest import commit, is_dirty, write_json
 
 from athlete import tune
 from athlete.env.world import find_world
-from athlete.tune.names import lookup
+from athlete.record.names import lookup
 from athlete.tuned_examples.experiment_file import Experiment, experiment_of, parse_yaml
 
 HERE = Path(__file__).parent

@@ -1197,3 +1197,248 @@ def marwil(agent, held, batch, draws, progress):
     metrics = {"total_loss": loss(held.params), "mean_weight": np.mean(weight), "sqd_adv_norm": held.norm}
     held.params = held.optimizer.step(held.params, gradient(loss, held.params), at(agent.lr, progress))
     return metrics | {"grad_gnorm": held.optimizer.norm}
+
+
+def twin_values(critics, obs, action):
+    return np.stack([mlp(critic, np.concatenate([obs, action], axis=-1))["q"][:, 0] for critic in critics])
+
+
+def deterministic(actor, obs):
+    return np.tanh(mlp(actor, obs)["action"])
+
+
+def cloning_td3(agent, held, batch, draws, progress):
+    """TD3+BC (Fujimoto & Gu 2021) where the agent has an `alpha`, else ReBRAC (Tarasov et al. 2023)."""
+    rebrac, obs, action = not hasattr(agent, "alpha"), batch.obs[0], batch.action[0]
+    window = batch
+    if rebrac:  # the last step is what was done next
+        parts = ("obs", "action", "reward", "next_obs", "terminated", "truncated", "first")
+        window = batch._replace(**{name: getattr(batch, name)[:-1] for name in parts})
+    reward, discount, last = n_step(window, agent.gamma)
+    next_obs = window.next_obs[last, np.arange(len(last))]
+    noise = np.clip(agent.target_noise * draws["noise"], -agent.target_noise_clip, agent.target_noise_clip)
+    next_action = np.clip(deterministic(held.target["actor"], next_obs) + noise, -1, 1)
+    next_value = twin_values(held.target["critics"], next_obs, next_action).min(axis=0)
+    if rebrac:
+        ended = (window.terminated | window.truncated).any(axis=0)
+        distance = np.sum((next_action - batch.action[-1]) ** 2, axis=-1)
+        next_value = next_value - agent.critic_bc_coeff * np.where(ended, 0.0, distance)
+    target = reward + discount * next_value
+
+    def critic_loss(critics):
+        return np.mean(weights(batch) * np.sum(0.5 * (twin_values(critics, obs, action) - target) ** 2, axis=0))
+
+    metrics = {"critic_loss": critic_loss(held.critics)}
+    held.critics = held.critic_optimizer.step(
+        held.critics, gradient(critic_loss, held.critics), at(agent.critic_lr, progress)
+    )
+    held.since += agent.timesteps_per_update
+    if held.critic_optimizer.count % agent.policy_delay:
+        return metrics
+
+    def value(actor):
+        values = twin_values(held.critics, obs, deterministic(actor, obs))
+        return values.min(axis=0) if rebrac else values[0]
+
+    size = np.mean(np.abs(value(held.actor)))
+
+    def actor_loss(actor):
+        squares = (deterministic(actor, obs) - action) ** 2
+        if rebrac:
+            return np.mean(agent.actor_bc_coeff * squares.sum(axis=-1) - value(actor) / size)
+        return np.mean(squares) - agent.alpha * np.mean(value(actor)) / size
+
+    metrics["actor_loss"] = actor_loss(held.actor)
+    held.actor = held.actor_optimizer.step(held.actor, gradient(actor_loss, held.actor), at(agent.actor_lr, progress))
+    move_if_due(agent, held, {"actor": held.actor, "critics": held.critics}, agent.tau)
+    return metrics
+
+
+def iql(agent, held, batch, draws, progress):
+    """Kostrikov et al. 2021, algorithm 1: an expectile of what was done, its targets, and a policy that clones it."""
+    obs, action = batch.obs[0], batch.action[0]
+    reward, discount, last = n_step(batch, agent.gamma)
+    next_obs = batch.next_obs[last, np.arange(len(last))]
+    discrete, weight = action.dtype.kind == "i", weights(batch)
+
+    def values(critics):
+        if not discrete:
+            return twin_values(critics, obs, action)
+        return np.stack([mlp(critic, obs)["q"][np.arange(len(action)), action] for critic in critics])
+
+    def state_value(params, obs):
+        return mlp(params, obs)["v"][:, 0]
+
+    def policy(actor):
+        outputs = mlp(actor["network"], obs)["policy"]
+        if discrete:
+            return Categorical(outputs)
+        return Gaussian(joined(np.tanh(outputs), np.broadcast_to(np.clip(actor["log_std"], -5, 2), outputs.shape)))
+
+    believed = values(held.target).min(axis=0)
+
+    def value_loss(params):
+        error = believed - state_value(params, obs)
+        return np.mean(weight * np.abs(agent.expectile - (error < 0)) * error**2)
+
+    metrics = {"value_loss": value_loss(held.value)}
+    held.value = held.value_optimizer.step(held.value, gradient(value_loss, held.value), at(agent.value_lr, progress))
+    counts = np.minimum(np.exp(agent.beta * (believed - state_value(held.value, obs))), agent.max_weight)
+    target = reward + discount * state_value(held.value, next_obs)
+
+    def actor_loss(actor):
+        return -np.mean(weight * counts * policy(actor).log_prob(action))
+
+    def critic_loss(critics):
+        return np.mean(weight * np.sum(0.5 * (values(critics) - target) ** 2, axis=0))
+
+    metrics |= {"actor_loss": actor_loss(held.actor), "critic_loss": critic_loss(held.critics)}
+    metrics["mean_weight"] = np.mean(counts)
+    held.actor = held.actor_optimizer.step(held.actor, gradient(actor_loss, held.actor), at(agent.actor_lr, progress))
+    held.critics = held.critic_optimizer.step(
+        held.critics, gradient(critic_loss, held.critics), at(agent.critic_lr, progress)
+    )
+    sync(agent, held, held.critics, agent.tau)
+    return metrics
+
+
+def cql(agent, held, batch, draws, progress):
+    """Kumar et al. 2020, CQL(H): SAC, and critics paid for what they say in general over what they say of the data."""
+    obs, action = batch.obs[0], batch.action[0]
+    reward, discount, last = n_step(batch, agent.gamma)
+    next_obs = batch.next_obs[last, np.arange(len(last))]
+    alpha, discrete = math.exp(held.temperature["log_alpha"]), action.dtype.kind == "i"
+    paid = 0.0 if agent.deterministic_backup else alpha
+
+    def of_all(critics, obs):
+        return np.stack([mlp(critic, obs)["q"] for critic in critics])
+
+    def values(critics, obs, action):
+        if discrete:
+            return of_all(critics, obs)[:, np.arange(len(action)), action]
+        return twin_values(critics, obs, action)
+
+    def policy_of_actor(actor, obs):
+        outputs = mlp(actor, obs)["policy"]
+        return Categorical(outputs) if discrete else Gaussian(outputs)
+
+    def soft_value(actor, critics, obs, normal, alpha):
+        policy = policy_of_actor(actor, obs)
+        if discrete:
+            found = np.sum(np.exp(policy.log_probs) * of_all(critics, obs).min(axis=0), axis=-1)
+            return found + alpha * policy.entropy(), policy.entropy()
+        drawn, log_prob = policy.squashed(normal)
+        return values(critics, obs, drawn).min(axis=0) - alpha * log_prob, -log_prob
+
+    target = reward + discount * soft_value(held.actor, held.target, next_obs, draws.get("next"), paid)[0]
+    if not discrete:
+        now, now_density = policy_of_actor(held.actor, draws["tile"](obs)).squashed(draws["now_many"])
+        later, later_density = policy_of_actor(held.actor, draws["tile"](next_obs)).squashed(draws["later_many"])
+        uniform_density = np.full(len(now), action.shape[-1] * math.log(0.5))
+        others = [(draws["uniform"], uniform_density), (now, now_density), (later, later_density)]
+
+    def log_sum(critics):
+        heat = agent.temperature
+        if discrete:
+            return heat * np.log(np.sum(np.exp(of_all(critics, obs) / heat), axis=-1))
+        each = [
+            (values(critics, draws["tile"](obs), drawn) / heat - density).reshape(len(critics), len(obs), -1)
+            for drawn, density in others
+        ]
+        return heat * np.log(np.sum(np.exp(np.concatenate(each, axis=-1)), axis=-1))
+
+    multiplier = math.exp(held.log_multiplier["x"])
+
+    def penalty(critics):
+        return agent.min_q_weight * (log_sum(critics) - values(critics, obs, action))
+
+    def critic_loss(critics):
+        cost = penalty(critics)
+        if agent.lagrangian:
+            cost = multiplier * (cost - agent.lagrangian_thresh)
+        error = values(critics, obs, action) - target
+        return np.mean(weights(batch) * np.sum(error**2 + cost, axis=0))
+
+    metrics = {"critic_loss": critic_loss(held.critics), "cql_penalty": np.mean(penalty(held.critics))}
+    slopes = gradient(critic_loss, held.critics)
+    if agent.lagrangian:
+        slope = {"x": np.asarray(multiplier * (agent.lagrangian_thresh - metrics["cql_penalty"]))}
+        held.log_multiplier = held.multiplier_optimizer.step(held.log_multiplier, slope, at(agent.critic_lr, progress))
+    held.critics = held.critic_optimizer.step(held.critics, slopes, at(agent.critic_lr, progress))
+    clones = held.critic_optimizer.count <= agent.bc_iters
+
+    def log_prob_of_data(actor):
+        policy = policy_of_actor(actor, obs)
+        if discrete:
+            return policy.log_prob(action)
+        return policy.log_prob(np.arctanh(action)) - np.sum(np.log(1 - action**2), axis=-1)
+
+    def actor_loss(actor):
+        value, entropy = soft_value(actor, held.critics, obs, draws.get("now"), alpha)
+        return -np.mean(log_prob_of_data(actor) + alpha * entropy if clones else value)
+
+    metrics["actor_loss"] = actor_loss(held.actor)
+    entropy = soft_value(held.actor, held.critics, obs, draws.get("now"), alpha)[1]
+    held.actor = held.actor_optimizer.step(held.actor, gradient(actor_loss, held.actor), at(agent.actor_lr, progress))
+    slope = {"log_alpha": np.asarray(np.mean(entropy - agent.target_entropy))}
+    held.temperature = held.temperature_optimizer.step(held.temperature, slope, at(agent.alpha_lr, progress))
+    sync(agent, held, held.critics, agent.tau)
+    return metrics
+
+
+def crr(agent, held, batch, draws, progress):
+    """Wang et al. 2020, algorithm 1, with critics of one value: what is better than the policy's own is cloned."""
+    obs, action = batch.obs[0], batch.action[0]
+    reward, discount, last = n_step(batch, agent.gamma)
+    next_obs = batch.next_obs[last, np.arange(len(last))]
+    discrete, weight = action.dtype.kind == "i", weights(batch)
+
+    def of_all(critics, obs):
+        return np.stack([mlp(critic, obs)["q"] for critic in critics])
+
+    def values(critics, obs, action):
+        if discrete:
+            return of_all(critics, obs)[:, np.arange(len(action)), action]
+        return twin_values(critics, obs, action)
+
+    def policy_of_actor(actor, obs):
+        outputs = mlp(actor, obs)["policy"]
+        return Categorical(outputs) if discrete else Gaussian(outputs)
+
+    next_policy = policy_of_actor(held.target["actor"], next_obs)
+    if discrete:
+        next_value = np.sum(
+            np.exp(next_policy.log_probs) * of_all(held.target["critics"], next_obs).min(axis=0), axis=-1
+        )
+    else:
+        next_value = values(held.target["critics"], next_obs, next_policy.squashed(draws["next"])[0]).min(axis=0)
+    target = reward + discount * next_value
+
+    def critic_loss(critics):
+        return np.mean(weight * np.sum(0.5 * (values(critics, obs, action) - target) ** 2, axis=0))
+
+    metrics = {"critic_loss": critic_loss(held.critics)}
+    held.critics = held.critic_optimizer.step(
+        held.critics, gradient(critic_loss, held.critics), at(agent.critic_lr, progress)
+    )
+    policy = policy_of_actor(held.actor, obs)
+    sampled = [draws["choose"](policy, each) for each in draws["samples"]]
+    others = np.stack([values(held.critics, obs, each).min(axis=0) for each in sampled])
+    compared = others.mean(axis=0) if agent.advantage_type == "mean" else others.max(axis=0)
+    advantage = values(held.critics, obs, action).min(axis=0) - compared
+    counts = np.minimum(np.exp(advantage / agent.temperature), agent.max_weight)
+    if agent.weight_type == "bin":
+        counts = (advantage > 0) * 1.0
+
+    def actor_loss(actor):
+        policy = policy_of_actor(actor, obs)
+        if discrete:
+            log_prob = policy.log_prob(action)
+        else:
+            log_prob = policy.log_prob(np.arctanh(action)) - np.sum(np.log(1 - action**2), axis=-1)
+        return -np.mean(weight * counts * log_prob)
+
+    metrics |= {"actor_loss": actor_loss(held.actor), "mean_weight": np.mean(counts)}
+    held.actor = held.actor_optimizer.step(held.actor, gradient(actor_loss, held.actor), at(agent.actor_lr, progress))
+    sync(agent, held, {"actor": held.actor, "critics": held.critics}, agent.tau)
+    return metrics

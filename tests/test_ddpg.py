@@ -12,7 +12,8 @@ import pytest
 from tables import Table
 
 from athlete.algorithms.ddpg import DDPGConfig
-from athlete.algorithms.td3 import TD3, Networks, TD3Config
+from athlete.algorithms.deterministic import Networks
+from athlete.algorithms.td3 import TD3, TD3Config
 from athlete.core import Spec, Transition
 from athlete.exploration import OrnsteinUhlenbeckNoise, ParameterNoise
 from athlete.ops.random import wrap

@@ -50,7 +50,16 @@ MAY_IMPORT["worker_processes"] = BELOW_AGENTS | {"env", "log", "loops"}
 MAY_IMPORT["hooks"] = BELOW_AGENTS | {"callbacks", "env", "loops", "policy", "settings"}
 MAY_IMPORT["teams"] = BELOW_AGENTS | {"algorithms", "combine", "env", "log", "settings"}
 MAY_IMPORT["building"] = BELOW_AGENTS | {"log", "env", "hooks", "loops", "memory", "combine", "algorithms", "settings"}
-MAY_IMPORT["offline_training"] = BELOW_AGENTS | {"env", "log", "loops", "memory", "offline", "settings", "teams"}
+MAY_IMPORT["offline_training"] = BELOW_AGENTS | {
+    "combine",
+    "env",
+    "log",
+    "loops",
+    "memory",
+    "offline",
+    "settings",
+    "teams",
+}
 MAY_IMPORT["building"] |= {"teams", "offline_training", "worker_processes"}
 MAY_IMPORT["matches"] = BELOW_AGENTS | {"algorithms", "combine", "loops", "teams"}
 MAY_IMPORT["evaluation"] = BELOW_AGENTS | {"teams", "building", "env", "hooks", "loops", "policy", "settings", "totals"}

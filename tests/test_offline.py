@@ -5,15 +5,19 @@ from __future__ import annotations
 import jax
 import numpy as np
 import pytest
-from modes import assert_resumes
+from modes import assert_modes_are_equal, assert_resumes
 
 from athlete import Algorithm
+from athlete.algorithms import get_config_class
 from athlete.algorithms.bc import BCConfig
 from athlete.algorithms.dqn import DQNConfig
 from athlete.algorithms.marwil import MARWILConfig
 from athlete.algorithms.pg import PGConfig
 from athlete.algorithms.ppo import PPOConfig
 from athlete.algorithms.sac import SACConfig
+from athlete.combine.wrapper import with_memory
+from athlete.env.games.classic.pendulum import Pendulum
+from athlete.loops.collect import spec_of
 from athlete.memory.mixed import Mixed
 from athlete.memory.recorded import recorded
 from athlete.memory.replay import Replay
@@ -281,3 +285,123 @@ def test_actions_are_recorded_as_the_environment_takes_them(tmp_path):
     assert data.log_prob is not None and greedy.log_prob is None
     canonical = data.transitions(spaces_of(data)).action
     np.testing.assert_allclose(canonical[:, 0], data.action / 2, rtol=1e-5)
+
+
+# The algorithms that learn from data first, and in an environment then ------------------------------------------------
+
+
+def pendulum_like(seed=0):
+    random = np.random.default_rng(seed)
+    columns = cartpole_like(seed)
+    obs, new_obs = random.normal(size=(2, STEPS, 3)).astype(np.float32)
+    return columns | {"obs": obs, "new_obs": new_obs, "actions": np.clip(obs[:, :1], -0.9, 0.9)}
+
+
+TINY = {
+    "model": {"fcnet_hiddens": [8]},
+    "train_batch_size": 32,
+    "replay_buffer_config": {"capacity": 500},
+    "num_steps_sampled_before_learning_starts": 40,
+    "seed": 3,
+    "log_level": "WARN",
+}
+FIRST_FROM_DATA = ("IQL", "TD3BC", "ReBRAC", "CQL", "CRR")
+ONLINE = {"input_": "sampler", "env": "Pendulum-v1", "min_sample_timesteps_per_iteration": 60}
+
+
+@pytest.mark.parametrize("algorithm", ["IQL", "ReBRAC"])
+def test_a_run_on_data_goes_on_in_an_environment(algorithm, tmp_path):
+    config = get_config_class(algorithm).from_dict(
+        {**TINY, "env": "Pendulum-v1", "input_": pendulum_like(), "min_sample_timesteps_per_iteration": 320}
+    )
+    with config.build() as algo:
+        algo.train()
+        path, before = algo.save(tmp_path), algo.get_weights()
+    with Algorithm.from_checkpoint(path, **ONLINE) as online:
+        for a, b in zip(*map(jax.tree.leaves, (before, online.get_weights())), strict=True):
+            np.testing.assert_array_equal(a, b)
+        result = online.train()
+        assert result["timesteps_total"] == 320 + 40 + 60, "with a warm-up of a new memory"
+        assert np.isfinite(learned(result)["critic_loss"])
+
+
+@pytest.mark.parametrize("backend", ["jax", "gymnasium"])
+def test_half_of_each_batch_may_be_recorded(backend, tmp_path):
+    write_data(read_data(pendulum_like(), normalized=True), tmp_path / "data.safetensors")
+    shares = {"sampler": 0.5, str(tmp_path / "data.safetensors"): 0.5}
+    config = get_config_class("TD3").from_dict({**TINY, **ONLINE, "input_": shares, "backend": backend})
+    with config.exploration(exploration_config={"random_timesteps": 0}).build() as algo:
+        assert isinstance(algo.agent.memory, Mixed)
+        assert [part.batch_size for part in algo.agent.memory.parts] == [16, 16]
+        assert algo.train()["timesteps_total"] == 100
+        (ring, nothing), steps = algo.run.store, algo.agent.memory.parts[1].steps
+    assert int(ring.filled) == 100 and nothing == () and int(steps.filled) == STEPS
+
+
+def test_what_cannot_be_mixed_is_told():
+    shares = {"sampler": 0.5, "x.json": 0.5}
+    with pytest.raises(ValueError, match=r"DQN: replay_buffer_config has the type 'Prio.*take 'ReplayBuffer'"):
+        DQNConfig().environment("CartPole-v1").offline_data(input_=shares).build()
+    with pytest.raises(ValueError, match="PPO: it learns from its own latest steps"):
+        PPOConfig().environment("CartPole-v1").offline_data(input_=shares).build()
+    with pytest.raises(ValueError, match="BC learns from recorded data alone"):
+        BCConfig().environment("CartPole-v1").offline_data(input_=shares).build()
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("algorithm", FIRST_FROM_DATA)
+def test_those_that_learn_from_data_first_resume_exactly(algorithm, tmp_path):
+    write_data(read_data(pendulum_like(), normalized=True), tmp_path / "data.safetensors")
+    settings = {**TINY, "input_": str(tmp_path / "data.safetensors"), "min_sample_timesteps_per_iteration": 320}
+    assert_resumes(get_config_class(algorithm).from_dict(settings), tmp_path / "saved")
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("algorithm", FIRST_FROM_DATA)
+def test_they_are_the_same_compiled_and_hosted(algorithm):
+    env = Pendulum()
+    config = get_config_class(algorithm).from_dict({**TINY, "observation_filter": "NoFilter"})
+    assert_modes_are_equal(env, config.make_agent(spec_of(env)), rows=1, length=1, iterations=20)
+
+
+@pytest.mark.thorough
+def test_a_mixture_is_the_same_compiled_and_hosted():
+    env = Pendulum()
+    agent = get_config_class("SAC").from_dict(TINY).make_agent(spec_of(env))
+    data = read_data(pendulum_like(), normalized=True).transitions(spec_of(env))
+    agent = with_memory(agent, memory_of(agent.memory, [data], [0.5], 0.5))
+    assert_modes_are_equal(env, agent, rows=1, length=1, iterations=20)
+
+
+# Writing what is collected --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "backend", "kind"),
+    [("PPO", "jax", "safetensors"), ("PPO", "gymnasium", "json"), ("DQN", "jax", "npz"), ("DQN", "gymnasium", "json")],
+)
+def test_output_has_all_that_is_collected_in_whole_episodes(algorithm, backend, kind, tmp_path):
+    settings = {"env": "CartPole-v1", "backend": backend, "num_envs_per_worker": 2, "seed": 0, "log_level": "WARN"}
+    settings |= {"model": {"fcnet_hiddens": [8]}, "train_batch_size": 64, "min_sample_timesteps_per_iteration": 64}
+    if algorithm == "DQN":
+        settings |= {"hiddens": [], "num_steps_sampled_before_learning_starts": 128}
+    config = get_config_class(algorithm).from_dict({**settings, "output": str(tmp_path)})
+    with config.offline_data(output_config={"format": kind}).build() as algo:
+        results = [algo.train() for _ in range(2)]
+        algo.save(tmp_path / "checkpoint")
+        whole = read_data(sorted(tmp_path.glob("output-*")))
+        assert len(whole.ends) == results[-1]["episodes_total"] > 2
+        assert whole.terminated[whole.ends].all()
+    data = read_data(sorted(tmp_path.glob("output-*")))
+    assert len(data) == results[-1]["timesteps_total"], "those that were running are cut"
+    assert whole.returns.max() == results[-1]["episode_reward_max"]
+    np.testing.assert_array_equal(data.obs[1:][~data.done[:-1]], data.next_obs[:-1][~data.done[:-1]])
+
+
+def test_what_cannot_be_written_is_told():
+    with pytest.raises(
+        ValueError, match=r"output_config=\{'format': 'csv'\}\): expected one of safetensors, json, npz"
+    ):
+        PPOConfig().environment("CartPole-v1").offline_data(output="x", output_config={"format": "csv"}).build()
+    with pytest.raises(ValueError, match="BC: output='x' is for what is collected, and it learns from recorded data"):
+        quick(output="x").build()

@@ -13,6 +13,7 @@ import pytest
 from athlete.algorithm import Algorithm
 from athlete.algorithms import get_config_class
 from athlete.callbacks import DefaultCallbacks
+from athlete.record.names import TuneError
 from athlete.record.results import flatten, read_params, read_results
 
 SMALL = {
@@ -84,9 +85,9 @@ def test_what_a_callback_adds_to_a_result_is_recorded_and_what_it_says_twice_is_
 
 def test_one_switch_turns_it_off(tmp_path, monkeypatch):
     monkeypatch.setenv("ATHLETE_RESULTS_DIR", str(tmp_path))
-    with small(logdir=False).build() as algo:
+    with small(logdir=False, monitor=True).checkpointing(checkpoint_freq=1).build() as algo:
         algo.train()
-    assert names(tmp_path) == set()
+    assert names(tmp_path) == set(), "neither results nor episodes nor checkpoints"
     with small().build() as algo:
         assert names(tmp_path) == set(), "building makes no folder"
         algo.train()
@@ -174,9 +175,7 @@ def test_the_monitor_has_entries_of_info(tmp_path):
     assert {tuple(line.split(",")[:2]) for line in lines[2:]} == {("-10.0", "10")}
 
 
-def test_a_monitor_without_a_folder_is_an_error():
-    with pytest.raises(ValueError, match="needs a folder, and there is none with logdir=False"):
-        small(logdir=False, monitor=True).build()
+def test_a_folder_is_a_path_or_false():
     with pytest.raises(ValueError, match=r"logdir=3.*a folder's path, or False"):
         small(logdir=3)
 
@@ -221,3 +220,111 @@ def test_a_trial_is_recorded_once_in_its_own_folder(tmp_path, monkeypatch):
     assert iterations(trial.folder) == [1, 2]
     assert not (tmp_path / "direct").exists()
     assert "config" not in trial.last_result, "it is the trial's"
+
+
+# Checkpoints ------------------------------------------------------------------------------------------------------
+
+
+def checkpoints(folder) -> set[str]:
+    return {name for name in names(folder) if name.startswith("checkpoint_")}
+
+
+class Scores(DefaultCallbacks):
+    """Makes the third evaluation the best."""
+
+    def on_train_result(self, *, algorithm, result, **kwargs):
+        result["evaluation"] = {"episode_reward_mean": [1.0, 2.0, 9.0, 3.0, 4.0][algorithm.iteration - 1]}
+
+
+def test_the_best_checkpoint_by_evaluation_stays_beside_the_newest(tmp_path):
+    config = small(logdir=tmp_path, callbacks=Scores, evaluation_interval=1, evaluation_duration=1)
+    config.checkpointing(
+        checkpoint_freq=1, keep_checkpoints_num=1, checkpoint_score_attr="evaluation/episode_reward_mean"
+    )
+    with config.build() as algo:
+        assert algo.best_checkpoint is None
+        for _ in range(5):
+            algo.train()
+        assert algo.best_checkpoint == f"{algo.logdir}/checkpoint_000003"
+    assert checkpoints(tmp_path) == {"checkpoint_000003", "checkpoint_000005"}
+    with Algorithm.from_checkpoint(tmp_path / "checkpoint_000003", logdir=False) as best:
+        assert best.iteration == 3
+
+
+def test_checkpoints_without_a_score_are_every_so_many_iterations(tmp_path):
+    with small(logdir=tmp_path).checkpointing(checkpoint_freq=2).build() as algo:
+        for _ in range(5):
+            algo.train()
+        assert algo.best_checkpoint == f"{algo.logdir}/checkpoint_000004", "the newest"
+    assert checkpoints(tmp_path) == {"checkpoint_000002", "checkpoint_000004"}
+
+
+def test_a_lower_result_is_better_where_it_says_so(tmp_path):
+    config = small(logdir=tmp_path, callbacks=Scores, evaluation_interval=1, evaluation_duration=1)
+    config.checkpointing(checkpoint_freq=1, checkpoint_score_attr="min-evaluation/episode_reward_mean")
+    with config.build() as algo:
+        for _ in range(3):
+            algo.train()
+        assert algo.best_checkpoint == f"{algo.logdir}/checkpoint_000001"
+
+
+@pytest.mark.parametrize("interval", [None, 2])
+def test_checkpoints_that_would_never_have_a_score_are_an_error(interval):
+    config = small(evaluation_interval=interval)
+    config.checkpointing(checkpoint_freq=3, checkpoint_score_attr="evaluation/episode_reward_mean")
+    with pytest.raises(ValueError, match=f"every checkpoint_freq=3 iterations with evaluation_interval={interval}"):
+        config.build()
+
+
+def test_a_score_that_results_do_not_have_is_an_error_at_the_first_result(tmp_path):
+    config = small(logdir=tmp_path).checkpointing(checkpoint_freq=5, checkpoint_score_attr="episode_reward_main")
+    with config.build() as algo, pytest.raises(TuneError, match=r"did you mean .*'episode_reward_mean'"):
+        algo.train()
+
+
+# learn() ----------------------------------------------------------------------------------------------------------
+
+
+def test_learning_ends_after_so_many_timesteps_more():
+    with small(logdir=False).build() as algo:
+        assert algo.learn(total_timesteps=100)["timesteps_total"] == 128, "whole iterations of 64"
+        assert algo.learn(total_timesteps=1)["timesteps_total"] == 192
+
+
+def test_learning_ends_with_the_first_of_its_stops():
+    with small(logdir=False).build() as algo:
+        assert algo.learn(10_000, stop={"training_iteration": 2})["training_iteration"] == 2
+        seen = []
+        algo.learn(
+            stop=lambda trial_id, result: seen.append((trial_id, result["training_iteration"])) or len(seen) == 2
+        )
+        assert seen == [(Path(algo.logdir).name, 3), (Path(algo.logdir).name, 4)]
+
+
+def test_what_learning_cannot_end_by_is_an_error():
+    with small(logdir=False).build() as algo:
+        with pytest.raises(ValueError, match="say when to end"):
+            algo.learn()
+        with pytest.raises(ValueError, match=r"total_timesteps=0\): expected a whole number"):
+            algo.learn(0)
+        with pytest.raises(TuneError, match=r"did you mean .*'episode_reward_mean'"):
+            algo.learn(stop={"episode_reward_main": 10})
+        with pytest.raises(TuneError, match="evaluation is off"):
+            algo.learn(stop={"evaluation/episode_reward_mean": 10})
+
+
+def test_a_progress_bar_says_how_far_it_is(capsys):
+    with small(logdir=False).build() as algo:
+        algo.learn(128)
+        assert capsys.readouterr().out == ""
+        algo.learn(128, progress_bar=True)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-2].startswith("PPO CartPole-v1 TERMINATED iter=4") and "ts=256" in lines[-2]
+    assert lines[-1].startswith("PPO CartPole-v1: ")
+
+
+def test_stable_baselines_learn_shows_its_progress_too(capsys):
+    from athlete.sb3 import PPO
+
+    PPO("MlpPolicy", "CartPole-v1", n_steps=64, batch_size=64, n_epochs=1).learn(64, progress_bar=True)
+    assert "PPO CartPole-v1 TERMINATED iter=1" in capsys.readouterr().out

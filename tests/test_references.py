@@ -20,10 +20,13 @@ from references import Adam, leaves
 from athlete.algorithms.a2c import A2C
 from athlete.algorithms.appo import APPO
 from athlete.algorithms.bc import BC
+from athlete.algorithms.cql import CQL
 from athlete.algorithms.crossq import CrossQ
+from athlete.algorithms.crr import CRR
 from athlete.algorithms.ddpg import DDPGConfig
 from athlete.algorithms.dqn import DQN
 from athlete.algorithms.impala import IMPALA
+from athlete.algorithms.iql import IQL
 from athlete.algorithms.iqn import IQN
 from athlete.algorithms.marwil import MARWIL
 from athlete.algorithms.pg import PG
@@ -31,11 +34,13 @@ from athlete.algorithms.ppo import PPO
 from athlete.algorithms.pqn import PQN
 from athlete.algorithms.qrdqn import QRDQN
 from athlete.algorithms.r2d2 import R2D2
+from athlete.algorithms.rebrac import ReBRAC
 from athlete.algorithms.redq import REDQ
 from athlete.algorithms.rnnsac import RNNSAC
 from athlete.algorithms.sac import SAC
 from athlete.algorithms.simple_q import SimpleQConfig
 from athlete.algorithms.td3 import TD3
+from athlete.algorithms.td3_bc import TD3BC
 from athlete.algorithms.tqc import TQC
 from athlete.algorithms.trpo import TRPO
 from athlete.core import ActingCarry, Spec, Transition
@@ -745,3 +750,160 @@ def test_marwil(name):
     assert_equal(state.params, held.params, "params")
     assert_same_moments(state.optimizer, held.optimizer, "optimizer")
     assert float(state.sqd_adv_norm) == pytest.approx(held.norm, rel=1e-4)
+
+
+def held_of_networks(agent, **networks):
+    """What the references keep: parameters by name, and an optimiser for each."""
+    optimizers = {f"{name}_optimizer": Adam(params, clip=agent.grad_clip) for name, params in networks.items()}
+    return SimpleNamespace(
+        **networks, **{name.replace("critics_", "critic_"): each for name, each in optimizers.items()}
+    )
+
+
+CLONING = {
+    "TD3+BC": TD3BC(**RATES, **SMALL, tau=0.3, n_step=2, alpha=1.7, target_noise=0.9, target_noise_clip=0.7),
+    "TD3+BC, at every update": TD3BC(**RATES, **SMALL, **SYNC, tau=0.3, policy_delay=1, target_noise=0.3),
+    "ReBRAC": ReBRAC(**RATES, **SMALL, tau=0.3, actor_bc_coeff=0.6, critic_bc_coeff=0.8, target_noise=0.5),
+    "ReBRAC, two steps": ReBRAC(
+        **RATES, **SMALL, **SYNC, tau=0.3, n_step=2, actor_bc_coeff=0.6, critic_bc_coeff=0.8, policy_delay=1
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CLONING)
+def test_deterministic_policies_that_clone(name):
+    agent = CLONING[name].bind(CONTINUOUS)
+    networks = type(blank(agent).online)
+    state = blank(agent)._replace(
+        online=networks(*random_like(tuple(blank(agent).online), 1)),
+        target=networks(*random_like(tuple(blank(agent).target), 2)),
+    )
+    actor, critics = numbers(tuple(state.online))
+    held = held_of_networks(agent, actor=actor, critics=critics)
+    held.target, held.since = dict(zip(("actor", "critics"), numbers(tuple(state.target)), strict=True)), 0.0
+    batches = batches_of(CONTINUOUS, steps=agent.n_step + isinstance(agent, ReBRAC))
+    state = follow(agent, state, held, references.cloning_td3, batches, smoothing)
+    assert_equal(tuple(state.online), (held.actor, held.critics), "online")
+    assert_equal(tuple(state.target), (held.target["actor"], held.target["critics"]), "target")
+    assert_same_moments(state.actor_optimizer, held.actor_optimizer, "actor_optimizer")
+    assert_same_moments(state.critic_optimizer, held.critic_optimizer, "critic_optimizer")
+    assert float(state.since_sync) == held.since
+
+
+IQL_CASES = {
+    "continuous": (IQL(**RATES, **SMALL, tau=0.3, n_step=2, value_lr=FALLING, beta=0.7, expectile=0.8), CONTINUOUS),
+    "weights that are cut": (IQL(**RATES, **SMALL, **SYNC, tau=0.3, value_lr=0.02, max_weight=1.1), CONTINUOUS),
+    "discrete": (IQL(**RATES, **SMALL, tau=0.3, value_lr=FALLING, beta=0.7, twin_q=False), DISCRETE),
+}
+
+
+@pytest.mark.parametrize("name", IQL_CASES)
+def test_iql(name):
+    agent, spec = IQL_CASES[name]
+    agent = agent.bind(spec)
+    state = with_random_networks(blank(agent))._replace(value=random_like(blank(agent).value, 4))
+    held = held_of_networks(
+        agent, actor=numbers(state.actor), critics=numbers(state.critics), value=numbers(state.value)
+    )
+    held.target, held.since = numbers(state.targets), 0.0
+    batches = batches_of(spec, steps=agent.n_step)
+    state = follow(agent, state, held, references.iql, batches, lambda key, batch: {})
+    for part, expected in (("actor", held.actor), ("critics", held.critics), ("value", held.value)):
+        assert_equal(getattr(state, part), expected, part)
+    assert_equal(state.targets, held.target, "targets")
+    for part in ("actor_optimizer", "critic_optimizer", "value_optimizer"):
+        assert_same_moments(getattr(state, part), getattr(held, part), part)
+    assert float(state.since_sync) == held.since
+
+
+CQL_SOFT = {**SOFT, "critic_lr": FALLING, "num_actions": 3, "min_q_weight": 0.4, "temperature": 0.8}
+CQL_CASES = {
+    "continuous": (CQL(**CQL_SOFT, **SMALL, n_step=2, bc_iters=1), CONTINUOUS),
+    "with a multiplier": (
+        CQL(**CQL_SOFT, **SMALL, **SYNC, bc_iters=3, lagrangian=True, lagrangian_thresh=0.5),
+        CONTINUOUS,
+    ),
+    "discrete, soft targets": (CQL(**CQL_SOFT, **SMALL, bc_iters=2, deterministic_backup=False), DISCRETE),
+}
+
+
+def cql_draws(agent, key, batch):
+    if batch.action.dtype.kind == "i":
+        return {}
+    next_key, penalty_key, key = jax.random.split(key, 3)
+    uniform_key, now_key, later_key = jax.random.split(penalty_key, 3)
+    shape = batch.action[0].shape
+    many = (shape[0] * agent.num_actions, shape[1])
+    return {
+        "next": jax.random.normal(next_key, shape),
+        "now": jax.random.normal(key, shape),
+        "uniform": jax.random.uniform(uniform_key, many, minval=-1.0, maxval=1.0),
+        "now_many": jax.random.normal(now_key, many),
+        "later_many": jax.random.normal(later_key, many),
+    }
+
+
+@pytest.mark.parametrize("name", CQL_CASES)
+def test_cql(name):
+    agent, spec = CQL_CASES[name]
+    agent = agent.bind(spec)
+    state = with_random_networks(blank(agent))._replace(log_multiplier=np.float32(0.3))
+    held = held_of(agent, state)
+    held.log_multiplier = {"x": np.array(0.3)}
+    held.multiplier_optimizer = Adam(held.log_multiplier)
+
+    def reference(agent, held, batch, draws, progress):
+        tiled = draws | {"tile": lambda obs: np.repeat(obs, agent.num_actions, axis=0)}
+        return references.cql(agent, held, batch, tiled, progress)
+
+    batches = batches_of(spec, steps=agent.n_step)
+    state = follow(agent, state, held, reference, batches, functools.partial(cql_draws, agent))
+    assert_same_soft_state(state, held)
+    assert float(state.log_multiplier) == pytest.approx(float(held.log_multiplier["x"]), rel=1e-4)
+
+
+CRR_SMALL = {**RATES, **SMALL, "tau": 0.3, "n_action_sample": 3}
+CRR_CASES = {
+    "continuous": (CRR(**CRR_SMALL, n_step=2), CONTINUOUS),
+    "exponential": (
+        CRR(**CRR_SMALL, **SYNC, weight_type="exp", advantage_type="max", temperature=0.3, max_weight=1.2),
+        CONTINUOUS,
+    ),
+    "discrete": (CRR(**CRR_SMALL, weight_type="exp", twin_q=False), DISCRETE),
+}
+
+
+@pytest.mark.parametrize("name", CRR_CASES)
+def test_crr(name):
+    agent, spec = CRR_CASES[name]
+    agent, discrete = agent.bind(spec), isinstance(spec.action, Discrete)
+    parts = type(blank(agent).online)
+    state = blank(agent)._replace(
+        online=parts(*random_like(tuple(blank(agent).online), 1)),
+        target=parts(*random_like(tuple(blank(agent).target), 2)),
+    )
+    actor, critics = numbers(tuple(state.online))
+    held = held_of_networks(agent, actor=actor, critics=critics)
+    held.target, held.since = dict(zip(("actor", "critics"), numbers(tuple(state.target)), strict=True)), 0.0
+
+    def draws(key, batch):
+        next_key, sample_key = jax.random.split(key)
+        keys = jax.random.split(sample_key, agent.n_action_sample)
+        if discrete:  # the noise that Gumbel's trick adds to the logits
+            return {"samples": jnp.stack([jax.random.gumbel(each, (batch.reward.shape[1], 3)) for each in keys])}
+        shape = batch.action[0].shape
+        samples = jnp.stack([jax.random.normal(each, shape) for each in keys])
+        return {"next": jax.random.normal(next_key, shape), "samples": samples}
+
+    def choose(policy, noise):
+        return np.argmax(policy.log_probs + noise, axis=-1) if discrete else policy.squashed(noise)[0]
+
+    def reference(agent, held, batch, drawn, progress):
+        return references.crr(agent, held, batch, drawn | {"choose": choose}, progress)
+
+    state = follow(agent, state, held, reference, batches_of(spec, steps=agent.n_step), draws)
+    assert_equal(tuple(state.online), (held.actor, held.critics), "online")
+    assert_equal(tuple(state.target), (held.target["actor"], held.target["critics"]), "target")
+    assert_same_moments(state.actor_optimizer, held.actor_optimizer, "actor_optimizer")
+    assert_same_moments(state.critic_optimizer, held.critic_optimizer, "critic_optimizer")
+    assert float(state.since_sync) == held.since

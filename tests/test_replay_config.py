@@ -11,11 +11,6 @@ from athlete.memory.replay import Replay
 from athlete.spaces import Box, Discrete
 
 REFUSED = {
-    "a batch larger than the warm-up": (
-        "DQN",
-        {"train_batch_size": 64, "num_steps_sampled_before_learning_starts": 63},
-        "train_batch_size=64 is larger than num_steps_sampled_before_learning_starts=63",
-    ),
     "a memory smaller than a batch": (
         "SAC",
         {"train_batch_size": 64, "replay_buffer_config": {"capacity": 63}},
@@ -53,10 +48,21 @@ def test_what_does_not_fit_is_refused_with_its_numbers(case):
         get_config_class(algorithm).from_dict({"env": "CartPole-v1", **settings}).validate()
 
 
-def test_what_just_fits_is_not_refused():
+def test_a_batch_larger_than_the_warm_up_holds_steps_again_and_again_and_says_so(caplog):
+    """RLlib's files of MADDPG have it so."""
+    config = get_config_class("DQN")().environment("CartPole-v1")
+    config.training(train_batch_size=64, num_steps_sampled_before_learning_starts=8, model={"fcnet_hiddens": [4]})
+    with config.build() as algo:
+        result = algo.train()
+    assert "train_batch_size=64 is larger than num_steps_sampled_before_learning_starts=8" in caplog.text
+    assert result["info"]["learner"]["default_policy"]["learner_stats"]["grad_gnorm"] > 0
+
+
+def test_what_just_fits_is_not_refused(caplog):
     settings = {"train_batch_size": 64, "num_steps_sampled_before_learning_starts": 64, "n_step": 16}
     settings |= {"num_envs_per_worker": 4, "replay_buffer_config": {"capacity": 64}}
     get_config_class("DQN").from_dict({"env": "CartPole-v1", **settings}).validate()
+    assert not caplog.text
 
 
 # Dictionaries ------------------------------------------------------------------------------------------------------

@@ -23,9 +23,9 @@ from athlete.models.mlp import MLP
 from athlete.models.recurrent import LSTM
 from athlete.models.streams import Streams
 from athlete.ops.random import wrap
+from athlete.record.stopper import make_stopper
 from athlete.settings.multi_agent import mapping_of
 from athlete.spaces import Box
-from athlete.tune.stopper import make_stopper
 
 KEY = wrap(np.array([0, 3], np.uint32))
 WARM_UP = "num_steps_sampled_before_learning_starts"

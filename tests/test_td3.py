@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from tables import Table
 
-from athlete.algorithms.td3 import TD3, Networks, TD3Config
+from athlete.algorithms.deterministic import Networks
+from athlete.algorithms.td3 import TD3, TD3Config
 from athlete.core import Spec, Transition
 from athlete.exploration import GaussianNoise, ParameterNoise
 from athlete.ops.random import wrap

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from athlete import tune
-from athlete.tune.stopper import make_stopper
+from athlete.record.stopper import make_stopper
 
 
 def results(*rewards: float) -> list[dict[str, Any]]:

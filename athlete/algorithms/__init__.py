@@ -11,10 +11,13 @@ if TYPE_CHECKING:
     from athlete.algorithms.alpha_star import AlphaStarConfig as AlphaStarConfig
     from athlete.algorithms.appo import APPOConfig as APPOConfig
     from athlete.algorithms.bc import BCConfig as BCConfig
+    from athlete.algorithms.cql import CQLConfig as CQLConfig
     from athlete.algorithms.crossq import CrossQConfig as CrossQConfig
+    from athlete.algorithms.crr import CRRConfig as CRRConfig
     from athlete.algorithms.ddpg import DDPGConfig as DDPGConfig
     from athlete.algorithms.dqn import DQNConfig as DQNConfig
     from athlete.algorithms.impala import IMPALAConfig as IMPALAConfig
+    from athlete.algorithms.iql import IQLConfig as IQLConfig
     from athlete.algorithms.iqn import IQNConfig as IQNConfig
     from athlete.algorithms.maddpg import MADDPGConfig as MADDPGConfig
     from athlete.algorithms.mappo import MAPPOConfig as MAPPOConfig
@@ -25,12 +28,14 @@ if TYPE_CHECKING:
     from athlete.algorithms.qmix import QMIXConfig as QMIXConfig
     from athlete.algorithms.qrdqn import QRDQNConfig as QRDQNConfig
     from athlete.algorithms.r2d2 import R2D2Config as R2D2Config
+    from athlete.algorithms.rebrac import ReBRACConfig as ReBRACConfig
     from athlete.algorithms.redq import DroQConfig as DroQConfig
     from athlete.algorithms.redq import REDQConfig as REDQConfig
     from athlete.algorithms.rnnsac import RNNSACConfig as RNNSACConfig
     from athlete.algorithms.sac import SACConfig as SACConfig
     from athlete.algorithms.simple_q import SimpleQConfig as SimpleQConfig
     from athlete.algorithms.td3 import TD3Config as TD3Config
+    from athlete.algorithms.td3_bc import TD3BCConfig as TD3BCConfig
     from athlete.algorithms.tqc import TQCConfig as TQCConfig
     from athlete.algorithms.trpo import TRPOConfig as TRPOConfig
     from athlete.settings.config import AlgorithmConfig
@@ -63,13 +68,18 @@ ALGORITHMS: dict[str, str] = {
     "AlphaStar": "athlete.algorithms.alpha_star",
     "BC": "athlete.algorithms.bc",
     "MARWIL": "athlete.algorithms.marwil",
+    "IQL": "athlete.algorithms.iql",
+    "TD3BC": "athlete.algorithms.td3_bc",
+    "ReBRAC": "athlete.algorithms.rebrac",
+    "CQL": "athlete.algorithms.cql",
+    "CRR": "athlete.algorithms.crr",
 }
 
 # Other name -> the algorithm that serves it: A3C's settings are A2C's, whose gradients are synchronous.
 ALIASES: dict[str, str] = {"A3C": "A2C"}
 
 _ACTOR_LEARNER = "PPO learns from many environments side by side in one process"
-_OFFLINE = "BC and MARWIL learn from recorded data"
+_OFFLINE = "BC, MARWIL, IQL, TD3BC, ReBRAC, CQL and CRR learn from recorded data"
 _BANDIT = "there are no bandits yet"
 _MODEL = "there is no learning of a model of the environment yet"
 # RLlib's algorithms that are not here, in lower case without other signs -> what is so instead.
@@ -77,7 +87,7 @@ NOT_HERE: dict[str, str] = {
     "ddppo": _ACTOR_LEARNER,
     **dict.fromkeys(("apex", "apexdqn"), "DQN and R2D2 have prioritised replay in one process"),
     "apexddpg": "DDPG has prioritised replay in one process",
-    **dict.fromkeys(("cql", "crr", "dt", "iql"), _OFFLINE),
+    "dt": _OFFLINE,
     **dict.fromkeys(("dreamer", "dreamerv3", "mbmpo", "alphazero", "leelachesszero"), _MODEL),
     **dict.fromkeys(("bandit", "banditlinucb", "banditlints"), _BANDIT),
     **dict.fromkeys(("es", "ars"), "there is no learning without gradients yet"),

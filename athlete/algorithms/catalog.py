@@ -30,6 +30,8 @@ def entries() -> list[Entry]:
         if issubclass(config, ReplayConfig):
             sequences = config.learns_sequences
             learns_from = "sequences of replay" if sequences else "replay"
+            if config.offline:
+                learns_from = "recorded data, then replay"
         memory = {True: "yes", False: "no", None: "may have"}[sequences]
         if is_joint(name):
             learns_from += ", of all agents together"

@@ -23,19 +23,16 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
-from athlete.algorithms.soft_actor_critic import ExploringActorCritic, SACState
+from athlete.algorithms.soft_actor_critic import ForwardActorCritic, SACState
 from athlete.core import Array, Key, Transition, Tree, hyper
-from athlete.distributions import Categorical, flat_action
-from athlete.models.critics import critic_values
-from athlete.models.forward import forward
-from athlete.ops.td import expected_soft_value, n_step_transition, soft_value, td_error
-from athlete.ops.values import batched_index, half_square
+from athlete.distributions import flat_action
+from athlete.ops.td import n_step_transition, td_error
+from athlete.ops.values import half_square
 from athlete.settings.families import ActorCriticConfig
-from athlete.spaces import Discrete
 
 
 @hyper
-class SAC(ExploringActorCritic):
+class SAC(ForwardActorCritic):
     """Hyperparameters of SAC under RLlib's names. Floats and schedules are traced, the rest shapes the program."""
 
     def update(self, state: SACState, batch: Transition, key: Key, progress: Array) -> tuple[SACState, dict]:
@@ -64,21 +61,6 @@ class SAC(ExploringActorCritic):
             return -value, (entropy, None)
 
         return self._finish(actor_losses, state, metrics, step.mask, progress)
-
-    def _values(self, critics: list[Tree], obs: Array, action: Array | None = None) -> Array:
-        """Values of the actions given, `[critics, B]`; for discrete ones without `action` of all, `[critics, B, n]`."""
-        if not isinstance(self.spec.action, Discrete):
-            return critic_values(self.q_model, critics, obs, action)[..., 0]
-        values = [forward(self.q_model, critic, obs)["q"] for critic in critics]
-        return jnp.stack(values if action is None else [batched_index(value, action) for value in values])
-
-    def _soft_value(self, policy: Any, critics: list[Tree], obs: Array, alpha: Array, key: Key) -> tuple[Array, Array]:
-        """The soft value of states and the policy's entropy there, `[B]` each: estimated from one action or exact."""
-        if isinstance(policy, Categorical):
-            entropy = policy.entropy()
-            return expected_soft_value(self._values(critics, obs), policy.logits, entropy, alpha), entropy
-        action, log_prob = policy.sample_and_log_prob(key)
-        return soft_value(self._values(critics, obs, action), log_prob, alpha), -log_prob
 
 
 class SACConfig(ActorCriticConfig):

@@ -4,29 +4,32 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple, Self, TypeVar
 
 import jax
 import jax.numpy as jnp
 
 from athlete.core import ActingCarry, Agent, Array, Key, Memory, Model, Spec, Transition, Tree, hyper
 from athlete.core.ranges import Fraction, Limit, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
-from athlete.distributions import SquashedGaussian, distribution, output_size, shape_action
+from athlete.distributions import Categorical, SquashedGaussian, distribution, output_size, shape_action
 from athlete.exploration import ActingView, Exploration, StochasticSampling, require_fitting_noise
 from athlete.memory.replay import Replay
-from athlete.models.critics import init_critics
+from athlete.models.critics import critic_values, init_critics
 from athlete.models.forward import forward, forward_step
 from athlete.models.mlp import MLP
 from athlete.ops.features import features
 from athlete.ops.gradient import Adam, AdamState, Minimized, adam_init
 from athlete.ops.masks import action_mask, masked
 from athlete.ops.schedule import Schedule, value_at
-from athlete.ops.td import CriticBatches, soft_critic_batches
+from athlete.ops.td import CriticBatches, expected_soft_value, soft_critic_batches, soft_value
 from athlete.ops.temperature import Temperature, default_target_entropy, temperature_init, temperature_update
-from athlete.ops.values import periodic_update
+from athlete.ops.values import batched_index, periodic_update
 from athlete.spaces import Discrete, require_kind
 
 Losses = Callable[[Tree], tuple[Array, Any]]  # of parameters: each sample's loss [B], and anything else
+
+
+State = TypeVar("State", bound=Any)  # a `SACState`, or a named tuple with its fields
 
 
 class SACState(NamedTuple):
@@ -156,8 +159,8 @@ class TargetedActorCritic(SoftActorCritic):
         return SACState(actor, critics, targets, adam_init(actor), adam_init(critics), temperature, jnp.zeros(()))
 
     def _learn_critics(
-        self, losses_of: Losses, state: SACState, weight: Array, progress: Array
-    ) -> tuple[SACState, dict[str, Array]]:
+        self, losses_of: Losses, state: State, weight: Array, progress: Array
+    ) -> tuple[State, dict[str, Array]]:
         """One step of the critics and metrics: the loss, and those that `losses_of(critics)` gives too."""
         lr = value_at(self.critic_lr, progress)
         learned = self._optimizer().minimize(losses_of, state.critics, state.critic_optimizer, lr, weight)
@@ -165,8 +168,8 @@ class TargetedActorCritic(SoftActorCritic):
         return state._replace(critics=learned.params, critic_optimizer=learned.state), metrics
 
     def _finish(
-        self, actor_losses: Losses, state: SACState, metrics: dict[str, Array], mask: Array | None, progress: Array
-    ) -> tuple[SACState, dict[str, Array]]:
+        self, actor_losses: Losses, state: State, metrics: dict[str, Array], mask: Array | None, progress: Array
+    ) -> tuple[State, dict[str, Array]]:
         """What follows a step of the critics: those of actor, temperature and targets; the metrics of all of them."""
         learned, temperature, more = self._learn_policy(
             actor_losses, state.actor, state.actor_optimizer, state.temperature, mask, progress
@@ -174,7 +177,7 @@ class TargetedActorCritic(SoftActorCritic):
         state = state._replace(actor=learned.params, actor_optimizer=learned.state, temperature=temperature)
         return self._follow(state), metrics | more
 
-    def _follow(self, state: SACState) -> SACState:
+    def _follow(self, state: State) -> State:
         """The state after its targets followed an update of the critics."""
         since = state.since_sync + self.timesteps_per_update
         targets, since = periodic_update(state.targets, state.critics, self.tau, since, self.target_network_update_freq)
@@ -228,3 +231,23 @@ class ExploringActorCritic(TargetedActorCritic):
         else:
             action = policy.mode()
         return shape_action(self.spec.action, action), ActingCarry(memory, noise), {}
+
+
+@hyper
+class ForwardActorCritic(ExploringActorCritic):
+    """One whose networks have no memory."""
+
+    def _values(self, critics: list[Tree], obs: Array, action: Array | None = None) -> Array:
+        """Values of the actions given, `[critics, B]`; for discrete ones without `action` of all, `[critics, B, n]`."""
+        if not isinstance(self.spec.action, Discrete):
+            return critic_values(self.q_model, critics, obs, action)[..., 0]
+        values = [forward(self.q_model, critic, obs)["q"] for critic in critics]
+        return jnp.stack(values if action is None else [batched_index(value, action) for value in values])
+
+    def _soft_value(self, policy: Any, critics: list[Tree], obs: Array, alpha: Array, key: Key) -> tuple[Array, Array]:
+        """The soft value of states and the policy's entropy there, `[B]` each: estimated from one action or exact."""
+        if isinstance(policy, Categorical):
+            entropy = policy.entropy()
+            return expected_soft_value(self._values(critics, obs), policy.logits, entropy, alpha), entropy
+        action, log_prob = policy.sample_and_log_prob(key)
+        return soft_value(self._values(critics, obs, action), log_prob, alpha), -log_prob

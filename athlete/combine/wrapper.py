@@ -8,6 +8,13 @@ from typing import Any, Self
 from athlete.core import Agent, Array, Key, Memory, Spec, Transition, Tree
 
 
+def with_memory(agent: Agent, memory: Memory) -> Agent:
+    """The same agent, inside all that is around it, with another memory."""
+    if isinstance(agent, AgentWrapper):
+        return dataclasses.replace(agent, agent=with_memory(agent.agent, memory))  # type: ignore[type-var]
+    return dataclasses.replace(agent, memory=memory)  # type: ignore[type-var]
+
+
 class AgentWrapper(Agent):
     """An agent that does all as the `agent` inside does, and holds its state. Subclasses are `@hyper` classes."""
 

@@ -9,6 +9,7 @@ from athlete.core import Agent, Array, Health, Rows, Run
 from athlete.loops.host import Collected, begin, host_rows, hosted_shapes, learn_of, plan
 from athlete.loops.interrupts import Interrupts
 from athlete.loops.learn import Phase, example_transition, fresh_store, phases
+from athlete.loops.output import EpisodeOutput
 from athlete.loops.progress import Progress, Taken
 from athlete.loops.train import LoadStore
 from athlete.loops.transport import on_device
@@ -25,6 +26,8 @@ class WorkedTraining:
 
     Where a worker is lost and begins anew, its rows begin new episodes with the trajectory that it was asked for.
     """
+
+    output: EpisodeOutput | None = None
 
     def __init__(
         self,

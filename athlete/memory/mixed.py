@@ -22,6 +22,11 @@ class Mixed(Memory):
     def batch_size(self) -> int:  # type: ignore[override]
         return sum(part.batch_size for part in self.parts)
 
+    @property
+    def capacity(self) -> int:
+        """Timesteps of what is collected."""
+        return sum(getattr(part, "capacity", 0) for part in self.parts)
+
     def init(self, example: Transition, rows: int) -> Tree:
         return tuple(part.init(example, rows) for part in self.parts)
 

@@ -14,6 +14,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 from athlete.record.results import flatten, is_number
@@ -291,6 +292,49 @@ class SilentReporter(ProgressReporter):
 
     def print_always(self, text: str) -> None:
         print(text, file=sys.stderr, flush=True)
+
+
+@dataclass
+class _Training:
+    """A training that is no trial, as reporters show it."""
+
+    name: str
+    status: str = "RUNNING"
+    last_result: dict[str, Any] = field(default_factory=dict)
+    progress: float | None = None
+    error_file = None
+
+    @property
+    def evaluated_params(self) -> dict[str, Any]:
+        return {}
+
+
+class Shown:
+    """One training that a reporter shows within a `with` block; at its end as it was left."""
+
+    def __init__(self, name: str, reporter: ProgressReporter):
+        self._training, self._reporter = _Training(name), reporter
+
+    def __enter__(self) -> Shown:
+        self._reporter.setup(self._training.name)
+        self._report()
+        return self
+
+    def update(self, result: Mapping[str, Any], progress: float | None) -> None:
+        """Show a result, and how much of the way is done."""
+        self._training.last_result, self._training.progress = dict(result), progress
+        self._report()
+
+    def _report(self, done: bool = False) -> None:
+        if self._reporter.should_report([self._training], done):
+            self._reporter.report([self._training], done)
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._training.status = "TERMINATED" if kind is None else "PAUSED"
+        try:
+            self._report(done=True)
+        finally:
+            self._reporter.close()
 
 
 def reporter(verbose: int) -> ProgressReporter:

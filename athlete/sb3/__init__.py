@@ -102,13 +102,17 @@ class Model:
         """What acts, as it is now."""
         return self.algorithm.get_policy()
 
-    def learn(self, total_timesteps: int, callback: Any = None, **of_logs: Any) -> Self:
+    def learn(self, total_timesteps: int, callback: Any = None, progress_bar: bool = False, **of_logs: Any) -> Self:
         """Train for at least so many timesteps more."""
         if callback is not None:
             raise ValueError(
                 "learn(callback=...): hooks are methods of athlete.DefaultCallbacks; evaluation, checkpoints and stops "
-                "are settings: .evaluation(evaluation_interval=...), tune.run(checkpoint_freq=..., stop=...)"
+                "are settings: .evaluation(evaluation_interval=...), .checkpointing(checkpoint_freq=...), and "
+                "model.algorithm.learn(stop=...)"
             )
+        if progress_bar:
+            self.algorithm.learn(total_timesteps, progress_bar=True)
+            return self
         end = self.num_timesteps + total_timesteps
         while self.num_timesteps < end:
             result = self.algorithm.train()

@@ -19,7 +19,7 @@ from athlete.settings.assemble import make_agent
 from athlete.settings.checks import is_schedule
 from athlete.settings.exploration import ExplorationSettings, checked_exploration
 from athlete.settings.multi_agent import plain_policies
-from athlete.settings.recorded import SAMPLER, kept_input, require_learnable, shares_of
+from athlete.settings.recorded import SAMPLER, kept_input, require_learnable, require_writable, shares_of
 from athlete.settings.rllib_names import (
     IGNORED,
     OTHER_SECTIONS,
@@ -115,7 +115,9 @@ class AlgorithmConfig:
     def offline_data(self, **settings: Any) -> typing.Self:
         """`input_` (recorded data to learn from in place of an environment's: a file, a folder, a pattern or a list of
         these, columns as a dictionary of arrays, or a dictionary from files to their shares of a batch),
-        `input_config` (`max_episode_steps`, `format`), `actions_in_input_normalized` (they are in [-1, 1] already).
+        `input_config` (`max_episode_steps`, `format`), `actions_in_input_normalized` (they are in [-1, 1] already),
+        `output` (a folder that all collected episodes are written into), `output_config` (`format`: "safetensors",
+        "json" or "npz"), `output_max_file_size` (bytes of episodes after which a file is written).
         """
         return self._set("offline_data", settings)
 
@@ -152,6 +154,13 @@ class AlgorithmConfig:
         a line for each episode, in `monitor.csv`).
         """
         return self._set("reporting", settings)
+
+    def checkpointing(self, **settings: Any) -> typing.Self:
+        """What a loop over `train()` saves by itself in `algo.logdir`: `checkpoint_freq` (every so many iterations; 0:
+        never), `keep_checkpoints_num` (only the best so many, and the newest), `checkpoint_score_attr` (the result that
+        makes one best, "min-..." where lower is better), as `tune.run` has them for its trials.
+        """
+        return self._set("checkpointing", settings)
 
     def callbacks(self, callbacks: Any = None) -> typing.Self:
         """A subclass of `athlete.callbacks.DefaultCallbacks`, or an instance of one.
@@ -287,16 +296,15 @@ class AlgorithmConfig:
         for name, value in self._values.items():
             if is_search(value):
                 raise ValueError(f"{self._title()}: {name}={value!r} is a search space; give the config to tune.run")
-        if self.is_offline():
+        if shares_of(self.input_, self.input_config):
             require_learnable(self)
-        elif self.env is None:
+        if self.output is not None:
+            require_writable(self)
+        if self.env is None and not self.is_offline():
             raise ValueError(
                 f"{self._title()}: no environment; say .environment('CartPole-v1') or .build(env='CartPole-v1')"
             )
-        if self.monitor and self.logdir is False:
-            raise ValueError(
-                f"{self._title()}: reporting(monitor=True) needs a folder, and there is none with logdir=False"
-            )
+        self._check_score()
         rows, length = self.rows(), self.fragment_length()
         minibatch = self.get("minibatch_size")
         if minibatch is not None and "minibatch_size" in self._chosen and minibatch > rows * length:
@@ -309,6 +317,17 @@ class AlgorithmConfig:
         """Whether it learns from recorded data alone: an environment, if there is one, is for evaluation."""
         shares = shares_of(self.input_, self.input_config)
         return bool(shares) and SAMPLER not in shares
+
+    def _check_score(self) -> None:
+        """Raise ValueError where checkpoints would never have the score by which they are kept."""
+        scored, interval = self.checkpoint_score_attr, self.evaluation_interval
+        if not scored or "evaluation/" not in scored or not self.checkpoint_freq:
+            return
+        if not interval or self.checkpoint_freq % interval:
+            raise ValueError(
+                f"{self._title()}: checkpoint_score_attr={scored!r} is not there every checkpoint_freq="
+                f"{self.checkpoint_freq} iterations with evaluation_interval={interval}; make it a multiple of that"
+            )
 
     def rows(self) -> int:
         """How many environments step side by side."""

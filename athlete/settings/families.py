@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+from athlete.log import logger
 from athlete.memory.replay import Replay
 from athlete.models.catalog import MODEL_DEFAULTS, check_model, is_recurrent, make_model, merged_models, with_streams
 from athlete.models.streams import without_streams
@@ -180,10 +181,10 @@ class ReplayConfig(ExplorationConfig):
             return
         title, batch, memory = self._title(), self.train_batch_size, self._memory()
         warm_up, capacity = self.num_steps_sampled_before_learning_starts, memory["capacity"]
-        if batch > warm_up:
-            raise ValueError(
+        if batch > warm_up:  # as files of RLlib have it
+            logger.warning(
                 f"{title}: train_batch_size={batch} is larger than num_steps_sampled_before_learning_starts={warm_up}: "
-                "the first batch would hold the same steps again and again; make the warm-up at least as long"
+                "the first batches hold the same steps again and again; a warm-up that is as long has none of it"
             )
         if capacity < batch:
             raise ValueError(

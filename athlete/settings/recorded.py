@@ -76,6 +76,8 @@ def require_learnable(config: AlgorithmConfig) -> None:
                 f"offline_data(input_config={{{name!r}: ...}}): there is no {name!r}; there are "
                 f"{', '.join(INPUT_SETTINGS)}"
             )
+    if config.model.get("use_lstm") and SAMPLER in shares_of(config.input_, config.input_config):
+        raise ValueError(f"{title}: recorded steps hold no recurrent state, and those that are collected do")
     for name in ("lstm_use_prev_action", "lstm_use_prev_reward"):
         if config.model.get(name):
             raise ValueError(
@@ -83,6 +85,27 @@ def require_learnable(config: AlgorithmConfig) -> None:
             )
     if config.policies is not None:
         raise ValueError(f"{title}: recorded data are of one agent, and policies={list(config.policies)} were given")
+
+
+OUTPUT_FORMATS = ("safetensors", "json", "npz")
+
+
+def require_writable(config: AlgorithmConfig) -> None:
+    """Raise ValueError where what is collected cannot be written as `offline_data(output=...)` says."""
+    title, chosen = config.algorithm_name, config.output_config
+    for name in chosen:
+        if name != "format":
+            raise ValueError(f"offline_data(output_config={{{name!r}: ...}}): there is no {name!r}; there is 'format'")
+    if (kind := chosen.get("format", OUTPUT_FORMATS[0])) not in OUTPUT_FORMATS:
+        raise ValueError(
+            f"offline_data(output_config={{'format': {kind!r}}}): expected one of {', '.join(OUTPUT_FORMATS)}"
+        )
+    if config.is_offline():
+        raise ValueError(
+            f"{title}: output={config.output!r} is for what is collected, and it learns from recorded data"
+        )
+    if config.workers_act:
+        raise ValueError(f"{title}: output={config.output!r} is written in this process; leave workers_act out")
 
 
 def _hashable(source: Any) -> Any:

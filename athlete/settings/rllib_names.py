@@ -25,6 +25,7 @@ SPELLINGS: dict[str, str] = {
     **dict.fromkeys(("recreate_failed_env_runners", "restart_failed_env_runners"), "recreate_failed_workers"),
     **dict.fromkeys(("max_worker_restarts", "max_num_env_runner_restarts"), "max_num_worker_restarts"),
     "input": "input_",
+    "target_update_grad_intervals": "target_network_update_freq",
     "learning_starts": "num_steps_sampled_before_learning_starts",
     "policy_model": "policy_model_config",
     "Q_model": "q_model_config",
@@ -60,7 +61,7 @@ STABLE_BASELINES: dict[str, str] = {
 # Section methods that were renamed.
 SECTIONS: dict[str, str] = {"env_runners": "rollouts"}
 # Section methods of RLlib's that hold nothing but settings of the tables below.
-OTHER_SECTIONS = ("python_environment", "checkpointing", "experimental", "rl_module")
+OTHER_SECTIONS = ("python_environment", "experimental", "rl_module")
 
 _ONE_PROGRAM = "collecting and learning are one JAX program in this process; there is nothing to place"
 _FRAMEWORK = "networks run on JAX whatever the framework"
@@ -96,6 +97,7 @@ IGNORED: dict[str, str] = {
         ("use_local_critic", "use_state_preprocessor"), "the critic sees the state of all agents and what they do"
     ),
     **dict.fromkeys(("agent_id", "good_policy", "adv_policy"), "every agent has a critic of its own reward"),
+    "output_compress_columns": "files hold arrays as they are",
     **dict.fromkeys(
         ("shuffle_buffer_size", "offline_sampling"), "recorded steps are read once and drawn from all of them"
     ),
@@ -167,10 +169,6 @@ _MODULES = "networks are given as model={'custom_model': ...}"
 _TRACE = "it is IMPALA's and APPO's, which learn from what older policies collected"
 # Settings without which a program is another one -> what to do instead. An error, unless they are switched off.
 REFUSED: dict[str, str] = {
-    **dict.fromkeys(
-        ("output", "output_config"),
-        "episodes are not written; the callback on_sample_end sees all that is sampled, and can",
-    ),
     "custom_evaluation_function": "override evaluate() of a subclass of the algorithm (athlete.rllib), or add to "
     "evaluation_metrics in the callback on_evaluate_end",
     **dict.fromkeys(("learner_class", "learner_connector", "before_learn_on_batch"), "on_learn_on_batch sees batches"),

@@ -6,10 +6,20 @@ Nothing heavy is imported here: neither JAX nor pandas, rich or a TensorBoard wr
 from typing import TYPE_CHECKING, Any
 
 from athlete.env.registry import register_env
+from athlete.record.names import TuneError
 from athlete.record.progress import CLIReporter, JupyterNotebookReporter, ProgressReporter
+from athlete.record.stopper import (
+    CombinedStopper,
+    ExperimentPlateauStopper,
+    FunctionStopper,
+    MaximumIterationStopper,
+    NoopStopper,
+    Stopper,
+    TimeoutStopper,
+    TrialPlateauStopper,
+)
 from athlete.tune.analysis import ExperimentAnalysis
 from athlete.tune.callbacks import Callback, LoggerCallback
-from athlete.tune.names import TuneError
 from athlete.tune.run import run, run_experiments
 from athlete.tune.space import (
     choice,
@@ -25,16 +35,6 @@ from athlete.tune.space import (
     randn,
     sample_from,
     uniform,
-)
-from athlete.tune.stopper import (
-    CombinedStopper,
-    ExperimentPlateauStopper,
-    FunctionStopper,
-    MaximumIterationStopper,
-    NoopStopper,
-    Stopper,
-    TimeoutStopper,
-    TrialPlateauStopper,
 )
 from athlete.tune.trainable import ClassTrainable as Trainable
 from athlete.tune.trainable import get_checkpoint, register_trainable, report, with_parameters

@@ -9,9 +9,9 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from athlete.record.names import TuneError, lookup, nearest
 from athlete.record.results import PROGRESS, flatten, is_number, to_json
 from athlete.tune.experiment import STATE, read_state, read_trials
-from athlete.tune.names import TuneError, lookup, nearest
 from athlete.tune.trial import Trial
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from typing import Any
 
 import athlete.version
 from athlete.record.files import write_beside
+from athlete.record.names import TuneError
 from athlete.record.results import from_json, to_json
-from athlete.tune.names import TuneError
 from athlete.tune.trial import ERROR, LONGEST_FOLDER, PAUSED, PENDING, RUNNING, TERMINATED, Trial, legal
 
 STATE = "experiment_state.json"

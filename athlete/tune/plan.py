@@ -9,9 +9,9 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from athlete.record.names import lookup
 from athlete.record.results import is_number, to_json
 from athlete.tune.experiment import LARGEST_EXPERIMENT, Experiment
-from athlete.tune.names import lookup
 from athlete.tune.search import BasicVariantGenerator, ConcurrencyLimiter, Searcher
 from athlete.tune.space import Categorical, completed, extremes, find, is_search, set_value
 from athlete.tune.space import Path as ConfigPath

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from athlete.ops.statistics import interquartile_mean
+from athlete.record.names import TuneError
 from athlete.record.results import is_number
 from athlete.tune.analysis import ExperimentAnalysis
-from athlete.tune.names import TuneError
 from athlete.tune.trial import Trial, pick_tag
 
 POINTS = 200  # of the common grid that all seeds are read at

@@ -18,19 +18,19 @@ from typing import Any
 from athlete.env.registry import foreign_code
 from athlete.record.errors import LockedError
 from athlete.record.files import locked
+from athlete.record.names import TuneError, nearest
 from athlete.record.progress import ProgressReporter, reporter
 from athlete.record.results import to_json
+from athlete.record.stopper import CombinedStopper, Stopper, TimeoutStopper, make_stopper
 from athlete.settings.limits import excess
 from athlete.tune.analysis import ExperimentAnalysis
 from athlete.tune.callbacks import Callback
 from athlete.tune.experiment import LARGEST_EXPERIMENT, STATE, Experiment, experiments, read_state, read_trials
-from athlete.tune.names import TuneError, nearest
 from athlete.tune.plan import Planner, Suggestions, all_picks, recalled, with_seeds
 from athlete.tune.runner import Runner, Settings
 from athlete.tune.schedulers import PopulationBasedTraining, TrialScheduler, find_scheduler
 from athlete.tune.search import Searcher, find_searcher
 from athlete.tune.space import merged, path_name, replace
-from athlete.tune.stopper import CombinedStopper, Stopper, TimeoutStopper, make_stopper
 from athlete.tune.trainable import (
     check_mutation,
     chosen,

@@ -15,17 +15,18 @@ from typing import Any
 
 from athlete.record.errors import DamagedError
 from athlete.record.files import named
+from athlete.record.keeping import Checkpoint, checkpoint_name, checkpoint_score
+from athlete.record.names import TuneError
 from athlete.record.progress import ProgressReporter, brief, full
 from athlete.record.recorder import Recorder
 from athlete.record.results import cut_results, flatten, write_params
+from athlete.record.stopper import Stopper
 from athlete.record.tensorboard import step_of
 from athlete.tune.callbacks import Callback
 from athlete.tune.experiment import Experiment
 from athlete.tune.interrupt import Interrupt
-from athlete.tune.names import TuneError
 from athlete.tune.plan import Suggestions
 from athlete.tune.schedulers import CONTINUE, PAUSE, STOP, FIFOScheduler, Release, TrialScheduler
-from athlete.tune.stopper import Stopper
 from athlete.tune.trainable import config_dict, with_changes
 from athlete.tune.trial import (
     ERROR,
@@ -33,10 +34,7 @@ from athlete.tune.trial import (
     PENDING,
     RUNNING,
     TERMINATED,
-    Checkpoint,
     Trial,
-    checkpoint_name,
-    checkpoint_score,
     clear_leftovers,
     copy_checkpoint,
     drop_checkpoints,

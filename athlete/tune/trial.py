@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from athlete.record.files import sweep
+from athlete.record.keeping import Checkpoint, checkpoint_name, kept
 from athlete.record.results import is_number
-from athlete.tune.names import TuneError, advice, lookup
 from athlete.tune.space import Path as ConfigPath
 from athlete.tune.space import path_name
 
@@ -21,15 +21,6 @@ PENDING, RUNNING, PAUSED, TERMINATED, ERROR = "PENDING", "RUNNING", "PAUSED", "T
 
 _CHECKPOINT = re.compile(r"checkpoint_(\d{6,})")
 _LONGEST_NAME, LONGEST_FOLDER = 60, 120
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """A saved state of a trial: where it is, after which iteration, and its value of `checkpoint_score_attr`."""
-
-    path: str
-    iteration: int
-    score: float | None = None
 
 
 @dataclass
@@ -148,41 +139,9 @@ def find_checkpoints(folder: Path, scores: Mapping[str, Any]) -> list[Checkpoint
     return sorted(found, key=lambda checkpoint: checkpoint.iteration)
 
 
-def checkpoint_name(iteration: int) -> str:
-    return f"checkpoint_{iteration:06d}"
-
-
-def checkpoint_score(attribute: str | None, result: Mapping[str, Any]) -> float | None:
-    """How good a checkpoint is by `checkpoint_score_attr`: higher is better; `min-loss` turns the order round.
-
-    None where the result says nothing: no attribute asked for, no evaluation on this iteration, NaN.
-    """
-    if attribute is None:
-        return None
-    sign, key = (-1.0, attribute[4:]) if attribute.startswith("min-") else (1.0, attribute)
-    value = lookup(result, key)
-    if value is None and key.startswith("evaluation/") and not result.get("evaluation"):
-        return None
-    if value is None or not is_number(value):
-        raise TuneError(
-            f"checkpoint_score_attr={attribute!r}: the results have no number {key!r}; {advice(key, result)}"
-        )
-    return sign * float(value) if math.isfinite(float(value)) else None
-
-
 def drop_checkpoints(trial: Trial, keep: int | None) -> None:
     """Delete all but the `keep` best checkpoints (without scores: the newest); never the newest, resume needs it."""
-    if keep is None or len(trial.checkpoints) <= keep:
-        return
-
-    def rank(checkpoint: Checkpoint) -> tuple[float, int]:
-        return (-math.inf if checkpoint.score is None else checkpoint.score), checkpoint.iteration
-
-    kept = {*sorted(trial.checkpoints, key=rank, reverse=True)[:keep], trial.checkpoints[-1]}
-    dropped = [checkpoint for checkpoint in trial.checkpoints if checkpoint not in kept]
-    trial.checkpoints = [checkpoint for checkpoint in trial.checkpoints if checkpoint in kept]
-    for checkpoint in dropped:
-        shutil.rmtree(checkpoint.path, ignore_errors=True)
+    trial.checkpoints = kept(trial.checkpoints, keep)
 
 
 def copy_checkpoint(donor: Trial, trial: Trial) -> None:

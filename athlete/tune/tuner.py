@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from athlete.record.names import TuneError
 from athlete.record.results import flatten
 from athlete.tune.analysis import ExperimentAnalysis
 from athlete.tune.experiment import STATE, read_state
-from athlete.tune.names import TuneError
 from athlete.tune.run import run
 from athlete.tune.trial import ERROR, TERMINATED, Trial
 

@@ -17,9 +17,9 @@ import yaml
 from athlete.algorithms import get_config_class
 from athlete.env.registry import foreign_code
 from athlete.log import logger
+from athlete.record.names import result_name
 from athlete.settings.limits import LARGEST_EXPERIMENT, excess
 from athlete.settings.rllib_names import UNSERVED, said
-from athlete.tune.names import result_name
 
 # What an experiment may say beside `run`, `env`, `config`, `stop` and its criteria: settings of `tune.run`.
 _SETTINGS = {

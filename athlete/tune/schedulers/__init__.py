@@ -7,7 +7,7 @@ trial waits, in memory where that is possible, until `release` says how it goes 
 
 from typing import Any
 
-from athlete.tune.names import nearest
+from athlete.record.names import nearest
 from athlete.tune.schedulers.bandits import PB2
 from athlete.tune.schedulers.early_stopping import (
     ASHAScheduler,

@@ -8,7 +8,7 @@ import statistics
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from athlete.tune.names import TuneError
+from athlete.record.names import TuneError
 from athlete.tune.schedulers.scheduler import CONTINUE, PAUSE, STOP, Release, TrialScheduler, readable, writable
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from athlete.record.names import TuneError
 from athlete.record.results import is_number
-from athlete.tune.names import TuneError
 from athlete.tune.schedulers.scheduler import CONTINUE, PAUSE, Release, TrialScheduler, readable, writable
 from athlete.tune.space import (
     Domain,

@@ -6,8 +6,8 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
+from athlete.record.names import TuneError, advice, lookup
 from athlete.record.results import is_number
-from athlete.tune.names import TuneError, advice, lookup
 from athlete.tune.space import Path
 
 if TYPE_CHECKING:

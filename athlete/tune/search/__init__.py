@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from athlete.tune.names import nearest
+from athlete.record.names import nearest
 from athlete.tune.search.optuna import OptunaSearch
 from athlete.tune.search.searcher import BasicVariantGenerator, ConcurrencyLimiter, Searcher
 

@@ -6,7 +6,7 @@ import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from athlete.tune.names import nearest
+from athlete.record.names import nearest
 from athlete.tune.space import Path, find, fixed, path_name, variants
 
 
