@@ -142,7 +142,9 @@ def _start_worked(config: AlgorithmConfig, world: World, hooks: Hooks, key: np.n
         if as_they_come:
             pace = fragments, config.max_requests_in_flight_per_sampler_worker, config.broadcast_interval
             return AsynchronousTraining(agent, workers, each, length, horizon, key, begins, pace)
-        return WorkedTraining(agent, workers, config.rows(), length, horizon, key, begins, asynchronous == "lagged")
+        training = WorkedTraining(agent, workers, config.rows(), length, horizon, key, begins, asynchronous == "lagged")
+        training.output = output_of(config, one.spec)
+        return training
     except BaseException:
         workers.close()
         raise
@@ -178,6 +180,10 @@ def _require_workable(config: AlgorithmConfig, world: World, hooks: Hooks) -> No
         wrong = "is for environments that are stepped one by one, and EnvPool's are not; leave backend='envpool' out"
     elif world.is_instance:
         wrong = f"makes environments in processes, and {world.name} is one instance; pass its class or a factory"
+    elif config.output is not None and config.get("sample_async") is True:
+        wrong = (
+            f"takes trajectories as they come, and output={config.output!r} writes whole episodes: sample_async=False"
+        )
     elif hooks.hosted - {"on_sub_environment_created"}:
         names = ", ".join(sorted(hooks.hosted))
         wrong = f"steps environments where {names} cannot be called; leave workers_act out, or these callbacks"

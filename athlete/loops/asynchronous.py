@@ -11,6 +11,7 @@ from athlete.core import Agent, Array, Health, Run, Tree
 from athlete.loops.host import Collected, begin, host_rows, hosted_shapes, learn_of, plan
 from athlete.loops.interrupts import Interrupts
 from athlete.loops.learn import Phase, example_transition, fresh_store, phases
+from athlete.loops.output import EpisodeOutput
 from athlete.loops.progress import Progress, Taken
 from athlete.loops.train import LoadStore
 from athlete.loops.transport import on_device
@@ -60,6 +61,7 @@ class AsynchronousTraining:
         self._accumulators: Tree = None  # the agent's, of the rows of all workers
         self._taken = _nothing()
         self.memory_since = 0
+        self.output: EpisodeOutput | None = None  # rows of many workers have no order that could be written
         if begins:
             workers.start()
             self._run = self._started()

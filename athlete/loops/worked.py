@@ -10,6 +10,7 @@ from athlete.loops.host import Collected, begin, host_rows, hosted_shapes, learn
 from athlete.loops.interrupts import Interrupts
 from athlete.loops.learn import Phase, example_transition, fresh_store, phases
 from athlete.loops.output import EpisodeOutput
+from athlete.loops.output import EpisodeOutput
 from athlete.loops.progress import Progress, Taken
 from athlete.loops.train import LoadStore
 from athlete.loops.transport import on_device
@@ -53,6 +54,7 @@ class WorkedTraining:
         self._beginning: Array | None = None  # the key of new episodes, with which the next trajectory begins
         self._taken = _nothing()
         self.memory_since = 0
+        self.output: EpisodeOutput | None = None  # where all that is collected goes too
         if begins:
             workers.start()
             self._run = self._started()
@@ -124,6 +126,8 @@ class WorkedTraining:
         self._forget()
         self._beginning = None
         trajectory, episodes, rows = self._form.join(fragments)
+        if self.output is not None:
+            self.output.take(trajectory)
         if self.lagged:
             following = int(run.timesteps) - self.memory_since + self.rows * self.length
             random = self.agent.stage(following).random
@@ -158,6 +162,8 @@ class WorkedTraining:
 
     def _ask(self, worker: int, task: Task, rows: Rows, reset_key: Array | None) -> None:
         if reset_key is not None:
+            if self.output is not None:
+                self.output.cut()
             carry = [np.asarray(leaf) for leaf in jax.tree.leaves(rows.carry)]
             task = task._replace(begin=Beginning(reset_key, carry))
         self.workers.ask(worker, task)
