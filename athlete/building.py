@@ -180,10 +180,6 @@ def _require_workable(config: AlgorithmConfig, world: World, hooks: Hooks) -> No
         wrong = "is for environments that are stepped one by one, and EnvPool's are not; leave backend='envpool' out"
     elif world.is_instance:
         wrong = f"makes environments in processes, and {world.name} is one instance; pass its class or a factory"
-    elif config.output is not None and config.get("sample_async") is True:
-        wrong = (
-            f"takes trajectories as they come, and output={config.output!r} writes whole episodes: sample_async=False"
-        )
     elif hooks.hosted - {"on_sub_environment_created"}:
         names = ", ".join(sorted(hooks.hosted))
         wrong = f"steps environments where {names} cannot be called; leave workers_act out, or these callbacks"

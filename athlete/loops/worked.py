@@ -10,7 +10,6 @@ from athlete.loops.host import Collected, begin, host_rows, hosted_shapes, learn
 from athlete.loops.interrupts import Interrupts
 from athlete.loops.learn import Phase, example_transition, fresh_store, phases
 from athlete.loops.output import EpisodeOutput
-from athlete.loops.output import EpisodeOutput
 from athlete.loops.progress import Progress, Taken
 from athlete.loops.train import LoadStore
 from athlete.loops.transport import on_device
@@ -28,7 +27,7 @@ class WorkedTraining:
     Where a worker is lost and begins anew, its rows begin new episodes with the trajectory that it was asked for.
     """
 
-    output: EpisodeOutput | None = None
+    output: EpisodeOutput | None = None  # where all that is collected goes too
 
     def __init__(
         self,
@@ -54,7 +53,6 @@ class WorkedTraining:
         self._beginning: Array | None = None  # the key of new episodes, with which the next trajectory begins
         self._taken = _nothing()
         self.memory_since = 0
-        self.output: EpisodeOutput | None = None  # where all that is collected goes too
         if begins:
             workers.start()
             self._run = self._started()
@@ -127,7 +125,8 @@ class WorkedTraining:
         self._beginning = None
         trajectory, episodes, rows = self._form.join(fragments)
         if self.output is not None:
-            self.output.take(trajectory)
+            for t in range(self.length):  # so that episodes are in the order in which they end
+                self.output.take(jax.tree.map(lambda leaf, at=t: leaf[at : at + 1], trajectory))
         if self.lagged:
             following = int(run.timesteps) - self.memory_since + self.rows * self.length
             random = self.agent.stage(following).random
