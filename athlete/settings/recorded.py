@@ -104,8 +104,11 @@ def require_writable(config: AlgorithmConfig) -> None:
         raise ValueError(
             f"{title}: output={config.output!r} is for what is collected, and it learns from recorded data"
         )
-    if config.workers_act:
-        raise ValueError(f"{title}: output={config.output!r} is written in this process; leave workers_act out")
+    if config.workers_act and config.num_rollout_workers and config.get("sample_async") is True:
+        raise ValueError(
+            f"{title}: output={config.output!r} writes whole episodes, and with sample_async=True trajectories of all "
+            "rows are mixed as they come; set sample_async='lagged', or False"
+        )
 
 
 def _hashable(source: Any) -> Any:

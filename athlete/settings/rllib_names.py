@@ -12,6 +12,7 @@ SPELLINGS: dict[str, str] = {
     "num_workers": "num_rollout_workers",
     "num_env_runners": "num_rollout_workers",
     "num_envs_per_env_runner": "num_envs_per_worker",
+    "max_requests_in_flight_per_env_runner": "max_requests_in_flight_per_sampler_worker",
     "evaluation_num_env_runners": "evaluation_num_workers",
     "evaluation_num_episodes": "evaluation_duration",
     "metrics_smoothing_episodes": "metrics_num_episodes_for_smoothing",
@@ -154,8 +155,8 @@ UNSERVED: dict[str, str] = {
         ("sample_timeout_s", "evaluation_sample_timeout_s", "metrics_episode_collection_timeout_s"), _WAITS
     ),
     **dict.fromkeys(
-        ("max_requests_in_flight_per_sampler_worker", "max_requests_in_flight_per_env_runner", "broadcast_interval"),
-        _ONE_PROGRAM,
+        ("max_requests_in_flight_per_sampler_worker", "broadcast_interval"),
+        "workers wait while the policy learns; they do not where sample_async can be set",
     ),
     **dict.fromkeys(("extra_python_environs_for_driver", "extra_python_environs_for_worker"), "set os.environ before"),
     **dict.fromkeys(("logger_config", "logger_creator"), _LOGS),

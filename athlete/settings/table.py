@@ -149,6 +149,7 @@ _VALUE_CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
         lambda value: value is False or (isinstance(value, str) and value != ""),
         "a folder's path, or False for no record",
     ),
+    "bool or lagged": (lambda value: isinstance(value, bool) or value == "lagged", "True, False or 'lagged'"),
     "result": (lambda value: isinstance(value, str) and value != "", "the name of a result"),
     "last or bool": (lambda value: isinstance(value, bool) or value == "last", "True, False or 'last'"),
     "clip": (lambda value: isinstance(value, bool) or _is_positive(value), "True, False or a number above 0"),
