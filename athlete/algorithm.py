@@ -455,6 +455,8 @@ class Algorithm:
         trees = jax.device_get(trees)
         require_finite(trees["agent"]["state"], f"nothing was saved into {folder}")
         path = save_checkpoint(folder, trees, self._metadata())
+        if self._training.output is not None:
+            self._training.output.flush()
         self._saved.add(path)
         self._drop_memory_before(path)
         return str(path)
@@ -568,6 +570,9 @@ class Algorithm:
         self._refuse_in_a_hook("stop")
         if not self._stopped:
             self._stopped = True
+            if (output := self._training.output) is not None:
+                output.cut()
+                output.flush()
             self._training.close()
             self._evaluator.close()
             self._recording.close()

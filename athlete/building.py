@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -21,12 +22,14 @@ from athlete.env.wrappers.info_metrics import with_info_metrics
 from athlete.env.wrappers.previous import previous_of
 from athlete.hooks import Hooks
 from athlete.log import logger
+from athlete.loops.asynchronous import AsynchronousTraining
 from athlete.loops.collect import spec_of
 from athlete.loops.learn import transition_shapes
+from athlete.loops.output import OutputSource
 from athlete.loops.train import CompiledTraining, HostedTraining, Training
 from athlete.loops.worked import WorkedTraining
 from athlete.memory.room import require_room, require_room_for_batch
-from athlete.offline_training import start_offline, with_recorded
+from athlete.offline_training import output_of, start_offline, with_recorded
 from athlete.settings.config import AlgorithmConfig
 from athlete.spaces import zeros
 from athlete.teams import agent_for, horizon_of
@@ -68,7 +71,7 @@ def start_training(config: AlgorithmConfig, world: World, hooks: Hooks, seed: in
         return start_offline(config, world, key, begins)
     if world.env is not None:
         return _start_compiled(config, world, key, begins)
-    if config.workers_act:
+    if config.workers_act and (config.num_rollout_workers or "workers_act" in config.chosen()):
         return _start_worked(config, world, hooks, key, begins)
     if config.num_rollout_workers:
         processes, each = config.num_rollout_workers, config.num_envs_per_worker
@@ -80,7 +83,11 @@ def start_training(config: AlgorithmConfig, world: World, hooks: Hooks, seed: in
         seed=seed & 0xFFFFFFFF,
     )
     try:
-        return _start_hosted(config, source, hooks, key, begins)
+        if (output := output_of(config, source.spec)) is not None:
+            source = OutputSource(source, output)
+        training = _start_hosted(config, source, hooks, key, begins)
+        training.output = output
+        return training
     except BaseException:
         source.close()
         raise
@@ -96,7 +103,9 @@ def _start_compiled(config: AlgorithmConfig, world: World, key: np.ndarray, begi
     if config.get("sample_async"):
         logger.info("sample_async=True: environment and updates are one program here; nothing waits")
     env = with_info_metrics(world.env, config.info_metrics)
-    return CompiledTraining(agent, env, config.rows(), length, horizon_of(config, agent), key, begins=begins)
+    training = CompiledTraining(agent, env, config.rows(), length, horizon_of(config, agent), key, begins=begins)
+    training.output = output_of(config, spec)
+    return training
 
 
 def _start_hosted(
@@ -109,24 +118,57 @@ def _start_hosted(
     return HostedTraining(agent, watched, length, horizon, key, asynchronous, batch_hooks, begins)
 
 
-def _start_worked(config: AlgorithmConfig, world: World, hooks: Hooks, key: np.ndarray, begins: bool) -> WorkedTraining:
+def _start_worked(config: AlgorithmConfig, world: World, hooks: Hooks, key: np.ndarray, begins: bool) -> Training:
     """Workers that act by themselves, and the training that learns from what they collect."""
     _require_workable(config, world, hooks)
     world = world.portable()
     one = world.source()
     one.close()
-    length = _fragment_length(config, one.spec)
-    agent = _make_agent(config, one.spec, begins, length, one.agent_ids)
     count, each = config.num_rollout_workers, config.num_envs_per_worker
+    length, fragments, asynchronous = _fragment_length(config, one.spec), count, config.get("sample_async", False)
+    as_they_come = asynchronous is True
+    if as_they_come:
+        length, fragments = _batch_of_fragments(config, length)
+    batched = config.sized(each, fragments, length) if as_they_come else config
+    batched.validate()
+    agent = _make_agent(batched, one.spec, begins, length, one.agent_ids)
     watched = supervision(config, hooks)
     makes = functools.partial(make_source, world, count, each, watched, int(key[1]), config.info_metrics)
-    workers = ProcessWorkers(agent, makes, count, each, length, watched)
-    logger.info("%d workers with %d environments each, which act by themselves", count, each)
+    workers = ProcessWorkers(agent, makes, count, each, length, watched, alone=as_they_come)
+    told = "as they come" if as_they_come else "one policy behind" if asynchronous else "in step"
+    logger.info("%d workers with %d environments each, which act by themselves, %s", count, each, told)
+    horizon = horizon_of(batched, agent)
     try:
-        return WorkedTraining(agent, workers, config.rows(), length, horizon_of(config, agent), key, begins)
+        if as_they_come:
+            pace = fragments, config.max_requests_in_flight_per_sampler_worker, config.broadcast_interval
+            return AsynchronousTraining(agent, workers, each, length, horizon, key, begins, pace)
+        training = WorkedTraining(agent, workers, config.rows(), length, horizon, key, begins, asynchronous == "lagged")
+        training.output = output_of(config, one.spec)
+        return training
     except BaseException:
         workers.close()
         raise
+
+
+def _batch_of_fragments(config: AlgorithmConfig, length: int) -> tuple[int, int]:
+    """The length of trajectories that are learned from as they come, and how many of them make a batch: of half of the
+    workers, unless lengths are given that make it other ones.
+
+    Raises ValueError where trajectories of different rows cannot follow one another in memory.
+    """
+    sequence, count = config.sequence_length(), config.num_rollout_workers
+    half = max(1, count // 2)
+    if "replay_buffer_config" in config:
+        if sequence > 1:
+            raise ValueError(
+                f"{config.algorithm_name}: sample_async=True takes trajectories as they come, and sequences of replay "
+                "go on from one to the next; set sample_async='lagged', or False"
+            )
+        return length, half
+    batch, given = math.ceil(config.train_batch_size / config.num_envs_per_worker), config.rollout_fragment_length
+    least = sequence if given == "auto" else math.ceil(given / sequence) * sequence
+    fragments = half if given == "auto" else min(count, math.ceil(batch / least))
+    return math.ceil(batch / (fragments * least)) * least, fragments
 
 
 def _require_workable(config: AlgorithmConfig, world: World, hooks: Hooks) -> None:

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
 from athlete.combine.wrapper import with_memory
-from athlete.core import Agent, Memory, Spec
+from athlete.core import Agent, Memory, Spec, Transition
 from athlete.env.world import World
 from athlete.log import logger
 from athlete.loops.collect import spec_of
 from athlete.loops.offline import OfflineTraining
+from athlete.loops.output import EpisodeOutput
 from athlete.memory.mixed import Mixed
 from athlete.memory.recorded import recorded
 from athlete.memory.replay import Replay
-from athlete.offline.dataset import DataSet, joined, spaces_of
-from athlete.offline.files import read_data
+from athlete.offline.dataset import DataSet, as_data, joined, spaces_of
+from athlete.offline.files import read_data, write_data
 from athlete.settings.config import AlgorithmConfig
 from athlete.settings.recorded import SAMPLER, shares_of
 from athlete.teams import agent_for, horizon_of
@@ -56,6 +58,24 @@ def with_recorded(config: AlgorithmConfig, agent: Agent, spec: Spec) -> Agent:
     sources = {source: share for source, share in shares.items() if source != SAMPLER}
     sets = [_read(config, source).transitions(spec) for source in sources]
     return with_memory(agent, memory_of(agent.memory, sets, list(sources.values()), shares[SAMPLER]))
+
+
+def output_of(config: AlgorithmConfig, spec: Spec) -> EpisodeOutput | None:
+    """What writes all that is collected into the folder of `offline_data(output=...)`; None where there is none."""
+    if config.output is None:
+        return None
+    if spec.groups:
+        raise ValueError(
+            f"{config.algorithm_name}: output={config.output!r}: data of one agent are written, not of many"
+        )
+    folder, ending = Path(config.output).expanduser(), config.output_config.get("format", "safetensors")
+
+    def write(steps: Transition) -> None:
+        number = len(list(folder.glob("output-*")))
+        path = folder / f"output-{number:06d}.{ending}"
+        write_data(as_data(steps, spec, str(path)), path)
+
+    return EpisodeOutput(config.rows(), spec.action, write, config.output_max_file_size)
 
 
 def memory_of(replay: Any, sets: list[Any], shares: list[float], own_share: float = 0.0) -> Memory:

@@ -109,6 +109,7 @@ class Totals:
                 "compile_time_s": compile_seconds,
                 "memory_mib": memory_mib(),
             },
+            **lag_statistics(progress.lags),
             "done": False,
             "date": time.strftime("%Y-%m-%d_%H-%M-%S"),
             "timestamp": int(time.time()),
@@ -276,6 +277,11 @@ def win_rates(returns: Any, policies: Mapping[str, Sequence[int]]) -> dict[str, 
 def _by_agent(returns: Any, policies: Mapping[str, Sequence[int]]) -> np.ndarray:
     """Returns as `[n, agents]`, also where there is no episode."""
     return np.asarray(returns, np.float64).reshape(-1, sum(map(len, policies.values())))
+
+
+def lag_statistics(lags: Sequence[int]) -> dict[str, float]:
+    """How old the policies were that collected what was learned from, in learning iterations."""
+    return {"policy_lag": float(np.mean(lags)), "policy_lag_max": float(max(lags))} if lags else {}
 
 
 def told_statistics(told: Iterable[Told]) -> dict[str, Any]:

@@ -73,12 +73,13 @@ class ProcessWorkers:
         rows: int,
         length: int,
         supervision: Supervision,
+        alone: bool = False,
     ):
-        """`make_source`, told the number of a worker, makes all rows of which its own are there."""
+        """`make_source`, told the number of a worker, makes all rows of which its own are there; see `Collector`."""
         import cloudpickle  # a dependency of Gymnasium
 
         self.count, self._rows, self._supervision = count, rows, supervision
-        self._made = cloudpickle.dumps((agent, make_source, length))
+        self._made = cloudpickle.dumps((agent, make_source, length, alone))
         self._processes: list[subprocess.Popen | None] = [None] * count
         self._arrivals: queue.SimpleQueue[tuple[int, Arrival]] = queue.SimpleQueue()  # with the process's number
         self._last_words = [""] * count
@@ -237,8 +238,8 @@ def main() -> None:
 
     collector = None
     try:
-        agent, make, length = pickle.load(tasks)
-        collector = Collector(agent, make, pickle.load(tasks), length)
+        agent, make, length, alone = pickle.load(tasks)
+        collector = Collector(agent, make, pickle.load(tasks), length, alone)
     except Exception:
         answer(_READY, None, EnvError(f"{traceback.format_exc()}while a worker made its environments"))
         return

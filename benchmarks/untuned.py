@@ -23,7 +23,6 @@ from learning import FIRST_PUBLISHED_SEED, HERE, Training, train
 from manifest import commit, versions, write_json
 
 from athlete.algorithms import ALGORITHMS, get_config_class
-from athlete.algorithms.catalog import learns_online
 from athlete.ops.statistics import summarize
 
 RESULTS = HERE / "results" / "untuned.json"
@@ -89,9 +88,10 @@ def cells() -> list[Cell]:
     found = []
     for task in TASKS:
         for name in (*ALGORITHMS, "Rainbow"):
-            if name != "Rainbow" and not learns_online(name):
+            config = get_config_class("DQN" if name == "Rainbow" else name)
+            agent: Any = config.agent_class
+            if config.offline:
                 continue
-            agent: Any = get_config_class("DQN" if name == "Rainbow" else name).agent_class
             if task.actions in agent.serves and not agent.joint:
                 steps = task.on_policy if name in ON_POLICY else task.off_policy
                 found.append(Cell(name, task.environment, MORE_STEPS.get((name, task.environment), steps)))

@@ -389,7 +389,7 @@ SPEC = Spec(Box(-1, 1, (3,)), Discrete(2))
 @pytest.mark.parametrize("algorithm", [name for name in ALGORITHMS if not is_joint(name)])
 def test_every_algorithm_of_one_agent_takes_a_bonus(algorithm):
     config = get_config_class(algorithm)().exploration(exploration_config={"type": "RND"})
-    space = Box(-1, 1, (2,)) if algorithm in ("DDPG", "TD3", "TQC", "CrossQ", "REDQ", "DroQ") else Discrete(2)
+    space = Discrete(2) if "discrete" in config.agent_class.serves else Box(-1, 1, (2,))
     agent = config.make_agent(Spec(SPEC.obs, space))
     assert isinstance(agent, Curious) and isinstance(agent.bonus, RND)
     plain = get_config_class(algorithm)().make_agent(Spec(SPEC.obs, space))

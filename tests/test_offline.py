@@ -371,3 +371,37 @@ def test_a_mixture_is_the_same_compiled_and_hosted():
     data = read_data(pendulum_like(), normalized=True).transitions(spec_of(env))
     agent = with_memory(agent, memory_of(agent.memory, [data], [0.5], 0.5))
     assert_modes_are_equal(env, agent, rows=1, length=1, iterations=20)
+
+
+# Writing what is collected --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "backend", "kind"),
+    [("PPO", "jax", "safetensors"), ("PPO", "gymnasium", "json"), ("DQN", "jax", "npz"), ("DQN", "gymnasium", "json")],
+)
+def test_output_has_all_that_is_collected_in_whole_episodes(algorithm, backend, kind, tmp_path):
+    settings = {"env": "CartPole-v1", "backend": backend, "num_envs_per_worker": 2, "seed": 0, "log_level": "WARN"}
+    settings |= {"model": {"fcnet_hiddens": [8]}, "train_batch_size": 64, "min_sample_timesteps_per_iteration": 64}
+    if algorithm == "DQN":
+        settings |= {"hiddens": [], "num_steps_sampled_before_learning_starts": 128}
+    config = get_config_class(algorithm).from_dict({**settings, "output": str(tmp_path)})
+    with config.offline_data(output_config={"format": kind}).build() as algo:
+        results = [algo.train() for _ in range(2)]
+        algo.save(tmp_path / "checkpoint")
+        whole = read_data(sorted(tmp_path.glob("output-*")))
+        assert len(whole.ends) == results[-1]["episodes_total"] > 2
+        assert whole.terminated[whole.ends].all()
+    data = read_data(sorted(tmp_path.glob("output-*")))
+    assert len(data) == results[-1]["timesteps_total"], "those that were running are cut"
+    assert whole.returns.max() == results[-1]["episode_reward_max"]
+    np.testing.assert_array_equal(data.obs[1:][~data.done[:-1]], data.next_obs[:-1][~data.done[:-1]])
+
+
+def test_what_cannot_be_written_is_told():
+    with pytest.raises(
+        ValueError, match=r"output_config=\{'format': 'csv'\}\): expected one of safetensors, json, npz"
+    ):
+        PPOConfig().environment("CartPole-v1").offline_data(output="x", output_config={"format": "csv"}).build()
+    with pytest.raises(ValueError, match="BC: output='x' is for what is collected, and it learns from recorded data"):
+        quick(output="x").build()

@@ -9,14 +9,15 @@ from typing import Any
 import pytest
 from test_figures import ROOT, load_script
 
-from athlete.algorithms import ALGORITHMS, ALIASES
-from athlete.algorithms.catalog import is_joint, learns_online
+from athlete.algorithms import ALGORITHMS, ALIASES, get_config_class
+from athlete.algorithms.catalog import is_joint
 from athlete.tuned_examples.experiment_file import experiment_of, parse_yaml, read_experiments
 
 FILES = parse_yaml((ROOT / "benchmarks" / "rllib_files.yaml").read_text(encoding="utf-8"), "rllib_files.yaml")
 OURS = [name for name, entry in FILES.items() if entry["run"] in (*ALGORITHMS, *ALIASES)]
 # Files whose environment is a class of RLlib's that nothing here serves.
 OF_OTHER_PACKAGES = (
+    *("cql/halfcheetah-bc.yaml", "cql/halfcheetah-cql.yaml", "cql/hopper-bc.yaml", "cql/hopper-cql.yaml"),
     "ppo/recomm-sys001-ppo.yaml",
     "ppo/unity3d-soccer-strikers-vs-goalie-ppo.yaml",
     "qmix/pettingzoo-cooperative-pong-qmix.yaml",
@@ -99,7 +100,7 @@ def test_every_default_is_measured_where_it_serves() -> None:
     found = {(cell.algorithm, cell.environment) for cell in untuned.cells()}
     assert ("DQN", "CartPole-v1") in found and ("DQN", "Pendulum-v1") not in found
     assert ("PPO", "Pendulum-v1") in found and ("TD3", "CartPole-v1") not in found
-    expected = {name for name in ALGORITHMS if not is_joint(name) and learns_online(name)}
+    expected = {name for name in ALGORITHMS if not is_joint(name) and not get_config_class(name).offline}
     assert {algorithm for algorithm, _ in found} == {"Rainbow", *expected}
     assert untuned.cells()[0].cost <= untuned.cells()[-1].cost
 

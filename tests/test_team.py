@@ -12,7 +12,6 @@ from modes import assert_modes_are_equal
 from roster import Roster, interpret
 
 from athlete.algorithms import ALGORITHMS, get_config_class
-from athlete.algorithms.catalog import learns_online
 from athlete.algorithms.fixed import RandomPolicy
 from athlete.combine.seating import Seats, together
 from athlete.combine.team import Member, Team, _learn
@@ -130,7 +129,8 @@ def test_own_steps_are_those_that_a_plain_interpreter_counts(length):
 
 
 FAST = ("PPO", "A2C", "DQN", "PQN")
-ALL = [name for name in ALGORITHMS if not get_config_class(name).agent_class.joint and learns_online(name)]
+CONFIGS = {name: get_config_class(name) for name in ALGORITHMS}
+ALL = [name for name, config in CONFIGS.items() if not config.agent_class.joint and not config.offline]
 CONTINUOUS_ONLY = [name for name in ALL if "discrete" not in get_config_class(name).agent_class.serves]
 
 

@@ -254,6 +254,16 @@ def test_entries_of_info_come_from_workers():
     assert result["custom_metrics"]["taken_mean"] == pytest.approx(result["episode_len_mean"])
 
 
+def test_what_workers_collect_is_written_as_what_this_process_collects(tmp_path):
+    written = []
+    for workers in (0, 2):
+        folder = tmp_path / str(workers)
+        with config("PPO", workers).offline_data(output=str(folder)).build() as algorithm:
+            algorithm.train()
+        written.append([path.read_bytes() for path in sorted(folder.iterdir())])
+    assert written[0] == written[1] and written[0]
+
+
 class Steps(DefaultCallbacks):
     def on_episode_step(self, **_):
         raise AssertionError

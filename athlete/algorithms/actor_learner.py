@@ -22,7 +22,8 @@ from athlete.ops.schedule import Schedule
 from athlete.ops.sequences import sequences_with_carry
 from athlete.ops.statistics import valid_steps
 from athlete.ops.vtrace import VTrace, vtrace
-from athlete.settings.families import OnPolicyConfig
+from athlete.settings.families import WORKER_SETTINGS, OnPolicyConfig
+from athlete.settings.table import Setting
 
 
 @hyper
@@ -73,9 +74,18 @@ def _at_start(carry: Tree) -> Tree:
 
 
 class ActorLearnerConfig(OnPolicyConfig):
-    """A configuration whose agent learns from what older policies collected."""
+    """A configuration whose agent learns from what older policies collected: of workers, as it comes.
 
+    `sample_async="lagged"` is the reproducible way: all workers collect with the policy of one iteration before, while
+    it learns. False: they collect with the newest, and wait.
+    """
+
+    more_settings: ClassVar[dict[str, Setting]] = {
+        **WORKER_SETTINGS,
+        "sample_async": Setting("rollouts", True, "bool or lagged"),
+    }
     defaults: ClassVar[dict[str, Any]] = {
+        "workers_act": True,
         "num_envs_per_worker": 10,
         "train_batch_size": 500,  # RLlib's: 50 steps of 10 environments
         "normalize_rewards": True,  # values of unlike size need learning rates of their own

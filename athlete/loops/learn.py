@@ -31,6 +31,7 @@ class Report(NamedTuple):
     metrics: Tree  # {name: scalar}, or Metrics where iterations are stacked
     episodes: Episodes
     finite: Array | bool = True  # whether all numbers of the learner's state are finite, where that was asked
+    trajectory: Tree = ()  # what was collected, where that was asked
 
 
 class Phase(NamedTuple):
@@ -128,7 +129,9 @@ def iterate(
     )
     new_rows = new_rows._replace(accumulators=accumulators)
     timesteps = count(run.timesteps, length * rows)
-    return Run(state, store, new_rows, unwrap(key), run.iteration + 1, timesteps), Report(metrics, episodes)
+    return Run(state, store, new_rows, unwrap(key), run.iteration + 1, timesteps), Report(
+        metrics, episodes, trajectory=trajectory
+    )
 
 
 def iterate_many(
@@ -141,16 +144,18 @@ def iterate_many(
     random: Which = False,
     learning: Which = True,
     sample_async: bool = False,
+    keep: bool = False,
 ) -> tuple[Run, Report]:
     """`iterations` times `iterate`, as one scan; reports are stacked, `[iterations, ...]`.
 
     The metrics come as one array, `Metrics` `[iterations, names]`: an array a metric would be a kernel a metric.
-    Whether the state is finite is asked once, of the last one.
+    Whether the state is finite is asked once, of the last one. With `keep` they hold what was collected.
     """
 
     def one_iteration(run: Run, _: None) -> tuple[Run, Report]:
         run, report = iterate(agent, env, length, horizon, run, random, learning, sample_async)
-        return run, report._replace(metrics=as_metrics(report.metrics))
+        kept = report.trajectory._replace(carry=(), extras={}) if keep else ()
+        return run, report._replace(metrics=as_metrics(report.metrics), trajectory=kept)
 
     run, report = jax.lax.scan(one_iteration, run, None, length=iterations)
     return run, report._replace(finite=all_finite(run.state))

@@ -13,6 +13,7 @@ from athlete.core import Agent, Array, Health, Memory, Run, Transition, Tree
 from athlete.loops.compiling import COMPILER_OPTIONS, RUN_ONCE_OPTIONS
 from athlete.loops.interrupts import Interrupts
 from athlete.loops.learn import Metrics, as_metrics, count, progress_of
+from athlete.loops.output import EpisodeOutput
 from athlete.loops.progress import Progress, find_fault, means
 from athlete.loops.train import LoadStore
 from athlete.ops.finite import all_finite
@@ -64,6 +65,7 @@ class OfflineTraining:
 
     rows = 1
     memory_since = 0
+    output: EpisodeOutput | None = None
 
     def __init__(
         self, agent: Agent, memory: Memory, steps: Transition, horizon: float, key: Array, begins: bool = True

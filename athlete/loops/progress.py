@@ -28,6 +28,7 @@ class Progress(NamedTuple):
     info: Mapping[str, np.ndarray] = MappingProxyType({})  # `[n]` of each of `Env.info_metrics` where episodes ended
     told: Sequence[Told] = ()  # what hooks and entries of info left of episodes that were watched
     fault: str | None = None  # the first metric or leaf of the learner's state that holds NaN or infinity
+    lags: Sequence[int] = ()  # of trajectories of workers: learning iterations since their policy was the newest
     agent_steps: Mapping[str, int] = MappingProxyType({})  # of each of several policies: actions that it was asked for
 
 
@@ -47,7 +48,8 @@ def joined(parts: list[Progress]) -> Progress:
     info = {name: np.concatenate([part.info[name] for part in parts]) for name in parts[0].info}
     told = [one for part in parts for one in part.told]
     steps = {name: sum(part.agent_steps.get(name, 0) for part in parts) for name in parts[-1].agent_steps}
-    return Progress(sampled, learned, metrics, returns, lengths, seconds, info, told, fault, steps)
+    lags = [lag for part in parts for lag in part.lags]
+    return Progress(sampled, learned, metrics, returns, lengths, seconds, info, told, fault, lags, steps)
 
 
 def finished(parts: Sequence[Episodes]) -> tuple[np.ndarray, np.ndarray]:
@@ -116,6 +118,7 @@ class Taken:
         self.seconds = dict.fromkeys(seconds, 0.0)
         self.reported: dict[str, list[float]] = {}  # metrics that come not every time
         self.told: list[Told] = []  # of episodes that were watched elsewhere
+        self.lags: list[int] = []
         self.finite = True  # all of the learner's state, whenever that was looked at
         self._values: dict[tuple[str, ...], list[Array]] = {}
 
@@ -154,5 +157,6 @@ class Taken:
             self.seconds,
             told=self.told,
             fault=fault,
+            lags=self.lags,
             agent_steps=steps,
         )

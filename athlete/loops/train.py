@@ -17,6 +17,7 @@ from athlete.loops.episodes import WatchedSource
 from athlete.loops.host import collect_for, hosted_shapes, init_hosted_run, learn_of
 from athlete.loops.interrupts import Interrupts
 from athlete.loops.learn import Report, fresh_store, init_run, iterate_many, phases
+from athlete.loops.output import EpisodeOutput
 from athlete.loops.progress import Progress, Taken, agent_steps, find_fault, finished, learned_from, means
 from athlete.loops.stepper import Stepper
 from athlete.loops.transport import on_device
@@ -24,7 +25,7 @@ from athlete.loops.transport import on_device
 _init = jax.jit(init_run, static_argnames=("rows", "length"), compiler_options=RUN_ONCE_OPTIONS)
 _iterate = jax.jit(
     iterate_many,
-    static_argnames=("length", "iterations", "random", "learning", "sample_async"),
+    static_argnames=("length", "iterations", "random", "learning", "sample_async", "keep"),
     donate_argnames=("run",),
     compiler_options=COMPILER_OPTIONS,
 )
@@ -40,6 +41,7 @@ class Training(Protocol):
     rows: int
     length: int
     memory_since: int  # the timestep at which the memory was empty: after it comes a warm-up
+    output: EpisodeOutput | None  # where all that is collected goes too
 
     @property
     def run(self) -> Run:
@@ -116,6 +118,7 @@ class CompiledTraining:
         self._reports: list[Report] = []  # that were not told yet
         self._timesteps = 0
         self.memory_since = 0
+        self.output: EpisodeOutput | None = None  # where all that is collected goes too
 
     @property
     def shapes(self) -> Run:
@@ -178,11 +181,15 @@ class CompiledTraining:
             "random": random,
             "learning": learning,
             "sample_async": self.sample_async,
+            "keep": self.output is not None,
         }
         if self._run is None:
             _iterate.lower(self.agent, self.env, **arguments, run=self._shapes).compile()
         self.run, report = _iterate(self.agent, self.env, **arguments, run=self.run)
-        return report
+        if self.output is not None:
+            steps = jax.device_get(report.trajectory)
+            self.output.take(jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), steps))
+        return report._replace(trajectory=())
 
     def restore(self, run: Run, memory_since: int = 0, load_store: LoadStore | None = None) -> None:
         if run.rows is None:
@@ -231,6 +238,7 @@ class HostedTraining:
         if begins:
             self._run = self.run
         self._batch_hooks = batch_hooks
+        self.output: EpisodeOutput | None = None  # where an `OutputSource` puts all that is collected
         self._broken_off = False  # the environments have begun a trajectory that was not learned from
         self._taken = _nothing()
         self.memory_since = 0

@@ -9,6 +9,7 @@ from athlete.core import Agent, Array, Health, Rows, Run
 from athlete.loops.host import Collected, begin, host_rows, hosted_shapes, learn_of, plan
 from athlete.loops.interrupts import Interrupts
 from athlete.loops.learn import Phase, example_transition, fresh_store, phases
+from athlete.loops.output import EpisodeOutput
 from athlete.loops.progress import Progress, Taken
 from athlete.loops.train import LoadStore
 from athlete.loops.transport import on_device
@@ -19,9 +20,14 @@ from athlete.spaces import zeros
 class WorkedTraining:
     """Workers collect with the newest view, and the learner waits for all of them: see `loops/workers.py`.
 
-    Equal to `HostedTraining` to the last bit. Where a worker is lost and begins anew, its rows begin new episodes with
-    the trajectory that it was asked for.
+    Equal to `HostedTraining` to the last bit. With `lagged` they collect the next trajectory with the same view while
+    the learner learns from this one: every trajectory but the first is of a policy one iteration old, and the training
+    still does not hang on how many workers there are, or which is faster.
+
+    Where a worker is lost and begins anew, its rows begin new episodes with the trajectory that it was asked for.
     """
+
+    output: EpisodeOutput | None = None  # where all that is collected goes too
 
     def __init__(
         self,
@@ -32,9 +38,10 @@ class WorkedTraining:
         horizon: float,
         key: Array,
         begins: bool = True,
+        lagged: bool = False,
     ):
         self.agent: Agent = jax.tree.map(on_device, agent)
-        self.workers, self.rows, self.length = workers, rows, length
+        self.workers, self.rows, self.length, self.lagged = workers, rows, length, lagged
         self._horizon = on_device(horizon)
         self._key = key
         self._run: Run | None = None
@@ -114,21 +121,28 @@ class WorkedTraining:
             self._beginning = np.asarray(run.key)  # the rows are somewhere within what is not learned from
             raise
         interrupts.at_once = False
+        self._forget()
+        self._beginning = None
         trajectory, episodes, rows = self._form.join(fragments)
+        if self.output is not None:
+            for t in range(self.length):  # so that episodes are in the order in which they end
+                self.output.take(jax.tree.map(lambda leaf, at=t: leaf[at : at + 1], trajectory))
+        if self.lagged:
+            following = int(run.timesteps) - self.memory_since + self.rows * self.length
+            random = self.agent.stage(following).random
+            self._ask_all(task._replace(serial=self._serial, key=np.asarray(planned.next_key), random=random), rows)
+            self._taken.lags.extend(int(run.iteration) - part.version for part in fragments)
         seconds = {name: sum(part.seconds[name] for part in fragments) for name in fragments[0].seconds}
         rows = rows._replace(accumulators=run.rows.accumulators)
         self._run, report = learn_of(
             self.agent, run, Collected(planned, rows, trajectory, episodes, seconds), phase.learning
         )
-        self._forget()
-        self._beginning = None
         self._taken.take(report, seconds)
         self._taken.told.extend(told for part in fragments for told in part.told)
 
     def _collected(self, task: Task, rows: Rows) -> list[Fragment]:
         """The trajectory of each worker, in their order."""
-        for worker in set(range(self.workers.count)) - self._asked - self._came.keys():
-            self._ask(worker, task, rows, self._beginning)
+        self._ask_all(task, rows)
         while self._asked:
             arrival = self.workers.next()
             if arrival.error is not None and (arrival.lost or arrival.serial == task.serial):
@@ -140,8 +154,15 @@ class WorkedTraining:
                 self._asked.discard(arrival.worker)
         return [self._came[worker] for worker in range(self.workers.count)]
 
+    def _ask_all(self, task: Task, rows: Rows) -> None:
+        """Ask for a trajectory who was not asked for it."""
+        for worker in set(range(self.workers.count)) - self._asked - self._came.keys():
+            self._ask(worker, task, rows, self._beginning)
+
     def _ask(self, worker: int, task: Task, rows: Rows, reset_key: Array | None) -> None:
         if reset_key is not None:
+            if self.output is not None:
+                self.output.cut()
             carry = [np.asarray(leaf) for leaf in jax.tree.leaves(rows.carry)]
             task = task._replace(begin=Beginning(reset_key, carry))
         self.workers.ask(worker, task)

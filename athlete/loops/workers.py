@@ -17,9 +17,10 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import numpy as np
 
-from athlete.core import Agent, Array, Episodes, Health, Rows, Source, Transition, Tree, Which
+from athlete.core import Agent, Array, Episodes, Health, Key, Rows, Source, Step, Transition, Tree, Which
+from athlete.core.wrappers import SourceWrapper
 from athlete.loops.collect import Keys, draw_keys
-from athlete.loops.compiling import COMPILER_OPTIONS, set_up
+from athlete.loops.compiling import COMPILER_OPTIONS, RUN_ONCE_OPTIONS, set_up
 from athlete.loops.episodes import Told, WatchedSource
 from athlete.loops.host import collect_hosted, host_rows
 from athlete.loops.transport import Packet, on_device, to_packet
@@ -32,7 +33,7 @@ class Beginning(NamedTuple):
     """New episodes in all rows of a worker."""
 
     key: Array  # uint32 [2], of `Source.reset`
-    carry: Leaves  # `[B, ...]` of all rows
+    carry: Leaves | None  # `[B, ...]` of all rows; None: as at the start of a run
 
 
 class Task(NamedTuple):
@@ -94,24 +95,28 @@ class Workers(Protocol):
 
 
 class Collector:
-    """What a worker is: its rows, and the agent that acts in them. `make_source` makes them, told its number."""
+    """What a worker is: its rows, and the agent that acts in them. `make_source` makes them, told its number.
 
-    def __init__(self, agent: Agent, make_source: Callable[[int], Source], worker: int, length: int):
+    One that is `alone` acts for its own rows only, and draws as if there were no others.
+    """
+
+    def __init__(self, agent: Agent, make_source: Callable[[int], Source], worker: int, length: int, alone: bool):
         set_up()
         self.agent: Agent = jax.tree.map(on_device, agent)
-        self.source = make_source(worker)
+        self._made = make_source(worker)
+        self.source = OnlyHere(self._made) if alone else self._made
         self.length = length
         self._here = slice(None) if self.source.here is None else np.flatnonzero(self.source.here)
         self._rows: Rows | None = None
         self._carry = jax.tree.structure(
-            jax.eval_shape(functools.partial(_first_carry, rows=self.source.rows), self.agent)
+            jax.eval_shape(functools.partial(_first_carry, rows=self.source.rows), self.agent, _NO_KEY)
         )
         self._layout = view_layout(self.agent)
 
     def collect(self, task: Task) -> Fragment:
         """The trajectory. Raises what the environments raise; the next task must then begin new episodes."""
         if task.begin is not None:
-            carry = jax.tree.unflatten(self._carry, task.begin.carry)
+            carry = self._carry_of(task.begin)
             self._rows = host_rows(self.agent, self.source.reset(task.begin.key), carry, (), self.source.rows)
         assert self._rows is not None
         rows, self._rows = self._rows, None
@@ -122,11 +127,54 @@ class Collector:
         )
         steps = [leaf[:, self._here] for leaf in jax.tree.leaves((trajectory, episodes))]
         left = [np.asarray(leaf)[self._here] for leaf in jax.tree.leaves(self._rows)]
-        told = self.source.take() if isinstance(self.source, WatchedSource) else ()
+        told = self._made.take() if isinstance(self._made, WatchedSource) else ()
         return Fragment(task.serial, task.version, steps, left, seconds, self.source.health, told)
+
+    def _carry_of(self, begin: Beginning) -> Tree:
+        if begin.carry is None:
+            return _fresh_carry(self.agent, begin.key, self.source.rows)
+        return jax.tree.unflatten(self._carry, begin.carry)
 
     def close(self) -> None:
         self.source.close()
+
+
+class OnlyHere(SourceWrapper):
+    """The rows of a source that are here, `[b, ...]`, as all there are."""
+
+    def __init__(self, source: Source):
+        super().__init__(source)
+        assert source.here is not None
+        self._places, self._all = np.flatnonzero(source.here), source.rows
+        self.rows, self.here = len(self._places), None
+
+    @property
+    def faulty(self) -> Array | None:  # type: ignore[override]
+        return None if self.source.faulty is None else self.source.faulty[self._places]
+
+    def reset(self, key: Key) -> Tree:
+        return self._own(self.source.reset(key))
+
+    def step(self, action: Tree, key: Key) -> Step:
+        step = self.source.step(self._widened(action), self._widened(key))
+        own = self._own(step._replace(info=()))
+        return own._replace(info=[step.info[place] for place in self._places.tolist()])
+
+    def reset_where(self, done: Array, obs: Tree, key: Key) -> Tree:
+        return self._own(self.source.reset_where(*map(self._widened, (done, obs, key))))
+
+    def _own(self, tree: Tree) -> Tree:
+        return jax.tree.map(lambda leaf: leaf[self._places], tree)
+
+    def _widened(self, tree: Tree) -> Tree:
+        """With zeros in the rows that are elsewhere."""
+
+        def widen(leaf: Array) -> Array:
+            whole = np.zeros((self._all, *leaf.shape[1:]), leaf.dtype)
+            whole[self._places] = leaf
+            return whole
+
+        return jax.tree.map(widen, tree)
 
 
 @functools.partial(jax.jit, static_argnames=("length", "rows"), compiler_options=COMPILER_OPTIONS)
@@ -136,14 +184,18 @@ def _trajectory_keys(run_key: Array, length: int, rows: int) -> tuple[Array, ...
     return tuple(unwrap(part) for part in draw_keys(collect_key, length, rows))
 
 
-def _first_carry(agent: Agent, rows: int) -> Tree:
-    key = wrap(np.zeros(2, np.uint32))
-    return agent.start(agent.view(agent.init(key), 0.0), rows, key)
+def _first_carry(agent: Agent, key: Array, rows: int) -> Tree:
+    """The carry of rows at the start of a run whose first parameters are anyone's: it does not hang on them."""
+    return agent.start(agent.view(agent.init(wrap(key)), 0.0), rows, wrap(key))
+
+
+_fresh_carry = jax.jit(_first_carry, static_argnames=("rows",), compiler_options=RUN_ONCE_OPTIONS)
+_NO_KEY = np.zeros(2, np.uint32)
 
 
 def view_layout(agent: Agent) -> Any:
     """How the packet of an agent's view is laid out; computes nothing."""
-    return jax.eval_shape(lambda: to_packet(agent.view(agent.init(wrap(np.zeros(2, np.uint32))), 0.0))).layout
+    return jax.eval_shape(lambda: to_packet(agent.view(agent.init(wrap(_NO_KEY)), 0.0))).layout
 
 
 def view_leaves(view: Packet) -> Leaves:

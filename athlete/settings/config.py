@@ -19,7 +19,7 @@ from athlete.settings.assemble import make_agent
 from athlete.settings.checks import is_schedule
 from athlete.settings.exploration import ExplorationSettings, checked_exploration
 from athlete.settings.multi_agent import plain_policies
-from athlete.settings.recorded import SAMPLER, kept_input, require_learnable, shares_of
+from athlete.settings.recorded import SAMPLER, kept_input, require_learnable, require_writable, shares_of
 from athlete.settings.rllib_names import (
     IGNORED,
     OTHER_SECTIONS,
@@ -115,7 +115,9 @@ class AlgorithmConfig:
     def offline_data(self, **settings: Any) -> typing.Self:
         """`input_` (recorded data to learn from in place of an environment's: a file, a folder, a pattern or a list of
         these, columns as a dictionary of arrays, or a dictionary from files to their shares of a batch),
-        `input_config` (`max_episode_steps`, `format`), `actions_in_input_normalized` (they are in [-1, 1] already).
+        `input_config` (`max_episode_steps`, `format`), `actions_in_input_normalized` (they are in [-1, 1] already),
+        `output` (a folder that all collected episodes are written into), `output_config` (`format`: "safetensors",
+        "json" or "npz"), `output_max_file_size` (bytes of episodes after which a file is written).
         """
         return self._set("offline_data", settings)
 
@@ -296,6 +298,8 @@ class AlgorithmConfig:
                 raise ValueError(f"{self._title()}: {name}={value!r} is a search space; give the config to tune.run")
         if shares_of(self.input_, self.input_config):
             require_learnable(self)
+        if self.output is not None:
+            require_writable(self)
         if self.env is None and not self.is_offline():
             raise ValueError(
                 f"{self._title()}: no environment; say .environment('CartPole-v1') or .build(env='CartPole-v1')"

@@ -16,11 +16,18 @@ from athlete.settings.memory import MEMORIES, checked_memory
 from athlete.settings.rllib_places import OPTIMIZATION
 from athlete.settings.table import Setting
 
+# Of algorithms that may learn from the trajectories of workers that act as they come.
+WORKER_SETTINGS: dict[str, Setting] = {
+    "max_requests_in_flight_per_sampler_worker": Setting("rollouts", 2, "positive count"),
+    "broadcast_interval": Setting("training", 1, "positive count"),
+}
+
 REPLAY_SETTINGS: dict[str, Setting] = {
     "replay_buffer_config": Setting("training", {}, "dict"),
     "training_intensity": Setting("training", None, "positive number or None"),
     "store_buffer_in_checkpoints": Setting("training", "last", "last or bool"),
-    "sample_async": Setting("rollouts", False, "bool"),
+    "sample_async": Setting("rollouts", False, "bool or lagged"),
+    **WORKER_SETTINGS,
 }
 
 # As the end of a sentence.
@@ -197,7 +204,7 @@ class ReplayConfig(ExplorationConfig):
                 f"learning starts ({min(each, warm_up // self.rows())} steps of capacity={capacity} and "
                 f"num_steps_sampled_before_learning_starts={warm_up})"
             )
-        if self.sample_async and self.fragment_length() > 1:
+        if self.sample_async and self.fragment_length() > 1 and not self.workers_act:
             raise ValueError(
                 f"{title}: sample_async=True updates while the environments take one step; "
                 f"it does not fit rollout_fragment_length={self.fragment_length()}, make that 1"

@@ -87,6 +87,30 @@ def require_learnable(config: AlgorithmConfig) -> None:
         raise ValueError(f"{title}: recorded data are of one agent, and policies={list(config.policies)} were given")
 
 
+OUTPUT_FORMATS = ("safetensors", "json", "npz")
+
+
+def require_writable(config: AlgorithmConfig) -> None:
+    """Raise ValueError where what is collected cannot be written as `offline_data(output=...)` says."""
+    title, chosen = config.algorithm_name, config.output_config
+    for name in chosen:
+        if name != "format":
+            raise ValueError(f"offline_data(output_config={{{name!r}: ...}}): there is no {name!r}; there is 'format'")
+    if (kind := chosen.get("format", OUTPUT_FORMATS[0])) not in OUTPUT_FORMATS:
+        raise ValueError(
+            f"offline_data(output_config={{'format': {kind!r}}}): expected one of {', '.join(OUTPUT_FORMATS)}"
+        )
+    if config.is_offline():
+        raise ValueError(
+            f"{title}: output={config.output!r} is for what is collected, and it learns from recorded data"
+        )
+    if config.workers_act and config.num_rollout_workers and config.get("sample_async") is True:
+        raise ValueError(
+            f"{title}: output={config.output!r} writes whole episodes, and with sample_async=True trajectories of all "
+            "rows are mixed as they come; set sample_async='lagged', or False"
+        )
+
+
 def _hashable(source: Any) -> Any:
     return tuple(source) if isinstance(source, list) else source
 

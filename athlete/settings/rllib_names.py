@@ -12,6 +12,7 @@ SPELLINGS: dict[str, str] = {
     "num_workers": "num_rollout_workers",
     "num_env_runners": "num_rollout_workers",
     "num_envs_per_env_runner": "num_envs_per_worker",
+    "max_requests_in_flight_per_env_runner": "max_requests_in_flight_per_sampler_worker",
     "evaluation_num_env_runners": "evaluation_num_workers",
     "evaluation_num_episodes": "evaluation_duration",
     "metrics_smoothing_episodes": "metrics_num_episodes_for_smoothing",
@@ -24,6 +25,7 @@ SPELLINGS: dict[str, str] = {
     **dict.fromkeys(("recreate_failed_env_runners", "restart_failed_env_runners"), "recreate_failed_workers"),
     **dict.fromkeys(("max_worker_restarts", "max_num_env_runner_restarts"), "max_num_worker_restarts"),
     "input": "input_",
+    "target_update_grad_intervals": "target_network_update_freq",
     "learning_starts": "num_steps_sampled_before_learning_starts",
     "policy_model": "policy_model_config",
     "Q_model": "q_model_config",
@@ -95,6 +97,7 @@ IGNORED: dict[str, str] = {
         ("use_local_critic", "use_state_preprocessor"), "the critic sees the state of all agents and what they do"
     ),
     **dict.fromkeys(("agent_id", "good_policy", "adv_policy"), "every agent has a critic of its own reward"),
+    "output_compress_columns": "files hold arrays as they are",
     **dict.fromkeys(
         ("shuffle_buffer_size", "offline_sampling"), "recorded steps are read once and drawn from all of them"
     ),
@@ -151,8 +154,8 @@ UNSERVED: dict[str, str] = {
         ("sample_timeout_s", "evaluation_sample_timeout_s", "metrics_episode_collection_timeout_s"), _WAITS
     ),
     **dict.fromkeys(
-        ("max_requests_in_flight_per_sampler_worker", "max_requests_in_flight_per_env_runner", "broadcast_interval"),
-        _ONE_PROGRAM,
+        ("max_requests_in_flight_per_sampler_worker", "broadcast_interval"),
+        "workers wait while the policy learns; they do not where sample_async can be set",
     ),
     **dict.fromkeys(("extra_python_environs_for_driver", "extra_python_environs_for_worker"), "set os.environ before"),
     **dict.fromkeys(("logger_config", "logger_creator"), _LOGS),
@@ -166,10 +169,6 @@ _MODULES = "networks are given as model={'custom_model': ...}"
 _TRACE = "it is IMPALA's and APPO's, which learn from what older policies collected"
 # Settings without which a program is another one -> what to do instead. An error, unless they are switched off.
 REFUSED: dict[str, str] = {
-    **dict.fromkeys(
-        ("output", "output_config"),
-        "episodes are not written; the callback on_sample_end sees all that is sampled, and can",
-    ),
     "custom_evaluation_function": "override evaluate() of a subclass of the algorithm (athlete.rllib), or add to "
     "evaluation_metrics in the callback on_evaluate_end",
     **dict.fromkeys(("learner_class", "learner_connector", "before_learn_on_batch"), "on_learn_on_batch sees batches"),
