@@ -75,6 +75,7 @@ MAY_IMPORT["rllib"] = set(MAY_IMPORT)
 MAY_IMPORT["sb3"] = set(MAY_IMPORT)
 MAY_IMPORT["tuned_examples"] = set(MAY_IMPORT)
 MAY_IMPORT["cli"] = set(MAY_IMPORT)
+MAY_IMPORT["__main__"] = {"cli"}
 
 # The one arrow up: `config.build()` makes the algorithm, when it is called.
 EXCEPTIONS = {("settings/config.py", "algorithm")}
