@@ -1940,7 +1940,7 @@ RECORDED = [
     ),
     *_in(
         "athlete/algorithms/fqe.py",
-        "tests/test_estimators.py -k fitted",
+        "tests/test_estimators.py::test_fitted_values_learn_towards_what_the_policy_does_next",
         ("jnp.where(batch.terminated[0], 0.0, next_value)", "next_value"),
         ("self.gamma * jnp.where", "jnp.where"),
         ("self.state_values(state.target, next_obs, key)", "self.state_values(state.target, obs, key)"),
@@ -1968,13 +1968,13 @@ RECORDED = [
     ),
     *_in(
         "athlete/memory/mixed.py",
-        "tests/test_offline.py",
+        "tests/test_offline.py::test_a_mixture_of_memories_adds_to_those_that_take_and_is_ready_when_all_are",
         ("jnp.concatenate(leaves, axis=1)", "jnp.concatenate(leaves[::-1], axis=1)"),
         (".all()", ".any()"),
     ),
     *_in(
         "athlete/memory/recorded.py",
-        "tests/test_offline.py",
+        "tests/test_offline.py::test_a_recorded_memory_samples_windows_of_consecutive_steps_and_stores_nothing",
         (
             "return ring_take(self.steps, slot, row, self.window)",
             "return ring_take(self.steps, slot * 0, row, self.window)",
@@ -1982,7 +1982,7 @@ RECORDED = [
     ),
     *_in(
         "athlete/loops/offline.py",
-        "tests/test_offline.py",
+        "tests/test_offline.py::test_an_observation_filter_knows_all_data_before_the_first_update_and_stays",
         ("agent.observe(agent.init(agent_key), agent.accumulators(1), steps)", "(agent.init(agent_key), ())"),
     ),
 ]
