@@ -84,6 +84,10 @@ class Exploration:
         """
         raise TypeError(f"{type(self).__name__} is for continuous actions; EpsilonGreedy and SoftQ choose among values")
 
+    def logits(self, values: Array, rate: Array, mask: Array | None = None) -> Array | None:
+        """Of the distribution that `choose` draws from, `[B, n]`; None where it draws from none."""
+        return None
+
     def add_noise(self, action: Array, rate: Array, carry: Tree, first: Array, key: Key) -> tuple[Array, Tree]:
         """Actions `[B, n]` near `action`, within [-1, 1], and the carry. Raises TypeError where it is for Discrete."""
         raise TypeError(
@@ -106,6 +110,12 @@ class EpsilonGreedy(Exploration):
         uniform = (bits[0] >> 8).astype(jnp.float32) / 2**24
         random = (bits[1] % values.shape[-1]).astype(jnp.int32) if mask is None else nth_legal(mask, bits[1])
         return jnp.where(uniform < rate, random, greedy(values, mask))
+
+    def logits(self, values: Array, rate: Array, mask: Array | None = None) -> Array:
+        legal = jnp.ones(values.shape, bool) if mask is None else mask
+        best = jnp.arange(values.shape[-1]) == greedy(values, mask)[..., None]
+        share = rate * legal / jnp.sum(legal, axis=-1, keepdims=True)
+        return jnp.log(jnp.maximum(share + (1.0 - rate) * best, 1e-30))
 
 
 @hyper
@@ -136,7 +146,10 @@ class SoftQ(Exploration):
         return value_at(self.temperature, progress)
 
     def choose(self, values: Array, rate: Array, key: Key, mask: Array | None = None) -> Array:
-        return jax.random.categorical(key, masked(values / jnp.maximum(rate, 1e-6), mask)).astype(jnp.int32)
+        return jax.random.categorical(key, self.logits(values, rate, mask)).astype(jnp.int32)
+
+    def logits(self, values: Array, rate: Array, mask: Array | None = None) -> Array:
+        return masked(values / jnp.maximum(rate, 1e-6), mask)
 
 
 @hyper

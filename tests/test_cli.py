@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -18,10 +19,11 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from athlete.algorithms import ALGORITHMS
-from athlete.cli import doctor, experiments
+from athlete.cli import common, doctor, experiments
 from athlete.cli.common import aligned
 from athlete.cli.curve import learning_curve
 from athlete.cli.main import app
+from athlete.record.files import short_path
 from athlete.tune import Trial, TuneError
 from athlete.tune.space import Integer
 
@@ -346,11 +348,43 @@ def test_after_training_it_says_where_the_checkpoint_is_and_how_to_evaluate_it(t
         "checkpoint_000002",
         "checkpoint_000004",
     ]
-    after = trained.stdout.partition("Best checkpoint of each trial:\n")[2].splitlines()
-    name, _, path = after[0].strip().partition(": ")
-    assert trained.trial.name.startswith(name) and Path(path).parent == trained.trial
-    assert f"  athlete evaluate {path} --episodes 20" in after
+    after = trained.stdout.partition("Best checkpoint: ")[2].splitlines()
+    assert Path(after[0]).parent == trained.trial
+    assert re.fullmatch(r"Evaluated greedily over 10 episodes: mean [\d.]+, lowest \d+, highest \d+", after[1])
+    assert f"  athlete evaluate {after[0]} --episodes 20" in after
     assert checkpoint.is_dir()
+
+
+def test_the_evaluation_at_the_end_is_that_of_evaluate(trained: SimpleNamespace) -> None:
+    said = trained.stdout.partition("Evaluated greedily over 10 episodes: mean ")[2].partition(",")[0]
+    best = trained.stdout.partition("Best checkpoint: ")[2].splitlines()[0]
+    assert float(said) == pytest.approx(evaluated(f"{best} --episodes 10")["episode_reward_mean"], rel=1e-5)
+
+
+def test_paths_are_said_as_one_types_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert short_path(tmp_path / "results" / "a b") == "results/a b"
+    assert short_path("/elsewhere/results") == "/elsewhere/results"
+    monkeypatch.setenv("HOME", "/elsewhere")
+    assert short_path("/elsewhere/my results") == "~/my results"
+    assert common.command("athlete", "plot", "~/my results") == "athlete plot ~/'my results'"
+
+
+@pytest.mark.parametrize(
+    ("env", "sentence"),
+    [("CartPol-v1", "did you mean 'CartPole-v1'"), ("Ant-v2", "cannot be made here|gymnasium-robotics|mujoco")],
+)
+def test_an_environment_that_is_not_there_is_an_error_before_a_folder_is_made(
+    tmp_path: Path, env: str, sentence: str
+) -> None:
+    result = athlete(f"train PPO {env} --stop-iters 1 --local-dir {tmp_path / 'results'} --name first")
+    assert result.exit_code == 1 and re.search(sentence, result.stderr)
+    assert not list(tmp_path.glob("results/first*"))
+
+
+def test_python_runs_the_package() -> None:
+    done = subprocess.run([sys.executable, "-m", "athlete", "--version"], capture_output=True, text=True)
+    assert done.stdout.startswith("athlete ") and done.returncode == 0
 
 
 def test_the_learning_curve_of_a_single_trial_is_drawn(trained: SimpleNamespace) -> None:
@@ -369,7 +403,8 @@ def test_experiments_of_a_file_with_a_grid_and_a_class_of_ones_own(here: Path) -
     checkpoints = sorted(path.parent.parent.name for path in (here / "results").rglob("checkpoint_000001"))
     assert checkpoints == ["grid", "grid", "own"]
     (checkpoint,) = (here / "results" / "own").glob("*/checkpoint_000001")
-    assert f"athlete evaluate {checkpoint} --episodes 20 --env my_corridors.Corridor\n" in result.stdout
+    typed = checkpoint.relative_to(here)
+    assert f"athlete evaluate {typed} --episodes 20 --env my_corridors.Corridor\n" in result.stdout
     sys.modules.pop("my_corridors")
     assert "my_corridors" in athlete(f"evaluate {checkpoint}").stderr  # code is not imported because a file names it
     assert evaluated(f"{checkpoint} --episodes 2 --env my_corridors.Corridor")["episodes_this_iter"] == 2
@@ -475,7 +510,9 @@ def test_check_says_ok_or_what_is_wrong(here: Path) -> None:
 
 def test_lists() -> None:
     listed = {line.split()[0]: line for line in athlete("list algorithms").stdout.splitlines()}
+    assert listed.pop("algorithm").split() == ["algorithm", "actions", "memory", "agents", "learns", "from", "paper"]
     assert set(listed) == set(ALGORITHMS)
+    assert listed["R2D2"].split()[1:5] == ["discrete", "yes", "any", "number"] and " a team " in listed["QMIX"]
     assert "discrete" in listed["DQN"] and "replay" in listed["DQN"] and "arXiv" in listed["DQN"]
     assert athlete("list examples").stdout == athlete("example list").stdout
     listed = [line.split()[:3] for line in athlete("example list --filter CARTPOLE").stdout.splitlines()]
@@ -542,6 +579,14 @@ def test_doctor_looks_for_what_stands_behind_another_packages_extra(monkeypatch:
     assert doctor._extras() == [("extra mujoco", "missing; mend: pip install 'gymnasium[mujoco]'")]
     installed.add("mujoco")
     assert doctor._extras() == [("extra mujoco", "there")]
+
+
+def test_doctor_asks_only_for_what_this_python_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    older, newer = "3.0", f"{sys.version_info[0]}.{sys.version_info[1]}"
+    needed = [f'box2d; python_version >= "{newer}" and extra == "box2d"', f"swig==4.*; python_version < '{older}'"]
+    needed.append(f'box2d-py; python_version > "{newer}" and extra == "box2d"')
+    monkeypatch.setattr(importlib.metadata, "requires", lambda package: needed)
+    assert doctor._requirements("gymnasium") == {"box2d": ["box2d"]}
 
 
 def test_doctor_names_what_is_broken_and_its_mend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

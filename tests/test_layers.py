@@ -64,6 +64,8 @@ MAY_IMPORT["building"] |= {"teams", "offline_training", "worker_processes"}
 MAY_IMPORT["matches"] = BELOW_AGENTS | {"algorithms", "combine", "loops", "teams"}
 MAY_IMPORT["evaluation"] = BELOW_AGENTS | {"teams", "building", "env", "hooks", "loops", "policy", "settings", "totals"}
 MAY_IMPORT["evaluation"] |= {"combine", "matches", "offline"}
+MAY_IMPORT["estimation"] = BELOW_AGENTS | {"algorithms", "distributions", "loops", "memory", "models", "offline"}
+MAY_IMPORT["estimation"] |= {"policy", "settings"}
 MAY_IMPORT["restoring"] = BELOW_AGENTS | {"teams", "checkpointing", "log", "loops", "record", "settings"}
 MAY_IMPORT["recording"] = {"core", "env", "log", "loops", "record", "settings", "totals"}
 MAY_IMPORT["serve"] = BELOW_AGENTS | {"log", "acting", "env", "policy", "record"}
@@ -73,6 +75,7 @@ MAY_IMPORT["rllib"] = set(MAY_IMPORT)
 MAY_IMPORT["sb3"] = set(MAY_IMPORT)
 MAY_IMPORT["tuned_examples"] = set(MAY_IMPORT)
 MAY_IMPORT["cli"] = set(MAY_IMPORT)
+MAY_IMPORT["__main__"] = {"cli"}
 
 # The one arrow up: `config.build()` makes the algorithm, when it is called.
 EXCEPTIONS = {("settings/config.py", "algorithm")}

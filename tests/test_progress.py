@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import re
+import time
 from types import SimpleNamespace
 from typing import Any
 
@@ -163,3 +165,93 @@ def test_bars() -> None:
     assert progress.bar(None) == ""
     assert progress.bar(0.5, width=4) == "━━──  50%"
     assert progress.bar(1.0, unicode=False, width=4) == "#### 100%"
+
+
+def drawn(monkeypatch: pytest.MonkeyPatch, trials: list[Any], columns: int) -> list[str]:
+    """The lines of the last table that a terminal of that width shows."""
+    terminal = Terminal()
+    monkeypatch.setattr("sys.stdout", terminal)
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setattr("rich._console", None)  # it asks once
+    monkeypatch.setenv("TERM", "xterm")
+    reporter = CLIReporter()
+    reporter.setup("exp")
+    reporter.report(trials, True)
+    reporter.close()
+    lines = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", terminal.getvalue()).replace("\r", "\n").splitlines()
+    start = max(number for number, line in enumerate(lines) if "exp: " in line)
+    return [line.rstrip() for line in lines[start:] if line.strip()]
+
+
+RATES = [1.2345678e-5, 1.2345679e-5, 0.01]
+SWEEP = [
+    trial(
+        f"PPO_CartPole-v1_1a2b3_{number:05d}",
+        params={"lr": rate, "gamma": 0.99},
+        training_iteration=123,
+        time_total_s=100.123,
+        timesteps_total=1_000_000,
+        episode_reward_mean=123.456,
+    )
+    for number, rate in enumerate(RATES)
+]
+
+
+@pytest.mark.parametrize("columns", [60, 80, 120])
+def test_nothing_is_folded_or_cut_however_narrow_the_terminal(monkeypatch: pytest.MonkeyPatch, columns: int) -> None:
+    lines = drawn(monkeypatch, SWEEP, columns)
+    assert max(map(len, lines)) <= columns and len(lines) == 3 + len(SWEEP), "a line for each trial"
+    for line, rate, number in zip(lines[3:], RATES, range(3), strict=True):
+        cells = line.split()
+        assert cells[:4] == [f"{number:05d}", "RUNNING", repr(rate), "0.99"], "what tells trials apart is whole"
+        assert "123.456" in cells and "50%" in cells
+    assert ("total time (s)" in lines[1]) == (columns == 120) and ("iter" in lines[1]) == (columns > 60)
+
+
+def test_one_training_alone_is_called_what_it_trains(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = drawn(monkeypatch, SWEEP[:1], 80)
+    assert lines[0].startswith("exp: RUNNING, 00:00:0") and lines[3].split()[0] == "PPO_CartPole-v1"
+
+
+def test_before_the_first_result_a_clock_says_what_is_happening(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = SimpleNamespace(now=100.0)
+    monkeypatch.setattr(progress.time, "monotonic", lambda: clock.now)
+    reporter = JupyterNotebookReporter()
+    monkeypatch.setattr(reporter, "show", lambda trials, done: None)
+    waiting = trial("PPO_a", done=None)
+    reporter.report([waiting], False)
+    clock.now += 75
+    (row,) = reporter.rows([waiting])[1]
+    assert reporter.phase(row) == "compiling and first steps, 1:15"
+
+
+def test_what_is_left_is_told_from_the_way_since_the_first_result(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = SimpleNamespace(now=100.0)
+    monkeypatch.setattr(progress.time, "monotonic", lambda: clock.now)
+    reporter = JupyterNotebookReporter()
+    monkeypatch.setattr(reporter, "show", lambda trials, done: None)
+    running = trial("PPO_a", done=0.1, training_iteration=1)
+    reporter.report([running], False)
+    (row,) = reporter.rows([running])[1]
+    assert reporter.phase(row) == "", "one point has no speed"
+    clock.now, running.progress = 200.0, 0.3
+    (row,) = reporter.rows([running])[1]
+    assert reporter.phase(row) == "5:50 left", "0.2 took 100 s, and 0.7 is left"
+    running.status = "TERMINATED"
+    (row,) = reporter.rows([running])[1]
+    assert reporter.phase(row) == ""
+
+
+def test_the_clock_goes_on_while_a_program_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody calls the reporter meanwhile: another thread draws."""
+    terminal = Terminal()
+    monkeypatch.setattr("sys.stdout", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    reporter = CLIReporter()
+    reporter.report([trial("PPO_a", done=None)], False)
+    before = len(terminal.getvalue())
+    deadline = time.monotonic() + 60
+    while len(terminal.getvalue()) == before and time.monotonic() < deadline:
+        time.sleep(0.05)
+    reporter.close()
+    assert "compiling and first steps" in terminal.getvalue()[before:]

@@ -1933,6 +1933,31 @@ RECORDED = [
         ("np.concatenate([[True], self.done[:-1]])", "np.concatenate([[True], self.terminated[:-1]])"),
     ),
     *_in(
+        "athlete/offline/estimators.py",
+        "tests/test_estimators.py",
+        ("gamma ** np.arange(valid.shape[1])", "gamma ** np.arange(1, valid.shape[1] + 1)"),
+        ("products[:, -1:]", "products[:, :1]"),
+        ("weights / np.mean(weights, axis=0)", "weights / np.mean(weights)"),
+        ("episodes.placed(ratio, 1.0)", "episodes.placed(ratio, 0.0)"),
+        ("ratios[:, t] * (episodes.reward", "(episodes.reward"),
+        ("+ gamma * found - values[:, t]", "+ found - values[:, t]"),
+        ("np.where(episodes.valid[:, t], corrected, 0.0)", "corrected"),
+        ("[(1 - level) / 2, (1 + level) / 2]", "[(1 - level), level]", 1),
+    ),
+    *_in(
+        "athlete/algorithms/fqe.py",
+        "tests/test_estimators.py::test_fitted_values_learn_towards_what_the_policy_does_next",
+        ("jnp.where(batch.terminated[0], 0.0, next_value)", "next_value"),
+        ("self.gamma * jnp.where", "jnp.where"),
+        ("self.state_values(state.target, next_obs, key)", "self.state_values(state.target, obs, key)"),
+        ("polyak_update(state.target, learned.params, self.tau)", "learned.params"),
+        (
+            "(features(self.spec.obs, obs) - self.mean) / self.std",
+            "features(self.spec.obs, obs)",
+            "tests/test_estimators.py",
+        ),
+    ),
+    *_in(
         "athlete/offline/columns.py",
         "tests/test_offline_data.py",
         ("lengths >= max_episode_steps", "lengths > max_episode_steps"),
@@ -1949,13 +1974,13 @@ RECORDED = [
     ),
     *_in(
         "athlete/memory/mixed.py",
-        "tests/test_offline.py",
+        "tests/test_offline.py::test_a_mixture_of_memories_adds_to_those_that_take_and_is_ready_when_all_are",
         ("jnp.concatenate(leaves, axis=1)", "jnp.concatenate(leaves[::-1], axis=1)"),
         (".all()", ".any()"),
     ),
     *_in(
         "athlete/memory/recorded.py",
-        "tests/test_offline.py",
+        "tests/test_offline.py::test_a_recorded_memory_samples_windows_of_consecutive_steps_and_stores_nothing",
         (
             "return ring_take(self.steps, slot, row, self.window)",
             "return ring_take(self.steps, slot * 0, row, self.window)",
@@ -1963,7 +1988,7 @@ RECORDED = [
     ),
     *_in(
         "athlete/loops/offline.py",
-        "tests/test_offline.py",
+        "tests/test_offline.py::test_an_observation_filter_knows_all_data_before_the_first_update_and_stays",
         ("agent.observe(agent.init(agent_key), agent.accumulators(1), steps)", "(agent.init(agent_key), ())"),
     ),
 ]

@@ -42,16 +42,29 @@ def list_names(
 ) -> None:
     """List the algorithms, the environments, or the tuned examples."""
     if what is Listed.algorithms:
-        from athlete.algorithms.catalog import entries
-
-        rows = [(entry.name, ", ".join(entry.actions), entry.learns_from, entry.paper) for entry in entries()]
-        typer.echo(aligned(rows))
+        typer.echo(_algorithms())
     elif what is Listed.environments:
         typer.echo(_environments())
     else:
         from athlete.cli.example import overview
 
         typer.echo(overview(""))
+
+
+def _algorithms() -> str:
+    """Each with the actions that it serves, whether its network has memory, its agents, its data and its paper."""
+    from athlete.algorithms.catalog import entries, is_joint
+    from athlete.spaces import ACTION_KINDS
+
+    rows = [("algorithm", "actions", "memory", "agents", "learns from", "paper")]
+    for entry in entries():
+        actions = "any" if set(entry.actions) == set(ACTION_KINDS) else ", ".join(entry.actions)
+        agents = "a team" if is_joint(entry.name) else "any number"
+        if "recorded data" in entry.learns_from:
+            agents = "one"
+        learns_from = entry.learns_from.removesuffix(", of all agents together")
+        rows.append((entry.name, actions, entry.memory, agents, learns_from, entry.paper))
+    return aligned(rows)
 
 
 def _environments() -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -42,6 +43,12 @@ def aligned(rows: Sequence[Sequence[Any]]) -> str:
     widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in texts]
     return "\n".join(lines)
+
+
+def command(*words: str) -> str:
+    """A command line as a shell takes it; `~/` at a word's beginning stays what the shell makes a folder of."""
+    kept = ["~/" + shlex.quote(word[2:]) if word.startswith("~/") else shlex.quote(word) for word in words]
+    return " ".join(kept)
 
 
 def without_options(args: Sequence[str], passed_over: dict[str, tuple[bool, str]]) -> list[str]:

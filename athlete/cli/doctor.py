@@ -140,10 +140,23 @@ def _requirements(package: str) -> dict[str, list[str]]:
     wanted: dict[str, list[str]] = {}
     for requirement in importlib.metadata.requires(package) or []:  # `gymnasium[mujoco]>=1.2; extra == "mujoco"`
         name = re.match(r"[\w.-]+(\[[\w, -]+\])?", requirement)
+        if not _for_this_python(requirement):
+            continue
         extra = re.search(r"extra\s*==\s*['\"]([\w.-]+)['\"]", requirement)
         if name is not None:
             wanted.setdefault(extra[1] if extra else "", []).append(name[0])
     return wanted
+
+
+def _for_this_python(requirement: str) -> bool:
+    """Whether the condition of a requirement on Python's version holds here: `box2d; python_version < "3.14"`."""
+    condition = re.search(r"python_version\s*(<=|>=|==|<|>)\s*['\"](\d+)\.(\d+)['\"]", requirement)
+    if condition is None:
+        return True
+    here, there = sys.version_info[:2], (int(condition[2]), int(condition[3]))
+    return {"<": here < there, "<=": here <= there, "==": here == there, ">=": here >= there, ">": here > there}[
+        condition[1]
+    ]
 
 
 def _is_there(requirement: str) -> bool:

@@ -12,8 +12,10 @@ from typing import Any
 import typer
 
 from athlete import tune
-from athlete.cli.common import find_modules_here
+from athlete.cli.common import command, find_modules_here
 from athlete.cli.curve import learning_curve
+from athlete.record.files import short_path
+from athlete.record.progress import short_names
 from athlete.record.results import read_results
 from athlete.tune.space import merged
 from athlete.tune.trial import Trial, last_line
@@ -122,8 +124,10 @@ def renamed(experiments: Sequence[Experiment], name: str) -> list[Experiment]:
 # Running
 
 
-def run_all(experiments: Sequence[Experiment], how: Mapping[str, Any], video: bool, words: Sequence[str]) -> None:
-    """Run experiments in turn and say where their checkpoints are.
+def run_all(
+    experiments: Sequence[Experiment], how: Mapping[str, Any], video: bool, words: Sequence[str], episodes: int = 0
+) -> None:
+    """Run experiments in turn, say where their checkpoints are, and how the best does in so many greedy episodes.
 
     `how` goes to `tune.run` beneath the experiments' own settings; `words` are what was typed, for the line that
     resumes. Exits with 1 if a trial has failed, with 130 after Ctrl-C.
@@ -142,7 +146,7 @@ def run_all(experiments: Sequence[Experiment], how: Mapping[str, Any], video: bo
             raise_on_failed_trial=False,
             **settings,
         )
-        show_results(analysis, video)
+        show_results(analysis, video, 0 if analysis.interrupted else episodes)
         failed = [trial for trial in analysis.trials if trial.status == "ERROR"]
         for trial in failed:
             typer.secho(f"Error: {trial.name}: {_last_line(trial)}", fg="red", err=True)
@@ -177,18 +181,23 @@ def _last_line(trial: Trial) -> str:
 # What is said at the end
 
 
-def show_results(analysis: tune.ExperimentAnalysis, video: bool) -> None:
-    """The learning curve of a single trial, each trial's best checkpoint, and what to do with it."""
+def show_results(analysis: tune.ExperimentAnalysis, video: bool, episodes: int = 0) -> None:
+    """The learning curve of a single trial, each trial's best checkpoint, how the best does, and what to do with it."""
     if len(analysis.trials) == 1:
         draw_curve(analysis.trials[0].folder)
     checkpoints = {trial.name: best_checkpoint(analysis, trial) for trial in analysis.trials if trial.checkpoints}
     if not checkpoints:
         return
-    typer.echo("\nBest checkpoint of each trial:")
-    for name, path in checkpoints.items():
-        typer.echo(f"  {name}: {path}")
+    if len(checkpoints) > 1:
+        names = short_names(list(checkpoints))
+        typer.echo("\nBest checkpoint of each trial:")
+        for name, path in checkpoints.items():
+            typer.echo(f"  {names[name]}: {short_path(str(path))}")
     trial = best_trial(analysis)
     best = str(checkpoints[trial.name])
+    typer.echo(f"\nBest checkpoint: {short_path(best)}")
+    if episodes and trial.last_result.get("episodes_total"):
+        evaluate_greedily(best, trial.config.get("env"), episodes)
     if video:
         film(best, trial.config.get("env"))
     typer.echo(f"\nTo evaluate it:\n  {evaluate_line(best, trial.config.get('env'))}")
@@ -200,7 +209,25 @@ def evaluate_line(checkpoint: str, env: Any) -> str:
     It names an environment of the user's own: `evaluate` imports no code because a checkpoint says so.
     """
     is_own = isinstance(env, str) and ("." in env or ":" in env)
-    return shlex.join(["athlete", "evaluate", checkpoint, "--episodes", "20", *(["--env", env] if is_own else [])])
+    return command(
+        "athlete", "evaluate", short_path(checkpoint), "--episodes", "20", *(["--env", env] if is_own else [])
+    )
+
+
+def evaluate_greedily(checkpoint: str, env: Any, episodes: int) -> None:
+    """Say how a checkpoint does with its best action each time: training's mean is of sampled ones, and lags behind."""
+    from athlete.algorithm import Algorithm
+
+    if not isinstance(env, str):  # an instance, or a server that waits for others to play
+        return
+    try:
+        with Algorithm.from_checkpoint(checkpoint, env=env, logdir=False) as algorithm:
+            found = algorithm.evaluate(episodes)["evaluation"]
+    except Exception as error:  # the training is done all the same
+        typer.echo(f"It could not be evaluated: {error}", err=True)
+        return
+    mean, low, high = (f"{found[f'episode_reward_{kind}']:.6g}" for kind in ("mean", "min", "max"))
+    typer.echo(f"Evaluated greedily over {episodes} episodes: mean {mean}, lowest {low}, highest {high}")
 
 
 def draw_curve(trial_folder: Path) -> None:
@@ -236,4 +263,4 @@ def film(checkpoint: str, env: Any = None) -> None:
 
     with Algorithm.from_checkpoint(checkpoint, env=env) as algorithm:
         for path in algorithm.record_video(Path(checkpoint).parent / "videos"):
-            typer.echo(f"\nFilm: {path}")
+            typer.echo(f"\nFilm: {short_path(path)}")

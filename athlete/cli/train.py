@@ -81,6 +81,10 @@ def train(
         bool, typer.Option("--trust", help="Let FILE name environments by module, and run that code.")
     ] = False,
     video: Annotated[bool, typer.Option("--video", help="Film an episode of the best checkpoint.")] = False,
+    final_evaluation: Annotated[
+        int,
+        typer.Option(min=0, help="Greedy episodes at the end, of the best checkpoint; 0: none."),
+    ] = 10,
     verbose: Verbose = 0,
 ) -> None:
     """Train an algorithm in an environment, or the experiments of a file.
@@ -113,4 +117,4 @@ def train(
     how: dict[str, Any] = {"verbose": 1 + verbose, "checkpoint_at_end": checkpoint_at_end}
     if resume:
         how["resume"] = "AUTO" if is_file else True  # of a file's experiments, the later ones may not have begun
-    experiments.run_all(final, how, video=video, words=ctx.meta["athlete.words"])
+    experiments.run_all(final, how, video=video, words=ctx.meta["athlete.words"], episodes=final_evaluation)

@@ -161,8 +161,9 @@ def _made(create: Any, text: str, option: str) -> Any:
 
 def show(analysis: Any) -> None:
     """The best configurations, and what to do with them."""
-    from athlete.cli.common import aligned
+    from athlete.cli.common import aligned, command
     from athlete.cli.experiments import best_checkpoint, evaluate_line
+    from athlete.record.files import short_path
     from athlete.tune import TuneError
 
     try:
@@ -177,4 +178,4 @@ def show(analysis: Any) -> None:
     best = analysis.get_best_trial(filter_nan_and_inf=False)
     if checkpoint := best_checkpoint(analysis, best):
         typer.echo(f"\nTo evaluate the best trial:\n  {evaluate_line(checkpoint, best.config.get('env'))}")
-    typer.echo(f"\nTo draw it:\n  athlete plot {analysis.folder}")
+    typer.echo(f"\nTo draw it:\n  {command('athlete', 'plot', short_path(analysis.folder))}")

@@ -16,7 +16,7 @@ from athlete.env.adapters.stepped import require_unstepped
 from athlete.env.checks.check import check_env
 from athlete.env.masks import mask_path, say_masks_are_read, told_path
 from athlete.env.multi_agent import JointEnv
-from athlete.env.registry import EnvContext, create, is_jax_env, resolve
+from athlete.env.registry import EnvContext, create, is_dotted_path, is_jax_env, registered, resolve
 from athlete.env.supervision import UNSUPERVISED, Supervision
 from athlete.env.twins import find_twin
 from athlete.env.wrappers.acting_together import ActingTogetherSource
@@ -255,6 +255,25 @@ def find_world(
     if backend == "jax":
         raise ValueError(f"environment({name}, backend='jax'): it is no JAX environment (athlete.core.Env)")
     return World(name, None, resolved, config, False, many_agents=many_agents)
+
+
+def require_there(env: Any, env_config: Mapping[str, Any], backend: str) -> None:
+    """Raise ValueError for a name that no environment has, or whose package is not installed. None is made.
+
+    What is no plain name (a class, a path that would be imported) is found out when it is made.
+    """
+    if not isinstance(env, str) or backend == "envpool" or ":" in env or is_dotted_path(env) or registered(env):
+        return
+    if _is_atari(env):
+        from athlete.env.adapters.gymnasium import require_atari
+
+        require_atari()
+    elif isinstance(resolve(env), str) and find_twin(env, dict(env_config))[0] is None:
+        from athlete.env.adapters.gymnasium import find_spec, why_missing
+
+        find_spec(env)
+        if (reason := why_missing(env)) is not None:
+            raise ValueError(f"environment {env!r} cannot be made here: {reason}")
 
 
 def no_world() -> World:

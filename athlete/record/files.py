@@ -24,6 +24,15 @@ def write_beside(path: str | os.PathLike[str], content: str | bytes) -> None:
         flush(file)
 
 
+def short_path(path: str | os.PathLike[str]) -> str:
+    """The path as a person would type it here: from the current folder, else from `~`, else whole."""
+    path = Path(path)
+    for base, begin in ((Path.cwd(), ""), (Path.home(), "~/")):
+        if path.is_relative_to(base) and path != base:
+            return f"{begin}{path.relative_to(base).as_posix()}"
+    return str(path)
+
+
 @contextlib.contextmanager
 def beside(path: Path) -> Iterator[Path]:
     """A place for a file's new content, which becomes the file where the block ends well, and else is removed."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import html
 import math
 import os
+import re
 import sys
 import time
 from collections import Counter
@@ -53,6 +54,7 @@ class Row(NamedTuple):
     status: str
     cells: list[str]
     progress: float | None
+    has_result: bool = True
 
 
 class ProgressReporter:
@@ -89,6 +91,8 @@ class ProgressReporter:
         self._last_statuses: list[str] = []
         self._start = time.time()
         self._title = ""
+        self._began: dict[str, float] = {}  # of running trials
+        self._first: dict[str, tuple[float, float]] = {}  # when their way to the stop first showed, and how far it was
 
     def setup(
         self, title: str = "", start_time: float | None = None, metric: str | None = None, mode: str | None = None
@@ -108,7 +112,33 @@ class ProgressReporter:
         """Show the trials."""
         self._last_report = time.monotonic()
         self._last_statuses = [trial.status for trial in trials]
+        for trial in trials:
+            self._watch(trial)
         self.show(trials, done)
+
+    def _watch(self, trial: Reported) -> None:
+        """Remember when a trial was first seen to run, and where it was when its way to the stop first showed."""
+        if trial.status != "RUNNING":
+            self._began.pop(trial.name, None)
+            self._first.pop(trial.name, None)
+            return
+        self._began.setdefault(trial.name, time.monotonic())
+        if trial.progress is not None:
+            self._first.setdefault(trial.name, (time.monotonic(), trial.progress))
+
+    def phase(self, row: Row) -> str:
+        """What a running trial is at: compiling, with a clock, before its first result, and then the time that is left.
+
+        Until the first result comes an environment is made, programs are compiled and the first steps are taken.
+        """
+        now = time.monotonic()
+        if row.status != "RUNNING" or row.name not in self._began:
+            return ""
+        if not row.has_result:
+            return f"compiling and first steps, {_clock(now - self._began[row.name])}"
+        since, first = self._first.get(row.name, (now, row.progress or 0.0))
+        done = (row.progress or 0.0) - first
+        return f"{_clock((1.0 - first - done) / done * (now - since))} left" if done > 0.0 else ""
 
     def show(self, trials: Sequence[Reported], done: bool) -> None:
         raise NotImplementedError
@@ -127,13 +157,21 @@ class ProgressReporter:
     # What every kind of table shows
 
     def summary(self, trials: Sequence[Reported]) -> str:
-        """`PPO_2026-01-31: 1/4 trials (2 RUNNING, 1 PENDING, 1 TERMINATED), 00:01:02`."""
+        """`PPO_2026-01-31: 1/4 trials done (2 RUNNING, 1 PENDING, 1 TERMINATED), 00:01:02`; of one trial its status."""
+        return f"{self._counts(trials)}, {self.clock()}{self._best(trials)}"
+
+    def _counts(self, trials: Sequence[Reported]) -> str:
+        if len(trials) == 1:
+            return f"{self._title}: {trials[0].status}"
         counts = Counter(trial.status for trial in trials)
         finished = counts["TERMINATED"] + counts["ERROR"]
         by_status = ", ".join(f"{counts[status]} {status}" for status in _ORDER if counts[status])
+        return f"{self._title}: {finished}/{len(trials)} trials done ({by_status})"
+
+    def clock(self) -> str:
+        """How long the experiment has been running: `00:01:02`."""
         seconds = int(time.time() - self._start)
-        clock = f"{seconds // 3600:02d}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"
-        return f"{self._title}: {finished}/{len(trials)} trials done ({by_status}), {clock}{self._best(trials)}"
+        return f"{seconds // 3600:02d}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"
 
     def _best(self, trials: Sequence[Reported]) -> str:
         if self.metric is None or len(trials) < 2:
@@ -162,15 +200,24 @@ class ProgressReporter:
         """The headings of the cells, the rows (running trials first), and a line about those that found no room."""
         parameters, metrics = self.columns(trials)
         ordered = sorted(trials, key=lambda trial: _ORDER.get(trial.status, 9))
+        chosen = {
+            name: self._told_apart([trial.evaluated_params.get(name) for trial in ordered]) for name in parameters
+        }
         rows = []
-        for trial in ordered[: self.max_progress_rows]:
-            flat, chosen = flatten(trial.last_result), trial.evaluated_params
-            cells = [_shown(chosen.get(name), self.max_column_length) for name in parameters]
+        for number, trial in enumerate(ordered[: self.max_progress_rows]):
+            flat = flatten(trial.last_result)
+            cells = [chosen[name][number] for name in parameters]
             cells += [_shown(flat.get(name), self.max_column_length) for name in metrics]
-            rows.append(Row(trial.name, trial.status, cells, trial.progress))
+            rows.append(Row(trial.name, trial.status, cells, trial.progress, bool(trial.last_result)))
         hidden = Counter(trial.status for trial in ordered[self.max_progress_rows :])
         more = ", ".join(f"{count} {status}" for status, count in hidden.items())
         return [*parameters.values(), *metrics.values()], rows, f"... and {more}" if more else ""
+
+    def _told_apart(self, values: Sequence[Any]) -> list[str]:
+        """A parameter's cells: short ones, and the whole of each where short ones would be the same for two."""
+        short = [_shown(value, self.max_column_length) for value in values]
+        whole = ["" if value is None else _shown(value, 1000, digits=17) for value in values]
+        return short if len(set(short)) == len(set(whole)) else whole
 
     def errors(self, trials: Sequence[Reported]) -> list[str]:
         return [f"{trial.name} failed: {trial.error_file}" for trial in trials if trial.status == "ERROR"]
@@ -187,6 +234,7 @@ class CLIReporter(ProgressReporter):
         # rich's live display replaces sys.stdout by one that does not tell its encoding
         self._unicode = "utf" in (getattr(sys.stdout, "encoding", None) or "").lower()
         self._live: Any = None
+        self._drawn: _Drawn | None = None
         self._lines: dict[str, str] = {}
 
     def show(self, trials: Sequence[Reported], done: bool) -> None:
@@ -199,11 +247,12 @@ class CLIReporter(ProgressReporter):
         headings, rows, more = self.rows(trials)
         for row in rows:
             shown = " ".join(f"{head}={cell}" for head, cell in zip(headings, row.cells, strict=True) if cell)
-            progress = f" stop={row.progress:.0%}" if row.progress is not None and row.status == "RUNNING" else ""
-            line = f"{row.name} {row.status} {shown}{progress}".rstrip()
+            way = f"stop={row.progress:.0%}" if row.progress is not None and row.status == "RUNNING" else ""
+            line = f"{row.name} {row.status} {shown} {way}".rstrip()
             if row.status != "PENDING" and self._lines.get(row.name) != line:
                 self._lines[row.name] = line
-                self.print(line)
+                phase = self.phase(row)
+                self.print(f"{line}, {phase}" if phase and way else line)
         if len(trials) > 1 or done:
             self.print(self.summary(trials) + (f" {more}" if more else ""))
         if done:
@@ -211,39 +260,96 @@ class CLIReporter(ProgressReporter):
                 self.print(line)
 
     def _show_table(self, trials: Sequence[Reported]) -> None:
-        from rich.console import Group
         from rich.live import Live
+
+        headings, rows, more = self.rows(trials)
+        names = short_names([trial.name for trial in trials])
+        # What a second thread draws while this one trains: nothing that changes meanwhile.
+        self._drawn = _Drawn(
+            self._counts(trials),
+            self._best(trials),
+            [*self.columns(trials)[0].values()],
+            headings,
+            [names[row.name] for row in rows],
+            rows,
+            [line for line in [more, *self.errors(trials)] if line],
+        )
+        if self._live is None:
+            self._live = Live(get_renderable=self._drawing, refresh_per_second=2, vertical_overflow="ellipsis")
+            self._live.start()
+        self._live.refresh()
+
+    def _drawing(self) -> Any:
+        """The table as it is now, with clocks that go on while a program is compiled."""
+        from rich.console import Group
         from rich.text import Text
 
-        table, more = self._table(trials)
-        parts = [Text(self.summary(trials)), table]
-        parts += [Text(line) for line in [more, *self.errors(trials)] if line]
-        if self._live is None:
-            self._live = Live(auto_refresh=False, vertical_overflow="ellipsis")
-            self._live.start()
-        self._live.update(Group(*parts), refresh=True)
+        drawn = self._drawn
+        if drawn is None:
+            return Text("")
+        summary = Text(f"{drawn.counts}, {self.clock()}{drawn.best}")
+        return Group(summary, self._table(drawn), *map(Text, drawn.notes))
 
-    def _table(self, trials: Sequence[Reported]) -> tuple[Any, str]:
+    def _table(self, drawn: _Drawn) -> Any:
+        """The table with as many columns as there is room for."""
+        from rich import get_console
+
+        console = get_console()
+        optional = [name for name in _FIRST_TO_GO if name in drawn.headings[len(drawn.parameters) :]]
+        others = [name for name in drawn.headings[len(drawn.parameters) :] if name not in (*optional, "reward")]
+        gone = [*optional, *reversed(others)]
+        attempts = [(12, 0), (6, 0), (6, 1), *((0, count) for count in range(1, len(gone) + 1))]
+        for bar_width, count in attempts:
+            table = self._made_table(drawn, bar_width, set(gone[:count]))
+            if _width_of(table, console) <= console.width:
+                break
+        return table
+
+    def _made_table(self, drawn: _Drawn, bar_width: int, hidden: set[str]) -> Any:
         from rich import box
         from rich.table import Table
         from rich.text import Text
 
-        headings, rows, more = self.rows(trials)
-        table = Table(box=box.SIMPLE_HEAD)
-        table.add_column("trial", overflow="fold")
-        table.add_column("status")
-        for heading in headings:
-            table.add_column(heading, justify="right")
-        table.add_column("to the stop")
-        for row in rows:
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+        shown = [number for number, heading in enumerate(drawn.headings) if heading not in hidden]
+        table.add_column("trial", no_wrap=True)
+        table.add_column("status", no_wrap=True)
+        for number in shown:
+            table.add_column(drawn.headings[number], justify="right", no_wrap=True)
+        is_running = any(row.status == "RUNNING" and row.has_result for row in drawn.rows)
+        with_time_left = bar_width + 14 if is_running else None  # so that columns do not come and go
+        table.add_column("to the stop", no_wrap=True, min_width=with_time_left)
+        for name, row in zip(drawn.names, drawn.rows, strict=True):
             status = Text(row.status, style=_COLORS.get(row.status, ""))
-            table.add_row(Text(row.name), status, *map(Text, row.cells), Text(bar(row.progress, self._unicode)))
-        return table, more
+            way = f"{bar(row.progress, self._unicode, bar_width)} {self.phase(row)}".strip()
+            table.add_row(Text(name), status, *(Text(row.cells[number]) for number in shown), Text(way))
+        return table
 
     def close(self) -> None:
         if self._live is not None:
             self._live.stop()
             self._live = None
+
+
+_FIRST_TO_GO = ("total time (s)", "iter")  # of the columns, where the terminal is narrow
+
+
+class _Drawn(NamedTuple):
+    """What is drawn of an experiment, but for the clocks."""
+
+    counts: str
+    best: str
+    parameters: list[str]
+    headings: list[str]
+    names: list[str]
+    rows: list[Row]
+    notes: list[str]
+
+
+def _width_of(table: Any, console: Any) -> int:
+    from rich.measure import Measurement
+
+    return Measurement.get(console, console.options.update(width=10_000), table).maximum
 
 
 class JupyterNotebookReporter(ProgressReporter):
@@ -357,7 +463,26 @@ def bar(progress: float | None, unicode: bool = True, width: int = 12) -> str:
         return ""
     done = round(progress * width)
     full, empty = ("━", "─") if unicode else ("#", "-")
-    return full * done + empty * (width - done) + f" {progress:4.0%}"
+    return (full * done + empty * (width - done) + f" {progress:4.0%}").strip()
+
+
+_TRIAL_ID = re.compile(r"^(.*)_[0-9a-f]{5}_(\d{5})$")
+
+
+def short_names(names: Sequence[str]) -> dict[str, str]:
+    """For a table what tells trials apart: `00003` of `PPO_CartPole-v1_1a2b3_00003`; of one alone, what it trains."""
+    matches = {name: _TRIAL_ID.match(name) for name in names}
+    if len(names) == 1:
+        return {name: match[1] if match else name for name, match in matches.items()}
+    short = {name: match[2] if match else name for name, match in matches.items()}
+    return short if len(set(short.values())) == len(set(names)) else {name: name for name in names}
+
+
+def _clock(seconds: float) -> str:
+    """`0:09`, `12:34`, `3:00:00`."""
+    whole = int(seconds)
+    hours, minutes = whole // 3600, whole // 60 % 60
+    return f"{hours}:{minutes:02d}:{whole % 60:02d}" if hours else f"{minutes}:{whole % 60:02d}"
 
 
 def brief(name: str, result: Mapping[str, Any]) -> str:
@@ -391,8 +516,8 @@ def _headings(columns: Sequence[str] | Mapping[str, str] | None) -> dict[str, st
     return {name: name.rpartition("/")[2] for name in columns}
 
 
-def _shown(value: Any, longest: int) -> str:
-    """A cell: numbers to six digits, long words lose their beginning."""
+def _shown(value: Any, longest: int, digits: int = 6) -> str:
+    """A cell: numbers to so many digits, long words lose their beginning."""
     if value is None:
         return ""
     if isinstance(value, bool) or not is_number(value):
@@ -400,5 +525,5 @@ def _shown(value: Any, longest: int) -> str:
     elif float(value) == int(value) if math.isfinite(float(value)) else False:
         text = str(int(value))
     else:
-        text = f"{float(value):.6g}"
+        text = repr(float(value)) if digits > 15 else f"{float(value):.{digits}g}"
     return text if len(text) <= longest else "..." + text[3 - longest :]

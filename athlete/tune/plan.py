@@ -15,7 +15,7 @@ from athlete.tune.experiment import LARGEST_EXPERIMENT, Experiment
 from athlete.tune.search import BasicVariantGenerator, ConcurrencyLimiter, Searcher
 from athlete.tune.space import Categorical, completed, extremes, find, is_search, set_value
 from athlete.tune.space import Path as ConfigPath
-from athlete.tune.trainable import chosen, config_dict, run_name, with_chosen, with_picks
+from athlete.tune.trainable import chosen, config_dict, is_config, run_name, with_chosen, with_picks
 from athlete.tune.trial import ERROR, TERMINATED, Trial, custom_name, folder_name, pick_tag, trial_name
 
 SEED: ConfigPath = ("seed",)
@@ -65,6 +65,10 @@ class Planner:
         experiment = self.experiment
         run, index = experiment.run, len(experiment.trials)
         final = with_picks(run, self.config, picks)
+        if is_config(final):  # a slip in a name is an error before anything is written
+            from athlete.env.world import require_there  # which imports JAX
+
+            require_there(final["env"], final["env_config"], final["backend"])
         trial_id, recorded, picked = f"{self.tag}_{index:05d}", config_dict(final), pick_tag(picks)
         trial = Trial(
             trial_id=trial_id,

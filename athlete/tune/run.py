@@ -17,7 +17,7 @@ from typing import Any
 
 from athlete.env.registry import foreign_code
 from athlete.record.errors import LockedError
-from athlete.record.files import locked
+from athlete.record.files import locked, short_path
 from athlete.record.names import TuneError, nearest
 from athlete.record.progress import ProgressReporter, reporter
 from athlete.record.results import to_json
@@ -530,7 +530,7 @@ def _say_order(
 
 def _say_end(experiment: Experiment, shown: ProgressReporter, interrupted: bool) -> None:
     folder = experiment.folder
-    shown.print(f"Results: {folder}")
+    shown.print(f"Results: {short_path(folder)}")
     if experiment.status == PAUSED:
         again = "To go on, run the same" if interrupted else "Once the error is mended, go on"
         shown.print(
