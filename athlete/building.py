@@ -48,8 +48,18 @@ def evaluation_world(config: AlgorithmConfig, training: World) -> World:
     changes = config.evaluation_config
     if not ({"env", "env_config"} & set(changes)):
         return training
-    env_config = {**config.env_config, **changes.get("env_config", {})}
+    env_config = _with_changes(config.env_config, changes.get("env_config", {}))
     return _find_world(config, changes.get("env", config.env), env_config)
+
+
+def _with_changes(entries: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """`entries` with `changes`. Dictionaries in both merge entry by entry, however deep, as in RLlib's evaluations."""
+    result = dict(entries)
+    for name, value in changes.items():
+        old = result.get(name)
+        both = isinstance(old, Mapping) and isinstance(value, Mapping)
+        result[name] = _with_changes(old, value) if both else value  # type: ignore[arg-type]
+    return result
 
 
 def _find_world(config: AlgorithmConfig, env: Any, env_config: Mapping[str, Any]) -> World:
