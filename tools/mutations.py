@@ -1174,6 +1174,12 @@ ON_POLICY = [
         ('{"log_prob": policy.log_prob(action)}', '{"log_prob": -policy.log_prob(action)}', "tests/test_impala.py"),
     ),
     *_in(
+        "athlete/exploration.py",
+        "tests/test_apex_dqn.py",
+        ("1.0 + self.exponent * step", "self.exponent * step"),
+        ("/ max(1, rows - 1)", "/ max(1, rows)"),
+    ),
+    *_in(
         "athlete/algorithms/impala.py",
         "tests/test_references.py::test_impala",
         ("value_at(self.lr, progress)", "value_at(self.lr, 0.0)"),
