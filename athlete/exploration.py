@@ -30,6 +30,7 @@ __all__ = [
     "GaussianNoise",
     "OrnsteinUhlenbeckNoise",
     "ParameterNoise",
+    "PerWorkerEpsilonGreedy",
     "SoftQ",
     "StochasticSampling",
     "acting_outputs",
@@ -72,6 +73,10 @@ class Exploration:
         """The carry of `rows` rows whose actions have `size` numbers."""
         return ()
 
+    def rate_of_rows(self, rate: Array, carry: Tree) -> Array:
+        """The rate that each row acts with, a scalar or `[B]`."""
+        return rate
+
     def choose(self, values: Array, rate: Array, key: Key, mask: Array | None = None) -> Array:
         """Actions `[B]` int32 for action values `[B, n]`, among those that `mask` `[B, n]` allows.
 
@@ -111,6 +116,24 @@ class EpsilonGreedy(Exploration):
         best = jnp.arange(values.shape[-1]) == greedy(values, mask)[..., None]
         share = rate * legal / jnp.sum(legal, axis=-1, keepdims=True)
         return jnp.log(jnp.maximum(share + (1.0 - rate) * best, 1e-30))
+
+
+@hyper
+class PerWorkerEpsilonGreedy(EpsilonGreedy):
+    """A ladder of epsilons, of which each row keeps its own (Horgan et al. 2018, arXiv:1803.00933, section 4.1).
+
+    Row i of N has epsilon^(1 + exponent i / (N - 1)). The carry is each row's.
+    """
+
+    epsilon: float | Schedule = 0.4
+    exponent: float = 7.0  # alpha
+
+    def start(self, rows: int, size: int, key: Key) -> Array:
+        step = jnp.arange(rows, dtype=jnp.float32) / max(1, rows - 1)
+        return value_at(self.epsilon, 0.0) ** (1.0 + self.exponent * step)
+
+    def rate_of_rows(self, rate: Array, carry: Tree) -> Array:
+        return carry
 
 
 @hyper

@@ -92,7 +92,8 @@ class DQN(QLearner):
         layers_key, noise_key, choose_key = jax.random.split(key, 3)
         view = view._replace(params=self._sampled(view.params, layers_key))
         values, noise = acting_outputs(self.exploration, self._values, view, carry.exploration, first, obs, noise_key)
-        return self.exploration.choose(values, view.rate, choose_key, mask), ActingCarry((), noise), {}
+        rate = self.exploration.rate_of_rows(view.rate, noise)
+        return self.exploration.choose(values, rate, choose_key, mask), ActingCarry((), noise), {}
 
     def distribution(self, view: ActingView, carry: ActingCarry, obs: Tree, first: Array) -> Categorical | None:
         return None if self.noisy else super().distribution(view, carry, obs, first)
