@@ -29,6 +29,7 @@ from athlete.combine.team import Team
 from athlete.core import Run, Spec, Tree, agent_ids
 from athlete.env.randomness import global_generators_kept, seed_global_generators
 from athlete.env.world import env_name
+from athlete.estimation import estimate, evaluation_data
 from athlete.evaluation import Evaluator
 from athlete.hooks import Hooks
 from athlete.log import logger, set_level
@@ -36,6 +37,7 @@ from athlete.loops.compiling import compilations, set_up
 from athlete.loops.evaluate import LONG_EPISODE
 from athlete.loops.progress import Progress, joined
 from athlete.matches import Matches, Player, players_of
+from athlete.offline.dataset import DataSet
 from athlete.offline.files import write_data
 from athlete.ops.finite import NonFiniteError
 from athlete.policy import Policy, player_of, view_of
@@ -101,6 +103,7 @@ class Algorithm:
         self._has_room = begins or config.is_offline()  # for its replay memory: asked before that is made
         self._totals = Totals(config.metrics_num_episodes_for_smoothing, columns_of(self._training.agent))
         self._policy: Policy | None = None
+        self._recorded: DataSet | None = None  # what estimators read, once they have
         self._told_of_endless = False
         self._stopped = False
         self._advancing: int | None = None  # the thread in which an iteration is under way
@@ -262,7 +265,10 @@ class Algorithm:
         self._refuse_if_stopped("evaluate")
         self._callbacks.on_evaluate_start(algorithm=self)
         seed = self.seed if seed is None else seed
-        metrics = {"evaluation": self._evaluator.evaluate(self._whole_policy(), self.iteration, seed, episodes)}
+        found: dict[str, Any] = {}
+        if self._world.exists or not self.config.off_policy_estimation_methods:
+            found = self._evaluator.evaluate(self._whole_policy(), self.iteration, seed, episodes)
+        metrics = {"evaluation": found | self._estimates(seed)}
         self._callbacks.on_evaluate_end(algorithm=self, evaluation_metrics=metrics)
         return metrics
 
@@ -302,6 +308,16 @@ class Algorithm:
             else:
                 players[name] = Player(make_heuristic(given).bind(Spec(group.obs, group.action)), ())
         return self._evaluator.matches(players, self.seed if seed is None else seed, episodes, explore)
+
+    def _estimates(self, seed: int) -> dict[str, Any]:
+        """What recorded data tell of the policy, where that is asked: an entry of an evaluation."""
+        methods = self.config.off_policy_estimation_methods
+        if not methods:
+            return {}
+        if self._recorded is None:
+            self._recorded = evaluation_data(self.config)
+        gamma = float(self.config.get("gamma", 0.99))
+        return {"off_policy_estimator": estimate(self._whole_policy(), self._recorded, methods, gamma, seed)}
 
     # Acting -------------------------------------------------------------------------------------------------------
 

@@ -48,8 +48,18 @@ def evaluation_world(config: AlgorithmConfig, training: World) -> World:
     changes = config.evaluation_config
     if not ({"env", "env_config"} & set(changes)):
         return training
-    env_config = {**config.env_config, **changes.get("env_config", {})}
+    env_config = _with_changes(config.env_config, changes.get("env_config", {}))
     return _find_world(config, changes.get("env", config.env), env_config)
+
+
+def _with_changes(entries: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """`entries` with `changes`. Dictionaries in both merge entry by entry, however deep, as in RLlib's evaluations."""
+    result = dict(entries)
+    for name, value in changes.items():
+        old = result.get(name)
+        both = isinstance(old, Mapping) and isinstance(value, Mapping)
+        result[name] = _with_changes(old, value) if both else value  # type: ignore[arg-type]
+    return result
 
 
 def _find_world(config: AlgorithmConfig, env: Any, env_config: Mapping[str, Any]) -> World:
@@ -100,7 +110,7 @@ def _start_compiled(config: AlgorithmConfig, world: World, key: np.ndarray, begi
     agent = _make_agent(config, spec, begins, length)
     if (axis := getattr(agent.memory, "stack_axis", None)) is not None:
         require_stack(world.env, axis)
-    if config.get("sample_async"):
+    if config.get("sample_async") and "sample_async" in config.chosen():
         logger.info("sample_async=True: environment and updates are one program here; nothing waits")
     env = with_info_metrics(world.env, config.info_metrics)
     training = CompiledTraining(agent, env, config.rows(), length, horizon_of(config, agent), key, begins=begins)
@@ -111,7 +121,8 @@ def _start_compiled(config: AlgorithmConfig, world: World, key: np.ndarray, begi
 def _start_hosted(
     config: AlgorithmConfig, source: Source, hooks: Hooks, key: np.ndarray, begins: bool
 ) -> HostedTraining:
-    length, asynchronous = _fragment_length(config, source.spec), bool(config.get("sample_async"))
+    length = _fragment_length(config, source.spec)
+    asynchronous = bool(config.get("sample_async")) and not config.workers_act  # else of workers, and there are none
     agent = _make_agent(config, source.spec, begins, length, getattr(source, "agent_ids", ()))
     watched, batch_hooks = hooks.watch_training(source, length), hooks.of_batches(agent)
     horizon = horizon_of(config, agent)

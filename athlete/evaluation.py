@@ -42,7 +42,8 @@ class Evaluator:
     def __init__(self, config: AlgorithmConfig, world: World, hooks: Hooks, training: World):
         self._config, self._world, self._hooks = config, world, hooks
         self._is_shared = world.shares_instance(training)
-        if config.evaluation_interval and not (config.is_offline() and world.exists):
+        told = world.exists or bool(config.off_policy_estimation_methods)
+        if config.evaluation_interval and not (config.is_offline() and told):
             self.require_own_environment(f"evaluation(evaluation_interval={config.evaluation_interval})")
         self._env = None if world.env is None else with_info_metrics(world.env, config.info_metrics)
         self._source: Source | None = None

@@ -30,6 +30,7 @@ __all__ = [
     "GaussianNoise",
     "OrnsteinUhlenbeckNoise",
     "ParameterNoise",
+    "PerWorkerEpsilonGreedy",
     "SoftQ",
     "StochasticSampling",
     "acting_outputs",
@@ -72,12 +73,20 @@ class Exploration:
         """The carry of `rows` rows whose actions have `size` numbers."""
         return ()
 
+    def rate_of_rows(self, rate: Array, carry: Tree) -> Array:
+        """The rate that each row acts with, a scalar or `[B]`."""
+        return rate
+
     def choose(self, values: Array, rate: Array, key: Key, mask: Array | None = None) -> Array:
         """Actions `[B]` int32 for action values `[B, n]`, among those that `mask` `[B, n]` allows.
 
         Raises TypeError where it is for continuous actions only.
         """
         raise TypeError(f"{type(self).__name__} is for continuous actions; EpsilonGreedy and SoftQ choose among values")
+
+    def logits(self, values: Array, rate: Array, mask: Array | None = None) -> Array | None:
+        """Of the distribution that `choose` draws from, `[B, n]`; None where it draws from none."""
+        return None
 
     def add_noise(self, action: Array, rate: Array, carry: Tree, first: Array, key: Key) -> tuple[Array, Tree]:
         """Actions `[B, n]` near `action`, within [-1, 1], and the carry. Raises TypeError where it is for Discrete."""
@@ -102,6 +111,30 @@ class EpsilonGreedy(Exploration):
         random = (bits[1] % values.shape[-1]).astype(jnp.int32) if mask is None else nth_legal(mask, bits[1])
         return jnp.where(uniform < rate, random, greedy(values, mask))
 
+    def logits(self, values: Array, rate: Array, mask: Array | None = None) -> Array:
+        legal = jnp.ones(values.shape, bool) if mask is None else mask
+        best = jnp.arange(values.shape[-1]) == greedy(values, mask)[..., None]
+        share = rate * legal / jnp.sum(legal, axis=-1, keepdims=True)
+        return jnp.log(jnp.maximum(share + (1.0 - rate) * best, 1e-30))
+
+
+@hyper
+class PerWorkerEpsilonGreedy(EpsilonGreedy):
+    """A ladder of epsilons, of which each row keeps its own (Horgan et al. 2018, arXiv:1803.00933, section 4.1).
+
+    Row i of N has epsilon^(1 + exponent i / (N - 1)). The carry is each row's.
+    """
+
+    epsilon: float | Schedule = 0.4
+    exponent: float = 7.0  # alpha
+
+    def start(self, rows: int, size: int, key: Key) -> Array:
+        step = jnp.arange(rows, dtype=jnp.float32) / max(1, rows - 1)
+        return value_at(self.epsilon, 0.0) ** (1.0 + self.exponent * step)
+
+    def rate_of_rows(self, rate: Array, carry: Tree) -> Array:
+        return carry
+
 
 @hyper
 class SoftQ(Exploration):
@@ -113,7 +146,10 @@ class SoftQ(Exploration):
         return value_at(self.temperature, progress)
 
     def choose(self, values: Array, rate: Array, key: Key, mask: Array | None = None) -> Array:
-        return jax.random.categorical(key, masked(values / jnp.maximum(rate, 1e-6), mask)).astype(jnp.int32)
+        return jax.random.categorical(key, self.logits(values, rate, mask)).astype(jnp.int32)
+
+    def logits(self, values: Array, rate: Array, mask: Array | None = None) -> Array:
+        return masked(values / jnp.maximum(rate, 1e-6), mask)
 
 
 @hyper

@@ -16,7 +16,7 @@ from athlete.spaces import ACTION_KINDS
 
 ROOT = Path(__file__).parent
 ACTIONS = {"discrete": "`Discrete`", "continuous": "`Box`"}
-PAGES = {"DroQ": "redq.md", "SimpleQ": "simple-q.md"}
+PAGES = {"ApexDQN": "apex-dqn.md", "DroQ": "redq.md", "SimpleQ": "simple-q.md"}
 
 
 def algorithms() -> str:

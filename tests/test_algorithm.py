@@ -15,6 +15,7 @@ import pytest
 
 from athlete import Algorithm, DefaultCallbacks, pretty_print
 from athlete.algorithms.ppo import PPOConfig
+from athlete.building import evaluation_world
 from athlete.core import Env, Step, hyper
 from athlete.loops.compiling import compilations
 from athlete.record.checkpoint import CheckpointError, read_metadata, save_checkpoint
@@ -264,6 +265,19 @@ def test_an_environment_of_evaluation_must_exist_and_fit_the_policy():
     sentence = r"evaluation_config=.*: its environment has the observation space Box.*, and the policy was trained on"
     with config(evaluation_config={"env": OneStep()}).build() as algorithm, pytest.raises(ValueError, match=sentence):
         algorithm.evaluate()
+
+
+def test_evaluations_change_single_entries_of_dictionaries_within_env_config():
+    """RLlib's files of crashing CartPoles set some of `env_config["config"]`, and keep the number of agents."""
+
+    def make(env_config):
+        return gymnasium.make("CartPole-v1")
+
+    own, changes = {"config": {"num_agents": 2, "p_crash": 0.1}, "size": 3}, {"config": {"p_crash": 0.0}}
+    training = config(env=make, env_config=own, evaluation_config={"env_config": changes})
+    found = evaluation_world(training, None)
+    assert found.env_config == {"config": {"num_agents": 2, "p_crash": 0.0}, "size": 3}
+    assert own["config"]["p_crash"] == 0.1
 
 
 # Acting -----------------------------------------------------------------------------------------------------------

@@ -33,7 +33,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "bonuses": BELOW_AGENTS | {"distributions", "models"},
     "combine": BELOW_AGENTS | {"memory", "models", "distributions", "bonuses"},
     "record": {"core", "spaces", "version"},
-    "offline": BELOW_AGENTS | {"log", "record"},
+    "offline": BELOW_AGENTS | {"env", "log", "record"},
     "exploration": BELOW_AGENTS,
     "settings": BELOW_AGENTS
     | {"log", "callbacks", "distributions", "models", "memory", "exploration", "bonuses", "combine", "offline"},
@@ -64,6 +64,8 @@ MAY_IMPORT["building"] |= {"teams", "offline_training", "worker_processes"}
 MAY_IMPORT["matches"] = BELOW_AGENTS | {"algorithms", "combine", "loops", "teams"}
 MAY_IMPORT["evaluation"] = BELOW_AGENTS | {"teams", "building", "env", "hooks", "loops", "policy", "settings", "totals"}
 MAY_IMPORT["evaluation"] |= {"combine", "matches", "offline"}
+MAY_IMPORT["estimation"] = BELOW_AGENTS | {"algorithms", "distributions", "loops", "memory", "models", "offline"}
+MAY_IMPORT["estimation"] |= {"policy", "settings"}
 MAY_IMPORT["restoring"] = BELOW_AGENTS | {"teams", "checkpointing", "log", "loops", "record", "settings"}
 MAY_IMPORT["recording"] = {"core", "env", "log", "loops", "record", "settings", "totals"}
 MAY_IMPORT["serve"] = BELOW_AGENTS | {"log", "acting", "env", "policy", "record"}

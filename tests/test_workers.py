@@ -260,7 +260,8 @@ def test_what_workers_collect_is_written_as_what_this_process_collects(tmp_path)
         folder = tmp_path / str(workers)
         with config("PPO", workers).offline_data(output=str(folder)).build() as algorithm:
             algorithm.train()
-        written.append([path.read_bytes() for path in sorted(folder.iterdir())])
+        files = [path.read_bytes() for path in sorted(folder.iterdir())]
+        written.append([file[8 + int.from_bytes(file[:8], "little") :] for file in files])  # behind the header
     assert written[0] == written[1] and written[0]
 
 

@@ -1174,6 +1174,12 @@ ON_POLICY = [
         ('{"log_prob": policy.log_prob(action)}', '{"log_prob": -policy.log_prob(action)}', "tests/test_impala.py"),
     ),
     *_in(
+        "athlete/exploration.py",
+        "tests/test_apex_dqn.py",
+        ("1.0 + self.exponent * step", "self.exponent * step"),
+        ("/ max(1, rows - 1)", "/ max(1, rows)"),
+    ),
+    *_in(
         "athlete/algorithms/impala.py",
         "tests/test_references.py::test_impala",
         ("value_at(self.lr, progress)", "value_at(self.lr, 0.0)"),
@@ -1832,6 +1838,7 @@ RECORDED = [
         ("self.bc_logstd_coeff * self._log_std(outputs)", "0.0"),
         ("policy_loss + self.vf_coeff * vf_loss", "policy_loss + vf_loss"),
         ("weight = jax.lax.stop_gradient(", "weight = jnp.asarray("),
+        (", self.max_weight)", ", jnp.inf)"),
         ("vf_loss = half_square(advantage)", "vf_loss = 2.0 * half_square(advantage)"),
         ("* (square - state.sqd_adv_norm)", "* square"),
         ("Adam(self.grad_clip)", "Adam(None)"),
@@ -1851,11 +1858,17 @@ RECORDED = [
         ("jnp.exp(self.beta * advantage), self.max_weight)", "jnp.exp(self.beta * advantage), jnp.inf)"),
         ("self.beta * advantage", "advantage"),
         ("return -weight * policy.log_prob(action), weight", "return -policy.log_prob(action), weight"),
-        ("mean = jnp.tanh(outputs)", "mean = outputs"),
         ("state.targets, critics.params, self.tau", "state.targets, critics.params, 1.0"),
         ("state.since_sync + self.timesteps_per_update", "state.since_sync + 1.0"),
         ("rates[2], weight)", "rates[1], weight)"),
         ("n_step_transition(batch, self.spec, self.gamma)", "n_step_transition(batch, self.spec, 0.99)"),
+    ),
+    *_in(
+        "athlete/models/actors.py",
+        "tests/test_references.py::test_iql tests/test_references.py::test_crr",
+        ("mean = jnp.tanh(outputs)", "mean = outputs"),
+        ('jnp.clip(actor["log_std"], *LOG_STD_RANGE)', 'actor["log_std"] + 0.1'),
+        ("jnp.clip(action, -1.0, 1.0)", "action"),
     ),
     *_in(
         "athlete/algorithms/td3_bc.py",
@@ -1927,6 +1940,31 @@ RECORDED = [
         ("np.concatenate([[True], self.done[:-1]])", "np.concatenate([[True], self.terminated[:-1]])"),
     ),
     *_in(
+        "athlete/offline/estimators.py",
+        "tests/test_estimators.py",
+        ("gamma ** np.arange(valid.shape[1])", "gamma ** np.arange(1, valid.shape[1] + 1)"),
+        ("products[:, -1:]", "products[:, :1]"),
+        ("weights / np.mean(weights, axis=0)", "weights / np.mean(weights)"),
+        ("episodes.placed(ratio, 1.0)", "episodes.placed(ratio, 0.0)"),
+        ("ratios[:, t] * (episodes.reward", "(episodes.reward"),
+        ("+ gamma * found - values[:, t]", "+ found - values[:, t]"),
+        ("np.where(episodes.valid[:, t], corrected, 0.0)", "corrected"),
+        ("[(1 - level) / 2, (1 + level) / 2]", "[(1 - level), level]", 1),
+    ),
+    *_in(
+        "athlete/algorithms/fqe.py",
+        "tests/test_estimators.py::test_fitted_values_learn_towards_what_the_policy_does_next",
+        ("jnp.where(batch.terminated[0], 0.0, next_value)", "next_value"),
+        ("self.gamma * jnp.where", "jnp.where"),
+        ("self.state_values(state.target, next_obs, key)", "self.state_values(state.target, obs, key)"),
+        ("polyak_update(state.target, learned.params, self.tau)", "learned.params"),
+        (
+            "(features(self.spec.obs, obs) - self.mean) / self.std",
+            "features(self.spec.obs, obs)",
+            "tests/test_estimators.py",
+        ),
+    ),
+    *_in(
         "athlete/offline/columns.py",
         "tests/test_offline_data.py",
         ("lengths >= max_episode_steps", "lengths > max_episode_steps"),
@@ -1943,13 +1981,13 @@ RECORDED = [
     ),
     *_in(
         "athlete/memory/mixed.py",
-        "tests/test_offline.py",
+        "tests/test_offline.py::test_a_mixture_of_memories_adds_to_those_that_take_and_is_ready_when_all_are",
         ("jnp.concatenate(leaves, axis=1)", "jnp.concatenate(leaves[::-1], axis=1)"),
         (".all()", ".any()"),
     ),
     *_in(
         "athlete/memory/recorded.py",
-        "tests/test_offline.py",
+        "tests/test_offline.py::test_a_recorded_memory_samples_windows_of_consecutive_steps_and_stores_nothing",
         (
             "return ring_take(self.steps, slot, row, self.window)",
             "return ring_take(self.steps, slot * 0, row, self.window)",
@@ -1957,7 +1995,7 @@ RECORDED = [
     ),
     *_in(
         "athlete/loops/offline.py",
-        "tests/test_offline.py",
+        "tests/test_offline.py::test_an_observation_filter_knows_all_data_before_the_first_update_and_stays",
         ("agent.observe(agent.init(agent_key), agent.accumulators(1), steps)", "(agent.init(agent_key), ())"),
     ),
 ]

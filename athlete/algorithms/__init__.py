@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from athlete.algorithms.a2c import A2CConfig as A2CConfig
     from athlete.algorithms.alpha_star import AlphaStarConfig as AlphaStarConfig
+    from athlete.algorithms.apex_dqn import ApexDQNConfig as ApexDQNConfig
     from athlete.algorithms.appo import APPOConfig as APPOConfig
     from athlete.algorithms.bc import BCConfig as BCConfig
     from athlete.algorithms.cql import CQLConfig as CQLConfig
@@ -49,6 +50,7 @@ ALGORITHMS: dict[str, str] = {
     "IMPALA": "athlete.algorithms.impala",
     "APPO": "athlete.algorithms.appo",
     "DQN": "athlete.algorithms.dqn",
+    "ApexDQN": "athlete.algorithms.apex_dqn",
     "SAC": "athlete.algorithms.sac",
     "TQC": "athlete.algorithms.tqc",
     "DDPG": "athlete.algorithms.ddpg",
@@ -76,7 +78,7 @@ ALGORITHMS: dict[str, str] = {
 }
 
 # Other name -> the algorithm that serves it: A3C's settings are A2C's, whose gradients are synchronous.
-ALIASES: dict[str, str] = {"A3C": "A2C"}
+ALIASES: dict[str, str] = {"A3C": "A2C", "APEX": "ApexDQN"}
 
 _ACTOR_LEARNER = "PPO learns from many environments side by side in one process"
 _OFFLINE = "BC, MARWIL, IQL, TD3BC, ReBRAC, CQL and CRR learn from recorded data"
@@ -85,7 +87,6 @@ _MODEL = "there is no learning of a model of the environment yet"
 # RLlib's algorithms that are not here, in lower case without other signs -> what is so instead.
 NOT_HERE: dict[str, str] = {
     "ddppo": _ACTOR_LEARNER,
-    **dict.fromkeys(("apex", "apexdqn"), "DQN and R2D2 have prioritised replay in one process"),
     "apexddpg": "DDPG has prioritised replay in one process",
     "dt": _OFFLINE,
     **dict.fromkeys(("dreamer", "dreamerv3", "mbmpo", "alphazero", "leelachesszero"), _MODEL),

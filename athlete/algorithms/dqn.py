@@ -24,6 +24,7 @@ import jax.numpy as jnp
 from athlete.algorithms.q_learning import QLearner
 from athlete.core import Array, Key, Transition, Tree, hyper
 from athlete.core.ranges import NonNegativeFloat, PositiveInt
+from athlete.distributions import Categorical
 from athlete.exploration import ActingCarry, ActingView, acting_outputs, softmax_distance
 from athlete.models.forward import forward
 from athlete.ops.features import features
@@ -91,7 +92,11 @@ class DQN(QLearner):
         layers_key, noise_key, choose_key = jax.random.split(key, 3)
         view = view._replace(params=self._sampled(view.params, layers_key))
         values, noise = acting_outputs(self.exploration, self._values, view, carry.exploration, first, obs, noise_key)
-        return self.exploration.choose(values, view.rate, choose_key, mask), ActingCarry((), noise), {}
+        rate = self.exploration.rate_of_rows(view.rate, noise)
+        return self.exploration.choose(values, rate, choose_key, mask), ActingCarry((), noise), {}
+
+    def distribution(self, view: ActingView, carry: ActingCarry, obs: Tree, first: Array) -> Categorical | None:
+        return None if self.noisy else super().distribution(view, carry, obs, first)
 
     def update(self, state: DQNState, batch: Transition, key: Key, progress: Array) -> tuple[DQNState, dict]:
         """The key is split in four: for the noise of the online network where it learns, where it chooses the next

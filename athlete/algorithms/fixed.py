@@ -10,10 +10,12 @@ import jax
 import jax.numpy as jnp
 
 from athlete.core import Agent, Array, Key, Memory, Spec, Transition, Tree, hyper
+from athlete.distributions import Categorical
 from athlete.memory.rollout import Rollout
+from athlete.ops.masks import action_mask, masked
 from athlete.ops.sampling import random_action
 from athlete.ops.tree import where
-from athlete.spaces import to_canonical, zeros
+from athlete.spaces import Discrete, to_canonical, zeros
 
 
 @hyper
@@ -46,6 +48,11 @@ class RandomPolicy(Fixed):
 
     def act(self, view: Tree, carry: Tree, obs: Tree, first: Array, key: Key, explore: bool = True) -> tuple:
         return random_action(self.spec, obs, first.shape, key), carry, {}
+
+    def distribution(self, view: Tree, carry: Tree, obs: Tree, first: Array) -> Categorical | None:
+        if not isinstance(self.spec.action, Discrete):
+            return None
+        return Categorical(masked(jnp.zeros((*first.shape, self.spec.action.n)), action_mask(self.spec, obs)))
 
 
 @hyper

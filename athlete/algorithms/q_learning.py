@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from athlete.core import Agent, Array, Key, Memory, Model, Spec, Tree, hyper
 from athlete.core.ranges import Fraction, Limit, NonNegativeFloat, NonNegativeInt, PositiveInt
+from athlete.distributions import Categorical
 from athlete.exploration import ActingView, EpsilonGreedy, Exploration
 from athlete.memory.replay import Replay
 from athlete.models.mlp import MLP
@@ -71,6 +72,11 @@ class QLearner(Agent):
         """Actions `[B]` by their values; the key is for choosing among them."""
         values, mask = self._values(view.params, features(self.spec.obs, obs)), action_mask(self.spec, obs)
         return self.exploration.choose(values, view.rate, key, mask) if explore else greedy(values, mask), carry, {}
+
+    def distribution(self, view: ActingView, carry: Tree, obs: Tree, first: Array) -> Categorical | None:
+        values = self._values(view.params, features(self.spec.obs, obs))
+        logits = self.exploration.logits(values, view.rate, action_mask(self.spec, obs))
+        return None if logits is None else Categorical(logits)
 
     def _values(self, params: Tree, obs: Array) -> Array:
         """The values `[B, actions]` of features `[B, n]`, of a network without memory."""

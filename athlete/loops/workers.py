@@ -105,6 +105,7 @@ class Collector:
         self.agent: Agent = jax.tree.map(on_device, agent)
         self._made = make_source(worker)
         self.source = OnlyHere(self._made) if alone else self._made
+        self._own = np.arange(self._made.rows) if self._made.here is None else np.flatnonzero(self._made.here)
         self.length = length
         self._here = slice(None) if self.source.here is None else np.flatnonzero(self.source.here)
         self._rows: Rows | None = None
@@ -132,7 +133,8 @@ class Collector:
 
     def _carry_of(self, begin: Beginning) -> Tree:
         if begin.carry is None:
-            return _fresh_carry(self.agent, begin.key, self.source.rows)
+            whole = _fresh_carry(self.agent, begin.key, self._made.rows)  # rows of all may not be alike
+            return whole if self.source is self._made else jax.tree.map(lambda leaf: np.asarray(leaf)[self._own], whole)
         return jax.tree.unflatten(self._carry, begin.carry)
 
     def close(self) -> None:

@@ -16,7 +16,9 @@ import numpy as np
 
 from athlete.offline.columns import columns_of, from_columns
 from athlete.offline.dataset import DataError, DataSet, from_named, joined, named_leaves, spaces_of
+from athlete.offline.minari_sets import is_minari, read_minari
 from athlete.offline.rllib_json import read_json, write_json
+from athlete.offline.tables import from_frame, read_csv, read_parquet, write_parquet
 from athlete.record.arrays import open_arrays, save_arrays
 from athlete.record.errors import CheckpointError
 from athlete.record.files import beside
@@ -44,6 +46,10 @@ def read_data(source: Any, options: Options | None = None, normalized: bool = Fa
 def _read(source: Any, options: Options) -> DataSet:
     if isinstance(source, DataSet):
         return source
+    if is_minari(source):
+        return read_minari(source)
+    if type(source).__name__ == "DataFrame":
+        return from_frame(source, "the data", options)
     if isinstance(source, str | Path):
         return joined([_read_file(path, options) for path in _found(str(source))])
     if isinstance(source, Mapping):
@@ -180,9 +186,12 @@ READERS: dict[str, Callable[[Path, Options], DataSet]] = {
     ".safetensors": _read_own,
     ".npz": _read_numpy,
     **dict.fromkeys((".json", ".jsonl", ".zip"), read_json),
+    ".parquet": read_parquet,
+    ".csv": read_csv,
 }
 WRITERS: dict[str, Callable[[DataSet, Path], None]] = {
     ".safetensors": _write_own,
     ".npz": _write_numpy,
     ".json": write_json,
+    ".parquet": write_parquet,
 }

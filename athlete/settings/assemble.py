@@ -163,6 +163,8 @@ def make_exploration(settings: Mapping[str, Any], horizon: float) -> exploration
     match settings["type"]:
         case "EpsilonGreedy":
             return exploration.EpsilonGreedy(rate)
+        case "PerWorkerEpsilonGreedy":
+            return exploration.PerWorkerEpsilonGreedy(settings["epsilon"], settings["exponent"])
         case "SoftQ":
             return exploration.SoftQ(rate)
         case "StochasticSampling":

@@ -137,7 +137,9 @@ class AlgorithmConfig:
 
     def evaluation(self, **settings: Any) -> typing.Self:
         """`evaluation_interval` (iterations), `evaluation_duration`, `evaluation_duration_unit` ("episodes" or
-        "timesteps"), `evaluation_num_workers`, `evaluation_config` (settings that differ, such as `explore`).
+        "timesteps"), `evaluation_num_workers`, `evaluation_config` (settings that differ, such as `explore`),
+        `off_policy_estimation_methods` (`{"wis": {"type": "WeightedImportanceSampling"}}`: what recorded data tell of
+        the policy, those of `input_` or of `evaluation_config={"input": ...}`).
         """
         return self._set("evaluation", settings)
 
@@ -506,7 +508,7 @@ class AlgorithmConfig:
     def _check_evaluation_config(self, changes: Mapping[str, Any], where: str) -> None:
         """Raise ValueError for a name that does not exist; say so of one that changes nothing."""
         for given in changes:
-            if given in EVALUATION_CHANGES or (given in ("input", "input_") and changes[given] == SAMPLER):
+            if given in EVALUATION_CHANGES:
                 continue
             if SPELLINGS.get(given, given) not in self._values and given not in IGNORED:
                 near = difflib.get_close_matches(given, [*EVALUATION_CHANGES, *self._values, *SPELLINGS], n=1)

@@ -17,6 +17,7 @@ EXPLORATIONS: dict[str, dict[str, Any]] = {
         "warmup_timesteps": 0,  # at initial_epsilon before it falls
         "random_timesteps": 0,
     },
+    "PerWorkerEpsilonGreedy": {"epsilon": 0.4, "exponent": 7.0, "random_timesteps": 0},
     "SoftQ": {"temperature": 1.0, "random_timesteps": 0},  # a number or a schedule
     "GaussianNoise": {
         "stddev": 0.1,

@@ -97,6 +97,7 @@ IGNORED: dict[str, str] = {
         ("use_local_critic", "use_state_preprocessor"), "the critic sees the state of all agents and what they do"
     ),
     **dict.fromkeys(("agent_id", "good_policy", "adv_policy"), "every agent has a critic of its own reward"),
+    "ope_split_batch_by_episode": "estimators see whole episodes",
     "output_compress_columns": "files hold arrays as they are",
     **dict.fromkeys(
         ("shuffle_buffer_size", "offline_sampling"), "recorded steps are read once and drawn from all of them"
@@ -160,7 +161,6 @@ UNSERVED: dict[str, str] = {
     **dict.fromkeys(("extra_python_environs_for_driver", "extra_python_environs_for_worker"), "set os.environ before"),
     **dict.fromkeys(("logger_config", "logger_creator"), _LOGS),
     **dict.fromkeys(("sample_collector", "fake_sampler", "worker_cls", "sampler_perf_stats_ema_coef"), _ONE_PROGRAM),
-    **dict.fromkeys(("off_policy_estimation_methods", "ope_split_batch_by_episode"), "evaluation plays episodes"),
     "export_native_model_files": "policy.export(path) writes ONNX, StableHLO, PyTorch and NumPy",
     "learner_config_dict": "settings are those of the algorithm",
 }

@@ -62,6 +62,7 @@ SETTINGS: dict[str, Setting] = {
     "evaluation_duration_unit": Setting("evaluation", "episodes", "episodes|timesteps"),
     "evaluation_num_workers": Setting("evaluation", 0, "count"),
     "evaluation_config": Setting("evaluation", {}, "dict"),
+    "off_policy_estimation_methods": Setting("evaluation", {}, "dict"),
     "seed": Setting("debugging", None, "count or None"),
     "log_level": Setting("debugging", "INFO", "DEBUG|INFO|WARN|WARNING|ERROR"),
     "on_nonfinite": Setting("debugging", "error", "error|warn"),
@@ -91,6 +92,7 @@ EVALUATION_CHANGES = (
     "explore",
     "env",
     "env_config",
+    "input",
     "policies",
     "policy_mapping_fn",
 )  # what evaluation_config may change
