@@ -43,6 +43,10 @@ class Recorder:
         self._results = ResultWriter(folder, flush_seconds)
         self._events = EventWriter(folder, purge_step)
 
+    def compare_by(self, settings: Mapping[str, Any]) -> None:
+        """The settings by which TensorBoard's HParams page compares this training with others."""
+        self._events.compare_by(flatten(settings))
+
     def write(self, result: Mapping[str, Any]) -> None:
         """Take in one result, without what it says twice."""
         told = without_repeated(result)
