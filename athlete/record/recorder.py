@@ -115,7 +115,7 @@ def make_room(folder: Path, iteration: int) -> Path | None:
     """
     results = read_results(folder)
     last = max((int(result.get("training_iteration", 0)) for result in results), default=0)
-    if not results or 0 < iteration == last:
+    if not results or iteration == last:
         return None
     date = time.strftime("%Y-%m-%d_%H-%M-%S", time.localtime((folder / RESULTS).stat().st_mtime))
     aside = folder / f"earlier_{date}_{time.monotonic_ns() % 10**6:06d}"
