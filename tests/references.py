@@ -1185,7 +1185,7 @@ def marwil(agent, held, batch, draws, progress):
     first = target - actor_critic(held.params, whole.obs)[1]
     rate = agent.moving_average_sqd_adv_norm_update_rate
     held.norm = (1 - rate) * held.norm + rate * np.mean(first**2)
-    weight = np.exp(agent.beta * first / np.sqrt(held.norm))
+    weight = np.minimum(np.exp(agent.beta * first / np.sqrt(held.norm)), agent.max_weight)
 
     def loss(params):
         outputs, value = actor_critic(params, whole.obs)
@@ -1402,8 +1402,13 @@ def crr(agent, held, batch, draws, progress):
         return twin_values(critics, obs, action)
 
     def policy_of_actor(actor, obs):
-        outputs = mlp(actor, obs)["policy"]
-        return Categorical(outputs) if discrete else Gaussian(outputs)
+        outputs = mlp(actor["network"], obs)["policy"]
+        if discrete:
+            return Categorical(outputs)
+        return Gaussian(joined(np.tanh(outputs), np.broadcast_to(np.clip(actor["log_std"], -5, 2), outputs.shape)))
+
+    def drawn(policy, normal):
+        return np.clip(policy.mean + policy.std * normal, -1, 1)
 
     next_policy = policy_of_actor(held.target["actor"], next_obs)
     if discrete:
@@ -1411,7 +1416,7 @@ def crr(agent, held, batch, draws, progress):
             np.exp(next_policy.log_probs) * of_all(held.target["critics"], next_obs).min(axis=0), axis=-1
         )
     else:
-        next_value = values(held.target["critics"], next_obs, next_policy.squashed(draws["next"])[0]).min(axis=0)
+        next_value = values(held.target["critics"], next_obs, drawn(next_policy, draws["next"])).min(axis=0)
     target = reward + discount * next_value
 
     def critic_loss(critics):
@@ -1422,7 +1427,10 @@ def crr(agent, held, batch, draws, progress):
         held.critics, gradient(critic_loss, held.critics), at(agent.critic_lr, progress)
     )
     policy = policy_of_actor(held.actor, obs)
-    sampled = [draws["choose"](policy, each) for each in draws["samples"]]
+    if discrete:  # the noise that Gumbel's trick adds to the logits
+        sampled = [np.argmax(policy.log_probs + each, axis=-1) for each in draws["samples"]]
+    else:
+        sampled = [drawn(policy, each) for each in draws["samples"]]
     others = np.stack([values(held.critics, obs, each).min(axis=0) for each in sampled])
     compared = others.mean(axis=0) if agent.advantage_type == "mean" else others.max(axis=0)
     advantage = values(held.critics, obs, action).min(axis=0) - compared
@@ -1431,11 +1439,7 @@ def crr(agent, held, batch, draws, progress):
         counts = (advantage > 0) * 1.0
 
     def actor_loss(actor):
-        policy = policy_of_actor(actor, obs)
-        if discrete:
-            log_prob = policy.log_prob(action)
-        else:
-            log_prob = policy.log_prob(np.arctanh(action)) - np.sum(np.log(1 - action**2), axis=-1)
+        log_prob = policy_of_actor(actor, obs).log_prob(action)
         return -np.mean(weight * counts * log_prob)
 
     metrics |= {"actor_loss": actor_loss(held.actor), "mean_weight": np.mean(counts)}

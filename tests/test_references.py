@@ -727,7 +727,10 @@ def test_bc(spec):
 
 
 MARWIL_CASES = {
-    "discrete": (MARWIL(**ON_POLICY, beta=0.7, vf_coeff=0.3, moving_average_sqd_adv_norm_start=2.0), DISCRETE),
+    "discrete": (
+        MARWIL(**ON_POLICY, beta=0.7, vf_coeff=0.3, max_weight=1.5, moving_average_sqd_adv_norm_start=2.0),
+        DISCRETE,
+    ),
     "continuous": (MARWIL(**ON_POLICY, bc_logstd_coeff=0.4, moving_average_sqd_adv_norm_update_rate=0.2), CONTINUOUS),
     "cloning": (MARWIL(**ON_POLICY, beta=0.0, vf_coeff=0.0), DISCRETE),
 }
@@ -889,19 +892,13 @@ def test_crr(name):
     def draws(key, batch):
         next_key, sample_key = jax.random.split(key)
         keys = jax.random.split(sample_key, agent.n_action_sample)
-        if discrete:  # the noise that Gumbel's trick adds to the logits
+        if discrete:
             return {"samples": jnp.stack([jax.random.gumbel(each, (batch.reward.shape[1], 3)) for each in keys])}
         shape = batch.action[0].shape
         samples = jnp.stack([jax.random.normal(each, shape) for each in keys])
         return {"next": jax.random.normal(next_key, shape), "samples": samples}
 
-    def choose(policy, noise):
-        return np.argmax(policy.log_probs + noise, axis=-1) if discrete else policy.squashed(noise)[0]
-
-    def reference(agent, held, batch, drawn, progress):
-        return references.crr(agent, held, batch, drawn | {"choose": choose}, progress)
-
-    state = follow(agent, state, held, reference, batches_of(spec, steps=agent.n_step), draws)
+    state = follow(agent, state, held, references.crr, batches_of(spec, steps=agent.n_step), draws)
     assert_equal(tuple(state.online), (held.actor, held.critics), "online")
     assert_equal(tuple(state.target), (held.target["actor"], held.target["critics"]), "target")
     assert_same_moments(state.actor_optimizer, held.actor_optimizer, "actor_optimizer")

@@ -8,6 +8,7 @@ mean over its next actions.
 
 Departures:
 
+- the policy is a normal distribution around a mean in [-1, 1], as IQL's; the paper's is a mixture of normal ones;
 - critics have one expected value where the paper has a distribution of returns, as RLlib's;
 - the smaller value of two critics counts (`twin_q`);
 - RLlib's `advantage_type="expectile"` is not there;
@@ -24,14 +25,15 @@ import jax.numpy as jnp
 
 from athlete.core import Agent, Array, Key, Memory, Model, Spec, Transition, Tree, hyper
 from athlete.core.ranges import Fraction, Limit, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
-from athlete.distributions import Categorical, SquashedGaussian, distribution, flat_action, output_size, shape_action
+from athlete.distributions import flat_action, shape_action
 from athlete.memory.replay import Replay
+from athlete.models.actors import cloning_policy, init_cloning_actor, within_bounds
 from athlete.models.critics import critic_values, init_critics
 from athlete.models.forward import forward
 from athlete.models.mlp import MLP
 from athlete.ops.features import features
 from athlete.ops.gradient import Adam, AdamState, adam_init
-from athlete.ops.masks import action_mask, masked
+from athlete.ops.masks import action_mask
 from athlete.ops.schedule import Schedule, value_at
 from athlete.ops.td import NStepTransition, n_step_transition, td_error
 from athlete.ops.values import batched_index, half_square, periodic_update
@@ -91,7 +93,7 @@ class CRR(Agent):
     def init(self, key: Key) -> CRRState:
         """The key is split in two: for the actor, and for the critics."""
         actor_key, critic_key = jax.random.split(key)
-        actor = self.policy_model.init(actor_key, self.spec.obs, {"policy": (output_size(self.spec.action), 0.01)})
+        actor = init_cloning_actor(self.policy_model, actor_key, self.spec)
         critics = init_critics(self.q_model, critic_key, self.spec.obs, self.spec.action, 2 if self.twin_q else 1)
         online = ActorAndCritics(actor, critics)
         target = jax.tree.map(jnp.copy, online)
@@ -103,7 +105,7 @@ class CRR(Agent):
     def act(self, view: Tree, carry: Tree, obs: Tree, first: Array, key: Key, explore: bool = True) -> tuple:
         """The key is for sampling actions."""
         policy = self.distribution(view, carry, obs, first)
-        action = policy.sample(key) if explore else policy.mode()
+        action = within_bounds(self.spec, policy.sample(key) if explore else policy.mode())
         return shape_action(self.spec.action, action), carry, {}
 
     def distribution(self, view: Tree, carry: Tree, obs: Tree, first: Array) -> Any:
@@ -157,12 +159,15 @@ class CRR(Agent):
         if isinstance(self.spec.action, Discrete):
             values = jnp.min(self._all_values(target.critics, step.next_obs), axis=0)
             return jnp.sum(jax.nn.softmax(policy.logits) * values, axis=-1)
-        return jnp.min(self._values(target.critics, step.next_obs, policy.sample(key)), axis=0)
+        return jnp.min(
+            self._values(target.critics, step.next_obs, within_bounds(self.spec, policy.sample(key))), axis=0
+        )
 
     def _advantage(self, actor: Tree, critics: list[Tree], step: NStepTransition, action: Array, key: Key) -> Array:
         """Of what was done over actions of the policy, `[B]`."""
         policy = self._policy(actor, step.obs, step.mask)
-        sampled = jnp.concatenate([policy.sample(each) for each in jax.random.split(key, self.n_action_sample)])
+        keys = jax.random.split(key, self.n_action_sample)
+        sampled = within_bounds(self.spec, jnp.concatenate([policy.sample(each) for each in keys]))
         obs = jnp.tile(step.obs, (self.n_action_sample, 1))
         others = jnp.min(self._values(critics, obs, sampled), axis=0).reshape(self.n_action_sample, -1)
         compared = jnp.mean(others, axis=0) if self.advantage_type == "mean" else jnp.max(others, axis=0)
@@ -170,8 +175,7 @@ class CRR(Agent):
 
     def _policy(self, actor: Tree, obs: Array, mask: Array | None) -> Any:
         """The distribution over flat canonical actions at features `[B, n]`, of those that `mask` allows."""
-        found: Any = distribution(self.spec.action, masked(forward(self.policy_model, actor, obs)["policy"], mask))
-        return found if isinstance(found, Categorical) else SquashedGaussian(found)
+        return cloning_policy(self.policy_model, actor, self.spec, obs, mask)
 
     def _values(self, critics: list[Tree], obs: Array, action: Array) -> Array:
         """Values of the actions given, `[critics, B]`."""

@@ -23,21 +23,20 @@ import jax.numpy as jnp
 
 from athlete.core import Agent, Array, Key, Memory, Model, Spec, Transition, Tree, hyper
 from athlete.core.ranges import Fraction, Limit, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
-from athlete.distributions import Categorical, DiagonalGaussian, continuous_size, flat_action, output_size, shape_action
+from athlete.distributions import flat_action, shape_action
 from athlete.memory.replay import Replay
+from athlete.models.actors import cloning_policy, init_cloning_actor, within_bounds
 from athlete.models.critics import critic_values, init_critics
 from athlete.models.forward import forward
 from athlete.models.mlp import MLP
 from athlete.ops.features import features
 from athlete.ops.gradient import Adam, AdamState, adam_init
-from athlete.ops.masks import action_mask, masked
+from athlete.ops.masks import action_mask
 from athlete.ops.schedule import Schedule, value_at
 from athlete.ops.td import n_step_transition, td_error
 from athlete.ops.values import batched_index, half_square, periodic_update
 from athlete.settings.families import ActorCriticConfig
 from athlete.spaces import Discrete, require_kind
-
-LOG_STD_RANGE = (-5.0, 2.0)  # the authors'
 
 
 class IQLState(NamedTuple):
@@ -87,11 +86,7 @@ class IQL(Agent):
     def init(self, key: Key) -> IQLState:
         """The key is split in three: for the actor, the critics and the values of states."""
         actor_key, critic_key, value_key = jax.random.split(key, 3)
-        free = continuous_size(self.spec.action)
-        heads = {"policy": (output_size(self.spec.action) - free, 0.01)}
-        actor = {"network": self.policy_model.init(actor_key, self.spec.obs, heads)}
-        if free:
-            actor["log_std"] = jnp.zeros(free)
+        actor = init_cloning_actor(self.policy_model, actor_key, self.spec)
         critics = init_critics(self.q_model, critic_key, self.spec.obs, self.spec.action, 2 if self.twin_q else 1)
         value = self.q_model.init(value_key, self.spec.obs, {"v": (1, 1.0)})
         optimizers = adam_init(actor), adam_init(critics), adam_init(value)
@@ -103,9 +98,7 @@ class IQL(Agent):
     def act(self, view: Tree, carry: Tree, obs: Tree, first: Array, key: Key, explore: bool = True) -> tuple:
         """The key is for sampling actions."""
         policy = self.distribution(view, carry, obs, first)
-        action = policy.sample(key) if explore else policy.mode()
-        if not isinstance(self.spec.action, Discrete):
-            action = jnp.clip(action, -1.0, 1.0)
+        action = within_bounds(self.spec, policy.sample(key) if explore else policy.mode())
         return shape_action(self.spec.action, action), carry, {}
 
     def distribution(self, view: Tree, carry: Tree, obs: Tree, first: Array) -> Any:
@@ -160,11 +153,7 @@ class IQL(Agent):
 
     def _policy(self, actor: Tree, obs: Array, mask: Array | None) -> Any:
         """The distribution over flat canonical actions at features `[B, n]`, of those that `mask` allows."""
-        outputs = forward(self.policy_model, actor["network"], obs)["policy"]
-        if isinstance(self.spec.action, Discrete):
-            return Categorical(masked(outputs, mask))
-        mean = jnp.tanh(outputs)
-        return DiagonalGaussian(mean, jnp.broadcast_to(jnp.clip(actor["log_std"], *LOG_STD_RANGE), mean.shape))
+        return cloning_policy(self.policy_model, actor, self.spec, obs, mask)
 
     def _values(self, critics: list[Tree], obs: Array, action: Array) -> Array:
         """Values of the actions given, `[critics, B]`."""

@@ -8,6 +8,7 @@ Departures:
 
 - an episode that was cut goes on with the value of where it was cut; with a network with memory that value is of the
   memory as it was at the step, not at the end;
+- no step counts more than `max_weight`: as advantages shrink, an outlier would undo what was cloned;
 - the running mean moves by 1e-3 at each update; by RLlib's 1e-8 it stays at its start, 100, so that beta is beta / 10.
 """
 
@@ -50,6 +51,7 @@ class MARWIL(OnPolicy):
 
     lr: NonNegativeFloat | Schedule = 1e-4
     beta: NonNegativeFloat = 1.0  # how much a better step counts more; 0: all count the same
+    max_weight: PositiveFloat = 20.0  # the most that a step counts
     vf_coeff: NonNegativeFloat = 1.0
     bc_logstd_coeff: NonNegativeFloat = 0.0  # what the log standard deviations of continuous actions are paid
     moving_average_sqd_adv_norm_update_rate: Fraction = 1e-3
@@ -79,7 +81,8 @@ class MARWIL(OnPolicy):
             advantage = target - value
             square = jax.lax.stop_gradient(jnp.mean(jnp.square(advantage)))
             norm = state.sqd_adv_norm + self.moving_average_sqd_adv_norm_update_rate * (square - state.sqd_adv_norm)
-            weight = jax.lax.stop_gradient(jnp.exp(self.beta * advantage / (jnp.sqrt(norm) + 1e-8)))
+            weight = jnp.minimum(jnp.exp(self.beta * advantage / (jnp.sqrt(norm) + 1e-8)), self.max_weight)
+            weight = jax.lax.stop_gradient(weight)
             policy_loss = -weight * (policy.log_prob(action) + self.bc_logstd_coeff * self._log_std(outputs))
             vf_loss = half_square(advantage)
             measured = {"policy_loss": policy_loss, "vf_loss": vf_loss, "mean_weight": weight, "mean_value": value}

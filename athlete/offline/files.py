@@ -14,9 +14,12 @@ from typing import Any
 
 import numpy as np
 
+from athlete.memory.room import SPARE, available_bytes, in_words
 from athlete.offline.columns import columns_of, from_columns
 from athlete.offline.dataset import DataError, DataSet, from_named, joined, named_leaves, spaces_of
+from athlete.offline.minari_sets import is_minari, read_minari
 from athlete.offline.rllib_json import read_json, write_json
+from athlete.offline.tables import from_frame, read_csv, read_parquet, write_parquet
 from athlete.record.arrays import open_arrays, save_arrays
 from athlete.record.errors import CheckpointError
 from athlete.record.files import beside
@@ -44,6 +47,10 @@ def read_data(source: Any, options: Options | None = None, normalized: bool = Fa
 def _read(source: Any, options: Options) -> DataSet:
     if isinstance(source, DataSet):
         return source
+    if is_minari(source):
+        return read_minari(source)
+    if type(source).__name__ == "DataFrame":
+        return from_frame(source, "the data", options)
     if isinstance(source, str | Path):
         return joined([_read_file(path, options) for path in _found(str(source))])
     if isinstance(source, Mapping):
@@ -89,9 +96,20 @@ def _read_file(path: Path, options: Options) -> DataSet:
     ending = options.get("format")
     read = _kind(path if ending is None else Path(f"{path}.{ending}"), READERS, "read")
     try:
+        _require_room(path)
         return read(path, options)
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
+
+
+def _require_room(path: Path) -> None:
+    """Raise DataError for a file that is larger than the memory that is left; what it unfolds to is larger still."""
+    size, available = path.stat().st_size, available_bytes()
+    if available is not None and size > (1 - SPARE) * available:
+        raise DataError(
+            f"{path} has {in_words(size)}, and this machine has {in_words(available)} available: data are read whole; "
+            "take a part of them"
+        )
 
 
 def _kind(path: Path, kinds: Mapping[str, Callable], what: str) -> Callable:
@@ -180,9 +198,12 @@ READERS: dict[str, Callable[[Path, Options], DataSet]] = {
     ".safetensors": _read_own,
     ".npz": _read_numpy,
     **dict.fromkeys((".json", ".jsonl", ".zip"), read_json),
+    ".parquet": read_parquet,
+    ".csv": read_csv,
 }
 WRITERS: dict[str, Callable[[DataSet, Path], None]] = {
     ".safetensors": _write_own,
     ".npz": _write_numpy,
     ".json": write_json,
+    ".parquet": write_parquet,
 }

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from athlete.offline.columns import NAMES
 from athlete.offline.dataset import DataSet
 from athlete.offline.files import read_data
+from athlete.offline.minari_sets import is_minari
 from athlete.settings.checks import is_number
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ def is_input(value: Any) -> bool:
         return bool(value) and all(isinstance(part, str) or _is_path(part) for part in value)
     if isinstance(value, Mapping):
         return bool(value) and (_is_columns(value) or all(is_number(share) and share > 0 for share in value.values()))
-    return isinstance(value, str | DataSet) or _is_path(value) or _is_frame(value)
+    return isinstance(value, str | DataSet) or _is_path(value) or _is_frame(value) or is_minari(value)
 
 
 def kept_input(value: Any) -> Any:
@@ -87,7 +88,7 @@ def require_learnable(config: AlgorithmConfig) -> None:
         raise ValueError(f"{title}: recorded data are of one agent, and policies={list(config.policies)} were given")
 
 
-OUTPUT_FORMATS = ("safetensors", "json", "npz")
+OUTPUT_FORMATS = ("safetensors", "json", "npz", "parquet")
 
 
 def require_writable(config: AlgorithmConfig) -> None:
