@@ -12,6 +12,7 @@ from typing import Any
 from athlete.env.world import env_name
 from athlete.log import logger
 from athlete.loops.progress import Progress
+from athlete.record.about import write_about
 from athlete.record.recorder import Monitor, Recorder, make_room
 from athlete.record.results import write_params
 from athlete.settings.config import AlgorithmConfig
@@ -56,6 +57,7 @@ class Recording:
             logger.warning("%s held the results of an earlier training; they are now in %s", self._folder, aside)
         self._recorder = Recorder(self._folder, first["timesteps_total"] if before else None, flush_seconds=0.0)
         write_params(self._folder, self._config.to_dict())
+        write_about(self._folder, self._config.algorithm_name)
         if self._config.monitor:
             told = self._config.info_metrics
             names, began = told if isinstance(told, list) else (), time.time() - first["time_this_iter_s"]

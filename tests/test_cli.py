@@ -106,7 +106,17 @@ def test_help_imports_nothing_heavy(line: list[str]) -> None:
 
 @pytest.mark.parametrize(
     "command",
-    ["train", "tune", "plot", "evaluate", "check", "list", "doctor", "example list", "example run", "example get"],
+    [
+        "train",
+        "tune",
+        "plot",
+        "report",
+        "evaluate",
+        "check",
+        "list",
+        "doctor",
+        *(f"example {x}" for x in ("list", "run", "get")),
+    ],
 )
 def test_every_command_has_help(command: str) -> None:
     result = athlete(f"{command} --help")

@@ -24,7 +24,7 @@ SMALL = {
     "minibatch_size": 64,
     "seed": 3,
 }
-FILES = {"params.json", "progress.csv", "result.json"}
+FILES = {"about.json", "params.json", "progress.csv", "result.json"}
 
 
 def small(name: str = "PPO", **settings):
@@ -52,7 +52,7 @@ def test_results_are_in_the_files_as_soon_as_train_returns(tmp_path):
         recorded = read_results(algo.logdir)
         with (tmp_path / "run" / "progress.csv").open() as file:
             rows = list(csv.DictReader(file))
-        assert plain(algo.logdir) == FILES and len(names(algo.logdir)) == 4
+        assert plain(algo.logdir) == FILES and len(names(algo.logdir)) == 5
         assert [row["timesteps_total"] for row in recorded] == [64, 128, 192]
         assert [int(row["timesteps_total"]) for row in rows] == [64, 128, 192]
         loss = flatten(results[-1])["info/learner/default_policy/learner_stats/policy_loss"]
@@ -111,7 +111,7 @@ def test_earlier_results_in_the_folder_step_aside(tmp_path, caplog):
             algo.train(), algo.train()
     (aside,) = tmp_path.glob("earlier_*")
     assert iterations(tmp_path) == iterations(aside) == [1, 2]
-    assert plain(aside) == FILES and len(names(aside)) == 4, "its curve too"
+    assert plain(aside) == FILES and len(names(aside)) == 5, "its curve too"
     assert "they are now in" in caplog.text
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from athlete.cli import check, data, evaluate, example, export, plot, serve, train, tune
+from athlete.cli import check, data, evaluate, example, export, plot, report, serve, train, tune
 from athlete.version import __version__
 
 # Their message alone says what to do.
@@ -72,6 +72,7 @@ def _options(
 app.command("train", cls=train.TrainCommand)(train.train)
 app.command("tune")(tune.tune)
 app.command("plot")(plot.plot)
+app.command("report")(report.report)
 app.command("evaluate", cls=evaluate.EvaluateCommand)(evaluate.evaluate)
 app.command("export")(export.export)
 app.command("serve")(serve.serve)

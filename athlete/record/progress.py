@@ -317,7 +317,7 @@ class CLIReporter(ProgressReporter):
         for number in shown:
             table.add_column(drawn.headings[number], justify="right", no_wrap=True)
         is_running = any(row.status == "RUNNING" and row.has_result for row in drawn.rows)
-        with_time_left = bar_width + 14 if is_running else None  # so that columns do not come and go
+        with_time_left = bar_width + 14 if is_running and bar_width else None  # so that columns do not come and go
         table.add_column("to the stop", no_wrap=True, min_width=with_time_left)
         for name, row in zip(drawn.names, drawn.rows, strict=True):
             status = Text(row.status, style=_COLORS.get(row.status, ""))

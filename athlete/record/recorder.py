@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from athlete.record.about import ABOUT
 from athlete.record.files import named
 from athlete.record.results import (
     FLUSH_SECONDS,
@@ -115,7 +116,7 @@ def make_room(folder: Path, iteration: int) -> Path | None:
     date = time.strftime("%Y-%m-%d_%H-%M-%S", time.localtime((folder / RESULTS).stat().st_mtime))
     aside = folder / f"earlier_{date}_{time.monotonic_ns() % 10**6:06d}"
     aside.mkdir()
-    own = [folder / name for name in (PARAMS, RESULTS, PROGRESS, MONITOR)]
+    own = [folder / name for name in (ABOUT, PARAMS, RESULTS, PROGRESS, MONITOR)]
     for path in [*own, *folder.glob("events.out.tfevents.*")]:
         if path.exists() and iteration:
             shutil.copy2(path, aside)

@@ -17,6 +17,8 @@ from athlete.tune.trial import Trial
 if TYPE_CHECKING:
     import pandas
 
+    from athlete.tune.report_page import Picture
+
 logger = logging.getLogger("athlete.tune")
 
 _DEFAULT_METRIC = "episode_reward_mean"
@@ -154,6 +156,15 @@ class ExperimentAnalysis:
             picks = {name: value for name, value in trial.evaluated_params.items() if name != "seed"}
             groups.setdefault(to_json(picks), []).append(trial)
         return list(groups.values())
+
+    def plot(self, metric: str | None = None, mode: str | None = None, x: str = "timesteps_total") -> Picture:
+        """What a notebook shows as learning curves with bands over seeds; `athlete plot` writes them to files.
+
+        Raises TuneError where no trial has two finite values of the metric.
+        """
+        from athlete.tune.report_page import picture
+
+        return picture(self.folder, self.metric_of(metric), self.is_max(mode), x)
 
     # The best trial
 

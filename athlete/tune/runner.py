@@ -13,6 +13,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
+from athlete.record.about import write_about
 from athlete.record.errors import DamagedError
 from athlete.record.files import named
 from athlete.record.keeping import Checkpoint, checkpoint_name, checkpoint_score
@@ -27,7 +28,7 @@ from athlete.tune.experiment import Experiment
 from athlete.tune.interrupt import Interrupt
 from athlete.tune.plan import Suggestions
 from athlete.tune.schedulers import CONTINUE, PAUSE, STOP, FIFOScheduler, Release, TrialScheduler
-from athlete.tune.trainable import config_dict, with_changes
+from athlete.tune.trainable import config_dict, run_name, with_changes
 from athlete.tune.trial import (
     ERROR,
     PAUSED,
@@ -205,6 +206,7 @@ class Runner:
         # what a lost process wrote after the checkpoint will come once more
         trial.last_result = cut_results(trial.folder, trial.checkpoints[-1].iteration if trial.checkpoints else 0)
         write_params(trial.folder, trial.config)
+        write_about(trial.folder, run_name(self.experiment.run))
         record = Recorder(trial.folder, step_of(flatten(trial.last_result)) + 1 if again else None)
         running = Running(trial, slot, record)
         slot.occupant = running
