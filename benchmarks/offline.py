@@ -25,7 +25,7 @@ SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
     "pendulum": {
         "IQL": {"actor_lr": 1e-3, "critic_lr": 1e-3, "value_lr": 1e-3, "reward_scale": 0.1, "model": SMALL},
         "TD3BC": {"actor_lr": 1e-3, "critic_lr": 1e-3, "reward_scale": 0.1, "model": SMALL},
-        "ReBRAC": {"train_batch_size": 256, "reward_scale": 0.1, "model": SMALL},
+        "ReBRAC": {"train_batch_size": 256, "actor_bc_coeff": 0.1, "reward_scale": 0.1, "model": SMALL},
         "CQL": {
             "bc_iters": 1000,
             "min_q_weight": 1.0,

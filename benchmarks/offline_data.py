@@ -1,6 +1,6 @@
 """Makes D4RL's kinds of data (Fu et al. 2020, arXiv:2004.07219) with our own policies: one command, seeds fixed.
 
-    python benchmarks/offline_data.py pendulum --seed 0        # into benchmarks/.offline/pendulum-0/
+    python benchmarks/offline_data.py pendulum --seed 0        # into offline-data/pendulum-0/
     python benchmarks/offline_data.py cartpole halfcheetah hopper
 
     random          uniformly random actions
@@ -31,7 +31,7 @@ from athlete.offline.dataset import DataSet, joined
 from athlete.offline.files import read_data, write_data
 from athlete.policy import Policy
 
-FOLDER = Path(__file__).parent / ".offline"
+FOLDER = Path("offline-data")
 MEASURED = 20  # episodes of each measurement
 
 

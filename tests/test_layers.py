@@ -33,7 +33,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "bonuses": BELOW_AGENTS | {"distributions", "models"},
     "combine": BELOW_AGENTS | {"memory", "models", "distributions", "bonuses"},
     "record": {"core", "spaces", "version"},
-    "offline": BELOW_AGENTS | {"env", "log", "record"},
+    "offline": BELOW_AGENTS | {"env", "log", "memory", "record"},
     "exploration": BELOW_AGENTS,
     "settings": BELOW_AGENTS
     | {"log", "callbacks", "distributions", "models", "memory", "exploration", "bonuses", "combine", "offline"},

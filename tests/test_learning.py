@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ QUICK = {
     "cartpole-appo",
     "cartpole-dqn",
     "cartpole-impala",
+    "cartpole-marwil",
     "cartpole-pg",
     "cartpole-pqn",
     "cartpole-ppo",
@@ -30,7 +32,10 @@ QUICK = {
     "frozen-lake-ppo",
     "memory-chain-ppo-gtrxl",
     "mountain-car-continuous-ppo",
+    "pendulum-bc",
     "pendulum-ddpg",
+    "pendulum-iql",
+    "pendulum-rebrac",
     "pendulum-ppo",
     "pendulum-td3",
     "stateless-cartpole-a2c-lstm",
@@ -42,10 +47,23 @@ QUICK = {
 EXAMPLES = [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in names()]
 
 
+def make_data(path: Path) -> None:
+    """Record what an example learns from, where that was not done yet."""
+    if path.exists():
+        return
+    sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
+    from offline_data import make
+
+    name, _, seed = path.parent.name.rpartition("-")
+    make(name, int(seed), path.parent)
+
+
 @pytest.mark.learning
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_an_example_reaches_its_threshold(name: str, tmp_path: Path) -> None:
     example = load(name)
+    if "input_" in example.config:
+        make_data(Path(example.config["input_"]))
     outcomes = train(example, SEEDS, local_dir=tmp_path, verbose=0, max_concurrent_trials=PROCESSES)
     verdicts = judge(example, outcomes)
     print("\n".join(map(str, verdicts)))

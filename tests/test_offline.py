@@ -132,6 +132,7 @@ def test_with_an_environment_evaluation_runs_beside():
 def test_its_spaces_are_the_environments(backend):
     with quick(env="CartPole-v1", backend=backend).build() as algo:
         assert algo.agent.spec.obs.high[2] == pytest.approx(0.41887903)
+        assert algo.evaluate(2)["evaluation"]["episodes_this_iter"] == 2
 
 
 @pytest.mark.parametrize("settings", [{}, {"env": "CartPole-v1"}, {"observation_filter": "MeanStdFilter"}], ids=str)
@@ -194,6 +195,19 @@ def test_a_memory_is_of_use_where_what_was_done_hangs_on_what_was_seen():
         with quick(data=data, model=network, lr=1e-2, train_batch_size=100).build() as algo:
             losses.append([learned(algo.train())["policy_loss"] for _ in range(30)][-1])
     assert losses[0] > 0.5 > 0.25 > losses[1]
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("config_class", [BCConfig, MARWILConfig])
+def test_images_are_seen_by_convolutions(config_class):
+    random, columns = np.random.default_rng(0), cartpole_like()
+    bright = columns["actions"][:, None, None, None] * 200
+    images = (random.integers(50, size=(STEPS, 12, 12, 1)) + bright).astype(np.uint8)
+    data = columns | {"obs": images, "new_obs": images}
+    with quick(config_class, data, model={"conv_filters": [[4, 3, 2]], "fcnet_hiddens": [8]}, lr=1e-2).build() as algo:
+        assert algo.agent.spec.obs.dtype == np.uint8
+        losses = [learned(algo.train())["policy_loss"] for _ in range(6)]
+    assert losses[-1] < 0.5 * losses[0]
 
 
 def test_algorithms_that_learn_from_replay_learn_from_data_by_n_steps_too():

@@ -168,6 +168,18 @@ def test_actions_that_are_normalised_already_stay():
         read_data(columns(actions=np.array([[0.0], [0.0], [3.0], [0.0], [0.0]])), normalized=True).transitions(spec)
 
 
+def test_actions_that_look_normalised_are_doubted(caplog):
+    spec = Spec(Box(-np.inf, np.inf, (2,)), Box(-2.0, 2.0, (1,)))
+    data_of(actions=np.array([[-1.0], [0.5], [1.0], [0.0], [0.0]])).transitions(spec)
+    (told,) = caplog.messages
+    assert told.startswith(
+        "the data: actions go from -1 to 1 alone, and the space is Box(-2.0, 2.0, (1,), float32): if"
+    )
+    data_of(actions=np.array([[-1.0], [0.5], [1.5], [0.0], [0.0]])).transitions(spec)
+    data_of(actions=np.full((5, 1), 0.2)).transitions(spec)
+    assert len(caplog.messages) == 1
+
+
 def test_discrete_actions_are_counted_from_0():
     spec = Spec(Box(-np.inf, np.inf, (2,)), Discrete(2, start=5))
     assert data_of(actions=np.array([5, 6, 5, 6, 6])).transitions(spec).action[:, 0].tolist() == [0, 1, 0, 1, 1]
@@ -338,6 +350,13 @@ def test_files_that_are_missing_are_told(tmp_path):
         read_data(tmp_path)
     with pytest.raises(DataError, match="there is no file in the list of data"):
         read_data([])
+
+
+def test_a_file_too_large_for_memory_is_not_read(tmp_path, monkeypatch):
+    path = write_data(data_of(), tmp_path / "x.npz")
+    monkeypatch.setattr("athlete.offline.files.available_bytes", lambda: 100)
+    with pytest.raises(DataError, match=r"x\.npz has .*, and this machine has 100 bytes available: data"):
+        read_data(path)
 
 
 def test_files_of_different_environments_are_not_mixed(tmp_path):

@@ -1201,7 +1201,7 @@ ON_POLICY = [
         ("jnp.exp(policy.log_prob(batch.action) - mu)", "jnp.exp(policy.log_prob(batch.action))"),
         ("value_at(self.clip_param, progress)", "value_at(self.clip_param, 0.0)"),
         ("old.kl(policy)", "policy.kl(old)"),
-        ("0.0 if self.kl_coeff is None else kl_coeff", "kl_coeff"),
+        ("value_at(self.entropy_coeff, progress), kl_coeff", "value_at(self.entropy_coeff, progress), 0.0"),
         ("since >= self.target_update_frequency", "since > self.target_update_frequency"),
         ("polyak_update(state.target, state.params, self.tau)", "state.params"),
         ("jnp.where(due, 0, since)", "since"),

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from athlete.core import Spec, Transition, Tree
+from athlete.log import logger
 from athlete.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Space, Tuple, parts_of, to_canonical
 
 TOLERANCE = 1e-3  # by which an action may pass its bounds: files round
@@ -124,6 +125,7 @@ class DataSet:
         Raises DataError, naming file and row, for what does not fit the spaces.
         """
         check_fit(self, spec)
+        _doubt_units(self, spec.action)
         action = self.action if self.normalized else to_canonical(spec.action, self.action)
         action = mapped(_as_trained, action)
         action = mapped(lambda part: part.clip(-1.0, 1.0), action) if _is_bounded(spec.action) else action
@@ -316,6 +318,20 @@ def check_fit(data: DataSet, spec: Spec) -> None:
         _check_space(data, "actions", Box(-unit, unit), data.action, hint=", and they are said to be normalised")
         return
     _check_space(data, "actions", spec.action, data.action)
+
+
+def _doubt_units(data: DataSet, space: Space) -> None:
+    """Warn where actions look normalised already: all within [-1, 1], and near its ends, in a space that is wider."""
+    if data.normalized or not _is_bounded(space) or not isinstance(data.action, np.ndarray):
+        return
+    largest = float(np.abs(data.action).max())
+    if 0.99 <= largest <= 1.0 + TOLERANCE and (space.high - space.low).min() >= 3.0:  # type: ignore[attr-defined]
+        logger.warning(
+            "%s: actions go from -1 to 1 alone, and the space is %s: if they are normalised already, say "
+            "actions_in_input_normalized=True",
+            data.parts[0].name,
+            space,
+        )
 
 
 def _check_space(data: DataSet, name: str, space: Space, tree: Tree, ranges: bool = True, hint: str = "") -> None:

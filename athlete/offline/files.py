@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from athlete.memory.room import SPARE, available_bytes, in_words
 from athlete.offline.columns import columns_of, from_columns
 from athlete.offline.dataset import DataError, DataSet, from_named, joined, named_leaves, spaces_of
 from athlete.offline.minari_sets import is_minari, read_minari
@@ -95,9 +96,20 @@ def _read_file(path: Path, options: Options) -> DataSet:
     ending = options.get("format")
     read = _kind(path if ending is None else Path(f"{path}.{ending}"), READERS, "read")
     try:
+        _require_room(path)
         return read(path, options)
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
+
+
+def _require_room(path: Path) -> None:
+    """Raise DataError for a file that is larger than the memory that is left; what it unfolds to is larger still."""
+    size, available = path.stat().st_size, available_bytes()
+    if available is not None and size > (1 - SPARE) * available:
+        raise DataError(
+            f"{path} has {in_words(size)}, and this machine has {in_words(available)} available: data are read whole; "
+            "take a part of them"
+        )
 
 
 def _kind(path: Path, kinds: Mapping[str, Callable], what: str) -> Callable:
