@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import numpy as np
 import pytest
 from chain import Chain, transitions
+from modes import CARTPOLE
 from tables import Table
 
 from athlete.algorithms import get_config_class
 from athlete.algorithms.appo import APPO
 from athlete.algorithms.impala import IMPALA
 from athlete.core import Spec
+from athlete.loops.collect import spec_of
 from athlete.loops.learn import init_run, iterate_many
+from athlete.models.mlp import MLP
 from athlete.ops.gradient import adam_init
 from athlete.ops.random import wrap
 from athlete.ops.schedule import Schedule
@@ -108,6 +113,19 @@ def test_a_policy_learns_from_what_another_one_did():
     logits = state.params["network"]["policy"][0]
     assert logits[1] - logits[0] > 3.0
     assert state.params["network"]["value"][0, 0] > 0.9, "of the policy that learned; the one that acted earned 0.5"
+
+
+@pytest.mark.parametrize("kind", [IMPALA, APPO])
+def test_of_its_own_latest_steps_there_is_nothing_to_correct(kind):
+    """What acting says of its actions is what learning says of them: corrected and not, the losses are one."""
+    losses = []
+    for corrects in (True, False):
+        agent = kind(model=MLP((4,)), vtrace=corrects).bind(spec_of(CARTPOLE))
+        run = init_run(agent, CARTPOLE, 2, np.array([0, 1], np.uint32), 8)
+        _, report = jax.jit(functools.partial(iterate_many, agent, CARTPOLE, 8, 1, 100.0))(run)
+        losses.append(dict(zip(report.metrics.names, report.metrics.values[0], strict=True)))
+    for name in ("policy_loss", "vf_loss"):
+        assert losses[0][name] == pytest.approx(float(losses[1][name]), rel=1e-4)
 
 
 @pytest.mark.parametrize(("name", "clip"), [("IMPALA", None), ("APPO", 0.4)])

@@ -44,7 +44,7 @@ class APPOState(NamedTuple):
     optimizer: AdamState
     target: Tree  # the target policy's parameters
     since: Array  # int32, updates since it last moved
-    kl_coeff: Array  # float32, adapted to kl_target
+    kl_coeff: Array  # float32, adapted to kl_target; 0 without a penalty
 
 
 @hyper
@@ -106,8 +106,7 @@ class APPO(ActorLearner):
         surrogate = clipped_surrogate(ratio, batch.advantage, value_at(self.clip_param, progress))
         terms = jnp.stack([-surrogate, jnp.square(value - batch.target), policy.entropy(), old.kl(policy)])
         means = weighted_mean(terms, batch.weight, axis=(1, 2))
-        penalty = 0.0 if self.kl_coeff is None else kl_coeff
-        weights = jnp.stack([1.0, self.vf_loss_coeff, -value_at(self.entropy_coeff, progress), penalty])
+        weights = jnp.stack([1.0, self.vf_loss_coeff, -value_at(self.entropy_coeff, progress), kl_coeff])
         total = jnp.sum(weights * means)
         return total, jnp.append(means, total)
 

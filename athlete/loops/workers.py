@@ -23,7 +23,7 @@ from athlete.loops.collect import Keys, draw_keys
 from athlete.loops.compiling import COMPILER_OPTIONS, RUN_ONCE_OPTIONS, set_up
 from athlete.loops.episodes import Told, WatchedSource
 from athlete.loops.host import collect_hosted, host_rows
-from athlete.loops.transport import Packet, on_device, to_packet
+from athlete.loops.transport import Packet, from_packet, on_device, to_packet
 from athlete.ops.random import unwrap, wrap
 
 Leaves = list[Array]  # of a tree that both sides know: what travels are arrays and numbers, no classes of anyone
@@ -105,37 +105,37 @@ class Collector:
         self.agent: Agent = jax.tree.map(on_device, agent)
         self._made = make_source(worker)
         self.source = OnlyHere(self._made) if alone else self._made
-        self._own = np.arange(self._made.rows) if self._made.here is None else np.flatnonzero(self._made.here)
         self.length = length
         self._here = slice(None) if self.source.here is None else np.flatnonzero(self.source.here)
         self._rows: Rows | None = None
-        self._carry = jax.tree.structure(
-            jax.eval_shape(functools.partial(_first_carry, rows=self.source.rows), self.agent, _NO_KEY)
-        )
+        self._carry = _carry_structure(self.agent)
         self._layout = view_layout(self.agent)
 
     def collect(self, task: Task) -> Fragment:
         """The trajectory. Raises what the environments raise; the next task must then begin new episodes."""
+        view = jax.device_put(Packet(self._layout, task.view[0], tuple(task.view[1:])))
         if task.begin is not None:
-            carry = self._carry_of(task.begin)
+            carry = self._carry_of(task.begin, view)
             self._rows = host_rows(self.agent, self.source.reset(task.begin.key), carry, (), self.source.rows)
         assert self._rows is not None
         rows, self._rows = self._rows, None
         keys = Keys(*map(np.asarray, _trajectory_keys(task.key, self.length, self.source.rows)))
-        view = Packet(self._layout, task.view[0], tuple(task.view[1:]))
         self._rows, trajectory, episodes, seconds = collect_hosted(
-            self.agent, self.source, jax.device_put(view), keys, rows, task.random
+            self.agent, self.source, view, keys, rows, task.random
         )
         steps = [leaf[:, self._here] for leaf in jax.tree.leaves((trajectory, episodes))]
         left = [np.asarray(leaf)[self._here] for leaf in jax.tree.leaves(self._rows)]
         told = self._made.take() if isinstance(self._made, WatchedSource) else ()
         return Fragment(task.serial, task.version, steps, left, seconds, self.source.health, told)
 
-    def _carry_of(self, begin: Beginning) -> Tree:
-        if begin.carry is None:
-            whole = _fresh_carry(self.agent, begin.key, self._made.rows)  # rows of all may not be alike
-            return whole if self.source is self._made else jax.tree.map(lambda leaf: np.asarray(leaf)[self._own], whole)
-        return jax.tree.unflatten(self._carry, begin.carry)
+    def _carry_of(self, begin: Beginning, view: Packet) -> Tree:
+        if begin.carry is not None:
+            return jax.tree.unflatten(self._carry, begin.carry)
+        carry = _fresh_carry(self.agent, view, begin.key, self._made.rows)  # of all rows, which may not be alike
+        if not isinstance(self.source, OnlyHere):
+            return carry
+        places = self.source.places
+        return jax.tree.map(lambda leaf: np.asarray(leaf)[places], carry)
 
     def close(self) -> None:
         self.source.close()
@@ -147,12 +147,12 @@ class OnlyHere(SourceWrapper):
     def __init__(self, source: Source):
         super().__init__(source)
         assert source.here is not None
-        self._places, self._all = np.flatnonzero(source.here), source.rows
-        self.rows, self.here = len(self._places), None
+        self.places, self._all = np.flatnonzero(source.here), source.rows
+        self.rows, self.here = len(self.places), None
 
     @property
     def faulty(self) -> Array | None:  # type: ignore[override]
-        return None if self.source.faulty is None else self.source.faulty[self._places]
+        return None if self.source.faulty is None else self.source.faulty[self.places]
 
     def reset(self, key: Key) -> Tree:
         return self._own(self.source.reset(key))
@@ -160,20 +160,20 @@ class OnlyHere(SourceWrapper):
     def step(self, action: Tree, key: Key) -> Step:
         step = self.source.step(self._widened(action), self._widened(key))
         own = self._own(step._replace(info=()))
-        return own._replace(info=[step.info[place] for place in self._places.tolist()])
+        return own._replace(info=[step.info[place] for place in self.places.tolist()])
 
     def reset_where(self, done: Array, obs: Tree, key: Key) -> Tree:
         return self._own(self.source.reset_where(*map(self._widened, (done, obs, key))))
 
     def _own(self, tree: Tree) -> Tree:
-        return jax.tree.map(lambda leaf: leaf[self._places], tree)
+        return jax.tree.map(lambda leaf: leaf[self.places], tree)
 
     def _widened(self, tree: Tree) -> Tree:
         """With zeros in the rows that are elsewhere."""
 
         def widen(leaf: Array) -> Array:
             whole = np.zeros((self._all, *leaf.shape[1:]), leaf.dtype)
-            whole[self._places] = leaf
+            whole[self.places] = leaf
             return whole
 
         return jax.tree.map(widen, tree)
@@ -186,18 +186,24 @@ def _trajectory_keys(run_key: Array, length: int, rows: int) -> tuple[Array, ...
     return tuple(unwrap(part) for part in draw_keys(collect_key, length, rows))
 
 
-def _first_carry(agent: Agent, key: Array, rows: int) -> Tree:
-    """The carry of rows at the start of a run whose first parameters are anyone's: it does not hang on them."""
-    return agent.start(agent.view(agent.init(wrap(key)), 0.0), rows, wrap(key))
+@functools.partial(jax.jit, static_argnames=("rows",), compiler_options=RUN_ONCE_OPTIONS)
+def _fresh_carry(agent: Agent, view: Packet, key: Array, rows: int) -> Tree:
+    return agent.start(from_packet(view), rows, wrap(key))
 
 
-_fresh_carry = jax.jit(_first_carry, static_argnames=("rows",), compiler_options=RUN_ONCE_OPTIONS)
-_NO_KEY = np.zeros(2, np.uint32)
+def _first_view(agent: Agent) -> Tree:
+    return agent.view(agent.init(wrap(np.zeros(2, np.uint32))), 0.0)
+
+
+def _carry_structure(agent: Agent) -> Any:
+    """The structure of the carry; computes nothing."""
+    start = functools.partial(agent.start, rows=1, key=wrap(np.zeros(2, np.uint32)))
+    return jax.tree.structure(jax.eval_shape(lambda: start(_first_view(agent))))
 
 
 def view_layout(agent: Agent) -> Any:
     """How the packet of an agent's view is laid out; computes nothing."""
-    return jax.eval_shape(lambda: to_packet(agent.view(agent.init(wrap(_NO_KEY)), 0.0))).layout
+    return jax.eval_shape(lambda: to_packet(_first_view(agent))).layout
 
 
 def view_leaves(view: Packet) -> Leaves:
