@@ -1948,7 +1948,6 @@ RECORDED = [
         ("episodes.placed(ratio, 1.0)", "episodes.placed(ratio, 0.0)"),
         ("ratios[:, t] * (episodes.reward", "(episodes.reward"),
         ("+ gamma * found - values[:, t]", "+ found - values[:, t]"),
-        ("np.where(episodes.valid[:, t], corrected, 0.0)", "corrected"),
         ("[(1 - level) / 2, (1 + level) / 2]", "[(1 - level), level]", 1),
     ),
     *_in(
