@@ -56,6 +56,7 @@ class Recording:
         if aside is not None:
             logger.warning("%s held the results of an earlier training; they are now in %s", self._folder, aside)
         self._recorder = Recorder(self._folder, first["timesteps_total"] if before else None, flush_seconds=0.0)
+        self._recorder.compare_by(self._config.to_dict())
         write_params(self._folder, self._config.to_dict())
         write_about(self._folder, self._config.algorithm_name)
         if self._config.monitor:

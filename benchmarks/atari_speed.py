@@ -75,7 +75,13 @@ def main() -> None:
 
     require_idle(arguments)
     example = tuned_examples.load("pong-ppo")
-    settings = {**example.config, "env": arguments.game, "num_envs_per_worker": arguments.rows, "seed": 0}
+    settings = {
+        **example.config,
+        "env": arguments.game,
+        "num_envs_per_worker": arguments.rows,
+        "seed": 0,
+        "logdir": False,
+    }
     pictures = settings["env_config"]
     raw, source = (make(arguments.game, arguments.rows, pictures) for make in (raw_steps, source_steps))
     speeds: dict[str, list[tuple[float, float]]] = {"raw": [], "source": [], "train": []}

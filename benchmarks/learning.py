@@ -80,7 +80,7 @@ def training_of(arguments: argparse.Namespace) -> Training:
 
 def train(training: Training, seed: int, folder: Path) -> dict[str, Any]:
     """One seed: its curve and the mean of its greedy evaluation. `folder` keeps what a stopped run goes on from."""
-    settings = {**training.config, "env": training.environment, "seed": seed}
+    settings = {**training.config, "env": training.environment, "seed": seed, "logdir": False}
     with get_config_class(training.algorithm).from_dict(settings).build() as learner:
         curve = resume(learner, folder) or begin(seed)
         timesteps, last = (curve["timesteps"] or [0])[-1], time.time()

@@ -54,7 +54,7 @@ def measure(mode: str, rounds: int) -> dict[str, list[float]]:
     """Seconds of each round's iteration, for each network."""
     environment, timesteps = MODES[mode]
     algorithms = {
-        name: PPOConfig.from_dict({**SETTINGS, **environment, "model": model, "seed": 0}).build(
+        name: PPOConfig.from_dict({**SETTINGS, **environment, "model": model, "seed": 0, "logdir": False}).build(
             min_sample_timesteps_per_iteration=timesteps
         )
         for name, model in MODELS.items()

@@ -72,7 +72,9 @@ def rows_alone(rows: int) -> Callable[[], None]:
 
 def training(rows: int) -> Callable[[], None]:
     """An iteration of PPO, after one that compiles."""
-    config = PPOConfig.from_dict({**SETTINGS, "env": ENVIRONMENT, "num_envs_per_worker": rows, "seed": 0})
+    config = PPOConfig.from_dict(
+        {**SETTINGS, "env": ENVIRONMENT, "num_envs_per_worker": rows, "seed": 0, "logdir": False}
+    )
     algorithm = config.multi_agent(policies={"shared"}).build()
     algorithm.train()
 

@@ -57,7 +57,7 @@ def measure(name: str, kind: str, algorithm: str, seed: int, data_seed: int, upd
     config = get_config_class(algorithm).from_dict({**SETTINGS.get(name, {}).get(algorithm, {}), "seed": seed})
     config.environment(RECIPES[name].config["env"]).offline_data(input_=str(folder / f"{kind}.safetensors"))
     batch = config.train_batch_size
-    config.reporting(min_sample_timesteps_per_iteration=batch * updates // 10)
+    config.reporting(min_sample_timesteps_per_iteration=batch * updates // 10, logdir=False)
     start = time.perf_counter()
     with config.build() as algo:
         while algo.train()["timesteps_total"] < batch * updates:

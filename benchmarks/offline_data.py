@@ -71,6 +71,7 @@ def make(name: str, seed: int, folder: Path) -> dict[str, Any]:
     settings = {
         **recipe.config,
         "seed": seed,
+        "logdir": False,
         "output": str(replay),
         "min_sample_timesteps_per_iteration": recipe.every,
     }

@@ -33,7 +33,7 @@ TIMESTEPS = 100_000
 def build_tuned(arguments: argparse.Namespace) -> Algorithm:
     """What `athlete example run cartpole-ppo` trains."""
     config = PPOConfig.from_dict(tuned_examples.load("cartpole-ppo").config)
-    return config.environment(backend=arguments.backend).debugging(seed=arguments.seed).build()
+    return config.environment(backend=arguments.backend).debugging(seed=arguments.seed).reporting(logdir=False).build()
 
 
 def build(arguments: argparse.Namespace, timesteps_per_train: int) -> Algorithm:
@@ -52,7 +52,7 @@ def build(arguments: argparse.Namespace, timesteps_per_train: int) -> Algorithm:
             clip_param=[[0, 0.2], [TIMESTEPS, 0.0]],
             entropy_coeff=0.0,
         )
-        .reporting(min_sample_timesteps_per_iteration=timesteps_per_train)
+        .reporting(min_sample_timesteps_per_iteration=timesteps_per_train, logdir=False)
         .debugging(seed=arguments.seed)
         .build()
     )

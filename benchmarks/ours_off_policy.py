@@ -79,7 +79,7 @@ def steady(arguments: argparse.Namespace, timesteps: int) -> dict[str, Any]:
     algorithm = (
         config.environment(backend=arguments.backend)
         .rollouts(num_envs_per_worker=1, rollout_fragment_length=1)
-        .reporting(min_sample_timesteps_per_iteration=timesteps)
+        .reporting(min_sample_timesteps_per_iteration=timesteps, logdir=False)
         .debugging(seed=arguments.seed)
         .build()
     )

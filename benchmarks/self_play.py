@@ -50,7 +50,11 @@ def train(example: tuned_examples.Experiment, config: dict[str, Any], timesteps:
     """The shares of games that `main` wins, draws and loses against each player after a training."""
     players = {name: as_heuristic(player) for name, player in PLAYERS[config["env"]].items()}
     start, entropy = time.perf_counter(), []
-    with get_config_class(example.run).from_dict({**config, "seed": seed, "log_level": "ERROR"}).build() as algo:
+    with (
+        get_config_class(example.run)
+        .from_dict({**config, "seed": seed, "log_level": "ERROR", "logdir": False})
+        .build() as algo
+    ):
         result = algo.train()
         while result["timesteps_total"] < timesteps:
             result = algo.train()

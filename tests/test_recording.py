@@ -71,6 +71,24 @@ def test_a_curve_of_tensorboard_has_every_result(tmp_path):
     np.testing.assert_allclose([point.value for point in curve], lengths, rtol=1e-6)
 
 
+def test_tensorboard_compares_trainings_by_their_settings(tmp_path):
+    event_accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    from tensorboard.plugins.hparams import plugin_data_pb2
+
+    with small(logdir=tmp_path, lr=3e-3, model={"fcnet_hiddens": [8], "vf_share_layers": True}).build() as algo:
+        algo.train()
+    events = event_accumulator.EventAccumulator(str(tmp_path)).Reload()
+    told = {
+        name.rpartition("/")[2]: plugin_data_pb2.HParamsPluginData.FromString(content)
+        for name, content in events.PluginTagToContent("hparams").items()
+    }
+    settings = told["session_start_info"].session_start_info.hparams
+    assert settings["lr"].number_value == 3e-3 and settings["env"].string_value == "CartPole-v1"
+    assert settings["model/vf_share_layers"].bool_value and "model/fcnet_hiddens" not in settings
+    metrics = [info.name.tag for info in told["experiment"].experiment.metric_infos]
+    assert metrics == ["train/episode_reward_mean", "evaluation/episode_reward_mean"]
+
+
 def test_what_a_callback_adds_to_a_result_is_recorded_and_what_it_says_twice_is_not(tmp_path):
     class Adds(DefaultCallbacks):
         def on_train_result(self, *, algorithm, result, **kwargs):

@@ -116,7 +116,7 @@ def assert_equal_to_interpreter(team: Team, env: Roster, whole: Transition, foun
     return total
 
 
-@pytest.mark.parametrize("length", [1, 3, 16])
+@pytest.mark.parametrize("length", [1, 3, 16, 32])
 def test_own_steps_are_those_that_a_plain_interpreter_counts(length):
     env, rows = Roster(), 3
     team = team_of(env, {"main": "PPO", "other": "DQN", "mixed": "SimpleQ"}, rows, length)

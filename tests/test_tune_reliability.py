@@ -208,10 +208,10 @@ def test_a_full_disk_is_told_and_all_else_closes(tmp_path: Path) -> None:
     lines = Lines()
     original = ResultWriter.__init__
 
-    def on_a_full_disk(self: ResultWriter, folder: Any) -> None:
+    def on_a_full_disk(self: ResultWriter, folder: Any, *settings: Any) -> None:
         Path(folder).mkdir(parents=True, exist_ok=True)
         (Path(folder) / RESULTS).symlink_to("/dev/full")
-        original(self, folder)
+        original(self, folder, *settings)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ResultWriter, "__init__", on_a_full_disk)

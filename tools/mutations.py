@@ -1885,7 +1885,7 @@ RECORDED = [
         CLONING,
         ("next_value - self.critic_bc_coeff * self._distance", "next_value - 0.0 * self._distance"),
         ("jnp.where(ended, 0.0, jnp.sum", "jnp.where(False, 0.0, jnp.sum"),
-        ("(batch.terminated | batch.truncated)[:-1]", "batch.terminated[:-1]"),
+        ("batch.first[1:]", "batch.first[:-1]"),
         (
             "done_next = flat_action(self.spec.action, batch.action)[-1]",
             "done_next = flat_action(self.spec.action, batch.action)[0]",
@@ -2001,6 +2001,70 @@ RECORDED = [
 ]
 
 
+RECORD = "tests/test_recording.py"
+
+RECORDING = [
+    *_in(
+        "athlete/recording.py",
+        RECORD,
+        ("config.logdir is not False and not unset_here", "not unset_here"),
+        ("config.logdir is not False and not unset_here", "config.logdir is not False"),
+        ("flush_seconds=0.0", "flush_seconds=60.0"),
+        ("self._is_on = False\n", "pass\n"),
+    ),
+    *_in(
+        "athlete/record/recorder.py",
+        RECORD,
+        ("if not results or iteration == last:", "if not results:"),
+        ("    if iteration:\n        cut_results(folder, iteration)\n", ""),
+        ("told = without_repeated(result)", "told = dict(result)"),
+        ("[round(float(total), 6), int(length), seconds]", "[int(length), round(float(total), 6), seconds]"),
+    ),
+    *_in(
+        "athlete/record/keeping.py",
+        RECORD,
+        ("if iteration % self._frequency == 0:", "if True:"),
+        ("staying = {*ranked(checkpoints)[:keep], checkpoints[-1]}", "staying = {*ranked(checkpoints)[:keep]}"),
+        ("return sorted(checkpoints, key=rank, reverse=True)", "return sorted(checkpoints, key=rank)"),
+        (
+            '(-1.0, attribute[4:]) if attribute.startswith("min-")',
+            '(1.0, attribute[4:]) if attribute.startswith("min-")',
+        ),
+    ),
+    *_in(
+        "athlete/totals.py",
+        RECORD,
+        ("max(1, progress.timesteps // max(1, rows))", "max(1, progress.timesteps)"),
+        ('if "learn" in name)', 'if "env" in name)'),
+    ),
+    *_in(
+        "athlete/restoring.py",
+        RECORD,
+        ('given = ("callbacks", "logdir", *settings', 'given = ("callbacks", *settings'),
+    ),
+    *_in(
+        "athlete/record/progress.py",
+        "tests/test_progress.py",
+        ("return short if len(set(short)) == len(set(whole)) else whole", "return short"),
+        ("(1.0 - first - done) / done * (now - since)", "(1.0 - done) / done * (now - since)"),
+        ("refresh_per_second=2", "auto_refresh=False"),
+        ("if _width_of(table, console) <= console.width:", "if True:"),
+    ),
+    *_in(
+        "athlete/tune/chart.py",
+        "tests/test_report.py",
+        ("[0.25, 0.75] if enough", "[0.0, 1.0] if enough"),
+        ("HEIGHT - _BOTTOM - (y", "_TOP + (y"),
+    ),
+    *_in(
+        "athlete/tune/report_page.py",
+        "tests/test_report.py",
+        ("<td>{html.escape(cell)}</td>", "<td>{cell}</td>"),
+        ("return -interquartile_mean(values) if best_is_max", "return interquartile_mean(values) if best_is_max"),
+        ('"seed": last.get("seed", run.params.get("seed"))', '"seed": 0'),
+    ),
+]
+
 MUTATIONS = [
     *OPS,
     *MEMORY,
@@ -2019,4 +2083,5 @@ MUTATIONS = [
     *TUNE,
     *TEAMS,
     *RECORDED,
+    *RECORDING,
 ]

@@ -43,6 +43,10 @@ class Recorder:
         self._results = ResultWriter(folder, flush_seconds)
         self._events = EventWriter(folder, purge_step)
 
+    def compare_by(self, settings: Mapping[str, Any]) -> None:
+        """The settings by which TensorBoard's HParams page compares this training with others."""
+        self._events.compare_by(flatten(settings))
+
     def write(self, result: Mapping[str, Any]) -> None:
         """Take in one result, without what it says twice."""
         told = without_repeated(result)
@@ -111,7 +115,7 @@ def make_room(folder: Path, iteration: int) -> Path | None:
     """
     results = read_results(folder)
     last = max((int(result.get("training_iteration", 0)) for result in results), default=0)
-    if not results or 0 < iteration == last:
+    if not results or iteration == last:
         return None
     date = time.strftime("%Y-%m-%d_%H-%M-%S", time.localtime((folder / RESULTS).stat().st_mtime))
     aside = folder / f"earlier_{date}_{time.monotonic_ns() % 10**6:06d}"

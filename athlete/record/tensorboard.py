@@ -8,12 +8,14 @@ from __future__ import annotations
 import math
 import os
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from athlete.record.results import FLUSH_SECONDS, is_number
 
 _NOT_CHARTED = {"timestamp", "pid", "seed", "done", "trial_id", "experiment_id", "iterations_since_restore"}
 _NOT_CHARTED |= {"timesteps_since_restore", "time_since_restore", "training_iteration", "timesteps_total"}
+COMPARED = ("train/episode_reward_mean", "evaluation/episode_reward_mean")  # tags, on the HParams page
 _MOST_FLOAT32 = 3.4028234e38
 
 
@@ -50,6 +52,15 @@ class EventWriter:
         self._writer = SummaryWriter(
             os.fspath(folder), purge_step=purge_step, max_queue=1000, flush_secs=FLUSH_SECONDS, filename_suffix=suffix
         )
+
+    def compare_by(self, settings: Mapping[str, Any]) -> None:
+        """Say which settings, flat, the HParams page shows this training with, beside its mean rewards."""
+        from tensorboardX.summary import hparams
+
+        told = {name: value for name, value in settings.items() if isinstance(value, (str, bool, int, float))}
+        begin = hparams(told, dict.fromkeys(COMPARED))[:2]  # the third would say that it has ended
+        for summary in begin:
+            self._writer._get_file_writer().add_summary(summary)
 
     def write(self, flat: dict[str, Any]) -> None:
         """Take in one flattened result."""

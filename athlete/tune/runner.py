@@ -208,6 +208,7 @@ class Runner:
         write_params(trial.folder, trial.config)
         write_about(trial.folder, run_name(self.experiment.run))
         record = Recorder(trial.folder, step_of(flatten(trial.last_result)) + 1 if again else None)
+        record.compare_by(trial.evaluated_params or trial.config)
         running = Running(trial, slot, record)
         slot.occupant = running
         self.running.append(running)
