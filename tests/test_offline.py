@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from modes import assert_modes_are_equal, assert_resumes
 
-from athlete import Algorithm
+from athlete import Algorithm, Policy
 from athlete.algorithms import get_config_class
 from athlete.algorithms.bc import BCConfig
 from athlete.algorithms.dqn import DQNConfig
@@ -155,6 +155,7 @@ def test_a_checkpoint_holds_no_data_and_needs_those_that_were_in_memory_again(tm
         Algorithm.from_checkpoint(path)
     with Algorithm.from_checkpoint(path, input_=cartpole_like()) as restored:
         assert restored.train()["timesteps_total"] == 800
+    assert Policy.from_checkpoint(path).compute_single_action(np.zeros(4, np.float32))[0] in (0, 1), "without any data"
 
 
 def test_an_observation_filter_knows_all_data_before_the_first_update_and_stays():
