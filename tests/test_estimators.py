@@ -13,8 +13,9 @@ from athlete.algorithms import get_config_class
 from athlete.algorithms.bc import BCConfig
 from athlete.algorithms.fixed import RandomPolicy
 from athlete.algorithms.fqe import FQE
-from athlete.core import Spec
+from athlete.core import Spec, Transition
 from athlete.estimation import estimate
+from athlete.models.forward import forward
 from athlete.offline.columns import from_columns
 from athlete.offline.dataset import DataError
 from athlete.offline.estimators import (
@@ -108,8 +109,6 @@ def test_the_interval_covers_what_is_true_nineteen_times_in_twenty():
 def fqe_batch(action):
     zeros = np.zeros((1, 4), np.float32)
     obs = np.arange(8, dtype=np.float32).reshape(1, 4, 2)
-    from athlete.core import Transition
-
     flags = np.array([[False, True, False, False]]), np.array([[False, False, True, False]])
     return Transition(obs, zeros > 1, action, zeros + 1.5, obs + 1, *flags, (), {})
 
@@ -126,6 +125,10 @@ def test_fitted_values_learn_towards_what_the_policy_does_next(action_space):
     batch = fqe_batch(action if isinstance(action_space, Discrete) else action[..., None].astype(np.float32) / 2)
     after, metrics = jax.jit(lambda: agent.update(state, batch, KEY, 0.0))()
     value = agent.values(state.params, batch.obs[0], batch.action[0])
+    if isinstance(action_space, Discrete):
+        seen = (batch.obs[0] - np.array([1.0, 2.0])) / np.array([2.0, 3.0])
+        standard = forward(agent.model, state.params, jnp.asarray(seen, jnp.float32))["q"]
+        np.testing.assert_allclose(value, standard[np.arange(4), action[0]], rtol=1e-5)
     next_value = agent.state_values(state.target, batch.next_obs[0], KEY)
     target = 1.5 + 0.8 * np.where([False, True, False, False], 0.0, next_value)
     assert metrics["loss"] == pytest.approx(np.mean(0.5 * (np.asarray(value) - target) ** 2), rel=1e-4)
