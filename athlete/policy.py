@@ -35,7 +35,14 @@ from athlete.record.checkpoint import open_checkpoint
 from athlete.spaces import ACTION_MASK, Space, has_mask, to_environment
 from athlete.teams import agent_for, horizon_of
 
-OF_TRAINING = ("env", "env_config", "callbacks", "evaluation_config")  # settings that acting has no need of
+OF_TRAINING = (
+    "env",
+    "env_config",
+    "callbacks",
+    "evaluation_config",
+    "input_",
+    "output",
+)  # settings that acting has no need of
 
 
 class Policy:

@@ -89,6 +89,7 @@ def test_what_the_recording_broke_off_is_cut():
 def test_another_episode_cuts_the_one_before():
     data = data_of(truncateds=None, eps_id=np.array([7, 7, 7, 8, 9]))
     assert data.truncated.tolist() == [False, False, False, True, True]
+    assert data.first.tolist() == [True, False, False, True, True]
     assert data.terminated.tolist() == [False, False, True, False, False]
 
 

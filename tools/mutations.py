@@ -1885,7 +1885,7 @@ RECORDED = [
         CLONING,
         ("next_value - self.critic_bc_coeff * self._distance", "next_value - 0.0 * self._distance"),
         ("jnp.where(ended, 0.0, jnp.sum", "jnp.where(False, 0.0, jnp.sum"),
-        ("(batch.terminated | batch.truncated)[:-1]", "batch.terminated[:-1]"),
+        ("batch.first[1:]", "batch.first[:-1]"),
         (
             "done_next = flat_action(self.spec.action, batch.action)[-1]",
             "done_next = flat_action(self.spec.action, batch.action)[0]",
@@ -1948,7 +1948,6 @@ RECORDED = [
         ("episodes.placed(ratio, 1.0)", "episodes.placed(ratio, 0.0)"),
         ("ratios[:, t] * (episodes.reward", "(episodes.reward"),
         ("+ gamma * found - values[:, t]", "+ found - values[:, t]"),
-        ("np.where(episodes.valid[:, t], corrected, 0.0)", "corrected"),
         ("[(1 - level) / 2, (1 + level) / 2]", "[(1 - level), level]", 1),
     ),
     *_in(

@@ -80,7 +80,7 @@ ALGORITHMS: dict[str, str] = {
 # Other name -> the algorithm that serves it: A3C's settings are A2C's, whose gradients are synchronous.
 ALIASES: dict[str, str] = {"A3C": "A2C", "APEX": "ApexDQN"}
 
-_ACTOR_LEARNER = "PPO learns from many environments side by side in one process"
+_ACTOR_LEARNER = "PPO learns from workers that act, rollouts(workers_act=True), with one learner"
 _OFFLINE = "BC, MARWIL, IQL, TD3BC, ReBRAC, CQL and CRR learn from recorded data"
 _BANDIT = "there are no bandits yet"
 _MODEL = "there is no learning of a model of the environment yet"

@@ -53,7 +53,7 @@ class ReBRAC(DeterministicActorCritic):
 
     def _distance(self, batch: Transition, next_action: Array) -> Array:
         """Squares of what `next_action` differs by from what was done next, added up, `[B]`; 0 after an end."""
-        ended = jnp.any((batch.terminated | batch.truncated)[:-1] | batch.first[1:], axis=0)
+        ended = jnp.any(batch.first[1:], axis=0)
         done_next = flat_action(self.spec.action, batch.action)[-1]
         return jnp.where(ended, 0.0, jnp.sum(jnp.square(next_action - done_next), axis=-1))
 

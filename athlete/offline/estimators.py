@@ -70,7 +70,9 @@ def weighted_importance_sampling(episodes: Episodes, ratio: np.ndarray, per: str
     return np.sum(weights / np.mean(weights, axis=0) * episodes.discount * episodes.reward, axis=1)
 
 
-def doubly_robust(episodes: Episodes, ratio: np.ndarray, value: np.ndarray, state_value: np.ndarray, gamma: float):
+def doubly_robust(
+    episodes: Episodes, ratio: np.ndarray, value: np.ndarray, state_value: np.ndarray, gamma: float
+) -> np.ndarray:
     """`[E]`: V(s) corrected by what importance sampling says of its errors (Jiang & Li 2016, equation 10).
 
     `value` `[N]` are Q(s, a) of what was done, `state_value` `[N]` are V(s) = E_pi Q(s, .).
@@ -78,8 +80,8 @@ def doubly_robust(episodes: Episodes, ratio: np.ndarray, value: np.ndarray, stat
     ratios, values = episodes.placed(ratio, 0.0), episodes.placed(value, 0.0)
     states, found = episodes.placed(state_value, 0.0), np.zeros(len(ratios))
     for t in range(ratios.shape[1] - 1, -1, -1):
-        corrected = states[:, t] + ratios[:, t] * (episodes.reward[:, t] + gamma * found - values[:, t])
-        found = np.where(episodes.valid[:, t], corrected, 0.0)
+        # Where there is no step all of them are 0.
+        found = states[:, t] + ratios[:, t] * (episodes.reward[:, t] + gamma * found - values[:, t])
     return found
 
 
