@@ -49,7 +49,8 @@ def test_a_trial_stops_at_its_threshold_and_is_recorded() -> None:
     assert [row["done"] for row in rows] == [False] * 4 + [True]
     assert {"time_this_iter_s", "time_total_s", "timestamp", "date", "trial_id", "hostname"} <= rows[0].keys()
     assert read_params(trial.folder) == {"gain": 2.0, "env": "Fake-v0"}
-    assert {path.name.split(".")[0] for path in trial.folder.iterdir()} == {"params", "result", "progress", "events"}
+    named = {path.name.split(".")[0] for path in trial.folder.iterdir()}
+    assert named == {"about", "params", "result", "progress", "events"}
 
 
 def test_folders_are_named_after_algorithm_environment_choice_and_date(tmp_path: Path) -> None:
