@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from athlete.log import logger
 from athlete.models.catalog import check_model, is_recurrent, make_model
 from athlete.settings.checks import is_schedule, require_count, require_known, require_number
 
@@ -112,6 +113,9 @@ def _checked_type(given: Mapping[str, Any], title: str, types: tuple[str, ...]) 
         )
     settings = {"type": kind, **EXPLORATIONS[kind]}
     for name, value in given.items():
+        if kind == "PerWorkerEpsilonGreedy" and name in EXPLORATIONS["EpsilonGreedy"] and name not in settings:
+            logger.warning(f"{WHERE}={{{name!r}: {value!r}}} has no effect: each actor of {kind} keeps its epsilon")
+            continue
         require_known(name, settings, f"{WHERE}={{{name!r}: {value!r}}}")
         settings[name] = value
     for name in settings:

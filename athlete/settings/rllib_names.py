@@ -13,6 +13,7 @@ SPELLINGS: dict[str, str] = {
     "num_env_runners": "num_rollout_workers",
     "num_envs_per_env_runner": "num_envs_per_worker",
     "max_requests_in_flight_per_env_runner": "max_requests_in_flight_per_sampler_worker",
+    "max_sample_requests_in_flight_per_worker": "max_requests_in_flight_per_sampler_worker",
     "evaluation_num_env_runners": "evaluation_num_workers",
     "evaluation_num_episodes": "evaluation_duration",
     "metrics_smoothing_episodes": "metrics_num_episodes_for_smoothing",
@@ -130,6 +131,8 @@ IGNORED: dict[str, str] = {
     **dict.fromkeys(("local_tf_session_args", "tf_session_args", "use_pytorch", "torch", "eager"), _FRAMEWORK),
     **dict.fromkeys(("enable_tf1_exec_eagerly", "_tf_policy_handles_more_than_one_loss"), _FRAMEWORK),
     **dict.fromkeys(("validate_workers_after_construction", "num_aggregation_workers"), _ONE_PROGRAM),
+    "num_learner_workers": _ONE_PROGRAM,
+    **dict.fromkeys(("num_accs", "num_multi_acc_tower_stacks", "num_multi_gpu_tower_stacks"), _ONE_PROGRAM),
     **dict.fromkeys(("_fake_gpus", "gpu"), _ONE_PROGRAM),
 }
 
@@ -147,6 +150,7 @@ UNSERVED: dict[str, str] = {
     "env_task_fn": "environments have no tasks; one that grows harder counts its own episodes",
     "use_kl_loss": "kl_coeff=0.0 is without the penalty, any other with it",
     "optimizer": "networks learn by Adam, with lr and grad_clip",
+    **dict.fromkeys(("_separate_vf_optimizer", "_lr_vf"), "policy and values learn by one Adam, with vf_loss_coeff"),
     "grad_clip_by": "gradients are clipped by their global norm",
     "_disable_action_flattening": "actions of Dict and Tuple spaces are drawn part by part",
     "min_train_timesteps_per_iteration": "min_sample_timesteps_per_iteration counts those sampled",
