@@ -150,6 +150,7 @@ UNSERVED: dict[str, str] = {
     "env_task_fn": "environments have no tasks; one that grows harder counts its own episodes",
     "use_kl_loss": "kl_coeff=0.0 is without the penalty, any other with it",
     "optimizer": "networks learn by Adam, with lr and grad_clip",
+    "minibatch_buffer_size": "a batch is learned from num_epochs times at once, and then dropped",
     **dict.fromkeys(("_separate_vf_optimizer", "_lr_vf"), "policy and values learn by one Adam, with vf_loss_coeff"),
     "grad_clip_by": "gradients are clipped by their global norm",
     "_disable_action_flattening": "actions of Dict and Tuple spaces are drawn part by part",
