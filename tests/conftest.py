@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,9 @@ import pytest
 
 # Trainings of tests leave no folders; those whose subject that is set another.
 os.environ["ATHLETE_RESULTS_DIR"] = ""
+
+# A shell that starts the tests in its background has interrupts ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 MAPS = Path("/proc/self/maps")  # of Linux
 MANY = 30_000

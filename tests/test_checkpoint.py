@@ -653,7 +653,9 @@ def test_reading_metadata_imports_neither_jax_nor_anything_that_can_execute(save
 
 
 # Pickles go only through pipes between a process and the children that it started itself, never through files.
-PIPES_TO_CHILDREN = {"tune/worker.py", "env/adapters/processes.py", "env/adapters/making.py"}
+PIPES_TO_CHILDREN = {"tune/worker.py", "env/adapters/processes.py", "env/adapters/making.py", "worker_processes.py"}
+# RLlib's packed columns are pickles: its own reader of them refuses all but arrays (`tests/test_offline_data.py`).
+ARRAYS_ONLY = {"offline/rllib_json.py"}
 PICKLE = re.compile(r"^\s*(?:import|from)\s+(?:pickle|cPickle|cloudpickle|dill|joblib|shelve|marshal)\b", re.MULTILINE)
 EXECUTES = re.compile(
     r"allow_pickle\s*=\s*True|(?<![\w.])(?:eval|exec)\("
@@ -667,5 +669,6 @@ def test_the_package_has_no_code_that_executes_what_it_reads() -> None:
     package = Path(athlete.__file__).parent
     sources = {path.relative_to(package).as_posix(): path.read_text() for path in package.rglob("*.py")}
     assert len(sources) > 20
-    assert {name for name, source in sources.items() if PICKLE.search(source)} <= PIPES_TO_CHILDREN
+    assert {name for name, source in sources.items() if PICKLE.search(source)} <= PIPES_TO_CHILDREN | ARRAYS_ONLY
+    assert not any(re.search(r"pickle\.loads?\(", sources[name]) for name in ARRAYS_ONLY)
     assert {name for name, source in sources.items() if EXECUTES.search(source)} == set()

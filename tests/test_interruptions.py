@@ -61,14 +61,6 @@ def is_interrupted():
     os.kill(os.getpid(), signal.SIGINT)
 
 
-@pytest.fixture(autouse=True)
-def python_takes_interrupts():
-    """A shell that starts the tests in its background has interrupts ignored."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
 @pytest.fixture
 def learned(monkeypatch):
     """The trajectories that agents without a memory learn from."""
