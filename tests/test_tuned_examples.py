@@ -38,7 +38,8 @@ def test_an_example_is_complete_and_its_settings_exist(name: str) -> None:
     assert example.pass_criteria and {*example.pass_criteria, *example.floor, *example.stop} <= RESULTS | OF_GAMES
 
 
-EXTRAS = {"HalfCheetah": "mujoco", "LunarLander": "Box2D", "ALE/": "ale_py"}
+MUJOCO = ("HalfCheetah", "Ant", "Swimmer", "Hopper", "Walker2d")
+EXTRAS = {**dict.fromkeys(MUJOCO, "mujoco"), "LunarLander": "Box2D", "ALE/": "ale_py"}
 
 
 QUICK = ("masked-grid-ppo", "mirror-dqn")  # the others take minutes together
