@@ -69,11 +69,11 @@ def test_what_comes_is_learned_from_and_its_age_is_told(kind):
     with waiting_for_none(kind).build() as algorithm:
         algorithm.train()  # workers warm up
         results = [algorithm.train() for _ in range(4)]
+        # What bounds the age: nobody is asked for more than two trajectories ahead, however slow the other one is.
+        assert max(algorithm._training._open) <= 2
     for result in results:
         assert 0.0 <= result["policy_lag"] <= result["policy_lag_max"]
         assert result["num_env_steps_trained_this_iter"] > 0
-    # Two workers, each asked for two trajectories ahead, of which one makes a batch.
-    assert np.mean([result["policy_lag"] for result in results]) <= 2 * 2 / 1 + 1
     assert results[-1]["episodes_total"] > 0 and 1.0 <= results[-1]["episode_reward_mean"] <= 15.0
     assert results[-1]["timesteps_total"] - results[0]["timesteps_total"] == sum(
         result["timesteps_this_iter"] for result in results[1:]
