@@ -59,7 +59,7 @@ class AsynchronousTraining:
         self._waiting: deque[tuple[int, Fragment]] = deque()  # that came and were not learned from yet
         self._view: tuple[int, Leaves] | None = None  # that workers are sent, and its version
         self._accumulators: Tree = None  # the agent's, of the rows of all workers
-        self._taken = _nothing()
+        self._taken = Taken()
         self.memory_since = 0
         self.output: EpisodeOutput | None = None  # rows of many workers have no order that could be written
         if begins:
@@ -103,7 +103,7 @@ class AsynchronousTraining:
                 for _ in range(phase.iterations):
                     interrupts.raise_noted()
                     self._iterate(phase, interrupts)
-            taken, self._taken = self._taken, _nothing()
+            taken, self._taken = self._taken, Taken()
             return taken.progress(self.agent, batch, self.run.state)
 
     def _iterate(self, phase: Phase, interrupts: Interrupts) -> None:
@@ -202,7 +202,7 @@ class AsynchronousTraining:
         # Else what is drawn would be what the run has drawn before.
         self._key = np.asarray(run.key)
         self._accumulators = None
-        self._load_store, self.memory_since, self._taken = load_store, memory_since, _nothing()
+        self._load_store, self.memory_since, self._taken = load_store, memory_since, Taken()
 
     @property
     def health(self) -> Health:
@@ -210,7 +210,3 @@ class AsynchronousTraining:
 
     def close(self) -> None:
         self.workers.close()
-
-
-def _nothing() -> Taken:
-    return Taken(("env_step", "inference", "learn"))

@@ -112,7 +112,7 @@ def find_fault(tables: Tables, state: Tree | None) -> str | None:
 class Taken:
     """What hosted iterations brought, gathered until it is told: those before an interrupt are told after it."""
 
-    def __init__(self, seconds: Sequence[str]) -> None:
+    def __init__(self, seconds: Sequence[str] = ("env_step", "inference", "learn")) -> None:
         self.iterations = 0
         self.episodes: list[Episodes] = []  # [B] or [T, B] each
         self.seconds = dict.fromkeys(seconds, 0.0)

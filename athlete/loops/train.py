@@ -240,7 +240,7 @@ class HostedTraining:
         self._batch_hooks = batch_hooks
         self.output: EpisodeOutput | None = None  # where an `OutputSource` puts all that is collected
         self._broken_off = False  # the environments have begun a trajectory that was not learned from
-        self._taken = _nothing()
+        self._taken = Taken()
         self.memory_since = 0
 
     @property
@@ -295,7 +295,7 @@ class HostedTraining:
                 return self._stepper.advance(run, planned, interrupts)
             for _ in range(iterations):
                 self._iterate(interrupts)
-            taken, self._taken = self._taken, _nothing()
+            taken, self._taken = self._taken, Taken()
             return taken.progress(self.agent, self.rows * self.length, self._whole().state)
 
     def _iterate(self, interrupts: Interrupts) -> None:
@@ -336,7 +336,7 @@ class HostedTraining:
         self.run = run._replace(rows=self._new_episodes(rows, run.key))
         self._load_store = load_store
         self.memory_since = memory_since
-        self._broken_off, self._taken = False, _nothing()
+        self._broken_off, self._taken = False, Taken()
         if self._stepper is not None:
             self._stepper.restart()
 
@@ -346,10 +346,6 @@ class HostedTraining:
 
     def close(self) -> None:
         self.source.close()
-
-
-def _nothing() -> Taken:
-    return Taken(("env_step", "inference", "learn"))
 
 
 def _with_store(agent: Agent, run: Run, load_store: LoadStore | None) -> Run:

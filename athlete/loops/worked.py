@@ -51,7 +51,7 @@ class WorkedTraining:
         self._came: dict[int, Fragment] = {}  # of it
         self._asked: set[int] = set()  # workers that it was asked of and that have not answered
         self._beginning: Array | None = None  # the key of new episodes, with which the next trajectory begins
-        self._taken = _nothing()
+        self._taken = Taken()
         self.memory_since = 0
         if begins:
             workers.start()
@@ -104,7 +104,7 @@ class WorkedTraining:
                 for _ in range(phase.iterations):
                     interrupts.raise_noted()
                     self._iterate(phase, interrupts)
-            taken, self._taken = self._taken, _nothing()
+            taken, self._taken = self._taken, Taken()
             return taken.progress(self.agent, batch, self.run.state)
 
     def _iterate(self, phase: Phase, interrupts: Interrupts) -> None:
@@ -179,7 +179,7 @@ class WorkedTraining:
         }
         self.run = run._replace(rows=rows._replace(env_state=(), **ended))
         self._beginning = np.asarray(run.key)
-        self._load_store, self.memory_since, self._taken = load_store, memory_since, _nothing()
+        self._load_store, self.memory_since, self._taken = load_store, memory_since, Taken()
 
     @property
     def health(self) -> Health:
@@ -187,7 +187,3 @@ class WorkedTraining:
 
     def close(self) -> None:
         self.workers.close()
-
-
-def _nothing() -> Taken:
-    return Taken(("env_step", "inference", "learn"))
