@@ -233,3 +233,13 @@ def test_stops_know_the_results_of_every_era(key):
     within = make_stopper({f"evaluation/{key}": 100}, evaluates=lambda trial: True)
     assert not within("t", {"episode_reward_mean": math.inf})
     assert within("t", {"evaluation": {"episode_reward_mean": 100.0}})
+
+
+def test_actors_of_ape_x_keep_their_epsilon_and_say_so_of_settings_that_would_move_it(caplog):
+    """RLlib's files of Ape-X have EpsilonGreedy's settings, which its actors do not look at either."""
+    config = get_config_class("ApexDQN")().exploration(exploration_config={"epsilon_timesteps": 9, "epsilon": 0.3})
+    found = config.exploration_settings().exploration
+    assert found == {"type": "PerWorkerEpsilonGreedy", "epsilon": 0.3, "exponent": 7.0, "random_timesteps": 0}
+    assert "exploration_config={'epsilon_timesteps': 9} has no effect" in caplog.text
+    with pytest.raises(ValueError, match="there is no 'epsilon_timestep'"):
+        get_config_class("ApexDQN")().exploration(exploration_config={"epsilon_timestep": 9})
