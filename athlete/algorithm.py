@@ -17,7 +17,7 @@ import numpy as np
 from athlete.acting import actions_by_agent, joint_observation
 from athlete.algorithms.alpha_star import AlphaStar
 from athlete.building import (
-    check_devices,
+    devices_of,
     evaluation_world,
     own_folder,
     require_memory_room,
@@ -34,6 +34,7 @@ from athlete.evaluation import Evaluator
 from athlete.hooks import Hooks
 from athlete.log import logger, set_level
 from athlete.loops.compiling import compilations, set_up
+from athlete.loops.devices import here
 from athlete.loops.evaluate import LONG_EPISODE
 from athlete.loops.progress import Progress, joined
 from athlete.matches import Matches, Player, players_of
@@ -93,13 +94,13 @@ class Algorithm:
         self.config = config
         self._settings = config.to_dict()  # as results show them
         self.seed: int = config.seed if config.seed is not None else int.from_bytes(os.urandom(4), "little")
-        check_devices(config)
+        devices = devices_of(config)
         self._world = training_world(config)
         self._evaluation_world = evaluation_world(config, self._world)
         hooks = Hooks(config, self._world, self.get_policy)
         self._callbacks = hooks.callbacks
         self._evaluator = Evaluator(config, self._evaluation_world, hooks, self._world)
-        self._training = start_training(config, self._world, hooks, self.seed, begins)
+        self._training = start_training(config, self._world, hooks, self.seed, begins, devices)
         self._has_room = begins or config.is_offline()  # for its replay memory: asked before that is made
         self._totals = Totals(config.metrics_num_episodes_for_smoothing, columns_of(self._training.agent))
         self._policy: Policy | None = None
@@ -293,7 +294,7 @@ class Algorithm:
         """
         self._refuse_if_stopped("evaluate_matches")
         whole, spec = self._whole_policy(), self._evaluator.spec
-        players = players_of(whole.agent, self._training.learned.state, whole.view)
+        players = players_of(whole.agent, here(self._training.learned.state), whole.view)
         if not players:
             raise ValueError(
                 "evaluate_matches: matches are between the policies of many agents, and there is one agent"
@@ -326,7 +327,7 @@ class Algorithm:
         """The acting side as it is now: a snapshot that later training does not change."""
         self._refuse_if_stopped("get_policy")
         whole = self._whole_policy()
-        player = player_of(whole.agent, self._training.learned.state, whole.view, policy_id, "get_policy")
+        player = player_of(whole.agent, here(self._training.learned.state), whole.view, policy_id, "get_policy")
         return whole if player.view is whole.view else Policy(*player, self.seed)
 
     def _whole_policy(self) -> Policy:
@@ -334,7 +335,8 @@ class Algorithm:
         if self._policy is None:
             agent, run = self._training.agent, self._training.learned
             progress = progress_at(int(run.timesteps), horizon_of(self.config, agent))
-            self._policy = Policy(agent, view_of(agent, run.state, progress), self.seed, self._world.previous)
+            view = view_of(agent, here(run.state), progress)
+            self._policy = Policy(agent, view, self.seed, self._world.previous)
         return self._policy
 
     def compute_single_action(
