@@ -39,7 +39,7 @@ SETTINGS: dict[str, tuple[str, dict]] = {
     "PPO with LSTM": ("PPO", {**ON_POLICY, "model": MEMORY}),
     "a team": ("PPO", {**ON_POLICY, "model": SMALL}),
     "A2C": ("A2C", {"train_batch_size": 128, "model": SMALL}),
-    "DQN": ("DQN", {**REPLAY, "model": TANH}),
+    "DQN": ("DQN", {**REPLAY, "model": TANH, "hiddens": [], "training_intensity": 1.0}),
     "SAC": ("SAC", {**REPLAY, "policy_model_config": TANH, "q_model_config": TANH}),
 }
 
@@ -84,7 +84,7 @@ def differences(hosted: str, *cases: str) -> dict[str, dict]:
 
 
 def _placed(run: Any) -> set[str]:
-    """Which axes of state, rows and replay are shared out: `rows PartitionSpec('rows',)`."""
+    """Which axes of state, rows and replay are shared out: `rows ('rows',)`."""
     import jax
 
     from athlete.memory.ring import Ring
@@ -93,7 +93,7 @@ def _placed(run: Any) -> set[str]:
     tables = [part.packed.table for part in rings if isinstance(part, Ring)]
     parts = {"state": jax.tree.leaves(run.state), "rows": jax.tree.leaves(run.rows), "memory": tables}
     return {
-        f"{name} {leaf.sharding.spec}"
+        f"{name} {tuple(leaf.sharding.spec)}"
         for name, leaves in parts.items()
         for leaf in leaves
         if isinstance(leaf, jax.Array) and hasattr(leaf.sharding, "spec")
@@ -110,6 +110,68 @@ def _difference(one: Any, other: Any) -> float:
         scale = max(1.0, np.abs(np.nan_to_num(a)).max(initial=0.0))
         largest = max(largest, float(np.abs(a - b).max(initial=0.0)) / scale)
     return largest
+
+
+def collectives(case: str) -> list[list[str]]:
+    """What devices tell one another in the program of a compiled training: the computation, the operation, its names.
+
+    Read line by line: the type of an operation on several arrays has spaces in it.
+    """
+    import re
+
+    from athlete.loops import train
+
+    with config_of(case, hosted=False).learners(num_learners=DEVICES).build() as algo:
+        training = algo._training
+        agent, env, horizon = training._held
+        with training._devices.set():
+            lowered = train._iterate.lower(
+                agent, env, run=training.run, length=training.length, iterations=2, horizon=horizon
+            )
+        lines = lowered.compile().as_text().splitlines()
+    found, computation = [], ""
+    for line in lines:
+        if begins := re.match(r"^(?:ENTRY )?%?([\w.\-]+) .*\{$", line):
+            computation = begins[1]
+        if called := re.search(
+            r" (all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute)(-start)?\(", line
+        ):
+            names = re.search(r'op_name="([^"]*)"', line)
+            found.append([computation, called[1], names[1] if names else ""])
+    return found
+
+
+def moved(folder: str, hosted: str = "compiled") -> dict[str, bool]:
+    """Whether trainings go on from where they were saved, on as many devices and on others."""
+    import jax
+    import numpy as np
+
+    from athlete import Algorithm
+
+    def equal(one: Any, other: Any) -> bool:
+        leaves = zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True)
+        return all(np.asarray(a).tobytes() == np.asarray(b).tobytes() for a, b in leaves)
+
+    def parts(run: Any) -> Any:  # environments outside JAX begin new episodes
+        return jax.device_get(run if hosted == "compiled" else (run.state, run.store, run.timesteps))
+
+    found = {}
+    for devices in (1, DEVICES):
+        with config_of("DQN", hosted == "hosted").learners(num_learners=devices).build() as algo:
+            algo.train()
+            path = algo.save(f"{folder}/{devices}")
+            saved, evaluated = parts(algo.run), algo.evaluate(episodes=2)["evaluation"]["episode_reward_mean"]
+            for others in (1, DEVICES):
+                with Algorithm.from_checkpoint(path, num_learners=others) as again:
+                    found[f"{devices} to {others}, restored"] = equal(saved, parts(again.run))
+                    same = again.evaluate(episodes=2)["evaluation"]["episode_reward_mean"] == evaluated
+                    found[f"{devices} to {others}, evaluated"] = same
+                    result = again.train()
+                    found[f"{devices} to {others}, goes on"] = result["training_iteration"] == 2
+                    if others == devices and hosted == "compiled":
+                        algo.train()
+                        found[f"{devices} to {others}, exact"] = equal(parts(algo.run), parts(again.run))
+    return found
 
 
 def main() -> None:
