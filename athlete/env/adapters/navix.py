@@ -18,7 +18,7 @@ from athlete.env.adapters.jax_packages import (
     misfit,
     require_known,
 )
-from athlete.spaces import Box, Discrete, Space
+from athlete.spaces import Box, Discrete
 
 
 def make_navix(env_id: str, env_config: Mapping[str, Any] | None = None) -> PackageEnv:
@@ -59,7 +59,9 @@ def adapt(name: str, settings: Settings) -> Adapted:
         ended = timestep.is_termination(), timestep.is_truncation()
         return timestep, Step(timestep.observation, timestep.reward, *ended, {})
 
-    return Adapted(_space(env.observation_space), Discrete(int(env.action_space.n)), reset, step)
+    shape, dtype = tuple(env.observation_space.shape), np.float32 if cache is not None else np.uint8
+    # Navix's own spaces end below some of its codes of objects, which are bytes all the same.
+    return Adapted(Box(0, 255, shape, dtype), Discrete(int(env.action_space.n)), reset, step)
 
 
 def _no_cache() -> Any:
@@ -67,10 +69,3 @@ def _no_cache() -> Any:
     from navix.rendering.cache import RenderingCache
 
     return RenderingCache(jnp.zeros((), jnp.uint8))
-
-
-def _space(space: Any) -> Space:
-    """Numbers of a grid's cells are numbers, not categories: Navix's `Discrete` spaces of many axes say the range."""
-    low, high = np.asarray(space.minimum), np.asarray(space.maximum)
-    dtype = np.uint8 if space.dtype == np.uint8 else np.float32
-    return Box(low, high, tuple(space.shape), dtype)
