@@ -5,7 +5,7 @@
     python benchmarks/offline.py pendulum-replay-iql --first-seed 0 --seeds 3     # a look while tuning
     python benchmarks/offline.py --list
 
-A row is a kind of data (`benchmarks/offline_data.py`, which makes them where they are missing) and a tuned example whose
+A row is a kind of data (`benchmarks/offline_data.py`, made where they are missing) and a tuned example whose
 settings it has, also where the example is of other data or of another environment. Seed s learns from the recording of
 seed s mod 3, and at the end its policy plays greedily. Seeds that a manifest has are not run again: this can be stopped
 and started, and several of it may work beside each other. What is published comes from seeds from 1000 on; those below
