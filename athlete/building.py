@@ -29,6 +29,7 @@ from athlete.loops.learn import transition_shapes
 from athlete.loops.output import OutputSource
 from athlete.loops.train import CompiledTraining, HostedTraining, Training
 from athlete.loops.worked import WorkedTraining
+from athlete.loops.workers import Collector
 from athlete.memory.room import require_room, require_room_for_batch
 from athlete.offline_training import output_of, start_offline, with_recorded
 from athlete.ray_workers import RayWorkers
@@ -147,8 +148,9 @@ def _start_worked(config: AlgorithmConfig, world: World, hooks: Hooks, key: np.n
     agent = _make_agent(batched, one.spec, begins, length, one.agent_ids)
     watched = supervision(config, hooks)
     makes = functools.partial(make_source, world, count, each, watched, int(key[1]), config.info_metrics)
-    made = agent, makes, count, each, length, watched, as_they_come
+    collects = functools.partial(Collector, agent, makes, length, as_they_come)
     in_ray = is_in_ray(config)
+    made = collects, count, each, watched
     workers = RayWorkers(*made, (config.ray, _request(config))) if in_ray else ProcessWorkers(*made)
     told = "as they come" if as_they_come else "one policy behind" if asynchronous else "in step"
     where = "in a Ray cluster" if in_ray else "in processes"

@@ -9,35 +9,37 @@ from collections.abc import Callable
 from typing import Any
 
 from athlete.cluster import PATIENCE, Request, Residents, connect, require_room
-from athlete.core import Agent, Health, Source
+from athlete.core import Health
 from athlete.env.errors import EnvError
 from athlete.env.supervision import Supervision
 from athlete.log import logger
-from athlete.loops.workers import Arrival, Collector, Fragment, Leaves, Task
+from athlete.loops.workers import Arrival, Leaves, Task, Worker
 from athlete.worker_processes import Losses, end_where_hung, surroundings, tried
 
 
 class Acting:
     """A worker, as a resident."""
 
-    def __init__(self, agent: Agent, make_source: Callable[[int], Source], worker: int, length: int, alone: bool):
+    def __init__(self, make: Callable[[int], Worker], worker: int):
         logger.setLevel(logging.ERROR)  # who sent it made the same environment and said what there is to say
-        self._collector = Collector(agent, make_source, worker, length, alone)
-        watch = functools.partial(end_where_hung, self._collector.source, self._say)
+        self._worker = make(worker)
+        watch = functools.partial(end_where_hung, self._worker.source, self._say)
         threading.Thread(target=watch, daemon=True).start()
 
-    def _say(self, serial: int, fragment: Any, error: Exception) -> None:
+    def _say(self, serial: int, answer: Any, error: Exception) -> None:
         logger.error("%s", error)  # Ray prints it where the training runs
 
-    def __call__(self, task: Task, view: Leaves) -> tuple[int, Fragment | None, Exception | None]:
-        return task.serial, *tried(functools.partial(self._collector.collect, task._replace(view=view)))
+    def __call__(self, task: Any, view: Leaves | None) -> tuple[int, Any, Exception | None]:
+        if view is not None:
+            task = task._replace(view=view)
+        return task.serial, *tried(functools.partial(self._worker.collect, task))
 
     def close(self) -> None:
-        self._collector.close()
+        self._worker.close()
 
 
 class RayWorkers:
-    """`count` workers with `rows` rows each in a cluster, which collect `length` steps of each at a time.
+    """`count` workers with `rows` rows each in a cluster.
 
     As `ProcessWorkers`: it raises EnvError from `start` and gives it from `next`. A worker that is lost, with its node
     or alone, begins anew wherever there is room; while there is none it waits, until a node joins.
@@ -45,18 +47,14 @@ class RayWorkers:
 
     def __init__(
         self,
-        agent: Agent,
-        make_source: Callable[[int], Source],
+        make: Callable[[int], Worker],
         count: int,
         rows: int,
-        length: int,
         supervision: Supervision,
-        alone: bool,
         place: tuple[bool | str, Request],
     ):
-        """`place`: the address of the cluster, and what a worker holds of it."""
-        self.count = count
-        self._make = functools.partial(Acting, agent, make_source, length=length, alone=alone)
+        """`place`: the address of the cluster, and what a worker holds of it. For `make` see `ProcessWorkers`."""
+        self.count, self._make = count, make
         self._address, self._request = place
         self._residents: Residents | None = None
         self._losses = Losses(supervision, rows)
@@ -70,12 +68,12 @@ class RayWorkers:
         ray = connect(self._address, asked)
         advice = "take fewer workers, num_cpus_per_worker=0.5 or the like, or add nodes"
         require_room(ray, self._request, self.count, f"{asked}, {self.count} workers", advice)
-        self._residents = Residents(ray, self._request, self.count, surroundings())
+        self._residents = residents = Residents(ray, self._request, self.count, surroundings())
         for worker in range(self.count):
-            self._begin(worker)
+            self._begin(residents, worker)
         try:
             while len(self._ready) < self.count:
-                answer = self._residents.next(10 * PATIENCE)
+                answer = residents.next(10 * PATIENCE)
                 if answer is None:
                     waiting = self.count - len(self._ready)
                     logger.warning("%d of %d workers wait for room in the cluster", waiting, self.count)
@@ -87,29 +85,35 @@ class RayWorkers:
             self.close()
             raise
 
-    def _begin(self, worker: int) -> None:
-        assert self._residents is not None
+    def _begin(self, residents: Residents, worker: int) -> None:
         self._ready.discard(worker)
-        self._residents.begin(worker, functools.partial(self._make, worker=worker))
+        self._health[worker] = Health()
+        residents.begin(worker, functools.partial(Acting, self._make, worker))
 
-    def ask(self, worker: int, task: Task) -> None:
+    def ask(self, worker: int, task: Any) -> None:
         if self._residents is None:
             self.start()
         assert self._residents is not None
+        if not isinstance(task, Task):
+            self._residents.ask(worker, task, None)
+            return
         if self._view[0] is not task.view:
             self._view = task.view, self._residents.put(task.view)
         self._residents.ask(worker, task._replace(view=[]), self._view[1])
 
     def next(self) -> Arrival:
-        assert self._residents is not None
         while True:
-            answer = self._residents.next()
-            assert answer is not None
+            residents = self._residents
+            answer = None if residents is None else residents.next(PATIENCE)
+            if residents is None or residents is not self._residents:
+                return Arrival(0, error=EnvError("the workers were closed"), lost=True)
+            if answer is None:
+                continue
             worker = answer.number
             if answer.lost:
-                return self._after_loss(worker, f"worker {worker} was lost ({answer.error})")
+                return self._after_loss(residents, worker, f"worker {worker} was lost ({answer.error})")
             if answer.error:
-                self._begin(worker)
+                self._begin(residents, worker)
                 return Arrival(worker, error=EnvError(f"worker {worker}: {answer.error}"), lost=True)
             if not answer.made:
                 serial, fragment, error = answer.value
@@ -118,10 +122,9 @@ class RayWorkers:
                 return Arrival(worker, serial, fragment, error)
             self._ready.add(worker)
 
-    def _after_loss(self, worker: int, sentence: str) -> Arrival:
+    def _after_loss(self, residents: Residents, worker: int, sentence: str) -> Arrival:
         arrival = self._losses.take(worker, sentence, self._health[worker])
-        self._health[worker] = Health()
-        self._begin(worker)  # also where it is an error: the next trajectory may be asked for
+        self._begin(residents, worker)  # also where it is an error: the next trajectory may be asked for
         return arrival
 
     @property

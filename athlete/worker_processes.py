@@ -19,14 +19,14 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
-from athlete.core import Agent, Health, Source
+from athlete.core import Health, Source
 from athlete.env.adapters.parent import end_with_parent
 from athlete.env.errors import EnvError
 from athlete.env.supervision import Supervision
 from athlete.env.world import World
 from athlete.log import logger
 from athlete.loops.episodes import WatchedSource
-from athlete.loops.workers import Arrival, Collector, Task
+from athlete.loops.workers import Arrival, Worker
 
 PATIENCE = 2.0  # seconds in which a process is to end by itself
 _START = (
@@ -92,27 +92,18 @@ def surroundings() -> dict[str, str]:
 
 
 class ProcessWorkers:
-    """`count` workers with `rows` rows each, which collect `length` steps of each at a time.
+    """`count` workers with `rows` rows each.
 
     Raises EnvError from `start` and gives it from `next`: an environment fails, or a process dies or hangs that is not
     to begin anew.
     """
 
-    def __init__(
-        self,
-        agent: Agent,
-        make_source: Callable[[int], Source],
-        count: int,
-        rows: int,
-        length: int,
-        supervision: Supervision,
-        alone: bool = False,
-    ):
-        """`make_source`, told the number of a worker, makes all rows of which its own are there; see `Collector`."""
+    def __init__(self, make: Callable[[int], Worker], count: int, rows: int, supervision: Supervision):
+        """`make` makes what answers the tasks of the worker whose number it is told, in its process."""
         import cloudpickle  # a dependency of Gymnasium
 
         self.count = count
-        self._made = cloudpickle.dumps((agent, make_source, length, alone))
+        self._made = cloudpickle.dumps(make)
         self._processes: list[subprocess.Popen | None] = [None] * count
         self._arrivals: queue.SimpleQueue[tuple[int, Arrival]] = queue.SimpleQueue()  # with the process's number
         self._last_words = [""] * count
@@ -120,11 +111,16 @@ class ProcessWorkers:
         self._losses = Losses(supervision, rows)
 
     def start(self) -> None:
-        for worker in range(self.count):
+        waiting = {worker for worker in range(self.count) if self._processes[worker] is None}
+        for worker in waiting:
             self._begin(worker)
-        waiting = set(range(self.count))
+        of_others = []
         while waiting:
-            _, arrival = self._arrivals.get()
+            pid, arrival = self._arrivals.get()
+            process = self._processes[arrival.worker]
+            if arrival.worker not in waiting or process is None or pid != process.pid:
+                of_others.append((pid, arrival))
+                continue
             error = arrival.error
             if arrival.lost:
                 made = "while it made its environments; what it printed is above"
@@ -133,6 +129,8 @@ class ProcessWorkers:
                 self.close()
                 raise error
             waiting.discard(arrival.worker)
+        for each in of_others:
+            self._arrivals.put(each)
 
     def _begin(self, worker: int) -> None:
         process = subprocess.Popen(
@@ -159,7 +157,7 @@ class ProcessWorkers:
             process.stdin.write(message)
             process.stdin.flush()
 
-    def ask(self, worker: int, task: Task) -> None:
+    def ask(self, worker: int, task: Any) -> None:
         if self._processes[worker] is None:
             self.start()
         self._send(worker, pickle.dumps(task, protocol=pickle.HIGHEST_PROTOCOL))
@@ -168,6 +166,8 @@ class ProcessWorkers:
         while True:
             pid, arrival = self._arrivals.get()
             process = self._processes[arrival.worker]
+            if process is None and not self.processes:
+                return Arrival(arrival.worker, error=EnvError("the workers were closed"), lost=True)
             if process is None or pid != process.pid:
                 continue  # the end of one that was replaced
             if arrival.lost:
@@ -192,9 +192,11 @@ class ProcessWorkers:
         if self._last_words[worker]:
             sentence = f"{self._last_words[worker]}. So {sentence}"
         arrival = self._losses.take(worker, sentence, self._health[worker])
-        if arrival.error is None:
-            self._health[worker] = Health()
-            self._begin(worker)
+        if arrival.error is not None:
+            self._processes[worker] = None  # who asks it again has it begun
+            return arrival
+        self._health[worker] = Health()
+        self._begin(worker)
         return arrival
 
     @property
@@ -261,8 +263,8 @@ def main() -> None:
 
     collector = None
     try:
-        agent, make, length, alone = pickle.load(tasks)
-        collector = Collector(agent, make, pickle.load(tasks), length, alone)
+        make = pickle.load(tasks)
+        collector = make(pickle.load(tasks))
     except Exception:
         answer(_READY, None, EnvError(f"{traceback.format_exc()}while a worker made its environments"))
         return
@@ -270,8 +272,13 @@ def main() -> None:
     answer(_READY, None, None)
     with contextlib.suppress(EOFError), contextlib.closing(collector):
         while True:
-            task: Task = pickle.load(tasks)
-            answer(task.serial, *tried(functools.partial(collector.collect, task)))
+        arrival = self._losses.take(worker, sentence, self._health[worker])
+        if arrival.error is not None:
+            self._processes[worker] = None  # who asks it again has it begun
+            return arrival
+        self._health[worker] = Health()
+        self._begin(worker)
+        return arrival
 
 
 def tried(collect: Callable[[], Any]) -> tuple[Any, Exception | None]:

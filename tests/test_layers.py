@@ -205,6 +205,7 @@ HEAVY = {
         "gymnax",
         "jaxmarl",
         "pettingzoo",
+        *("brax", "craftax", "jumanji", "mujoco_playground", "navix", "pgx"),
         "cv2",
         "ale_py",
         "starlette",

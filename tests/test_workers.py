@@ -187,8 +187,10 @@ def test_a_worker_that_is_killed_begins_anew_where_that_was_asked_for():
 
 def test_a_worker_that_dies_is_an_error_that_names_its_rows(tmp_path):
     message = "worker process 1 died with exit code 3, and with it the rows 2 to 3"
-    with frail(tmp_path, "dies").build() as algorithm, pytest.raises(EnvError, match=message):
-        algorithm.train()
+    with frail(tmp_path, "dies").build() as algorithm:
+        with pytest.raises(EnvError, match=message):
+            algorithm.train()
+        assert algorithm.train()["num_healthy_workers"] == 2, "who goes on has it begun anew"
 
 
 def test_there_is_a_limit_to_new_beginnings(tmp_path):
