@@ -272,13 +272,8 @@ def main() -> None:
     answer(_READY, None, None)
     with contextlib.suppress(EOFError), contextlib.closing(collector):
         while True:
-        arrival = self._losses.take(worker, sentence, self._health[worker])
-        if arrival.error is not None:
-            self._processes[worker] = None  # who asks it again has it begun
-            return arrival
-        self._health[worker] = Health()
-        self._begin(worker)
-        return arrival
+            task: Any = pickle.load(tasks)
+            answer(task.serial, *tried(functools.partial(collector.collect, task)))
 
 
 def tried(collect: Callable[[], Any]) -> tuple[Any, Exception | None]:
