@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import os
 import threading
 import time
@@ -19,6 +20,7 @@ from athlete.algorithms.alpha_star import AlphaStar
 from athlete.building import (
     check_devices,
     evaluation_world,
+    is_in_ray,
     own_folder,
     require_memory_room,
     start_training,
@@ -53,6 +55,7 @@ from athlete.settings.config import AlgorithmConfig
 from athlete.teams import columns_of, horizon_of, keeps_memory, make_heuristic, mapping_to_save
 from athlete.totals import Totals, rllib_results
 
+CHECKPOINT_SECONDS = 60.0  # between those that a training in a cluster saves by itself
 _Method = TypeVar("_Method", bound=Callable[..., Any])
 
 
@@ -116,12 +119,19 @@ class Algorithm:
         self._told_fault = False
         self._logdir = own_folder(config)
         self._recording = Recording(config, self._logdir)
-        frequency = 0 if config.logdir is False else config.checkpoint_freq
-        self._keeper = Keeper(frequency, config.keep_checkpoints_num, config.checkpoint_score_attr)
+        self._keeper = self._make_keeper()
         weakref.finalize(self, self._recording.close)  # files are complete also where nobody calls stop()
         self._last_checkpoint: Path | None = None  # written here or restored from
         self._saved: set[Path] = set()  # checkpoints written here
         self._callbacks.on_algorithm_init(algorithm=self)
+
+    def _make_keeper(self) -> Keeper:
+        config = self.config
+        frequency, keep = 0 if config.logdir is False else config.checkpoint_freq, config.keep_checkpoints_num
+        seconds = math.inf
+        if is_in_ray(config) and self._recording.is_on and "checkpoint_freq" not in config.chosen():
+            seconds, keep = CHECKPOINT_SECONDS, keep or 1  # where a cluster's head is lost, this process ends
+        return Keeper(frequency, keep, config.checkpoint_score_attr, seconds)
 
     # Training -----------------------------------------------------------------------------------------------------
 
