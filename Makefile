@@ -17,7 +17,7 @@ help:
 	@echo "make test      the fast tests"
 	@echo "make thorough  every algorithm in every loop, and the code of every page"
 	@echo "make mutants   whether the tests notice wrong code: wrong lines, one by one (a quarter of an hour)"
-	@echo "make test-extras  those of gymnax, JaxMARL, EnvPool and PettingZoo, with these packages in $(VENV)-extras"
+	@echo "make test-extras  those of gymnax, JaxMARL, EnvPool, PettingZoo and Ray, with these packages in $(VENV)-extras, and of brax, Playground, Jumanji, Navix, Craftax and pgx in $(VENV)-jax"
 	@echo "make test-deploy  policies in ONNX, NumPy, StableHLO and a browser, and behind HTTP, with these packages in $(VENV)-deploy"
 	@echo "make fuzz      500 checkpoints and 100 other files that are spoiled, and 100 kills: what came of them"
 	@echo "make learning  the tests that train to a threshold; make learning-all those of minutes a seed too"
@@ -65,11 +65,18 @@ mutants-sample: install
 # gymnax and JaxMARL want an older Gymnasium, EnvPool is large, mpe2 brings another pygame: their tests have an environment of their own.
 $(VENV)-extras/.ready: pyproject.toml
 	$(PYTHON) -m venv $(VENV)-extras
-	$(VENV)-extras/bin/python -m pip install --quiet --disable-pip-version-check --retries 5 --editable '.[gymnax,jaxmarl,envpool,atari,pettingzoo,parquet,minari,lz4]' pytest mpe2
+	$(VENV)-extras/bin/python -m pip install --quiet --disable-pip-version-check --retries 5 --editable '.[gymnax,jaxmarl,envpool,atari,pettingzoo,parquet,minari,lz4,ray]' pytest cloudpickle mpe2
 	@touch $@
 
-test-extras: $(VENV)-extras/.ready
-	$(VENV)-extras/bin/python -m pytest tests/test_gymnax.py tests/test_jaxmarl.py tests/test_atari.py tests/test_spread.py tests/test_pettingzoo.py tests/test_offline_extras.py
+# JAX packages of others, with physics engines among them: an environment of their own again.
+$(VENV)-jax/.ready: pyproject.toml
+	$(PYTHON) -m venv $(VENV)-jax
+	$(VENV)-jax/bin/python -m pip install --quiet --disable-pip-version-check --retries 5 --editable '.[brax,craftax,jumanji,navix,pgx,playground]' pytest
+	@touch $@
+
+test-extras: $(VENV)-extras/.ready $(VENV)-jax/.ready
+	$(VENV)-jax/bin/python -m pytest tests/test_jax_packages.py
+	$(VENV)-extras/bin/python -m pytest tests/test_gymnax.py tests/test_jaxmarl.py tests/test_atari.py tests/test_spread.py tests/test_pettingzoo.py tests/test_offline_extras.py tests/test_ray.py
 
 # What runs exported policies, and what serves them. PyTorch's tests run where it is installed too.
 $(VENV)-deploy/.ready: pyproject.toml

@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from athlete.cluster import Request, is_near
 from athlete.combine.team import Team
 from athlete.core import Agent, Source, Spec
 from athlete.env.supervision import Supervision
@@ -28,8 +29,10 @@ from athlete.loops.learn import transition_shapes
 from athlete.loops.output import OutputSource
 from athlete.loops.train import CompiledTraining, HostedTraining, Training
 from athlete.loops.worked import WorkedTraining
+from athlete.loops.workers import Collector
 from athlete.memory.room import require_room, require_room_for_batch
 from athlete.offline_training import output_of, start_offline, with_recorded
+from athlete.ray_workers import RayWorkers
 from athlete.settings.config import AlgorithmConfig
 from athlete.settings.devices import most_that_fit, wanted_devices
 from athlete.spaces import zeros
@@ -86,7 +89,7 @@ def start_training(
         return start_offline(config, world, key, begins, devices)
     if world.env is not None:
         return _start_compiled(config, world, key, begins, devices)
-    if config.workers_act and (config.num_rollout_workers or "workers_act" in config.chosen()):
+    if is_in_ray(config) or (config.workers_act and (config.num_rollout_workers or "workers_act" in config.chosen())):
         return _start_worked(config, world, hooks, key, begins, devices)
     if config.num_rollout_workers:
         processes, each = config.num_rollout_workers, config.num_envs_per_worker
@@ -155,9 +158,13 @@ def _start_worked(
     agent = _make_agent(batched, one.spec, begins, length, one.agent_ids)
     watched = supervision(config, hooks)
     makes = functools.partial(make_source, world, count, each, watched, int(key[1]), config.info_metrics)
-    workers = ProcessWorkers(agent, makes, count, each, length, watched, alone=as_they_come)
+    collects = functools.partial(Collector, agent, makes, length, as_they_come)
+    in_ray = is_in_ray(config)
+    made = collects, count, each, watched
+    workers = RayWorkers(*made, (config.ray, _request(config))) if in_ray else ProcessWorkers(*made)
     told = "as they come" if as_they_come else "one policy behind" if asynchronous else "in step"
-    logger.info("%d workers with %d environments each, which act by themselves, %s", count, each, told)
+    where = "in a Ray cluster" if in_ray else "in processes"
+    logger.info("%d workers with %d environments each, which act by themselves %s, %s", count, each, where, told)
     horizon = horizon_of(batched, agent)
     try:
         if as_they_come:
@@ -170,6 +177,17 @@ def _start_worked(
     except BaseException:
         workers.close()
         raise
+
+
+def is_in_ray(config: AlgorithmConfig) -> bool:
+    """Whether workers are to be actors of a Ray cluster."""
+    return bool(config.num_rollout_workers) and bool(config.ray) and (config.ray != "auto" or is_near())
+
+
+def _request(config: AlgorithmConfig) -> Request:
+    """What a worker holds of a cluster."""
+    resources = {name: float(amount) for name, amount in config.custom_resources_per_worker.items()}
+    return Request(float(config.num_cpus_per_worker), 0.0, resources, config.placement_strategy)
 
 
 def _batch_of_fragments(config: AlgorithmConfig, length: int) -> tuple[int, int]:
@@ -245,7 +263,7 @@ def supervision(config: AlgorithmConfig, hooks: Hooks) -> Supervision:
     return Supervision(
         config.env_timeout,
         config.restart_failed_sub_environments,
-        config.recreate_failed_workers,
+        config.recreate_failed_workers or (is_in_ray(config) and "recreate_failed_workers" not in config.chosen()),
         config.max_num_worker_restarts,
         hooks.created,
     )

@@ -11,6 +11,7 @@ goes on from its last checkpoint the next time.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import datetime
 import fcntl
 import os
@@ -18,6 +19,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 HERE = Path(__file__).parent
@@ -83,6 +85,17 @@ def lock(words: str) -> int | None:
         os.close(file)
         return None
     return file
+
+
+@contextlib.contextmanager
+def lock_of_one(words: str) -> Iterator[None]:
+    """What stands within is done by one process at a time: the others wait."""
+    while (file := lock(words)) is None:
+        time.sleep(1.0)
+    try:
+        yield
+    finally:
+        os.close(file)
 
 
 def end_of(clock: str | None) -> float:

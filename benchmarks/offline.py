@@ -1,98 +1,202 @@
-"""What algorithms learn from recorded data, beside those who made them: D4RL's table, on our own data.
+"""What algorithms learn from recorded data: the table of docs/benchmarks.md, a manifest for each of its rows.
 
-    python benchmarks/offline.py pendulum medium-replay IQL TD3BC BC --updates 20000 --seeds 1
-    python benchmarks/offline.py pendulum medium-replay SAC          # the negative control
+    python benchmarks/offline.py                                   # every row
+    python benchmarks/offline.py pendulum-replay half-cheetah      # those with one of these words in their names
+    python benchmarks/offline.py pendulum-replay-iql --first-seed 0 --seeds 3     # a look while tuning
+    python benchmarks/offline.py --list
 
-The data are those of `benchmarks/offline_data.py`, made first where they are missing. Each seed is evaluated greedily
-over 50 episodes at the end; results are printed as JSON lines, with D4RL's normalised score.
+A row is a kind of data (`benchmarks/offline_data.py`, made where they are missing) and a tuned example whose
+settings it has, also where the example is of other data or of another environment. Seed s learns from the recording of
+seed s mod 3, and at the end its policy plays greedily. Seeds that a manifest has are not run again: this can be stopped
+and started, and several of it may work beside each other. What is published comes from seeds from 1000 on; those below
+are for tuning, and theirs go to `benchmarks/.tuning`.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
+import sys
 import time
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
-from offline_data import FOLDER, RECIPES, make, normalized
+import numpy as np
+from learning import EPISODES, FIRST_PUBLISHED_SEED
+from learning_all import lock
+from manifest import commit, is_dirty, machine, versions, write_json
+from offline_data import RECIPES, made, normalized
 
+from athlete import tuned_examples
 from athlete.algorithms import get_config_class
+from athlete.ops.statistics import summarize
 
-EPISODES = 50
-SMALL = {"fcnet_hiddens": [64, 64], "fcnet_activation": "relu"}
-# What differs from the defaults, by environment: networks that fit the task, and rates for them.
-SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
-    "pendulum": {
-        "IQL": {"actor_lr": 1e-3, "critic_lr": 1e-3, "value_lr": 1e-3, "reward_scale": 0.1, "model": SMALL},
-        "TD3BC": {"actor_lr": 1e-3, "critic_lr": 1e-3, "reward_scale": 0.1, "model": SMALL},
-        "ReBRAC": {"train_batch_size": 256, "actor_bc_coeff": 0.1, "reward_scale": 0.1, "model": SMALL},
-        "CQL": {
-            "bc_iters": 1000,
-            "min_q_weight": 1.0,
-            "num_actions": 4,
-            "reward_scale": 0.1,
-            "model": SMALL,
-            "actor_lr": 3e-4,
-            "critic_lr": 1e-3,
-            "alpha_lr": 1e-3,
-        },
-        "CRR": {"train_batch_size": 256, "weight_type": "exp", "reward_scale": 0.1, "actor_lr": 1e-3, "model": SMALL},
-        "BC": {"train_batch_size": 256, "lr": 1e-3},
-        "MARWIL": {"train_batch_size": 256, "lr": 1e-3, "reward_scale": 0.1},
-        "SAC": {"actor_lr": 1e-3, "critic_lr": 1e-3, "alpha_lr": 1e-3, "reward_scale": 0.1, "model": SMALL},
-    },
-    "cartpole": {
-        "IQL": {"model": SMALL},
-        "CQL": {"bc_iters": 1000, "min_q_weight": 1.0, "model": SMALL},
-        "BC": {"train_batch_size": 256, "lr": 1e-3},
-        "MARWIL": {"train_batch_size": 256, "lr": 1e-3},
-    },
-}
+HERE = Path(__file__).parent
+RECORDINGS = 3  # seeds of trainings that data are of
 
 
-def measure(name: str, kind: str, algorithm: str, seed: int, data_seed: int, updates: int) -> dict[str, Any]:
-    """One training on one data set: its greedy return, beside the behaviour's."""
-    folder = FOLDER / f"{name}-{data_seed}"
-    scores = json.loads((folder / "scores.json").read_text(encoding="utf-8"))
-    config = get_config_class(algorithm).from_dict({**SETTINGS.get(name, {}).get(algorithm, {}), "seed": seed})
-    config.environment(RECIPES[name].config["env"]).offline_data(input_=str(folder / f"{kind}.safetensors"))
-    batch = config.train_batch_size
-    config.reporting(min_sample_timesteps_per_iteration=batch * updates // 10, logdir=False)
+class Row(NamedTuple):
+    """A row of the table."""
+
+    data: str  # a recipe of `offline_data.py`
+    kind: str  # of its data
+    example: str  # whose settings it has
+    control_timesteps: int = 0  # what a control reads: its example is one for an environment
+
+    @property
+    def algorithm(self) -> str:
+        return tuned_examples.load(self.example).run
+
+    @property
+    def timesteps(self) -> int:
+        """Read from the data."""
+        return self.control_timesteps or int(tuned_examples.load(self.example).stop["timesteps_total"])
+
+    @property
+    def label(self) -> str:
+        return f"{self.data}-{self.kind}-{self.algorithm}".lower()
+
+    @property
+    def environment(self) -> str:
+        return RECIPES[self.data].config["env"]
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The example's, without what a row says itself."""
+        config = tuned_examples.load(self.example).config
+        return {name: value for name, value in config.items() if name not in ("env", "input_")}
+
+
+PENDULUM = ["pendulum-iql", "pendulum-td3bc", "pendulum-rebrac", "pendulum-cql", "pendulum-crr", "pendulum-bc"]
+OTHERS = {("pendulum", "medium-expert", "pendulum-rebrac"): "pendulum-medium-expert-rebrac"}
+MUJOCO = [f"half-cheetah-{name}" for name in ("iql", "td3bc", "rebrac", "cql", "bc")]
+WANTED = [
+    *[("pendulum", kind, example) for kind in ("replay", "medium-expert") for example in PENDULUM],
+    *[("pendulum", "expert", f"pendulum-{name}") for name in ("bc", "marwil")],
+    *[("cartpole", "mixed", f"cartpole-{name}") for name in ("marwil", "cql", "iql", "bc")],
+    *[
+        (data, kind, example)
+        for data in ("half-cheetah", "hopper")
+        for kind in ("medium", "medium-replay", "medium-expert")
+        for example in MUJOCO
+    ],
+]
+# Beside them plain SAC, which nothing keeps from believing in actions that the data do not hold.
+CONTROLS = [Row("pendulum", kind, "pendulum-sac", 2_560_000) for kind in ("replay", "medium-expert", "expert")]
+ROWS = [*[Row(data, kind, OTHERS.get((data, kind, example), example)) for data, kind, example in WANTED], *CONTROLS]
+SEEDS = {"half-cheetah": 3, "hopper": 3}  # of rows that take long; of the others 5
+
+
+def learn(row: Row, seed: int) -> dict[str, Any]:
+    """One seed: the mean of its greedy evaluation, its normalised score, and what its data are worth."""
+    recording = seed % RECORDINGS
+    folder, scores = made(row.data, recording)
+    settings = {**row.config, "env": row.environment, "seed": seed, "logdir": False, "log_level": "ERROR"}
+    settings["input_"] = str(folder / f"{row.kind}.safetensors")
+    made_by = {"commit": commit(), "dirty": is_dirty(), "versions": versions(sys.executable), "machine": machine()}
     start = time.perf_counter()
-    with config.build() as algo:
-        while algo.train()["timesteps_total"] < batch * updates:
+    with get_config_class(row.algorithm).from_dict(settings).build() as algo:
+        while algo.train()["timesteps_total"] < row.timesteps:
             pass
         seconds = time.perf_counter() - start
-        found = algo.evaluate(EPISODES)["evaluation"]["episode_reward_mean"]
+        reached = algo.evaluate(row.config.get("evaluation_duration", EPISODES))["evaluation"]["episode_reward_mean"]
     return {
-        "data": f"{name}-{kind}",
-        "data_seed": data_seed,
-        "algorithm": algorithm,
         "seed": seed,
-        "updates": updates,
-        "behaviour": round(scores["behaviour"][kind], 1),
-        "evaluation": round(found, 1),
-        "score": round(normalized(found, scores), 1),
+        **made_by,
         "seconds": round(seconds, 1),
+        "recording": recording,
+        "behaviour": round(scores["behaviour"][row.kind], 3),
+        "evaluation": round(reached, 3),
+        "score": round(normalized(reached, scores), 2),
     }
+
+
+def manifest_of(row: Row, runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """What the manifest of a row holds."""
+    reached = summarize([run["evaluation"] for run in runs])
+    return {
+        "command": f"python benchmarks/offline.py {row.label} --seeds {len(runs)}",
+        "seeds": [run["seed"] for run in runs],
+        **described(row),
+        "figures": {
+            reached.statistic.replace(" ", "_"): round(reached.value, 3),
+            "interval_95": reached.interval and [round(end, 3) for end in reached.interval],
+            "worst": round(reached.worst, 3),
+            "score": round(summarize([run["score"] for run in runs]).value, 2),
+            "behaviour": round(float(np.mean([run["behaviour"] for run in runs])), 3),
+        },
+        "runs": runs,
+    }
+
+
+def described(row: Row) -> dict[str, Any]:
+    """What all seeds of a row have in common."""
+    common = {
+        "environment": row.environment,
+        "data": row.kind,
+        "recipe": RECIPES[row.data]._asdict(),
+        "algorithm": row.algorithm,
+        "example": row.example,
+        "config": row.config,
+        "timesteps": row.timesteps,
+    }
+    return json.loads(json.dumps(common))
+
+
+def known_runs(path: Path, row: Row) -> list[dict[str, Any]]:
+    """The runs of a manifest. Exits where they learned otherwise than the row says now."""
+    if not path.exists():
+        return []
+    manifest = json.loads(path.read_text(encoding="utf-8"))
+    for name, asked in described(row).items():
+        if manifest[name] != asked:
+            sys.exit(
+                f"{path}: its {name} is {manifest[name]}, that of the row is {asked}; remove the file to begin anew"
+            )
+    return manifest["runs"]
+
+
+def learn_seeds(row: Row, seeds: range, folder: Path) -> None:
+    """Bring the manifest of a row up to date, seed by seed."""
+    path = folder / f"offline-{row.label}.json"
+    runs = known_runs(path, row)
+    for seed in seeds:
+        if seed in {run["seed"] for run in runs}:
+            continue
+        run = learn(row, seed)
+        runs = sorted([*runs, run], key=lambda each: each["seed"])
+        write_json(path, manifest_of(row, runs))
+        found = f"greedy {run['evaluation']}, score {run['score']}, of data worth {run['behaviour']}"
+        print(f"{row.label} seed {seed}: {found}, {run['seconds']} s", flush=True)
+    if runs:
+        print(f"{row.label}: {len(runs)} seeds, {manifest_of(row, runs)['figures']} -> {path}", flush=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("name", choices=RECIPES)
-    parser.add_argument("kind")
-    parser.add_argument("algorithms", nargs="+")
-    parser.add_argument("--updates", type=int, default=20_000)
-    parser.add_argument("--seeds", type=int, default=1)
-    parser.add_argument("--first-seed", type=int, default=0)
-    parser.add_argument("--data-seed", type=int, default=0)
+    parser.add_argument("words", nargs="*", help="only rows with one of these in their names")
+    parser.add_argument("--seeds", type=int, default=None, help="how many: 5, and 3 of MuJoCo, where this is not said")
+    parser.add_argument("--first-seed", type=int, default=FIRST_PUBLISHED_SEED, help="below 1000: for tuning")
+    parser.add_argument("--nice", type=int, default=10)
+    parser.add_argument("--list", action="store_true", help="print the rows and what each learns with, no more")
     arguments = parser.parse_args()
-    if not (FOLDER / f"{arguments.name}-{arguments.data_seed}" / "scores.json").exists():
-        make(arguments.name, arguments.data_seed, FOLDER / f"{arguments.name}-{arguments.data_seed}")
-    for algorithm in arguments.algorithms:
-        for seed in range(arguments.first_seed, arguments.first_seed + arguments.seeds):
-            found = measure(arguments.name, arguments.kind, algorithm, seed, arguments.data_seed, arguments.updates)
-            print(json.dumps(found), flush=True)
+    os.nice(arguments.nice)
+    rows = [row for row in ROWS if not arguments.words or any(word in row.label for word in arguments.words)]
+    if not rows:
+        parser.error(f"no row is called so; there are {', '.join(row.label for row in ROWS)}")
+    folder = HERE / ("results" if arguments.first_seed >= FIRST_PUBLISHED_SEED else ".tuning")
+    folder.mkdir(exist_ok=True)
+    for row in rows:
+        if arguments.list:
+            print(f"{row.label}: {row.timesteps:,} steps read, {row.example}")
+            continue
+        file = lock(f"offline-{row.label}")
+        if file is None:
+            continue  # another process is at it
+        number = arguments.seeds or SEEDS.get(row.data, 5)
+        learn_seeds(row, range(arguments.first_seed, arguments.first_seed + number), folder)
+        os.close(file)
 
 
 if __name__ == "__main__":

@@ -1,13 +1,13 @@
 """Makes D4RL's kinds of data (Fu et al. 2020, arXiv:2004.07219) with our own policies: one command, seeds fixed.
 
     python benchmarks/offline_data.py pendulum --seed 0        # into offline-data/pendulum-0/
-    python benchmarks/offline_data.py cartpole halfcheetah hopper
+    python benchmarks/offline_data.py cartpole half-cheetah hopper
 
     random          uniformly random actions
     medium          the first policy a third of the way from random to expert, measured at every so many steps
     medium-replay   all that the training collected until then
     medium-expert   medium and expert, one behind the other
-    expert          the policy at the end
+    expert          the best policy of these measurements
     replay          all that the whole training collected
     mixed           the first half of that
 
@@ -19,11 +19,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from learning_all import lock_of_one
 
+from athlete import tuned_examples
 from athlete.algorithm import Algorithm
 from athlete.algorithms import get_config_class
 from athlete.algorithms.fixed import RandomPolicy
@@ -32,7 +35,6 @@ from athlete.offline.files import read_data, write_data
 from athlete.policy import Policy
 
 FOLDER = Path("offline-data")
-MEASURED = 20  # episodes of each measurement
 
 
 class Recipe(NamedTuple):
@@ -42,6 +44,7 @@ class Recipe(NamedTuple):
     config: dict[str, Any]
     timesteps: int
     every: int  # timesteps between two measurements
+    measured: int  # episodes of each measurement
     episodes: int  # of random, medium and expert
 
 
@@ -55,13 +58,29 @@ PENDULUM = {
     "alpha_lr": 1e-3,
     "num_steps_sampled_before_learning_starts": 1000,
 }
-RUNNING = {"num_steps_sampled_before_learning_starts": 10_000, "exploration_config": {"random_timesteps": 10_000}}
-RECIPES = {
-    "pendulum": Recipe("SAC", PENDULUM, 12_000, 500, 100),
-    "cartpole": Recipe("PPO", {"env": "CartPole-v1", "train_batch_size": 1024}, 60_000, 2048, 100),
-    "halfcheetah": Recipe("SAC", {"env": "HalfCheetah-v5", **RUNNING}, 300_000, 10_000, 100),
-    "hopper": Recipe("SAC", {"env": "Hopper-v5", **RUNNING}, 300_000, 10_000, 200),
+RUNNING = {
+    name: value
+    for name, value in tuned_examples.load("mujoco-ppo").config.items()
+    if name not in ("evaluation_duration", "min_sample_timesteps_per_iteration")
 }
+RECIPES = {
+    "pendulum": Recipe("SAC", PENDULUM, 12_000, 500, 20, 100),
+    "cartpole": Recipe("PPO", {"env": "CartPole-v1", "train_batch_size": 1024}, 60_000, 2048, 20, 100),
+    "half-cheetah": Recipe("PPO", {**RUNNING, "env": "HalfCheetah-v5"}, 1_000_000, 51_200, 8, 100),
+    "hopper": Recipe("PPO", {**RUNNING, "env": "Hopper-v5"}, 1_000_000, 51_200, 16, 200),
+}
+
+
+def made(name: str, seed: int, out: Path = FOLDER) -> tuple[Path, dict[str, Any]]:
+    """The folder of all kinds of data of one environment, and its scores: made where today's recipe did not make it."""
+    folder, recipe = out / f"{name}-{seed}", json.loads(json.dumps(RECIPES[name]._asdict()))
+    with lock_of_one(folder.name):
+        written = folder / "scores.json"
+        scores = json.loads(written.read_text(encoding="utf-8")) if written.exists() else {}
+        if scores.get("recipe") != recipe:
+            shutil.rmtree(folder, ignore_errors=True)  # what a process left that was stopped, or another recipe made
+            scores = make(name, seed, folder)
+    return folder, scores
 
 
 def make(name: str, seed: int, folder: Path) -> dict[str, Any]:
@@ -80,17 +99,19 @@ def make(name: str, seed: int, folder: Path) -> dict[str, Any]:
         paths = []
         while not measured or measured[-1][0] < recipe.timesteps:
             timesteps = algo.train()["timesteps_total"]
-            value = algo.evaluate(MEASURED)["evaluation"]["episode_reward_mean"]
+            value = algo.evaluate(recipe.measured)["evaluation"]["episode_reward_mean"]
             measured.append((timesteps, value))
             print(f"{name}: {timesteps:,} steps, {value:.1f}", flush=True)
             paths.append(algo.save(folder / "checkpoints" / f"checkpoint_{timesteps:09d}"))
+        values = [value for _, value in measured]
+        algo.restore(paths[max(range(len(values)), key=lambda i: (values[i], i))])  # the last of equals
         expert = played(algo, algo.get_policy(), recipe.episodes)
         best, floor = expert.returns.mean(), random.returns.mean()
-        reached = [value >= floor + (best - floor) / 3 for _, value in measured]
-        middle = reached.index(True)
+        middle = [value >= floor + (best - floor) / 3 for value in values].index(True)
         algo.restore(paths[middle])
         medium = played(algo, algo.get_policy(), recipe.episodes)
     collected = read_data(replay)
+    shutil.rmtree(replay)  # the same goes into a file
     upto = measured[middle][0]
     sets = {
         "random": random,
@@ -105,6 +126,7 @@ def make(name: str, seed: int, folder: Path) -> dict[str, Any]:
         write_data(data, folder / f"{kind}.safetensors")
     scores = {
         "environment": recipe.config["env"],
+        "recipe": recipe._asdict(),
         "seed": seed,
         "random": float(floor),
         "expert": float(best),
@@ -138,7 +160,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=FOLDER)
     arguments = parser.parse_args()
     for name in arguments.names:
-        print(json.dumps(make(name, arguments.seed, arguments.out / f"{name}-{arguments.seed}"), indent=1))
+        print(json.dumps(made(name, arguments.seed, arguments.out)[1], indent=1))
 
 
 if __name__ == "__main__":

@@ -147,6 +147,28 @@ def rock_paper_scissors_table() -> str:
     return table(["", "timesteps", "seeds", "interquartile mean", "worst seed"], rows)
 
 
+OFFLINE = ["environment", "data", "its return", "algorithm", "steps read"]
+
+
+def offline() -> list[dict[str, Any]]:
+    """The manifests of `benchmarks/offline.py`, in the order of its rows."""
+    found = [manifest(path.stem) for path in RESULTS.glob("offline-*.json") if "recipe" in manifest(path.stem)]
+    kinds = ["medium-replay", "replay", "mixed", "medium", "medium-expert", "expert"]
+    return sorted(found, key=lambda each: (each["environment"], kinds.index(each["data"]), each["algorithm"]))
+
+
+def offline_table() -> str:
+    """What was learned from recorded data, beside those who made them; with D4RL's published scores for MuJoCo."""
+    published = json.loads((ROOT / "benchmarks" / "published.json").read_text(encoding="utf-8"))["D4RL"]
+    rows = []
+    for found in offline():
+        figures, of_others = found["figures"], published.get(found["environment"], {}).get(found["data"], {})
+        there = [found["environment"], found["data"], number(figures["behaviour"]), found["algorithm"]]
+        score = number(figures["score"])
+        rows.append([*there, f"{found['timesteps']:,}", *reached(found), score, of_others.get(found["algorithm"], "")])
+    return table([*OFFLINE, *HEAD, "score", "published score"], rows)
+
+
 def earlier_list() -> str:
     """What was measured on tuning seeds only."""
     published = {path.name for path in RESULTS.glob("learning-*.json")}
@@ -240,6 +262,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "mujoco": mujoco_table,
     "tuned": tuned_table,
     "defaults": defaults_table,
+    "offline": offline_table,
     "earlier": earlier_list,
     "time": time_table,
     "steady": steady_table,

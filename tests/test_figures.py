@@ -18,6 +18,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 LEARNING = sorted(RESULTS.glob("learning-*.json"))
+OFFLINE = sorted(path for path in RESULTS.glob("offline-*.json") if '"recipe"' in path.read_text(encoding="utf-8"))
 SELF_PLAY = sorted(RESULTS.glob("self-play-*.json"))
 
 
@@ -109,6 +110,75 @@ def test_the_worst_games_are_those_of_the_runs(path: Path) -> None:
         assert found["worst"] == load_script("self_play").worst(found["runs"])
     else:
         assert found["worst"] == {name: min(run[name] for run in found["runs"]) for name in ("memory", "without")}
+
+
+@pytest.mark.parametrize("path", OFFLINE, ids=lambda path: path.stem)
+def test_recorded_data_were_learned_from_on_fresh_seeds_by_a_commit(path: Path) -> None:
+    found, offline = manifest(path), load_script("offline")
+    assert found["seeds"] == [run["seed"] for run in found["runs"]] and min(found["seeds"]) >= 1000
+    assert len(set(found["seeds"])) == len(found["seeds"])
+    for run in found["runs"]:
+        assert re.fullmatch(r"[0-9a-f]{40}", run["commit"]) and run["dirty"] is False
+        assert run["recording"] == run["seed"] % offline.RECORDINGS
+
+
+@pytest.mark.parametrize("path", OFFLINE, ids=lambda path: path.stem)
+def test_recorded_data_were_learned_from_as_the_row_says_today(path: Path) -> None:
+    found, offline = manifest(path), load_script("offline")
+    (row,) = [row for row in offline.ROWS if f"offline-{row.label}" == path.stem]
+    assert found == json.loads(json.dumps(offline.manifest_of(row, found["runs"])))
+
+
+def test_the_rows_of_recorded_data_have_names_of_their_own_and_examples_that_are_there() -> None:
+    offline = load_script("offline")
+    labels = [row.label for row in offline.ROWS]
+    assert len(set(labels)) == len(labels)
+    assert {"pendulum-replay-iql", "half-cheetah-medium-cql", "hopper-medium-expert-bc"} < set(labels)
+    assert all(row.timesteps > 0 and "input_" not in row.config for row in offline.ROWS)
+
+
+def test_a_row_of_recorded_data_is_gone_on_with_seed_by_seed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    offline = load_script("offline")
+    learned: list[int] = []
+
+    def learn(row: Any, seed: int) -> dict[str, Any]:
+        learned.append(seed)
+        return {"seed": seed, "seconds": 0.0, "behaviour": 1.0, "evaluation": float(seed), "score": 50.0}
+
+    monkeypatch.setattr(offline, "learn", learn)
+    (row,) = [row for row in offline.ROWS if row.label == "pendulum-expert-bc"]
+    offline.learn_seeds(row, range(1000, 1002), tmp_path)
+    offline.learn_seeds(row, range(1000, 1003), tmp_path)
+    assert learned == [1000, 1001, 1002]
+    found = manifest(tmp_path / "offline-pendulum-expert-bc.json")
+    assert found["seeds"] == learned and found["figures"]["mean"] == 1001.0 and found["figures"]["worst"] == 1000.0
+    other = row._replace(kind="medium")
+    with pytest.raises(SystemExit, match="its data is expert, that of the row is medium"):
+        offline.known_runs(tmp_path / "offline-pendulum-expert-bc.json", other)
+
+
+def test_data_that_another_recipe_made_are_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = load_script("offline_data")
+    calls: list[Path] = []
+
+    def make(name: str, seed: int, folder: Path) -> dict[str, Any]:
+        assert not folder.exists()
+        calls.append(folder)
+        folder.mkdir()
+        scores = {"recipe": data.RECIPES[name]._asdict()}
+        (folder / "scores.json").write_text(json.dumps(scores))
+        return scores
+
+    monkeypatch.setattr(data, "make", make)
+    monkeypatch.setattr(load_script("learning_all"), "LOCKS", tmp_path / "locks")
+    folder, _ = data.made("cartpole", 1, tmp_path)
+    data.made("cartpole", 1, tmp_path)
+    assert calls == [folder] == [tmp_path / "cartpole-1"]
+    monkeypatch.setitem(data.RECIPES, "cartpole", data.RECIPES["cartpole"]._replace(timesteps=5))
+    data.made("cartpole", 1, tmp_path)
+    assert len(calls) == 2
 
 
 def test_manifests_of_tuning_seeds_say_so() -> None:

@@ -35,10 +35,12 @@ class Devices:
         return tree if self.mesh is None else jax.device_put(tree, NamedSharding(self.mesh, EVERYWHERE))
 
     def in_shares(self, tree: Tree, axis: int) -> Tree:
-        """The tree with `axis` of every leaf shared out."""
+        """The tree with `axis` of every leaf shared out, where the devices divide it."""
         if self.mesh is None:
             return tree
-        return jax.device_put(tree, NamedSharding(self.mesh, PartitionSpec(*[None] * axis, ROWS)))
+        shared, whole = (NamedSharding(self.mesh, part) for part in (PartitionSpec(*[None] * axis, ROWS), EVERYWHERE))
+        size = self.mesh.size
+        return jax.device_put(tree, jax.tree.map(lambda leaf: whole if leaf.shape[axis] % size else shared, tree))
 
     def place(self, run: Run) -> Run:
         """A copy of the run on these devices. Its buffers may be given away."""

@@ -45,6 +45,8 @@ def excess(config: Mapping[str, Any], largest: Mapping[str, float] = LARGEST) ->
     `config` is as in a file: JSON, searches among it.
     """
     for name, value in config.items():
+        if name == "ray" and isinstance(value, str) and value not in ("auto", "local"):
+            return name, f"a connection to the cluster at {value!r}, which a file may not name"
         for place, limit in _excesses(str(name), value, largest):
             return str(name), f"{place}, more than the {limit:,} that a file may ask for"
     rows, steps = (_largest(config.get(name)) for name in ("num_envs_per_worker", "rollout_fragment_length"))
