@@ -123,12 +123,12 @@ class AlgorithmConfig:
         return self._set("offline_data", settings)
 
     def resources(self, **settings: Any) -> typing.Self:
-        """`num_gpus` (the JAX that is installed decides; more than there are is an error at `build`, and two or more share
+        """`num_gpus` (the JAX that is installed decides; more than there are is an error at `build`; two or more share
         the training out as `num_learners` does), `ray` (where workers are actors of a Ray cluster, and act by
-        themselves: True for the one that this process is connected to,
-        else the one at $RAY_ADDRESS, else one of this machine, which is started; an address; "auto": the first two, and
-        without them processes), `num_cpus_per_worker`, `custom_resources_per_worker`, `placement_strategy` ("PACK",
-        "SPREAD": over nodes, "STRICT_PACK": on one node, "STRICT_SPREAD": each on a node of its own).
+        themselves: True for the one that this process is connected to, else the one at $RAY_ADDRESS, else one of this
+        machine, which is started; an address; "auto": the first two, and without them processes),
+        `num_cpus_per_worker`, `custom_resources_per_worker`, `placement_strategy` ("PACK", "SPREAD": over nodes,
+        "STRICT_PACK": on one node, "STRICT_SPREAD": each on a node of its own).
         """
         return self._set("resources", settings)
 
