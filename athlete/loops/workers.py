@@ -60,13 +60,25 @@ class Fragment(NamedTuple):
 
 
 class Arrival(NamedTuple):
-    """What came of a worker: a fragment or an error. One that was `lost` begins anew, unless there is an error."""
+    """What came of a worker: an answer or an error. One that was `lost` begins anew, unless there is an error."""
 
     worker: int
     serial: int = 0
-    fragment: Fragment | None = None
+    fragment: Any = None  # of a `Collector` a `Fragment`
     error: Exception | None = None
     lost: bool = False
+
+
+class Worker(Protocol):
+    """What answers tasks where a worker runs: a `Collector`, or what plays the episodes of evaluations."""
+
+    source: Source
+
+    def collect(self, task: Any) -> Any:
+        """The answer, which has the task's serial and the health of its environments."""
+        ...
+
+    def close(self) -> None: ...
 
 
 class Workers(Protocol):
@@ -78,12 +90,12 @@ class Workers(Protocol):
         """Have all of them ready. Raises what keeps one from it."""
         ...
 
-    def ask(self, worker: int, task: Task) -> None:
-        """Send a task, and do not wait."""
+    def ask(self, worker: int, task: Any) -> None:
+        """Send a task, of a `serial`, and do not wait. A worker that is not there is begun."""
         ...
 
     def next(self) -> Arrival:
-        """Wait for what comes first, from whichever worker."""
+        """Wait for what comes first, from whichever worker. Whoever waits while they are closed is given an error."""
         ...
 
     @property
@@ -100,7 +112,7 @@ class Collector:
     One that is `alone` acts for its own rows only, and draws as if there were no others.
     """
 
-    def __init__(self, agent: Agent, make_source: Callable[[int], Source], worker: int, length: int, alone: bool):
+    def __init__(self, agent: Agent, make_source: Callable[[int], Source], length: int, alone: bool, worker: int):
         set_up()
         self.agent: Agent = jax.tree.map(on_device, agent)
         self._made = make_source(worker)
