@@ -161,8 +161,8 @@ class DataSet:
         value there counts (`returns_to_go`), and `extras["time"]` how many steps came before in the episode.
         """
         total, counts = self.returns_to_go(gamma)
-        end, lengths = np.repeat(self.ends, self.lengths), np.repeat(self.lengths, self.lengths)
-        time = (np.arange(len(self)) - end + lengths - 1).astype(np.int32)
+        end = np.repeat(self.ends, self.lengths)
+        time = (np.arange(len(self)) - end + np.repeat(self.lengths, self.lengths) - 1).astype(np.int32)
         extras = {"discount": counts[:, None], "time": time[:, None]}
         next_obs = mapped(lambda leaf: leaf[end], steps.next_obs)
         return steps._replace(reward=total[:, None], next_obs=next_obs, extras=extras)
