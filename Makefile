@@ -7,7 +7,8 @@ else
 BIN := $(VENV)/bin
 endif
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --retries 5
-NOTEBOOKS := $(wildcard examples/notebooks/*.ipynb)
+SERVING := examples/notebooks/04_serving.ipynb
+NOTEBOOKS := $(filter-out $(SERVING),$(wildcard examples/notebooks/*.ipynb))
 
 .PHONY: help install demo test thorough mutants mutants-sample test-extras test-deploy fuzz learning learning-all notebook rllib-files untuned docs lint types clean
 
@@ -81,7 +82,7 @@ test-extras: $(VENV)-extras/.ready $(VENV)-jax/.ready
 # What runs exported policies, and what serves them. PyTorch's tests run where it is installed too.
 $(VENV)-deploy/.ready: pyproject.toml
 	$(PYTHON) -m venv $(VENV)-deploy
-	$(VENV)-deploy/bin/python -m pip install --quiet --disable-pip-version-check --retries 5 --editable '.[onnx,stablehlo,serve]' pytest httpx
+	$(VENV)-deploy/bin/python -m pip install --quiet --disable-pip-version-check --retries 5 --editable '.[onnx,stablehlo,serve]' pytest httpx ipykernel nbclient
 	@touch $@
 
 test-deploy: $(VENV)-deploy/.ready
@@ -96,9 +97,11 @@ learning: install
 learning-all: install
 	$(BIN)/python -m pytest -m learning
 
-notebook: install
-	@test -n "$(NOTEBOOKS)" || echo "there are no notebooks in examples/notebooks"
+# The one about serving needs what serves.
+notebook: install $(VENV)-deploy/.ready
 	@set -e; for notebook in $(NOTEBOOKS); do echo "$$notebook"; $(BIN)/jupyter execute --timeout=600 "$$notebook"; done
+	@echo "$(SERVING)"
+	@$(VENV)-deploy/bin/jupyter execute --timeout=600 "$(SERVING)"
 
 # What has been run with the same settings is not run again.
 rllib-files: install

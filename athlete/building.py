@@ -34,6 +34,7 @@ from athlete.memory.room import require_room, require_room_for_batch, store_byte
 from athlete.offline_training import output_of, start_offline, with_recorded
 from athlete.ray_workers import RayWorkers
 from athlete.settings.config import AlgorithmConfig
+from athlete.settings.devices import most_that_fit, wanted_devices
 from athlete.spaces import zeros
 from athlete.teams import agent_for, horizon_of
 from athlete.worker_processes import ProcessWorkers, make_source
@@ -77,15 +78,19 @@ def _find_world(config: AlgorithmConfig, env: Any, env_config: Mapping[str, Any]
     return world if config.disable_env_checking else world.checked()
 
 
-def start_training(config: AlgorithmConfig, world: World, hooks: Hooks, seed: int, begins: bool) -> Training:
-    """The training of `config` in `world`; one that does not begin makes no arrays until it is restored."""
+def start_training(
+    config: AlgorithmConfig, world: World, hooks: Hooks, seed: int, begins: bool, devices: int = 1
+) -> Training:
+    """The training of `config` in `world`, spread over `devices`; one that does not begin makes no arrays until it is
+    restored.
+    """
     key = np.array([0, seed & 0xFFFFFFFF], np.uint32)
     if config.is_offline():
-        return start_offline(config, world, key, begins)
+        return start_offline(config, world, key, begins, devices)
     if world.env is not None:
-        return _start_compiled(config, world, key, begins)
+        return _start_compiled(config, world, key, begins, devices)
     if is_in_ray(config) or (config.workers_act and (config.num_rollout_workers or "workers_act" in config.chosen())):
-        return _start_worked(config, world, hooks, key, begins)
+        return _start_worked(config, world, hooks, key, begins, devices)
     if config.num_rollout_workers:
         processes, each = config.num_rollout_workers, config.num_envs_per_worker
         logger.info("%d worker processes with %d environments each", processes, each)
@@ -98,7 +103,7 @@ def start_training(config: AlgorithmConfig, world: World, hooks: Hooks, seed: in
     try:
         if (output := output_of(config, source.spec)) is not None:
             source = OutputSource(source, output)
-        training = _start_hosted(config, source, hooks, key, begins)
+        training = _start_hosted(config, source, hooks, key, begins, devices)
         training.output = output
         return training
     except BaseException:
@@ -106,7 +111,9 @@ def start_training(config: AlgorithmConfig, world: World, hooks: Hooks, seed: in
         raise
 
 
-def _start_compiled(config: AlgorithmConfig, world: World, key: np.ndarray, begins: bool) -> CompiledTraining:
+def _start_compiled(
+    config: AlgorithmConfig, world: World, key: np.ndarray, begins: bool, devices: int
+) -> CompiledTraining:
     assert world.env is not None
     spec = spec_of(world.env)
     length = _fragment_length(config, spec)
@@ -116,23 +123,26 @@ def _start_compiled(config: AlgorithmConfig, world: World, key: np.ndarray, begi
     if config.get("sample_async") and "sample_async" in config.chosen():
         logger.info("sample_async=True: environment and updates are one program here; nothing waits")
     env = with_info_metrics(world.env, config.info_metrics)
-    training = CompiledTraining(agent, env, config.rows(), length, horizon_of(config, agent), key, begins=begins)
+    horizon = horizon_of(config, agent)
+    training = CompiledTraining(agent, env, config.rows(), length, horizon, key, begins=begins, devices=devices)
     training.output = output_of(config, spec)
     return training
 
 
 def _start_hosted(
-    config: AlgorithmConfig, source: Source, hooks: Hooks, key: np.ndarray, begins: bool
+    config: AlgorithmConfig, source: Source, hooks: Hooks, key: np.ndarray, begins: bool, devices: int
 ) -> HostedTraining:
     length = _fragment_length(config, source.spec)
     asynchronous = bool(config.get("sample_async")) and not config.workers_act  # else of workers, and there are none
     agent = _make_agent(config, source.spec, begins, length, getattr(source, "agent_ids", ()))
     watched, batch_hooks = hooks.watch_training(source, length), hooks.of_batches(agent)
     horizon = horizon_of(config, agent)
-    return HostedTraining(agent, watched, length, horizon, key, asynchronous, batch_hooks, begins)
+    return HostedTraining(agent, watched, length, horizon, key, asynchronous, batch_hooks, begins, devices)
 
 
-def _start_worked(config: AlgorithmConfig, world: World, hooks: Hooks, key: np.ndarray, begins: bool) -> Training:
+def _start_worked(
+    config: AlgorithmConfig, world: World, hooks: Hooks, key: np.ndarray, begins: bool, devices: int
+) -> Training:
     """Workers that act by themselves, and the training that learns from what they collect."""
     _require_workable(config, world, hooks)
     world = world.portable()
@@ -159,8 +169,9 @@ def _start_worked(config: AlgorithmConfig, world: World, hooks: Hooks, key: np.n
     try:
         if as_they_come:
             pace = fragments, config.max_requests_in_flight_per_sampler_worker, config.broadcast_interval
-            return AsynchronousTraining(agent, workers, each, length, horizon, key, begins, pace)
-        training = WorkedTraining(agent, workers, config.rows(), length, horizon, key, begins, asynchronous == "lagged")
+            return AsynchronousTraining(agent, workers, each, length, horizon, key, begins, pace, devices)
+        lagged = asynchronous == "lagged"
+        training = WorkedTraining(agent, workers, config.rows(), length, horizon, key, begins, lagged, devices)
         training.output = output_of(config, one.spec)
         return training
     except BaseException:
@@ -275,14 +286,24 @@ def supervision(config: AlgorithmConfig, hooks: Hooks) -> Supervision:
     )
 
 
-def check_devices(config: AlgorithmConfig) -> None:
-    """Raise ValueError where more GPUs are asked for than JAX sees."""
-    wanted = config.num_gpus
-    if wanted and wanted > (found := sum(device.platform == "gpu" for device in jax.devices())):
+def devices_of(config: AlgorithmConfig) -> int:
+    """How many devices a training is spread over. Raises ValueError where JAX does not see so many."""
+    gpus, devices = config.num_gpus, jax.devices()
+    if gpus and gpus > (found := sum(device.platform == "gpu" for device in devices)):
         raise ValueError(
-            f"resources(num_gpus={wanted}): JAX sees {found} GPUs here; install a JAX for your GPU "
+            f"resources(num_gpus={gpus}): JAX sees {found} GPUs here; install a JAX for your GPU "
             "(`pip install -U 'jax[cuda12]'`), or leave num_gpus out; `athlete doctor` shows the devices"
         )
+    number = wanted_devices(config) or most_that_fit(config, len(devices))
+    if number > len(devices):
+        raise ValueError(
+            f"learners(num_learners={number}): JAX sees {len(devices)} of kind {devices[0].platform!r} here; make it "
+            "smaller, or 'auto'. On a CPU devices can be virtual: XLA_FLAGS=--xla_force_host_platform_device_count="
+            f"{number} in the environment, before JAX starts"
+        )
+    if number > 1:
+        logger.info("environments and minibatches are shared out among %d devices (%s)", number, devices[0].platform)
+    return number
 
 
 def own_folder(config: AlgorithmConfig) -> Path:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,12 @@ class Recording:
             self.is_on = False
             logger.warning("%s: the training goes on, and its results are not kept any more", error)
             self.close()
+
+    def show(self, films: Sequence[Path], timesteps: int) -> None:
+        """Put films among TensorBoard's pictures, where results are being written."""
+        if self._recorder is not None:
+            for path in films:
+                self._recorder.film(path, timesteps)
 
     def _open(self, first: Mapping[str, Any]) -> None:
         before = int(first["training_iteration"]) - 1

@@ -29,7 +29,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "models": BELOW_AGENTS | {"distributions"},
     "memory": BELOW_AGENTS,
     "env": BELOW_AGENTS | {"log"},
-    "loops": BELOW_AGENTS | {"log", "distributions"},
+    "loops": BELOW_AGENTS | {"log", "distributions", "memory"},
     "bonuses": BELOW_AGENTS | {"distributions", "models"},
     "combine": BELOW_AGENTS | {"memory", "models", "distributions", "bonuses"},
     "record": {"core", "spaces", "version"},

@@ -11,6 +11,7 @@ SPELLINGS: dict[str, str] = {
     "train_batch_size_per_learner": "train_batch_size",
     "num_workers": "num_rollout_workers",
     "num_env_runners": "num_rollout_workers",
+    "num_learner_workers": "num_learners",
     "num_envs_per_env_runner": "num_envs_per_worker",
     "num_cpus_per_env_runner": "num_cpus_per_worker",
     "custom_resources_per_env_runner": "custom_resources_per_worker",
@@ -79,7 +80,6 @@ IGNORED: dict[str, str] = {
     "num_cpus_for_local_worker": _ONE_PROGRAM,
     "num_cpus_for_main_process": _ONE_PROGRAM,
     "num_gpus_per_env_runner": _ONE_PROGRAM,
-    "num_learners": _ONE_PROGRAM,
     "num_gpus_per_learner": _ONE_PROGRAM,
     "num_cpus_per_learner": _ONE_PROGRAM,
     "create_env_on_local_worker": "environments are made in this process unless num_rollout_workers > 0",
@@ -129,7 +129,6 @@ IGNORED: dict[str, str] = {
     **dict.fromkeys(("local_tf_session_args", "tf_session_args", "use_pytorch", "torch", "eager"), _FRAMEWORK),
     **dict.fromkeys(("enable_tf1_exec_eagerly", "_tf_policy_handles_more_than_one_loss"), _FRAMEWORK),
     **dict.fromkeys(("validate_workers_after_construction", "num_aggregation_workers"), _ONE_PROGRAM),
-    "num_learner_workers": _ONE_PROGRAM,
     **dict.fromkeys(("num_accs", "num_multi_acc_tower_stacks", "num_multi_gpu_tower_stacks"), _ONE_PROGRAM),
     **dict.fromkeys(("_fake_gpus", "gpu"), _ONE_PROGRAM),
 }

@@ -57,6 +57,7 @@ SETTINGS: dict[str, Setting] = {
     "output_config": Setting("offline_data", {}, "dict"),
     "output_max_file_size": Setting("offline_data", 64 * 1024 * 1024, "positive count"),
     "num_gpus": Setting("resources", 0, "number"),
+    "num_learners": Setting("learners", 0, "count or auto"),
     "ray": Setting("resources", False, "cluster"),
     "num_cpus_per_worker": Setting("resources", 1, "number"),
     "custom_resources_per_worker": Setting("resources", {}, "dict of amounts"),
@@ -170,6 +171,7 @@ _VALUE_CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "number or schedule": (lambda value: is_number(value) or is_schedule(value), f"a number or {SCHEDULE_FORM}"),
     "count": (is_count, "a whole number of at least 0"),
     "positive count": (lambda value: is_count(value) and value > 0, "a whole number of at least 1"),
+    "count or auto": (lambda value: value == "auto" or is_count(value), "a whole number of at least 0, or 'auto'"),
     "positive count or auto": (
         lambda value: value == "auto" or (is_count(value) and value > 0),
         "a whole number of at least 1, or 'auto'",
