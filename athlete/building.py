@@ -30,7 +30,7 @@ from athlete.loops.output import OutputSource
 from athlete.loops.train import CompiledTraining, HostedTraining, Training
 from athlete.loops.worked import WorkedTraining
 from athlete.loops.workers import Collector
-from athlete.memory.room import require_room, require_room_for_batch
+from athlete.memory.room import require_room, require_room_for_batch, store_bytes
 from athlete.offline_training import output_of, start_offline, with_recorded
 from athlete.ray_workers import RayWorkers
 from athlete.settings.config import AlgorithmConfig
@@ -256,6 +256,23 @@ def require_memory_room(config: AlgorithmConfig, agent: Agent) -> None:
         if member.trained and own.memory.keeps:
             room = require_room(own.memory, transition_shapes(own), config.rows() * member.seats.agents)
             logger.info("policy %s: %s", member.name, room)
+
+
+def memory_bytes(config: AlgorithmConfig) -> int:
+    """The size of the replay memories of a training, once they are full: nearly all of its checkpoints."""
+    world = training_world(config)
+    if world.env is not None:
+        spec, ids = spec_of(world.env), ()
+    else:
+        source = world.source()
+        source.close()
+        spec, ids = source.spec, source.agent_ids
+    agent = agent_for(config, spec, _fragment_length(config, spec), ids)
+    rows = config.rows()
+    if not isinstance(agent, Team):
+        return store_bytes(agent.memory, transition_shapes(agent), rows)
+    own = [(member.agent, rows * member.seats.agents) for member in agent.members if member.trained]
+    return sum(store_bytes(agent.memory, transition_shapes(agent), each) for agent, each in own)
 
 
 def supervision(config: AlgorithmConfig, hooks: Hooks) -> Supervision:
