@@ -5,7 +5,8 @@
 PPO on Pendulum-v1; learning rate, discount and lambda are searched, from ranges most of which learn nothing. A trial
 has 400,000 timesteps, a population as many as it takes. Experiments of 32 trials follow each other until a trial's
 `episode_reward_mean` reaches -200: what counts is the sum of the timesteps of all. Random search trains its trials to
-their end, one after another, as Optuna does alone; "optuna-asha" lets ASHA stop Optuna's trials early. Writes `benchmarks/results/search.json`.
+their end, one after another, as Optuna does alone; "optuna-asha" lets ASHA stop Optuna's trials early. Writes
+`benchmarks/results/search.json`.
 """
 
 from __future__ import annotations
