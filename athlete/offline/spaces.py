@@ -22,7 +22,7 @@ def is_space(value: Any) -> bool:
 
 def kept_space(value: Any) -> dict[str, Any]:
     """A space, or its JSON, as JSON."""
-    return space_to_json(space_of(value) if isinstance(value, Mapping) else to_space(value))
+    return space_to_json(space_from_json(value) if isinstance(value, Mapping) else to_space(value))
 
 
 def space_of(kept: Mapping[str, Any] | None) -> Space | None:
