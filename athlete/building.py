@@ -142,6 +142,8 @@ def _start_worked(config: AlgorithmConfig, world: World, hooks: Hooks, key: np.n
     if as_they_come:
         length, fragments = _batch_of_fragments(config, length)
     batched = config.sized(each, fragments, length) if as_they_come else config
+    if as_they_come and config.sequence_length() > 1:
+        batched = batched.with_trajectories_apart()
     batched.validate()
     agent = _make_agent(batched, one.spec, begins, length, one.agent_ids)
     watched = supervision(config, hooks)
@@ -167,16 +169,10 @@ def _batch_of_fragments(config: AlgorithmConfig, length: int) -> tuple[int, int]
     """The length of trajectories that are learned from as they come, and how many of them make a batch: of half of the
     workers, unless lengths are given that make it other ones.
 
-    Raises ValueError where trajectories of different rows cannot follow one another in memory.
     """
     sequence, count = config.sequence_length(), config.num_rollout_workers
     half = max(1, count // 2)
     if "replay_buffer_config" in config:
-        if sequence > 1:
-            raise ValueError(
-                f"{config.algorithm_name}: sample_async=True takes trajectories as they come, and sequences of replay "
-                "go on from one to the next; set sample_async='lagged', or False"
-            )
         return length, half
     batch, given = math.ceil(config.train_batch_size / config.num_envs_per_worker), config.rollout_fragment_length
     least = sequence if given == "auto" else math.ceil(given / sequence) * sequence
@@ -186,18 +182,23 @@ def _batch_of_fragments(config: AlgorithmConfig, length: int) -> tuple[int, int]
 
 def _require_workable(config: AlgorithmConfig, world: World, hooks: Hooks) -> None:
     """Raise ValueError for what cannot be where workers act by themselves."""
-    wrong = None
+    wrong = why_not_in_workers(world, hooks)
     if not config.num_rollout_workers:
         wrong = "needs workers: set num_rollout_workers to 1 or more"
-    elif world.pooled:
-        wrong = "is for environments that are stepped one by one, and EnvPool's are not; leave backend='envpool' out"
-    elif world.is_instance:
-        wrong = f"makes environments in processes, and {world.name} is one instance; pass its class or a factory"
-    elif hooks.hosted - {"on_sub_environment_created"}:
-        names = ", ".join(sorted(hooks.hosted))
-        wrong = f"steps environments where {names} cannot be called; leave workers_act out, or these callbacks"
     if wrong is not None:
         raise ValueError(f"rollouts(workers_act=True): it {wrong}")
+
+
+def why_not_in_workers(world: World, hooks: Hooks) -> str | None:
+    """Why workers cannot act in environments of `world`, as the end of a sentence; None where they can."""
+    if world.pooled:
+        return "is for environments that are stepped one by one, and EnvPool's are not; leave backend='envpool' out"
+    if world.is_instance:
+        return f"makes environments in processes, and {world.name} is one instance; pass its class or a factory"
+    if hooks.hosted - {"on_sub_environment_created"}:
+        names = ", ".join(sorted(hooks.hosted))
+        return f"steps environments where {names} cannot be called; leave it out, or these callbacks"
+    return None
 
 
 def _fragment_length(config: AlgorithmConfig, spec: Spec) -> int:
