@@ -7,7 +7,8 @@ else
 BIN := $(VENV)/bin
 endif
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --retries 5
-NOTEBOOKS := $(wildcard examples/notebooks/*.ipynb)
+SERVING := examples/notebooks/04_serving.ipynb
+NOTEBOOKS := $(filter-out $(SERVING),$(wildcard examples/notebooks/*.ipynb))
 
 .PHONY: help install demo test thorough mutants mutants-sample test-extras test-deploy fuzz learning learning-all notebook rllib-files untuned docs lint types clean
 
@@ -17,7 +18,7 @@ help:
 	@echo "make test      the fast tests"
 	@echo "make thorough  every algorithm in every loop, and the code of every page"
 	@echo "make mutants   whether the tests notice wrong code: wrong lines, one by one (a quarter of an hour)"
-	@echo "make test-extras  those of gymnax, JaxMARL, EnvPool and PettingZoo, with these packages in $(VENV)-extras"
+	@echo "make test-extras  those of gymnax, JaxMARL, EnvPool, PettingZoo and Ray, with these packages in $(VENV)-extras, and of brax, Playground, Jumanji, Navix, Craftax and pgx in $(VENV)-jax"
 	@echo "make test-deploy  policies in ONNX, NumPy, StableHLO and a browser, and behind HTTP, with these packages in $(VENV)-deploy"
 	@echo "make fuzz      500 checkpoints and 100 other files that are spoiled, and 100 kills: what came of them"
 	@echo "make learning  the tests that train to a threshold; make learning-all those of minutes a seed too"
@@ -65,16 +66,23 @@ mutants-sample: install
 # gymnax and JaxMARL want an older Gymnasium, EnvPool is large, mpe2 brings another pygame: their tests have an environment of their own.
 $(VENV)-extras/.ready: pyproject.toml
 	$(PYTHON) -m venv $(VENV)-extras
-	$(VENV)-extras/bin/python -m pip install --quiet --disable-pip-version-check --retries 5 --editable '.[gymnax,jaxmarl,envpool,atari,pettingzoo,parquet,minari,lz4]' pytest mpe2
+	$(VENV)-extras/bin/python -m pip install --quiet --disable-pip-version-check --retries 5 --editable '.[gymnax,jaxmarl,envpool,atari,pettingzoo,parquet,minari,lz4,ray]' pytest cloudpickle mpe2
 	@touch $@
 
-test-extras: $(VENV)-extras/.ready
-	$(VENV)-extras/bin/python -m pytest tests/test_gymnax.py tests/test_jaxmarl.py tests/test_atari.py tests/test_spread.py tests/test_pettingzoo.py tests/test_offline_extras.py
+# JAX packages of others, with physics engines among them: an environment of their own again.
+$(VENV)-jax/.ready: pyproject.toml
+	$(PYTHON) -m venv $(VENV)-jax
+	$(VENV)-jax/bin/python -m pip install --quiet --disable-pip-version-check --retries 5 --editable '.[brax,craftax,jumanji,navix,pgx,playground]' pytest
+	@touch $@
+
+test-extras: $(VENV)-extras/.ready $(VENV)-jax/.ready
+	$(VENV)-jax/bin/python -m pytest tests/test_jax_packages.py
+	$(VENV)-extras/bin/python -m pytest tests/test_gymnax.py tests/test_jaxmarl.py tests/test_atari.py tests/test_spread.py tests/test_pettingzoo.py tests/test_offline_extras.py tests/test_ray.py tests/test_ray_tune.py
 
 # What runs exported policies, and what serves them. PyTorch's tests run where it is installed too.
 $(VENV)-deploy/.ready: pyproject.toml
 	$(PYTHON) -m venv $(VENV)-deploy
-	$(VENV)-deploy/bin/python -m pip install --quiet --disable-pip-version-check --retries 5 --editable '.[onnx,stablehlo,serve]' pytest httpx
+	$(VENV)-deploy/bin/python -m pip install --quiet --disable-pip-version-check --retries 5 --editable '.[onnx,stablehlo,serve]' pytest httpx ipykernel nbclient
 	@touch $@
 
 test-deploy: $(VENV)-deploy/.ready
@@ -89,9 +97,11 @@ learning: install
 learning-all: install
 	$(BIN)/python -m pytest -m learning
 
-notebook: install
-	@test -n "$(NOTEBOOKS)" || echo "there are no notebooks in examples/notebooks"
+# The one about serving needs what serves.
+notebook: install $(VENV)-deploy/.ready
 	@set -e; for notebook in $(NOTEBOOKS); do echo "$$notebook"; $(BIN)/jupyter execute --timeout=600 "$$notebook"; done
+	@echo "$(SERVING)"
+	@$(VENV)-deploy/bin/jupyter execute --timeout=600 "$(SERVING)"
 
 # What has been run with the same settings is not run again.
 rllib-files: install

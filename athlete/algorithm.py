@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import os
 import threading
 import time
@@ -17,8 +18,9 @@ import numpy as np
 from athlete.acting import actions_by_agent, joint_observation
 from athlete.algorithms.alpha_star import AlphaStar
 from athlete.building import (
-    check_devices,
+    devices_of,
     evaluation_world,
+    is_in_ray,
     own_folder,
     require_memory_room,
     start_training,
@@ -34,6 +36,7 @@ from athlete.evaluation import Evaluator
 from athlete.hooks import Hooks
 from athlete.log import logger, set_level
 from athlete.loops.compiling import compilations, set_up
+from athlete.loops.devices import here
 from athlete.loops.evaluate import LONG_EPISODE
 from athlete.loops.progress import Progress, joined
 from athlete.matches import Matches, Player, players_of
@@ -53,7 +56,13 @@ from athlete.settings.config import AlgorithmConfig
 from athlete.teams import columns_of, horizon_of, keeps_memory, make_heuristic, mapping_to_save
 from athlete.totals import Totals, rllib_results
 
+CHECKPOINT_SECONDS = 60.0  # between those that a training in a cluster saves by itself
 _Method = TypeVar("_Method", bound=Callable[..., Any])
+
+
+def _never(result: Mapping[str, Any]) -> bool:
+    """What ends a loop of which only its writer knows the end."""
+    return False
 
 
 def _alone(method: _Method) -> _Method:
@@ -93,29 +102,37 @@ class Algorithm:
         self.config = config
         self._settings = config.to_dict()  # as results show them
         self.seed: int = config.seed if config.seed is not None else int.from_bytes(os.urandom(4), "little")
-        check_devices(config)
+        devices = devices_of(config)
         self._world = training_world(config)
         self._evaluation_world = evaluation_world(config, self._world)
         hooks = Hooks(config, self._world, self.get_policy)
         self._callbacks = hooks.callbacks
         self._evaluator = Evaluator(config, self._evaluation_world, hooks, self._world)
-        self._training = start_training(config, self._world, hooks, self.seed, begins)
+        self._training = start_training(config, self._world, hooks, self.seed, begins, devices)
         self._has_room = begins or config.is_offline()  # for its replay memory: asked before that is made
         self._totals = Totals(config.metrics_num_episodes_for_smoothing, columns_of(self._training.agent))
         self._policy: Policy | None = None
         self._recorded: DataSet | None = None  # what estimators read, once they have
         self._told_of_endless = False
+        self._ends: Callable[[dict[str, Any]], bool] = _never
         self._stopped = False
         self._advancing: int | None = None  # the thread in which an iteration is under way
         self._told_fault = False
         self._logdir = own_folder(config)
         self._recording = Recording(config, self._logdir)
-        frequency = 0 if config.logdir is False else config.checkpoint_freq
-        self._keeper = Keeper(frequency, config.keep_checkpoints_num, config.checkpoint_score_attr)
+        self._keeper = self._make_keeper()
         weakref.finalize(self, self._recording.close)  # files are complete also where nobody calls stop()
         self._last_checkpoint: Path | None = None  # written here or restored from
         self._saved: set[Path] = set()  # checkpoints written here
         self._callbacks.on_algorithm_init(algorithm=self)
+
+    def _make_keeper(self) -> Keeper:
+        config = self.config
+        frequency, keep = 0 if config.logdir is False else config.checkpoint_freq, config.keep_checkpoints_num
+        seconds = math.inf
+        if is_in_ray(config) and self._recording.is_on and "checkpoint_freq" not in config.chosen():
+            seconds, keep = CHECKPOINT_SECONDS, keep or 1  # where a cluster's head is lost, this process ends
+        return Keeper(frequency, keep, config.checkpoint_score_attr, seconds)
 
     # Training -----------------------------------------------------------------------------------------------------
 
@@ -195,12 +212,13 @@ class Algorithm:
             result.update(self.evaluate())
         result |= self._totals.add_time(time.perf_counter() - start)
         self._callbacks.on_train_result(algorithm=self, result=result)
+        result["done"] = bool(result["done"]) or self._ends(result)
         self._recording.write(result, progress)
         self._keeper.take(result, self.save)
         return result
 
     def learn(self, total_timesteps: int | None = None, stop: Any = None, progress_bar: bool = False) -> dict[str, Any]:
-        """`train()` until there are `total_timesteps` more, or a result satisfies `stop`; the last result.
+        """`train()` until there are `total_timesteps` more, or a result satisfies `stop`; the last, which is `done`.
 
         `stop` is what `tune.run` takes: `{"episode_reward_mean": 475}`, a function `(trial_id, result) -> bool` with
         `logdir`'s name for the first, a `Stopper`, or a list. `progress_bar` shows how far it is: a table in a terminal
@@ -213,13 +231,16 @@ class Algorithm:
         elif stop is None:
             raise ValueError("learn(): say when to end: learn(total_timesteps=100_000), or stop={...}")
         shown = Shown(f"{self.config.algorithm_name} {env_name(self.config.env)}", reporter(int(progress_bar)))
-        with shown:
-            while True:
-                result = self.train()
-                ends = stopper(self._logdir.name, result)
-                shown.update(result, stopper.progress(self._logdir.name, result))
-                if ends:
-                    return result
+        self._ends = functools.partial(stopper, self._logdir.name)
+        try:
+            with shown:
+                while True:
+                    result = self.train()
+                    shown.update(result, stopper.progress(self._logdir.name, result))
+                    if result["done"]:
+                        return result
+        finally:
+            self._ends = _never
 
     def _timesteps_more(self, timesteps: int) -> DictStopper:
         if not is_count(timesteps) or timesteps < 1:
@@ -308,7 +329,7 @@ class Algorithm:
         """
         self._refuse_if_stopped("evaluate_matches")
         whole, spec = self._whole_policy(), self._evaluator.spec
-        players = players_of(whole.agent, self._training.learned.state, whole.view)
+        players = players_of(whole.agent, here(self._training.learned.state), whole.view)
         if not players:
             raise ValueError(
                 "evaluate_matches: matches are between the policies of many agents, and there is one agent"
@@ -341,7 +362,7 @@ class Algorithm:
         """The acting side as it is now: a snapshot that later training does not change."""
         self._refuse_if_stopped("get_policy")
         whole = self._whole_policy()
-        player = player_of(whole.agent, self._training.learned.state, whole.view, policy_id, "get_policy")
+        player = player_of(whole.agent, here(self._training.learned.state), whole.view, policy_id, "get_policy")
         return whole if player.view is whole.view else Policy(*player, self.seed)
 
     def _whole_policy(self) -> Policy:
@@ -349,7 +370,8 @@ class Algorithm:
         if self._policy is None:
             agent, run = self._training.agent, self._training.learned
             progress = progress_at(int(run.timesteps), horizon_of(self.config, agent))
-            self._policy = Policy(agent, view_of(agent, run.state, progress), self.seed, self._world.previous)
+            view = view_of(agent, here(run.state), progress)
+            self._policy = Policy(agent, view, self.seed, self._world.previous)
         return self._policy
 
     def compute_single_action(
@@ -569,7 +591,10 @@ class Algorithm:
     def record_video(
         self, folder: str | Path, episodes: int = 1, *, explore: bool = False, seed: int | None = None
     ) -> list[str]:
-        """Film `episodes` episodes as mp4 files into `folder`; their paths. Works without a screen."""
+        """Film `episodes` episodes as mp4 files into `folder`; their paths. Works without a screen.
+
+        Once there are results in `logdir`, TensorBoard shows the films beside them.
+        """
         self._evaluator.require_own_environment("record_video()")
         policy = self._whole_policy()
 
@@ -580,6 +605,7 @@ class Algorithm:
         with global_generators_kept():
             seed_global_generators(seed)
             films = record_episodes(self._evaluation_world.make_for_film, choose, Path(folder), episodes, seed)
+        self._recording.show([film.path for film in films], self._totals.timesteps)
         return [str(film.path) for film in films]
 
     @_alone

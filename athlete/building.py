@@ -6,13 +6,14 @@ import functools
 import math
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
+from athlete.cluster import Request, is_near
 from athlete.combine.team import Team
 from athlete.core import Agent, Source, Spec
 from athlete.env.supervision import Supervision
@@ -28,10 +29,12 @@ from athlete.loops.learn import transition_shapes
 from athlete.loops.output import OutputSource
 from athlete.loops.train import CompiledTraining, HostedTraining, Training
 from athlete.loops.worked import WorkedTraining
-from athlete.loops.workers import Collector
-from athlete.memory.room import require_room, require_room_for_batch
+from athlete.loops.workers import Collector, Worker, Workers
+from athlete.memory.room import require_room, require_room_for_batch, store_bytes
 from athlete.offline_training import output_of, start_offline, with_recorded
+from athlete.ray_workers import RayWorkers
 from athlete.settings.config import AlgorithmConfig
+from athlete.settings.devices import most_that_fit, wanted_devices
 from athlete.spaces import zeros
 from athlete.teams import agent_for, horizon_of
 from athlete.worker_processes import ProcessWorkers, make_source
@@ -75,15 +78,19 @@ def _find_world(config: AlgorithmConfig, env: Any, env_config: Mapping[str, Any]
     return world if config.disable_env_checking else world.checked()
 
 
-def start_training(config: AlgorithmConfig, world: World, hooks: Hooks, seed: int, begins: bool) -> Training:
-    """The training of `config` in `world`; one that does not begin makes no arrays until it is restored."""
+def start_training(
+    config: AlgorithmConfig, world: World, hooks: Hooks, seed: int, begins: bool, devices: int = 1
+) -> Training:
+    """The training of `config` in `world`, spread over `devices`; one that does not begin makes no arrays until it is
+    restored.
+    """
     key = np.array([0, seed & 0xFFFFFFFF], np.uint32)
     if config.is_offline():
-        return start_offline(config, world, key, begins)
+        return start_offline(config, world, key, begins, devices)
     if world.env is not None:
-        return _start_compiled(config, world, key, begins)
-    if config.workers_act and (config.num_rollout_workers or "workers_act" in config.chosen()):
-        return _start_worked(config, world, hooks, key, begins)
+        return _start_compiled(config, world, key, begins, devices)
+    if is_in_ray(config) or (config.workers_act and (config.num_rollout_workers or "workers_act" in config.chosen())):
+        return _start_worked(config, world, hooks, key, begins, devices)
     if config.num_rollout_workers:
         processes, each = config.num_rollout_workers, config.num_envs_per_worker
         logger.info("%d worker processes with %d environments each", processes, each)
@@ -96,7 +103,7 @@ def start_training(config: AlgorithmConfig, world: World, hooks: Hooks, seed: in
     try:
         if (output := output_of(config, source.spec)) is not None:
             source = OutputSource(source, output)
-        training = _start_hosted(config, source, hooks, key, begins)
+        training = _start_hosted(config, source, hooks, key, begins, devices)
         training.output = output
         return training
     except BaseException:
@@ -104,7 +111,9 @@ def start_training(config: AlgorithmConfig, world: World, hooks: Hooks, seed: in
         raise
 
 
-def _start_compiled(config: AlgorithmConfig, world: World, key: np.ndarray, begins: bool) -> CompiledTraining:
+def _start_compiled(
+    config: AlgorithmConfig, world: World, key: np.ndarray, begins: bool, devices: int
+) -> CompiledTraining:
     assert world.env is not None
     spec = spec_of(world.env)
     length = _fragment_length(config, spec)
@@ -114,23 +123,26 @@ def _start_compiled(config: AlgorithmConfig, world: World, key: np.ndarray, begi
     if config.get("sample_async") and "sample_async" in config.chosen():
         logger.info("sample_async=True: environment and updates are one program here; nothing waits")
     env = with_info_metrics(world.env, config.info_metrics)
-    training = CompiledTraining(agent, env, config.rows(), length, horizon_of(config, agent), key, begins=begins)
+    horizon = horizon_of(config, agent)
+    training = CompiledTraining(agent, env, config.rows(), length, horizon, key, begins=begins, devices=devices)
     training.output = output_of(config, spec)
     return training
 
 
 def _start_hosted(
-    config: AlgorithmConfig, source: Source, hooks: Hooks, key: np.ndarray, begins: bool
+    config: AlgorithmConfig, source: Source, hooks: Hooks, key: np.ndarray, begins: bool, devices: int
 ) -> HostedTraining:
     length = _fragment_length(config, source.spec)
     asynchronous = bool(config.get("sample_async")) and not config.workers_act  # else of workers, and there are none
     agent = _make_agent(config, source.spec, begins, length, getattr(source, "agent_ids", ()))
     watched, batch_hooks = hooks.watch_training(source, length), hooks.of_batches(agent)
     horizon = horizon_of(config, agent)
-    return HostedTraining(agent, watched, length, horizon, key, asynchronous, batch_hooks, begins)
+    return HostedTraining(agent, watched, length, horizon, key, asynchronous, batch_hooks, begins, devices)
 
 
-def _start_worked(config: AlgorithmConfig, world: World, hooks: Hooks, key: np.ndarray, begins: bool) -> Training:
+def _start_worked(
+    config: AlgorithmConfig, world: World, hooks: Hooks, key: np.ndarray, begins: bool, devices: int
+) -> Training:
     """Workers that act by themselves, and the training that learns from what they collect."""
     _require_workable(config, world, hooks)
     world = world.portable()
@@ -149,15 +161,17 @@ def _start_worked(config: AlgorithmConfig, world: World, hooks: Hooks, key: np.n
     watched = supervision(config, hooks)
     makes = functools.partial(make_source, world, count, each, watched, int(key[1]), config.info_metrics)
     collects = functools.partial(Collector, agent, makes, length, as_they_come)
-    workers = ProcessWorkers(collects, count, each, watched)
+    workers = make_workers(config, collects, count, each, watched)
     told = "as they come" if as_they_come else "one policy behind" if asynchronous else "in step"
-    logger.info("%d workers with %d environments each, which act by themselves, %s", count, each, told)
+    where = "in a Ray cluster" if is_in_ray(config) else "in processes"
+    logger.info("%d workers with %d environments each, which act by themselves %s, %s", count, each, where, told)
     horizon = horizon_of(batched, agent)
     try:
         if as_they_come:
             pace = fragments, config.max_requests_in_flight_per_sampler_worker, config.broadcast_interval
-            return AsynchronousTraining(agent, workers, each, length, horizon, key, begins, pace)
-        training = WorkedTraining(agent, workers, config.rows(), length, horizon, key, begins, asynchronous == "lagged")
+            return AsynchronousTraining(agent, workers, each, length, horizon, key, begins, pace, devices)
+        lagged = asynchronous == "lagged"
+        training = WorkedTraining(agent, workers, config.rows(), length, horizon, key, begins, lagged, devices)
         training.output = output_of(config, one.spec)
         return training
     except BaseException:
@@ -165,10 +179,29 @@ def _start_worked(config: AlgorithmConfig, world: World, hooks: Hooks, key: np.n
         raise
 
 
+def make_workers(
+    config: AlgorithmConfig, make: Callable[[int], Worker], count: int, rows: int, watched: Supervision
+) -> Workers:
+    """`count` workers of `rows` rows each, made of what `make` gives, where `resources(ray=...)` says."""
+    if is_in_ray(config):
+        return RayWorkers(make, count, rows, watched, (config.ray, _request(config)))
+    return ProcessWorkers(make, count, rows, watched)
+
+
+def is_in_ray(config: AlgorithmConfig) -> bool:
+    """Whether workers are to be actors of a Ray cluster."""
+    return bool(config.num_rollout_workers) and bool(config.ray) and (config.ray != "auto" or is_near())
+
+
+def _request(config: AlgorithmConfig) -> Request:
+    """What a worker holds of a cluster."""
+    resources = {name: float(amount) for name, amount in config.custom_resources_per_worker.items()}
+    return Request(float(config.num_cpus_per_worker), 0.0, resources, config.placement_strategy)
+
+
 def _batch_of_fragments(config: AlgorithmConfig, length: int) -> tuple[int, int]:
     """The length of trajectories that are learned from as they come, and how many of them make a batch: of half of the
     workers, unless lengths are given that make it other ones.
-
     """
     sequence, count = config.sequence_length(), config.num_rollout_workers
     half = max(1, count // 2)
@@ -232,25 +265,52 @@ def require_memory_room(config: AlgorithmConfig, agent: Agent) -> None:
             logger.info("policy %s: %s", member.name, room)
 
 
+def memory_bytes(config: AlgorithmConfig) -> int:
+    """The size of the replay memories of a training, once they are full: nearly all of its checkpoints."""
+    world = training_world(config)
+    if world.env is not None:
+        spec, ids = spec_of(world.env), ()
+    else:
+        source = world.source()
+        source.close()
+        spec, ids = source.spec, source.agent_ids
+    agent = agent_for(config, spec, _fragment_length(config, spec), ids)
+    rows = config.rows()
+    if not isinstance(agent, Team):
+        return store_bytes(agent.memory, transition_shapes(agent), rows)
+    own = [(member.agent, rows * member.seats.agents) for member in agent.members if member.trained]
+    return sum(store_bytes(agent.memory, transition_shapes(agent), each) for agent, each in own)
+
+
 def supervision(config: AlgorithmConfig, hooks: Hooks) -> Supervision:
     """How long environments may take, and what happens to those that fail."""
     return Supervision(
         config.env_timeout,
         config.restart_failed_sub_environments,
-        config.recreate_failed_workers,
+        config.recreate_failed_workers or (is_in_ray(config) and "recreate_failed_workers" not in config.chosen()),
         config.max_num_worker_restarts,
         hooks.created,
     )
 
 
-def check_devices(config: AlgorithmConfig) -> None:
-    """Raise ValueError where more GPUs are asked for than JAX sees."""
-    wanted = config.num_gpus
-    if wanted and wanted > (found := sum(device.platform == "gpu" for device in jax.devices())):
+def devices_of(config: AlgorithmConfig) -> int:
+    """How many devices a training is spread over. Raises ValueError where JAX does not see so many."""
+    gpus, devices = config.num_gpus, jax.devices()
+    if gpus and gpus > (found := sum(device.platform == "gpu" for device in devices)):
         raise ValueError(
-            f"resources(num_gpus={wanted}): JAX sees {found} GPUs here; install a JAX for your GPU "
+            f"resources(num_gpus={gpus}): JAX sees {found} GPUs here; install a JAX for your GPU "
             "(`pip install -U 'jax[cuda12]'`), or leave num_gpus out; `athlete doctor` shows the devices"
         )
+    number = wanted_devices(config) or most_that_fit(config, len(devices))
+    if number > len(devices):
+        raise ValueError(
+            f"learners(num_learners={number}): JAX sees {len(devices)} of kind {devices[0].platform!r} here; make it "
+            "smaller, or 'auto'. On a CPU devices can be virtual: XLA_FLAGS=--xla_force_host_platform_device_count="
+            f"{number} in the environment, before JAX starts"
+        )
+    if number > 1:
+        logger.info("environments and minibatches are shared out among %d devices (%s)", number, devices[0].platform)
+    return number
 
 
 def own_folder(config: AlgorithmConfig) -> Path:

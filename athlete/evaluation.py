@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from athlete.building import supervision, why_not_in_workers
+from athlete.building import make_workers, supervision, why_not_in_workers
 from athlete.combine.team import Team
 from athlete.core import Source, Spec, Tree, agent_ids
 from athlete.env.errors import EnvError
@@ -35,7 +35,7 @@ from athlete.settings.rllib_places import EVALUATION
 from athlete.spaces import Box, Space
 from athlete.teams import columns_of, make_heuristic
 from athlete.totals import episode_returns, episode_statistics, policy_statistics, told_statistics
-from athlete.worker_processes import ProcessWorkers, make_evaluated
+from athlete.worker_processes import make_evaluated
 
 EVALUATION_SALT = 0x45564131  # keeps the keys of evaluations apart from those of training
 MATCHES_SALT = 0x4D415443
@@ -286,7 +286,7 @@ class Evaluator:
             makes = functools.partial(make_evaluated, world, sharing, watched, config.info_metrics)
             form = jax.tree.map(lambda _: 0, policy.view)
             plays = functools.partial(WavePlayer, policy.agent, form, makes)
-            self._workers = PlayingWorkers(ProcessWorkers(plays, sharing.workers, sharing.each, watched), sharing)
+            self._workers = PlayingWorkers(make_workers(config, plays, sharing.workers, sharing.each, watched), sharing)
         return functools.partial(self._workers.play, jax.device_get(policy.view))
 
     def _play(self, policy: Policy, key: np.ndarray, episodes: int, explore: bool) -> Evaluation:

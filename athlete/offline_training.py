@@ -26,7 +26,9 @@ from athlete.settings.recorded import SAMPLER, shares_of
 from athlete.teams import agent_for, horizon_of
 
 
-def start_offline(config: AlgorithmConfig, world: World, key: np.ndarray, begins: bool) -> OfflineTraining:
+def start_offline(
+    config: AlgorithmConfig, world: World, key: np.ndarray, begins: bool, devices: int
+) -> OfflineTraining:
     """The training of `config` on its recorded data. Its spaces are those of `world`, where there is one.
 
     Raises DataError, naming file and row, for data that cannot be read, and for those that do not fit the spaces.
@@ -42,7 +44,7 @@ def start_offline(config: AlgorithmConfig, world: World, key: np.ndarray, begins
         shown = [data.to_ends(each, gamma) for data, each in zip(sets.values(), steps, strict=True)]
     memory = memory_of(agent.memory, shown, list(shares.values()))
     whole = jax.tree.map(lambda *leaves: np.concatenate(leaves), *steps)
-    return OfflineTraining(agent, memory, whole, horizon_of(config, agent), key, begins)
+    return OfflineTraining(agent, memory, whole, horizon_of(config, agent), key, begins, devices)
 
 
 def with_recorded(config: AlgorithmConfig, agent: Agent, spec: Spec) -> Agent:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +29,13 @@ class Recording:
     def __init__(self, config: AlgorithmConfig, folder: Path):
         self._config, self._folder = config, folder
         unset_here = config.logdir is None and os.environ.get("ATHLETE_RESULTS_DIR") == ""
-        self._is_on = config.logdir is not False and not unset_here
+        self.is_on = config.logdir is not False and not unset_here
         self._recorder: Recorder | None = None
         self._monitor: Monitor | None = None
 
     def write(self, result: Mapping[str, Any], progress: Progress) -> None:
         """Take in the result of one `train()` and the episodes that ended in it."""
-        if not self._is_on:
+        if not self.is_on:
             return
         try:
             if self._recorder is None:
@@ -46,9 +46,15 @@ class Recording:
                 returns = episode_returns(progress.returns)
                 self._monitor.write(returns, progress.lengths, _entries(progress, len(returns)))
         except OSError as error:
-            self._is_on = False
+            self.is_on = False
             logger.warning("%s: the training goes on, and its results are not kept any more", error)
             self.close()
+
+    def show(self, films: Sequence[Path], timesteps: int) -> None:
+        """Put films among TensorBoard's pictures, where results are being written."""
+        if self._recorder is not None:
+            for path in films:
+                self._recorder.film(path, timesteps)
 
     def _open(self, first: Mapping[str, Any]) -> None:
         before = int(first["training_iteration"]) - 1

@@ -77,6 +77,8 @@ def read_config(path: str | Path, env: Any, settings: Mapping[str, Any]) -> Algo
     """
     metadata = read_metadata(path)
     check_metadata(metadata, path)
-    # Where results are written is never for a file to say.
-    given = ("callbacks", "logdir", *settings, *(() if env is None else ("env",)))
+    # Where results are written and which cluster is talked to is never for a file to say.
+    given = ("callbacks", "logdir", "ray", *settings, *(() if env is None else ("env",)))
+    if metadata["config"].get("ray"):
+        settings = {"ray": "auto", **settings}
     return config_of(metadata, path, given).ready(env, **settings)

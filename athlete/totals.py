@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import sys
@@ -185,7 +186,7 @@ def rllib_results(result: Mapping[str, Any], progress: Progress, rows: int) -> d
     """What else scripts for RLlib 2.2 read in a result of `rows` environments side by side, made of what it has.
 
     `sampler_perf` is in milliseconds for a step of all rows; where the environment is compiled into the program nobody
-    can tell its part.
+    can tell its part, and it is NaN.
     """
     steps = max(1, progress.timesteps // max(1, rows))
     perf = {"mean_env_wait_ms": "env_step", "mean_inference_ms": "inference"}
@@ -193,9 +194,7 @@ def rllib_results(result: Mapping[str, Any], progress: Progress, rows: int) -> d
     of_policies = ("policy_reward_mean", "policy_reward_min", "policy_reward_max")
     more: dict[str, Any] = {name: result.get(name, {}) for name in of_policies} | {
         "episode_media": {},
-        "sampler_perf": {
-            name: 1000.0 * progress.seconds[part] / steps for name, part in perf.items() if part in progress.seconds
-        },
+        "sampler_perf": {name: 1000.0 * progress.seconds.get(part, math.nan) / steps for name, part in perf.items()},
         "num_steps_trained_this_iter": progress.learned,
         "num_remote_worker_restarts": result["num_worker_restarts"],
         "num_in_flight_async_reqs": 0,

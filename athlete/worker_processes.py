@@ -79,6 +79,39 @@ def make_evaluated(
     return WatchedSource(source, None, frozenset(), None, info_metrics, first_only=True) if info_metrics else source
 
 
+class Losses:
+    """What happens where a worker of `rows` rows is lost, by `fault_tolerance(...)`, and how many were."""
+
+    def __init__(self, supervision: Supervision, rows: int):
+        self._supervision, self._rows = supervision, rows
+        self._restarts = self._lost_rows = 0
+
+    def take(self, worker: int, sentence: str, health: Health) -> Arrival:
+        """The arrival that tells of a loss: with an error, or of a worker that is to begin anew. `health` was its."""
+        first, supervision = worker * self._rows, self._supervision
+        sentence = f"{sentence}, and with it the rows {first} to {first + self._rows - 1}"
+        if not supervision.recreate_workers:
+            error = EnvError(f"{sentence}; fault_tolerance(recreate_failed_workers=True) begins it anew")
+            return Arrival(worker, error=error, lost=True)
+        if self._restarts >= supervision.max_restarts:
+            limit = f"fault_tolerance(max_num_worker_restarts={supervision.max_restarts})"
+            return Arrival(worker, error=EnvError(f"{sentence}. No more is begun anew: {limit}"), lost=True)
+        logger.warning("%s; it begins anew", sentence)
+        self._restarts += 1
+        self._lost_rows += self._rows + health.faulty_episodes
+        return Arrival(worker, lost=True)
+
+    def health(self, alive: int, workers: Sequence[Health]) -> Health:
+        """Of all workers, so many of which are alive."""
+        return Health(alive, self._restarts, self._lost_rows + sum(health.faulty_episodes for health in workers))
+
+
+def surroundings() -> dict[str, str]:
+    """Variables of a worker's environment: many share a machine, so each computes on one thread of the CPU."""
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_multi_thread_eigen=false".strip()
+    return {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags}
+
+
 class ProcessWorkers:
     """`count` workers with `rows` rows each.
 
@@ -90,13 +123,13 @@ class ProcessWorkers:
         """`make` makes what answers the tasks of the worker whose number it is told, in its process."""
         import cloudpickle  # a dependency of Gymnasium
 
-        self.count, self._rows, self._supervision = count, rows, supervision
+        self.count = count
         self._made = cloudpickle.dumps(make)
         self._processes: list[subprocess.Popen | None] = [None] * count
         self._arrivals: queue.SimpleQueue[tuple[int, Arrival]] = queue.SimpleQueue()  # with the process's number
         self._last_words = [""] * count
         self._health = [Health()] * count
-        self._restarts = self._lost_rows = 0
+        self._losses = Losses(supervision, rows)
 
     def start(self) -> None:
         waiting = {worker for worker in range(self.count) if self._processes[worker] is None}
@@ -123,12 +156,11 @@ class ProcessWorkers:
             self._arrivals.put(each)
 
     def _begin(self, worker: int) -> None:
-        flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_multi_thread_eigen=false".strip()
         process = subprocess.Popen(
             [sys.executable, "-P", "-c", _START],  # -P: nothing is imported from the current folder by itself
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env={**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags},
+            env={**os.environ, **surroundings()},
             **_own_group(),
         )
         self._processes[worker], self._last_words[worker] = process, ""
@@ -179,27 +211,16 @@ class ProcessWorkers:
 
     def _after_loss(self, worker: int) -> Arrival:
         """A process has ended: begin it anew, or tell of it as an error."""
-        first, supervision = worker * self._rows, self._supervision
-        sentence = f"{self._ending(worker)}, and with it the rows {first} to {first + self._rows - 1}"
+        sentence = self._ending(worker)
         if self._last_words[worker]:
             sentence = f"{self._last_words[worker]}. So {sentence}"
-        if not supervision.recreate_workers:
-            error = EnvError(f"{sentence}; fault_tolerance(recreate_failed_workers=True) begins it anew")
-            return self._given_up(worker, error)
-        if self._restarts >= supervision.max_restarts:
-            limit = f"fault_tolerance(max_num_worker_restarts={supervision.max_restarts})"
-            return self._given_up(worker, EnvError(f"{sentence}. No more is begun anew: {limit}"))
-        logger.warning("%s; it begins anew", sentence)
-        self._restarts += 1
-        self._lost_rows += self._rows + self._health[worker].faulty_episodes
+        arrival = self._losses.take(worker, sentence, self._health[worker])
+        if arrival.error is not None:
+            self._processes[worker] = None  # who asks it again has it begun
+            return arrival
         self._health[worker] = Health()
         self._begin(worker)
-        return Arrival(worker, lost=True)
-
-    def _given_up(self, worker: int, error: EnvError) -> Arrival:
-        """One that is lost: who asks it again has it begun."""
-        self._processes[worker] = None
-        return Arrival(worker, error=error, lost=True)
+        return arrival
 
     @property
     def processes(self) -> list[subprocess.Popen]:
@@ -208,8 +229,7 @@ class ProcessWorkers:
     @property
     def health(self) -> Health:
         alive = sum(process.poll() is None for process in self.processes)
-        faulty = self._lost_rows + sum(health.faulty_episodes for health in self._health)
-        return Health(alive, self._restarts, faulty)
+        return self._losses.health(alive, self._health)
 
     def close(self) -> None:
         begun, self._processes = self.processes, [None] * self.count
@@ -271,15 +291,16 @@ def main() -> None:
     except Exception:
         answer(_READY, None, EnvError(f"{traceback.format_exc()}while a worker made its environments"))
         return
-    threading.Thread(target=_end_where_hung, args=(collector.source, answer), daemon=True).start()
+    threading.Thread(target=end_where_hung, args=(collector.source, answer), daemon=True).start()
     answer(_READY, None, None)
     with contextlib.suppress(EOFError), contextlib.closing(collector):
         while True:
             task: Any = pickle.load(tasks)
-            answer(task.serial, *_tried(functools.partial(collector.collect, task)))
+            answer(task.serial, *tried(functools.partial(collector.collect, task)))
 
 
-def _tried(collect: Callable[[], Any]) -> tuple[Any, Exception | None]:
+def tried(collect: Callable[[], Any]) -> tuple[Any, Exception | None]:
+    """What a worker's work gives, or the error that is told of it."""
     try:
         return collect(), None
     except EnvError as error:
@@ -288,8 +309,8 @@ def _tried(collect: Callable[[], Any]) -> tuple[Any, Exception | None]:
         return None, RuntimeError(f"{traceback.format_exc()}in a worker")
 
 
-def _end_where_hung(source: Source, answer: Callable) -> None:
-    """End this process where an environment does not come back, and cannot be broken off."""
+def end_where_hung(source: Source, answer: Callable) -> None:
+    """End this process where an environment does not come back and cannot be broken off; `answer` tells why first."""
     pause, told = threading.Event(), ""
     while not pause.wait(PATIENCE / 2):
         try:

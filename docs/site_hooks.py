@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 ASSETS = Path(__file__).parent / "assets"
+SIZED = re.compile(r"\\[bB]ig[lr]?\s*(\\\||\\[{}]|\\[lr]angle|[()\[\]|])")
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
@@ -36,12 +37,31 @@ def algorithms(up: str) -> str:
     return f"{len(ALGORITHMS)} [algorithms]({up}algorithms/index.md): {', '.join(ALGORITHMS)}."
 
 
+def paired(tex: str) -> str:
+    """An equation whose `\\big(` and `\\big)` are `\\left(` and `\\right)`: one group, in which both are as tall.
+
+    By themselves the second one would belong to the exponent that follows it, and browsers would not stretch it.
+    """
+    sides = {"(": "left", "[": "left", r"\{": "left", r"\langle": "left"}
+    opened = False
+
+    def side(match: re.Match[str]) -> str:
+        nonlocal opened
+        bracket = match[1]
+        if bracket in ("|", r"\|"):
+            opened = not opened
+            return f"\\{'left' if opened else 'right'}{bracket}"
+        return f"\\{sides.get(bracket, 'right')}{bracket}"
+
+    return SIZED.sub(side, tex)
+
+
 def on_page_content(content: str, **_: Any) -> str:
     """The page's HTML with its equations as MathML: no script is loaded for them."""
     from latex2mathml.converter import convert
 
     def equation(match: re.Match[str]) -> str:
-        tag, opening, tex = match[1], match[2], html.unescape(match[3])
-        return f"<{tag}>{convert(tex, display='block' if opening == '[' else 'inline')}</{tag}>"
+        tag, opening, tex = match[1], match[2], paired(html.unescape(match[3]))
+        return f'<{tag} class="equation">{convert(tex, display="block" if opening == "[" else "inline")}</{tag}>'
 
     return re.sub(r'<(span|div) class="arithmatex">\\([\[(])(.*?)\\[\])]</\1>', equation, content, flags=re.S)

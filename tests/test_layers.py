@@ -29,7 +29,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "models": BELOW_AGENTS | {"distributions"},
     "memory": BELOW_AGENTS,
     "env": BELOW_AGENTS | {"log"},
-    "loops": BELOW_AGENTS | {"log", "distributions"},
+    "loops": BELOW_AGENTS | {"log", "distributions", "memory"},
     "bonuses": BELOW_AGENTS | {"distributions", "models"},
     "combine": BELOW_AGENTS | {"memory", "models", "distributions", "bonuses"},
     "record": {"core", "spaces", "version"},
@@ -46,7 +46,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     | {"combine", "teams", "acting", "checkpointing", "env", "export", "loops", "matches", "record"},
 }
 # What `Algorithm` is made of.
+MAY_IMPORT["cluster"] = set()
 MAY_IMPORT["worker_processes"] = BELOW_AGENTS | {"env", "log", "loops"}
+MAY_IMPORT["ray_workers"] = BELOW_AGENTS | {"env", "log", "loops", "cluster", "worker_processes"}
 MAY_IMPORT["hooks"] = BELOW_AGENTS | {"callbacks", "env", "loops", "policy", "settings"}
 MAY_IMPORT["teams"] = BELOW_AGENTS | {"algorithms", "combine", "env", "log", "settings"}
 MAY_IMPORT["building"] = BELOW_AGENTS | {"log", "env", "hooks", "loops", "memory", "combine", "algorithms", "settings"}
@@ -60,7 +62,7 @@ MAY_IMPORT["offline_training"] = BELOW_AGENTS | {
     "settings",
     "teams",
 }
-MAY_IMPORT["building"] |= {"teams", "offline_training", "worker_processes"}
+MAY_IMPORT["building"] |= {"teams", "offline_training", "cluster", "ray_workers", "worker_processes"}
 MAY_IMPORT["matches"] = BELOW_AGENTS | {"algorithms", "combine", "loops", "teams"}
 MAY_IMPORT["evaluation"] = BELOW_AGENTS | {"teams", "building", "env", "hooks", "loops", "policy", "settings", "totals"}
 MAY_IMPORT["evaluation"] |= {"combine", "matches", "offline", "worker_processes"}
@@ -105,7 +107,7 @@ KEEPERS = {
     "tensorboardX": {"record/tensorboard.py"},
     "imageio": {"record/video.py"},
     "pettingzoo": {"env/adapters/pettingzoo.py"},
-    "ray": set(),
+    "ray": {"cluster.py"},
     "torch": set(),
     "onnx": set(),
     "starlette": {"serve/http.py"},
@@ -191,7 +193,7 @@ INSIDE = {
 HEAVY = {
     *("jax", "numpy", "gymnasium", "pandas", "rich", "yaml", "typer", "safetensors", "tensorboardX", "imageio"),
     "imageio_ffmpeg",
-    *("optuna", "wandb", "mlflow", "trackio"),
+    *("optuna", "wandb", "mlflow", "trackio", "ray"),
     *(
         "pygame",
         "IPython",
@@ -203,6 +205,7 @@ HEAVY = {
         "gymnax",
         "jaxmarl",
         "pettingzoo",
+        *("brax", "craftax", "jumanji", "mujoco_playground", "navix", "pgx"),
         "cv2",
         "ale_py",
         "starlette",

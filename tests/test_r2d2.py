@@ -363,5 +363,5 @@ def test_a_trained_policy_is_used_by_hand_with_its_state():
         state = algo.get_policy().get_initial_state()
         action, after, _ = algo.compute_single_action(np.zeros(2, np.float32), state)
         assert action in (0, 1)
-        assert not np.array_equal(after.hidden, state.hidden)
+        assert not np.array_equal(after.model.hidden, state.model.hidden)
         assert algo.evaluate(episodes=2)["evaluation"]["episode_reward_mean"] >= 8

@@ -7,6 +7,7 @@ import json
 import math
 from pathlib import Path
 
+import imageio.v3 as imageio
 import numpy as np
 import pytest
 
@@ -216,7 +217,10 @@ def test_results_have_what_scripts_for_rllib_read():
     learning = result["timers"]["learn_time_ms"]
     assert learning == result["timers"]["sample_and_learn_time_ms"], "compiled: one program"
     assert result["timers"]["learn_throughput"] == pytest.approx(64 / learning * 1000)
-    assert result["sampler_perf"] == {}, "nobody can tell the environment's part of a program"
+    perf = result["sampler_perf"]
+    assert set(perf) == {"mean_env_wait_ms", "mean_inference_ms"} and all(map(math.isnan, perf.values())), (
+        "nobody can tell the environment's part of a program"
+    )
 
 
 def test_a_hosted_training_tells_how_long_a_step_takes():
@@ -317,6 +321,29 @@ def test_learning_ends_with_the_first_of_its_stops():
             stop=lambda trial_id, result: seen.append((trial_id, result["training_iteration"])) or len(seen) == 2
         )
         assert seen == [(Path(algo.logdir).name, 3), (Path(algo.logdir).name, 4)]
+
+
+def test_the_last_result_of_learning_is_done_in_the_files_too(tmp_path):
+    with small(logdir=tmp_path).build() as algo:
+        assert algo.learn(stop={"training_iteration": 2})["done"] is True
+        assert algo.train()["done"] is False, "a loop of one's own has its own end"
+    assert [result["done"] for result in read_results(tmp_path)] == [False, True, False]
+
+
+def test_tensorboard_shows_films_as_moving_pictures(tmp_path):
+    from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+
+    with small(logdir=tmp_path).build() as algo:
+        algo.record_video(tmp_path / "films")
+        algo.train()
+        (path,) = algo.record_video(tmp_path / "films")
+    (events,) = tmp_path.glob("events.out.tfevents.*")
+    values = [(event.step, value) for event in EventFileLoader(str(events)).Load() for value in event.summary.value]
+    ((step, film),) = [(step, value) for step, value in values if value.tag.startswith("films/")]
+    assert (step, film.tag) == (64, f"films/{Path(path).stem}"), "the first was filmed before there was a record"
+    (data,) = film.tensor.string_val[2:] if film.HasField("tensor") else (film.image.encoded_image_string,)
+    frames = imageio.imread(data, extension=".gif")
+    assert len(frames) > 1 and max(frames.shape[1:3]) <= 240
 
 
 def test_what_learning_cannot_end_by_is_an_error():

@@ -28,6 +28,9 @@ from athlete.record.checkpoint import CheckpointError
 from athlete.tune.experiment import STATE
 from athlete.tuned_examples import load, names, read_experiments
 
+CANARIES = ("canary", "gymnax", "envpool", "brax", "craftax", "jumanji", "mujoco_playground", "navix", "pgx")
+PACKAGED = ["gymnax/CartPole-v1", "brax/ant", "craftax/Craftax-Symbolic-v1", "jumanji/Snake-v1"]
+PACKAGED += ["playground/CartpoleBalance", "navix/Navix-Empty-5x5-v0", "pgx/hex"]
 CANARY = "open({mark!r}, 'a').write('ran')\n"
 TINY = {"train_batch_size": 64, "minibatch_size": 32, "num_epochs": 1, "model": {"fcnet_hiddens": [8]}}
 
@@ -36,13 +39,13 @@ TINY = {"train_batch_size": 64, "minibatch_size": 32, "num_epochs": 1, "model": 
 def mark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The current folder has modules that leave a mark when they are imported; this is where it would be."""
     mark = tmp_path / "mark"
-    for name in ("canary", "gymnax", "envpool"):
+    for name in CANARIES:
         (tmp_path / f"{name}.py").write_text(CANARY.format(mark=str(mark)))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry])
     monkeypatch.setenv("ATHLETE_RESULTS_DIR", str(tmp_path / "results"))
     yield mark
-    for name in ("canary", "gymnax", "envpool"):
+    for name in CANARIES:
         sys.modules.pop(name, None)
 
 
@@ -178,7 +181,7 @@ def test_nor_does_a_resumed_state(tmp_path: Path) -> None:
         resume(tmp_path, "PPO")
 
 
-@pytest.mark.parametrize("entries", [{"env": "gymnax/CartPole-v1"}, {"backend": "envpool"}])
+@pytest.mark.parametrize("entries", [*({"env": name} for name in PACKAGED), {"backend": "envpool"}])
 def test_evaluating_takes_no_package_from_the_current_folder(
     checkpoint: Path, tmp_path: Path, mark: Path, entries: dict[str, str]
 ) -> None:

@@ -57,10 +57,14 @@ CASES = {
 }
 
 
+def made(case, workers):
+    return CASES[case](workers)
+
+
 @functools.cache
-def trained(case, workers):
-    """The run after three iterations, and the result of the last."""
-    with CASES[case](workers).build() as algorithm:
+def trained(case, workers, made=made):
+    """The run after three iterations, and their results."""
+    with made(case, workers).build() as algorithm:
         results = [algorithm.train() for _ in range(3)]
         return jax.device_get(algorithm.run), results
 
@@ -70,8 +74,8 @@ def assert_equal_to_the_last_bit(one, other):
         assert np.asarray(a).tobytes() == np.asarray(b).tobytes(), jax.tree_util.keystr(path)
 
 
-def assert_same_training(case, workers):
-    (hosted, told), (worked, told_by_workers) = trained(case, 0), trained(case, workers)
+def assert_same_training(case, workers, made=made):
+    (hosted, told), (worked, told_by_workers) = trained(case, 0), trained(case, workers, made)
     assert_equal_to_the_last_bit(hosted, worked)
     for a, b in zip(told, told_by_workers, strict=True):
         names = ("timesteps_total", "episodes_this_iter", "episode_reward_mean", "episode_len_mean")

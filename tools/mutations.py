@@ -2009,7 +2009,7 @@ RECORDING = [
         ("config.logdir is not False and not unset_here", "not unset_here"),
         ("config.logdir is not False and not unset_here", "config.logdir is not False"),
         ("flush_seconds=0.0", "flush_seconds=60.0"),
-        ("self._is_on = False\n", "pass\n"),
+        ("self.is_on = False\n", "pass\n"),
     ),
     *_in(
         "athlete/record/recorder.py",
@@ -2022,7 +2022,7 @@ RECORDING = [
     *_in(
         "athlete/record/keeping.py",
         RECORD,
-        ("if iteration % self._frequency == 0:", "if True:"),
+        ("if iteration % self._frequency == 0 if", "if True if"),
         ("staying = {*ranked(checkpoints)[:keep], checkpoints[-1]}", "staying = {*ranked(checkpoints)[:keep]}"),
         ("return sorted(checkpoints, key=rank, reverse=True)", "return sorted(checkpoints, key=rank)"),
         (
@@ -2039,7 +2039,7 @@ RECORDING = [
     *_in(
         "athlete/restoring.py",
         RECORD,
-        ('given = ("callbacks", "logdir", *settings', 'given = ("callbacks", *settings'),
+        ('given = ("callbacks", "logdir", "ray", *settings', 'given = ("callbacks", "ray", *settings'),
     ),
     *_in(
         "athlete/record/progress.py",

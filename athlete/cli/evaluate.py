@@ -66,7 +66,9 @@ def evaluate(
 
 
 def found_checkpoint(path: Path) -> Path:
-    """The checkpoint that is meant: `path` itself, or the best within an experiment, or the newest of a trial."""
+    """The checkpoint that is meant: `path` itself, or the best within an experiment, or the newest of a folder."""
+    from athlete.record.checkpoint import is_checkpoint
+
     if (path / "experiment_state.json").is_file():
         from athlete.cli.experiments import best_checkpoint, best_trial
         from athlete.tune import ExperimentAnalysis
@@ -74,5 +76,5 @@ def found_checkpoint(path: Path) -> Path:
         analysis = ExperimentAnalysis(path)
         if any(trial.checkpoints for trial in analysis.trials):
             return Path(str(best_checkpoint(analysis, best_trial(analysis))))
-    inside = sorted(path.glob("checkpoint_*")) if (path / "params.json").is_file() else []
+    inside = [] if is_checkpoint(path) else sorted(path.glob("checkpoint_*"))
     return inside[-1] if inside else path

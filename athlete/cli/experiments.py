@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import shlex
@@ -260,7 +261,13 @@ def best_checkpoint(analysis: tune.ExperimentAnalysis, trial: Trial) -> str | No
 def film(checkpoint: str, env: Any = None) -> None:
     """Film an episode of a checkpoint into `videos` beside it; `env` where the checkpoint is not to be asked."""
     from athlete.algorithm import Algorithm
+    from athlete.record.tensorboard import EventWriter, step_of
 
+    folder = Path(checkpoint).parent
     with Algorithm.from_checkpoint(checkpoint, env=env) as algorithm:
-        for path in algorithm.record_video(Path(checkpoint).parent / "videos"):
+        films, iteration = algorithm.record_video(folder / "videos"), algorithm.iteration
+    steps = [step_of(result) for result in read_results(folder) if result.get("training_iteration") == iteration]
+    with contextlib.closing(EventWriter(folder)) as events:
+        for path in films:
+            events.film(path, steps[-1] if steps else 0)
             typer.echo(f"\nFilm: {short_path(path)}")

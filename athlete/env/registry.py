@@ -43,8 +43,9 @@ BUILT_IN: dict[str, tuple[str, str]] = {
     **dict.fromkeys(MULTI_AGENT, ("athlete.env.games.multi_agent", "make_game")),
     "MaskedGrid-v0": ("athlete.env.games.masked_grid", "make_masked_grid"),
 }
-GYMNAX = "gymnax/"  # before the names of gymnax's environments
-JAXMARL = "jaxmarl/"  # before the names of JaxMARL's
+# JAX packages of others, before whose names of environments they stand: `"navix/Navix-Empty-5x5-v0"`. The module of
+# each among the adapters has the function `make_<package>(id, env_config)`.
+JAX_PACKAGES = ("brax", "craftax", "gymnax", "jaxmarl", "jumanji", "navix", "pgx", "playground")
 PETTINGZOO = "pettingzoo:"  # before the modules of PettingZoo's environments
 RLLIB = "ray.rllib.examples."  # before the class paths of RLlib's example environments
 _PETTINGZOO_ADAPTER = "athlete.env.adapters.pettingzoo"
@@ -185,10 +186,10 @@ def resolve(env: Any) -> Any:
     if env in BUILT_IN:
         place, maker = BUILT_IN[env]
         return functools.partial(getattr(importlib.import_module(place), maker), env)
-    if env.startswith(GYMNAX):
-        return functools.partial(importlib.import_module("athlete.env.adapters.gymnax").make_gymnax, env)
-    if env.startswith(JAXMARL):
-        return functools.partial(importlib.import_module("athlete.env.adapters.jaxmarl").make_jaxmarl, env)
+    package, slash, _ = env.partition("/")
+    if slash and package in JAX_PACKAGES:
+        adapter = importlib.import_module(f"athlete.env.adapters.{package}")
+        return functools.partial(getattr(adapter, f"make_{package}"), env)
     if env.startswith(PETTINGZOO):
         return functools.partial(importlib.import_module(_PETTINGZOO_ADAPTER).make_pettingzoo, env)
     if _is_served_example(env):

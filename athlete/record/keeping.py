@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import shutil
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -72,20 +73,25 @@ def kept(checkpoints: Sequence[Checkpoint], keep: int | None) -> list[Checkpoint
 
 
 class Keeper:
-    """The checkpoints that a loop over `train()` saves by itself every `frequency` iterations; the best `keep` stay."""
+    """The checkpoints that a loop over `train()` saves by itself: every `frequency` iterations, or, where there is no
+    frequency, every `seconds` (or so that saving takes a twentieth of the time); the best `keep` stay.
+    """
 
-    def __init__(self, frequency: int, keep: int | None, attribute: str | None):
-        self._frequency, self._keep, self._attribute = frequency, keep, attribute
+    def __init__(self, frequency: int, keep: int | None, attribute: str | None, seconds: float = math.inf):
+        self._frequency, self._keep, self._attribute, self._seconds = frequency, keep, attribute, seconds
+        self._due = time.monotonic() + seconds
         self.checkpoints: list[Checkpoint] = []
 
     def take(self, result: Mapping[str, Any], save: Callable[[], str]) -> None:
         """Save after an iteration whose turn it is. Raises TuneError for a score that results do not have."""
-        if not self._frequency:
+        if not self._frequency and self._seconds == math.inf:
             return
         score = checkpoint_score(self._attribute, result)
-        iteration = int(result["training_iteration"])
-        if iteration % self._frequency == 0:
+        iteration, began = int(result["training_iteration"]), time.monotonic()
+        if iteration % self._frequency == 0 if self._frequency else began >= self._due:
             new = Checkpoint(save(), iteration, score)
+            ended = time.monotonic()
+            self._due = ended + max(self._seconds, 20 * (ended - began))
             others = [old for old in self.checkpoints if old.path != new.path]
             self.checkpoints = kept([*others, new], self._keep)
 

@@ -54,6 +54,10 @@ class Recorder:
         self._results.write(told, flat)
         self._events.write(flat)
 
+    def film(self, path: Path, timesteps: int) -> None:
+        """Take in a film for TensorBoard."""
+        self._events.film(path, timesteps)
+
     def flush(self) -> None:
         """Put everything taken in so far into the files."""
         self._results.flush()

@@ -9,6 +9,7 @@ import math
 import os
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from athlete.record.results import FLUSH_SECONDS, is_number
@@ -71,6 +72,17 @@ class EventWriter:
             if name is not None and is_number(value):
                 summary.value.add(tag=name, simple_value=_float32(value))
         self._writer._get_file_writer().add_summary(summary, step_of(flat))
+
+    def film(self, path: str | os.PathLike[str], step: int) -> None:
+        """Take in a film as the moving picture `films/NAME`, small and at most some seconds long."""
+        from athlete.record.video import as_gif
+
+        # The writer's own `add_video` wants another package, to write the same GIF.
+        data, height, width = as_gif(Path(path))
+        summary = self._summary()
+        picture = self._summary.Image(height=height, width=width, colorspace=3, encoded_image_string=data)
+        summary.value.add(tag=f"films/{Path(path).stem}", image=picture)
+        self._writer._get_file_writer().add_summary(summary, step)
 
     def flush(self) -> None:
         """Put everything taken in so far into the file."""

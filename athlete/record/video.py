@@ -110,6 +110,26 @@ def write_video(path: str | Path, frames: Iterable[np.ndarray], fps: float) -> P
     return video.path
 
 
+def as_gif(path: str | Path, size: int = 240, frames: int = 120, fps: float = 12.0) -> tuple[bytes, int, int]:
+    """A film as a GIF: its bytes, height and width. It is as fast as the film, and shorter and smaller.
+
+    At most `frames` pictures, `fps` a second, of at most about `size` pixels: every n-th pixel of a larger one.
+    """
+    import imageio.v3 as imageio
+
+    film_fps = float(imageio.immeta(path).get("fps") or 1000.0 / (imageio.immeta(path).get("duration") or 100.0))
+    every = max(1, round(film_fps / fps))
+    shown = []
+    for number, frame in enumerate(imageio.imiter(path)):
+        if number % every == 0:
+            step = -(-max(frame.shape[:2]) // size)
+            shown.append(frame[::step, ::step, :3])
+        if len(shown) == frames:
+            break
+    data = imageio.imwrite("<bytes>", np.stack(shown), extension=".gif", duration=1000.0 * every / film_fps, loop=0)
+    return data, *shown[0].shape[:2]
+
+
 def record_episodes(
     make_env: Callable[[], Any],
     act: Act,

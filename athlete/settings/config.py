@@ -17,6 +17,7 @@ from athlete.models.catalog import MEMORIES, MODEL_DEFAULTS, check_model, is_rec
 from athlete.ops.schedule import from_timesteps
 from athlete.settings.assemble import make_agent
 from athlete.settings.checks import is_schedule
+from athlete.settings.devices import require_fit
 from athlete.settings.exploration import ExplorationSettings, checked_exploration
 from athlete.settings.multi_agent import plain_policies
 from athlete.settings.recorded import SAMPLER, kept_input, require_learnable, require_writable, shares_of
@@ -122,7 +123,13 @@ class AlgorithmConfig:
         return self._set("offline_data", settings)
 
     def resources(self, **settings: Any) -> typing.Self:
-        """`num_gpus`: the JAX that is installed decides; more than there are is an error at `build`."""
+        """`num_gpus` (the JAX that is installed decides; more than there are is an error at `build`; two or more share
+        the training out as `num_learners` does), `ray` (where workers are actors of a Ray cluster, and act by
+        themselves: True for the one that this process is connected to, else the one at $RAY_ADDRESS, else one of this
+        machine, which is started; an address; "auto": the first two, and without them processes),
+        `num_cpus_per_worker`, `custom_resources_per_worker`, `placement_strategy` ("PACK", "SPREAD": over nodes,
+        "STRICT_PACK": on one node, "STRICT_SPREAD": each on a node of its own).
+        """
         return self._set("resources", settings)
 
     def framework(self, framework: str = "jax", **settings: Any) -> typing.Self:
@@ -187,7 +194,9 @@ class AlgorithmConfig:
         return self._set("api_stack", settings)
 
     def learners(self, **settings: Any) -> typing.Self:
-        """Accepted for RLlib's users."""
+        """`num_learners`: how many of the devices that JAX sees share environments and minibatches out (0 and 1: one;
+        "auto": as many as can share evenly). The training is the same but for rounding.
+        """
         return self._set("learners", settings)
 
     def __getattr__(self, name: str) -> Any:
@@ -316,6 +325,10 @@ class AlgorithmConfig:
                 f"{self._title()}: minibatch_size={minibatch} does not fit a batch of {rows * length} timesteps "
                 f"({rows} environments x {length} steps); make it smaller or train_batch_size larger"
             )
+        try:
+            require_fit(self)
+        except ValueError as error:
+            raise ValueError(f"{self._title()}: {error}") from None
 
     def is_offline(self) -> bool:
         """Whether it learns from recorded data alone: an environment, if there is one, is for evaluation."""

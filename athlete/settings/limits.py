@@ -9,6 +9,7 @@ from typing import Any
 LARGEST: dict[str, float] = {
     **dict.fromkeys(("num_rollout_workers", "evaluation_num_workers"), 32),
     "num_envs_per_worker": 4096,
+    **dict.fromkeys(("num_learners", "num_gpus"), 4096),
     "rollout_fragment_length": 100_000,
     **dict.fromkeys(("train_batch_size", "minibatch_size", "min_sample_timesteps_per_iteration"), 10_000_000),
     "num_steps_sampled_before_learning_starts": 10_000_000,
@@ -44,6 +45,8 @@ def excess(config: Mapping[str, Any], largest: Mapping[str, float] = LARGEST) ->
     `config` is as in a file: JSON, searches among it.
     """
     for name, value in config.items():
+        if name == "ray" and isinstance(value, str) and value not in ("auto", "local"):
+            return name, f"a connection to the cluster at {value!r}, which a file may not name"
         for place, limit in _excesses(str(name), value, largest):
             return str(name), f"{place}, more than the {limit:,} that a file may ask for"
     rows, steps = (_largest(config.get(name)) for name in ("num_envs_per_worker", "rollout_fragment_length"))

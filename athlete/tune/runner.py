@@ -27,6 +27,7 @@ from athlete.tune.callbacks import Callback
 from athlete.tune.experiment import Experiment
 from athlete.tune.interrupt import Interrupt
 from athlete.tune.plan import Suggestions
+from athlete.tune.ray_slots import Cluster, RayPool
 from athlete.tune.schedulers import CONTINUE, PAUSE, STOP, FIFOScheduler, Release, TrialScheduler
 from athlete.tune.trainable import config_dict, run_name, with_changes
 from athlete.tune.trial import (
@@ -64,6 +65,8 @@ class Settings:
     max_failures: int = 0
     fail_fast: bool | str = False
     max_concurrent_trials: int | None = None
+    cluster: Cluster | None = None  # in which trials run
+    checkpoint_seconds: float = math.inf  # between checkpoints, where there is no checkpoint_freq
     restore: str | None = None
     verbose: int = 1
 
@@ -77,6 +80,7 @@ class Running:
     record: Recorder
     command: str = ""
     began: float = 0.0
+    saved_at: float = field(default_factory=time.monotonic)  # or when it began
     unsaved: bool = False  # it has trained since its last checkpoint
     copied: bool = False  # it is being made from another trial's state
     printed: float = -math.inf
@@ -120,7 +124,10 @@ class Runner:
             known = self.scheduler.on_trial_add if trial.status == PENDING else self.scheduler.on_trial_end
             known(trial)
         at_once = self.settings.max_concurrent_trials
-        if at_once is not None and at_once > 1:
+        if self.settings.cluster is not None:
+            most = total if suggestions is None else suggestions.total
+            self._pool = RayPool(self.settings.cluster, min(self.settings.cluster.size, max(1, most)))
+        elif at_once is not None and at_once > 1:
             self._pool = ProcessPool(at_once, self.experiment.folder)
         elif at_once is None and self.scheduler.compares:
             self._pool = LocalPool(total if suggestions is None else suggestions.at_once)
@@ -287,6 +294,7 @@ class Runner:
             callback.on_trial_result(iteration=self._events, trials=self.trials, trial=trial, result=result)
         self._print(running, result)
         due = settings.checkpoint_freq > 0 and trial.iteration % settings.checkpoint_freq == 0
+        due = due or time.monotonic() - running.saved_at > settings.checkpoint_seconds
         if (due or result.get("should_checkpoint")) and not self._save(running):
             return
         self._go_on(running, STOP if result["done"] else decision)
@@ -316,12 +324,13 @@ class Runner:
         if outcome.trace:
             self._fail(running, outcome)
             return False
-        running.unsaved = False
+        running.unsaved, running.saved_at = False, time.monotonic()
         if outcome.value is None:  # the trainable has nothing to save
             return True
         checkpoint = Checkpoint(str(outcome.value), trial.iteration, score)
         trial.checkpoints = [old for old in trial.checkpoints if old.path != checkpoint.path] + [checkpoint]
-        drop_checkpoints(trial, self.settings.keep_checkpoints_num)
+        one = 1 if self.settings.checkpoint_seconds < math.inf else None
+        drop_checkpoints(trial, self.settings.keep_checkpoints_num or one)
         if self.scheduler.compares:  # what it knows is never older than what trials go on from
             self._save_state()
         for callback in self.callbacks:

@@ -63,6 +63,8 @@ class TuneConfig:
     num_samples: int = 1
     num_seeds: int = 1
     max_concurrent_trials: int | None = None
+    ray: bool | str = False
+    resources_per_trial: Any = None
     time_budget_s: Any = None
     seed: int | None = None
     trial_name_creator: Any = None

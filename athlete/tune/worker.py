@@ -200,7 +200,7 @@ class ProcessSlot:
                 **_own_group(),
             )
         self._send(pickle.dumps([os.getcwd() if entry == "" else entry for entry in sys.path]))
-        self._send(_cloudpickle(_environments()))
+        self._send(_cloudpickle(environments()))
         threading.Thread(target=self._read, args=(ready,), daemon=True).start()
 
     def _send(self, message: bytes) -> None:
@@ -314,12 +314,12 @@ def _own_group() -> dict[str, Any]:
     return {"start_new_session": True}
 
 
-def _environments() -> dict[str, bytes]:
+def environments() -> dict[str, bytes]:
     """Registered environments, each in a parcel of its own: one that cannot be opened must not spoil the others."""
     return {name: _cloudpickle(registered(name)) for name in registered_names()}
 
 
-def _register(name: str, parcel: bytes) -> None:
+def register(name: str, parcel: bytes) -> None:
     """Register a parent's environment here; one that cannot be rebuilt says so when it is used."""
     try:
         factory = pickle.loads(parcel)
@@ -348,7 +348,7 @@ def main() -> None:
     os.dup2(2, 1)  # what the training prints goes to the log, not among the answers
     sys.stdout = sys.stderr
     for name, parcel in pickle.load(commands).items():
-        _register(name, parcel)
+        register(name, parcel)
     stage = Stage()
     while True:
         try:

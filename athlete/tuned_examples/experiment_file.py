@@ -35,7 +35,7 @@ _SETTINGS = {
         "max_concurrent_trials",
     ),
     *("checkpoint_freq", "checkpoint_at_end", "keep_checkpoints_num", "checkpoint_score_attr", "checkpoint_config"),
-    *("restore", "max_failures", "fail_fast", "resources_per_trial", "sync_config", "scheduler", "search_alg"),
+    *("restore", "max_failures", "fail_fast", "ray", "resources_per_trial", "sync_config", "scheduler", "search_alg"),
     "num_seeds",
 }
 _CRITERIA = ("pass_criteria", "floor")
@@ -157,7 +157,8 @@ def _refuse_excess(experiment: Experiment, where: str) -> None:
         config = get_config_class(experiment.run).from_dict(experiment.config).chosen()
     except ValueError:  # which `check` says
         config = experiment.config
-    if (found := excess(config, LARGEST_EXPERIMENT)) is not None:
+    named = {name: value for name, value in experiment.settings.items() if name == "ray"}
+    if (found := excess({**config, **named}, LARGEST_EXPERIMENT)) is not None:
         raise ValueError(f"{where}: {found[0]} asks for {found[1]}; if you trust it, type athlete train FILE --trust")
 
 

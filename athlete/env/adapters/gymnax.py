@@ -12,8 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from athlete.core import Array, Env, Key, Step, Tree, hyper
-from athlete.env.registry import GYMNAX
 from athlete.spaces import Box, Dict, Discrete, Space, Tuple
+
+GYMNAX = "gymnax/"  # before the names of its environments
 
 
 @hyper

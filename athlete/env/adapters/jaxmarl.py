@@ -14,9 +14,10 @@ import numpy as np
 
 from athlete.core import Array, Group, Key, MultiEnv, MultiStep, Tree, hyper
 from athlete.env.masks import OBSERVATIONS
-from athlete.env.registry import JAXMARL
 from athlete.ops.random import wrap
 from athlete.spaces import ACTION_MASK, Box, Dict, Discrete, MultiBinary, MultiDiscrete, Space
+
+JAXMARL = "jaxmarl/"  # before the names of its environments
 
 
 class JaxMARLState(NamedTuple):
