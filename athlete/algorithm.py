@@ -31,6 +31,7 @@ from athlete.combine.team import Team
 from athlete.core import Run, Spec, Tree, agent_ids
 from athlete.env.randomness import global_generators_kept, seed_global_generators
 from athlete.env.world import env_name
+from athlete.env.wrappers.previous import previous_of
 from athlete.estimation import estimate, evaluation_data
 from athlete.evaluation import Evaluator
 from athlete.hooks import Hooks
@@ -371,7 +372,7 @@ class Algorithm:
             agent, run = self._training.agent, self._training.learned
             progress = progress_at(int(run.timesteps), horizon_of(self.config, agent))
             view = view_of(agent, here(run.state), progress)
-            self._policy = Policy(agent, view, self.seed, self._world.previous)
+            self._policy = Policy(agent, view, self.seed, previous_of(self.config))
         return self._policy
 
     def compute_single_action(

@@ -234,10 +234,6 @@ def test_algorithms_that_learn_from_replay_learn_from_data_by_n_steps_too():
             BCConfig().offline_data(input_="x", input_config={"max_steps": 1}),
             r"input_config=\{'max_steps': ...\}\): there is no 'max_steps'; there are max_episode_steps",
         ),
-        (
-            BCConfig().offline_data(input_="x").training(model={"use_lstm": True, "lstm_use_prev_reward": True}),
-            "recorded data do not show the step before; leave it out",
-        ),
         (quick(evaluation_interval=1), r"evaluation_interval=1\): there is no environment"),
         (quick(data={"a": 0.001, "b": 0.999}), "a: there is no such file"),
     ],

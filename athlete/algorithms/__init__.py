@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from athlete.algorithms.crr import CRRConfig as CRRConfig
     from athlete.algorithms.ddpg import DDPGConfig as DDPGConfig
     from athlete.algorithms.dqn import DQNConfig as DQNConfig
+    from athlete.algorithms.dt import DTConfig as DTConfig
     from athlete.algorithms.impala import IMPALAConfig as IMPALAConfig
     from athlete.algorithms.iql import IQLConfig as IQLConfig
     from athlete.algorithms.iqn import IQNConfig as IQNConfig
@@ -77,6 +78,7 @@ ALGORITHMS: dict[str, str] = {
     "ReBRAC": "athlete.algorithms.rebrac",
     "CQL": "athlete.algorithms.cql",
     "CRR": "athlete.algorithms.crr",
+    "DT": "athlete.algorithms.dt",
 }
 
 # Other name -> the algorithm that serves it: A3C's settings are A2C's, whose gradients are synchronous.

@@ -66,10 +66,13 @@ class RecordedConfig(OnPolicyConfig):
     offline = True
 
     def agent_parts(self) -> dict[str, Any]:
+        return {**super().agent_parts(), "memory": self.recorded_memory()}
+
+    def recorded_memory(self) -> Replay:
+        """What batches of sequences are drawn as."""
         sequence = self.sequence_length()
         batch = max(1, self.train_batch_size // sequence) * sequence
-        memory = Replay(capacity=batch, batch_size=batch, window=sequence, sequence=sequence)
-        return {**super().agent_parts(), "memory": memory}
+        return Replay(capacity=batch, batch_size=batch, window=sequence, sequence=sequence)
 
     def validate(self) -> None:
         super().validate()

@@ -79,11 +79,6 @@ def require_learnable(config: AlgorithmConfig) -> None:
             )
     if config.model.get("use_lstm") and SAMPLER in shares_of(config.input_, config.input_config):
         raise ValueError(f"{title}: recorded steps hold no recurrent state, and those that are collected do")
-    for name in ("lstm_use_prev_action", "lstm_use_prev_reward"):
-        if config.model.get(name):
-            raise ValueError(
-                f"{title}: model has {name}=True, and recorded data do not show the step before; leave it out"
-            )
     if config.policies is not None:
         raise ValueError(f"{title}: recorded data are of one agent, and policies={list(config.policies)} were given")
 
