@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from athlete.algorithms.crossq import CrossQConfig as CrossQConfig
     from athlete.algorithms.crr import CRRConfig as CRRConfig
     from athlete.algorithms.ddpg import DDPGConfig as DDPGConfig
+    from athlete.algorithms.ddppo import DDPPOConfig as DDPPOConfig
     from athlete.algorithms.dqn import DQNConfig as DQNConfig
     from athlete.algorithms.dt import DTConfig as DTConfig
     from athlete.algorithms.impala import IMPALAConfig as IMPALAConfig
@@ -51,6 +52,7 @@ ALGORITHMS: dict[str, str] = {
     "TRPO": "athlete.algorithms.trpo",
     "IMPALA": "athlete.algorithms.impala",
     "APPO": "athlete.algorithms.appo",
+    "DDPPO": "athlete.algorithms.ddppo",
     "DQN": "athlete.algorithms.dqn",
     "ApexDQN": "athlete.algorithms.apex_dqn",
     "SAC": "athlete.algorithms.sac",
@@ -84,13 +86,11 @@ ALGORITHMS: dict[str, str] = {
 # Other name -> the algorithm that serves it: A3C's settings are A2C's, whose gradients are synchronous.
 ALIASES: dict[str, str] = {"A3C": "A2C", "APEX": "ApexDQN", "APEX_DDPG": "ApexDDPG"}
 
-_ACTOR_LEARNER = "PPO learns from workers that act, rollouts(workers_act=True), with one learner"
 _OFFLINE = "BC, MARWIL, IQL, TD3BC, ReBRAC, CQL and CRR learn from recorded data"
 _BANDIT = "there are no bandits yet"
 _MODEL = "there is no learning of a model of the environment yet"
 # RLlib's algorithms that are not here, in lower case without other signs -> what is so instead.
 NOT_HERE: dict[str, str] = {
-    "ddppo": _ACTOR_LEARNER,
     "dt": _OFFLINE,
     **dict.fromkeys(("dreamer", "dreamerv3", "mbmpo", "alphazero", "leelachesszero"), _MODEL),
     **dict.fromkeys(("bandit", "banditlinucb", "banditlints"), _BANDIT),

@@ -14,10 +14,9 @@ import numpy as np
 from athlete.core import Env, MultiEnv, MultiEnvWrapper, Source, Spec
 from athlete.env.adapters.stepped import require_unstepped
 from athlete.env.checks.check import check_env
-from athlete.env.games.partial import HOSTED
 from athlete.env.masks import mask_path, say_masks_are_read, told_path
 from athlete.env.multi_agent import JointEnv
-from athlete.env.registry import EnvContext, create, is_dotted_path, is_jax_env, registered, resolve
+from athlete.env.registry import PARTLY_SHOWN, EnvContext, create, is_dotted_path, is_jax_env, registered, resolve
 from athlete.env.supervision import UNSUPERVISED, Supervision
 from athlete.env.twins import find_twin
 from athlete.env.wrappers.acting_together import ActingTogetherSource
@@ -239,10 +238,10 @@ def find_world(
     config = dict(env_config)
     if backend == "envpool":
         return _find_in_pool(env, config)
-    if backend == "gymnasium" and isinstance(env, str) and env in HOSTED:
+    if backend == "gymnasium" and isinstance(env, str) and env in PARTLY_SHOWN:
         from athlete.env.adapters.gymnasium import make_partly_shown
 
-        return World(name, None, functools.partial(make_partly_shown, *HOSTED[env]), config, False)
+        return World(name, None, functools.partial(make_partly_shown, *PARTLY_SHOWN[env]), config, False)
     resolved = resolve(env)
     if isinstance(resolved, str) and _is_atari(resolved):
         return _find_atari(resolved, config, backend, preprocessor_pref)

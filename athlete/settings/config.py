@@ -361,6 +361,10 @@ class AlgorithmConfig:
         sequence = self.sequence_length()
         return math.ceil(length / sequence) * sequence
 
+    def minibatch_timesteps(self) -> int:
+        """How many timesteps a minibatch has, of all workers and devices together."""
+        return min(self.minibatch_size, self.rows() * self.fragment_length())
+
     def sequence_length(self) -> int:
         """Over how many steps gradients flow: 1 for a network without memory."""
         if self.model.get("custom_model") is None and not any(self.model.get(name) for name in MEMORIES):

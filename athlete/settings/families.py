@@ -56,7 +56,7 @@ def trajectory_parts(config: AlgorithmConfig) -> dict[str, Any]:
     """The fields of agents that cut a trajectory into sequences, and these into minibatches, where they do."""
     parts: dict[str, Any] = {"max_seq_len": config.sequence_length()}
     if "minibatch_size" in config:
-        parts["minibatch_size"] = min(config.minibatch_size, config.rows() * config.fragment_length())
+        parts["minibatch_size"] = config.minibatch_timesteps()
     return parts
 
 

@@ -80,6 +80,7 @@ IGNORED: dict[str, str] = {
     "num_cpus_for_local_worker": _ONE_PROGRAM,
     "num_cpus_for_main_process": _ONE_PROGRAM,
     "num_gpus_per_env_runner": _ONE_PROGRAM,
+    **dict.fromkeys(("keep_local_weights_in_sync", "torch_distributed_backend"), "gradients are averaged by XLA"),
     "num_gpus_per_learner": _ONE_PROGRAM,
     "num_cpus_per_learner": _ONE_PROGRAM,
     "create_env_on_local_worker": "environments are made in this process unless num_rollout_workers > 0",

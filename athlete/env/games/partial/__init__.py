@@ -20,12 +20,6 @@ _ENVIRONMENTS: dict[str, tuple[str, str, int | None]] = {
     "MemoryChain-v0": ("memory_chain", "MemoryChain", None),
 }
 
-# What of those of Gymnasium's classics that show a part of their observation is shown.
-HOSTED: dict[str, tuple[str, tuple[int, ...]]] = {
-    "StatelessCartPole-v1": ("CartPole-v1", (0, 2)),
-    "StatelessPendulum-v1": ("Pendulum-v1", (0, 1)),
-}
-
 
 def make_partial(env_id: str, env_config: Mapping[str, Any] | None = None) -> Env:
     """The environment of an id, with its time limit if it has one.
