@@ -155,9 +155,11 @@ class AlgorithmConfig:
 
     def evaluation(self, **settings: Any) -> typing.Self:
         """`evaluation_interval` (iterations), `evaluation_duration`, `evaluation_duration_unit` ("episodes" or
-        "timesteps"), `evaluation_num_workers`, `evaluation_config` (settings that differ, such as `explore`),
-        `off_policy_estimation_methods` (`{"wis": {"type": "WeightedImportanceSampling"}}`: what recorded data tell of
-        the policy, those of `input_` or of `evaluation_config={"input": ...}`).
+        "timesteps"), `evaluation_num_workers` (processes that play them), `evaluation_parallel_to_training` (beside the
+        iteration, with the policy that it begins with; `evaluation_duration="auto"` then is as long as that takes),
+        `evaluation_config` (settings that differ, such as `explore`), `off_policy_estimation_methods`
+        (`{"wis": {"type": "WeightedImportanceSampling"}}`: what recorded data tell of the policy, those of `input_` or
+        of `evaluation_config={"input": ...}`).
         """
         return self._set("evaluation", settings)
 
