@@ -451,7 +451,7 @@ def r2d2(agent, held, batch, draws, progress):
         return np.stack([dueling(step, actions, 1)[..., 0] for step in steps])
 
     def warmed(params):
-        start = lstm_zeros(params, rows) if agent.zero_init_states else tuple(leaf[0] for leaf in batch.carry)
+        start = lstm_zeros(params, rows) if agent.zero_init_states else tuple(leaf[0] for leaf in batch.carry.model)
         return lstm(params, start, batch.obs[:burn], batch.first[:burn])[0][-1]
 
     def run(params, start):

@@ -230,7 +230,7 @@ def test_r2d2(plain):
     state = fresh._replace(params=random_like(fresh.params, 1, 0.7), target=random_like(fresh.params, 2, 0.7))
     optimizer = Adam(numbers(state.params), agent.adam_epsilon, agent.grad_clip)
     held = references.q_network(numbers(state.params), optimizer, numbers(state.target))
-    batches = batches_of(DISCRETE, steps=6, rows=3, carry=lstm_carry(6, 3))
+    batches = batches_of(DISCRETE, steps=6, rows=3, carry=ActingCarry(lstm_carry(6, 3), ()))
     state = follow(agent, state, held, references.r2d2, batches, lambda key, batch: {})
     assert_equal(state.params, held.params, "params")
     assert_equal(state.target, held.target, "target")

@@ -402,12 +402,33 @@ MEMORY = [
         ("order = random_orders(order_key, 1, number)[0]", "order = jnp.arange(number)"),
         ("complete = there & (offset <= length - self.window)", "complete = there"),
         ("(offset >= 0) | (store.ring.filled + offset >= 0)", "offset > -99"),
-        ("offset = jnp.arange(1 - self.window, length)", "offset = jnp.arange(0, length)"),
+        ("offset = jnp.arange(0 if self.apart else 1 - self.window, length)", "offset = jnp.arange(0, length)"),
         (
             "self.batch_size // self.sequence",
             "self.batch_size",
             "tests/test_memory_replay.py::test_a_batch_is_as_many_sequences_as_make_up_its_timesteps",
         ),
+    ),
+    *_in(
+        "athlete/memory/ring.py",
+        "tests/test_asynchronous.py::test_sequences_of_replay_lie_within_the_trajectories_that_came",
+        ("each = unroll - window + 1", "each = unroll"),
+        ("begins // each * unroll + begins % each", "begins"),
+    ),
+    *_in(
+        "athlete/exploration.py",
+        "tests/test_apex_ddpg.py",
+        ("add_noise(action, self.stddev * carry[:, None]", "add_noise(action, rate"),
+        ("self.base_scale * scale[:, None]", "rate"),
+        ("return noisy, (scale, drift)", "return noisy, carry"),
+    ),
+    *_in(
+        "athlete/loops/playing.py",
+        "tests/test_evaluation_workers.py",
+        ("worker % self.team_size * self.each", "worker * self.each"),
+        ("if self._sharing.first_row(worker) < count:", "if count > 0:"),
+        ("sorted(played, key=lambda each: each[:2])", "played"),
+        ("goes_on is not None and goes_on()", "goes_on is not None"),
     ),
     *_in(
         "athlete/memory/replay.py",
@@ -512,8 +533,8 @@ LOOPS = [
         ("np.where(finished if returns.ndim == 1 else finished[:, None], 0.0, step.reward)", "step.reward"),
         ("lengths += ~finished", "lengths += 1"),
         ("first = step.terminated | step.truncated", "first = step.terminated"),
-        ("field[: episodes - start] for", "field for"),
-        ("_nth(key, start), rows)", "_nth(key, 0), rows)"),
+        ("returns[:episodes][here[:episodes]]", "returns[here]"),
+        ("_nth(key, start), episodes)", "_nth(key, 0), episodes)"),
         (
             "return data[0], data[1 : 1 + rows], data[1 + rows :]",
             "return data[0], data[1 : 1 + rows], data[1 : 1 + rows]",
@@ -1176,7 +1197,7 @@ ON_POLICY = [
     *_in(
         "athlete/exploration.py",
         "tests/test_apex_dqn.py",
-        ("1.0 + self.exponent * step", "self.exponent * step"),
+        ("1.0 + exponent * step", "exponent * step"),
         ("/ max(1, rows - 1)", "/ max(1, rows)"),
     ),
     *_in(

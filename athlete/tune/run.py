@@ -31,7 +31,7 @@ from athlete.tune.plan import Planner, Suggestions, all_picks, recalled, with_se
 from athlete.tune.ray_slots import cluster_for, folder_bytes, require_portable
 from athlete.tune.runner import Runner, Settings
 from athlete.tune.schedulers import PopulationBasedTraining, TrialScheduler, find_scheduler
-from athlete.tune.search import Searcher, find_searcher
+from athlete.tune.search import BasicVariantGenerator, Searcher, find_searcher
 from athlete.tune.space import merged, path_name, replace
 from athlete.tune.trainable import (
     check_mutation,
@@ -212,6 +212,7 @@ def run(
             stopper=_stopper(stop, time_budget_s, experiment),
             scheduler=scheduler,
             suggestions=suggestions,
+            at_once=searcher.max_concurrent if isinstance(searcher, BasicVariantGenerator) else 0,
             checkpoint_freq=checkpoint_freq,
             checkpoint_at_end=checkpoint_at_end,
             keep_checkpoints_num=keep_checkpoints_num,

@@ -58,6 +58,7 @@ class Settings:
     stopper: Stopper
     scheduler: TrialScheduler = field(default_factory=FIFOScheduler)
     suggestions: Suggestions | None = None  # where trials come one after another
+    at_once: int = 0  # trials that train at the same time, wherever they do; 0: as many as there are
     checkpoint_freq: int = 0
     checkpoint_at_end: bool = False
     keep_checkpoints_num: int | None = None
@@ -124,16 +125,15 @@ class Runner:
         for trial in self.trials:  # after a resume some have ended
             known = self.scheduler.on_trial_add if trial.status == PENDING else self.scheduler.on_trial_end
             known(trial)
-        at_once = self.settings.max_concurrent_trials
+        processes, most = self.settings.max_concurrent_trials, self.settings.at_once or max(1, total)
         if self.settings.cluster is not None:
-            most = total if suggestions is None else suggestions.total
-            self._pool = RayPool(self.settings.cluster, min(self.settings.cluster.size, max(1, most)))
+            self._pool = RayPool(self.settings.cluster, min(self.settings.cluster.size, max(1, total), most))
         elif self.settings.mapped:
             self._pool = MappedPool(total)
-        elif at_once is not None and at_once > 1:
-            self._pool = ProcessPool(at_once, self.experiment.folder)
-        elif at_once is None and self.scheduler.compares:
-            self._pool = LocalPool(total if suggestions is None else suggestions.at_once)
+        elif processes is not None and processes > 1:
+            self._pool = ProcessPool(min(processes, most), self.experiment.folder)
+        elif processes is None and self.scheduler.compares:
+            self._pool = LocalPool(min(total if suggestions is None else suggestions.at_once, most))
         try:
             self._loop()
             self._end_running()
