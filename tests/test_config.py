@@ -525,5 +525,5 @@ def test_evaluation_may_differ_by_overrides_and_by_a_configuration(caplog):
     other = PPOConfig().environment(env_config={"gravity": 5.0})
     assert PPOConfig().evaluation(evaluation_config=other).evaluation_config == {"env_config": {"gravity": 5.0}}
     caplog.set_level(logging.INFO, "athlete")
-    assert PPOConfig().evaluation(evaluation_duration="auto").evaluation_duration == 10
+    assert PPOConfig().evaluation(evaluation_duration="auto").evaluation_duration == "auto"
     assert "evaluation runs between iterations, and plays 10" in caplog.text
