@@ -31,6 +31,7 @@ from athlete.combine.team import Team
 from athlete.core import Run, Spec, Tree, agent_ids
 from athlete.env.randomness import global_generators_kept, seed_global_generators
 from athlete.env.world import env_name
+from athlete.env.wrappers.previous import previous_of
 from athlete.estimation import estimate, evaluation_data
 from athlete.evaluation import Evaluator
 from athlete.hooks import Hooks
@@ -166,6 +167,12 @@ class Algorithm:
             require_memory_room(self.config, self.agent)
             self._has_room = True
         start = time.perf_counter()
+        evaluates = self._evaluates_after(self.iteration + 1)
+        beside = evaluates and self._evaluator.is_beside
+        if beside:
+            self._callbacks.on_evaluate_start(algorithm=self)
+            estimates = self._estimates(self.seed)
+            self._evaluator.begin(self._whole_policy(), self.iteration, self.seed)
         compiled_before, _ = compilations()
         batch = self._training.rows * self._training.length
         iterations = max(1, -(-self.config.min_sample_timesteps_per_iteration // batch))
@@ -200,8 +207,9 @@ class Algorithm:
         # Only those of collecting and learning: what evaluations and others in this process compile is not ours.
         result["perf"]["compilations_this_iter"] = compilations()[0] - compiled_before
         result |= rllib_results(result, progress, self._training.rows) | {"config": self._settings}
-        interval = self.config.evaluation_interval
-        if interval and self.iteration % interval == 0:
+        if beside:
+            result.update(self._evaluated(self._evaluator.end() | estimates))
+        elif evaluates:
             result.update(self.evaluate())
         result |= self._totals.add_time(time.perf_counter() - start)
         self._callbacks.on_train_result(algorithm=self, result=result)
@@ -289,7 +297,15 @@ class Algorithm:
         found: dict[str, Any] = {}
         if self._world.exists or not self.config.off_policy_estimation_methods:
             found = self._evaluator.evaluate(self._whole_policy(), self.iteration, seed, episodes)
-        metrics = {"evaluation": found | self._estimates(seed)}
+        return self._evaluated(found | self._estimates(seed))
+
+    def _evaluates_after(self, iteration: int) -> bool:
+        interval = self.config.evaluation_interval
+        return bool(interval) and iteration % interval == 0
+
+    def _evaluated(self, found: dict[str, Any]) -> dict[str, Any]:
+        """The result of an evaluation, of which the callbacks are told."""
+        metrics = {"evaluation": found}
         self._callbacks.on_evaluate_end(algorithm=self, evaluation_metrics=metrics)
         return metrics
 
@@ -356,7 +372,7 @@ class Algorithm:
             agent, run = self._training.agent, self._training.learned
             progress = progress_at(int(run.timesteps), horizon_of(self.config, agent))
             view = view_of(agent, here(run.state), progress)
-            self._policy = Policy(agent, view, self.seed, self._world.previous)
+            self._policy = Policy(agent, view, self.seed, previous_of(self.config))
         return self._policy
 
     def compute_single_action(
@@ -521,6 +537,7 @@ class Algorithm:
         self._refuse_if_stopped("restore")
         self._refuse_in_a_hook("restore")
         saved = read_training(checkpoint_path, self._training, self.config, compiled=self._keeps_rows())
+        self._evaluator.give_up()
         self._training.restore(saved.run, saved.memory_since, saved.load_store)
         self._totals.restore(saved.counters)
         self._recording.close()  # to go on after the iteration of the checkpoint
@@ -550,6 +567,7 @@ class Algorithm:
                 f"{self.config.algorithm_name}.take_over: the other's arrays are of other shapes; only trainings whose "
                 "settings differ in numbers such as lr or gamma can go on from each other"
             )
+        self._evaluator.give_up()
         run = jax.tree.map(np.array, other._training.run)  # its buffers are given away by the next iteration
         self._training.restore(run, other._training.memory_since)
         self._totals.restore(other._totals.counters())

@@ -6,7 +6,7 @@ import functools
 import math
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from athlete.loops.learn import transition_shapes
 from athlete.loops.output import OutputSource
 from athlete.loops.train import CompiledTraining, HostedTraining, Training
 from athlete.loops.worked import WorkedTraining
-from athlete.loops.workers import Collector
+from athlete.loops.workers import Collector, Worker, Workers
 from athlete.memory.room import require_room, require_room_for_batch, store_bytes
 from athlete.offline_training import output_of, start_offline, with_recorded
 from athlete.ray_workers import RayWorkers
@@ -154,16 +154,16 @@ def _start_worked(
     if as_they_come:
         length, fragments = _batch_of_fragments(config, length)
     batched = config.sized(each, fragments, length) if as_they_come else config
+    if as_they_come and config.sequence_length() > 1:
+        batched = batched.with_trajectories_apart()
     batched.validate()
     agent = _make_agent(batched, one.spec, begins, length, one.agent_ids)
     watched = supervision(config, hooks)
     makes = functools.partial(make_source, world, count, each, watched, int(key[1]), config.info_metrics)
     collects = functools.partial(Collector, agent, makes, length, as_they_come)
-    in_ray = is_in_ray(config)
-    made = collects, count, each, watched
-    workers = RayWorkers(*made, (config.ray, _request(config))) if in_ray else ProcessWorkers(*made)
+    workers = make_workers(config, collects, count, each, watched)
     told = "as they come" if as_they_come else "one policy behind" if asynchronous else "in step"
-    where = "in a Ray cluster" if in_ray else "in processes"
+    where = "in a Ray cluster" if is_in_ray(config) else "in processes"
     logger.info("%d workers with %d environments each, which act by themselves %s, %s", count, each, where, told)
     horizon = horizon_of(batched, agent)
     try:
@@ -177,6 +177,15 @@ def _start_worked(
     except BaseException:
         workers.close()
         raise
+
+
+def make_workers(
+    config: AlgorithmConfig, make: Callable[[int], Worker], count: int, rows: int, watched: Supervision
+) -> Workers:
+    """`count` workers of `rows` rows each, made of what `make` gives, where `resources(ray=...)` says."""
+    if is_in_ray(config):
+        return RayWorkers(make, count, rows, watched, (config.ray, _request(config)))
+    return ProcessWorkers(make, count, rows, watched)
 
 
 def is_in_ray(config: AlgorithmConfig) -> bool:
@@ -193,17 +202,10 @@ def _request(config: AlgorithmConfig) -> Request:
 def _batch_of_fragments(config: AlgorithmConfig, length: int) -> tuple[int, int]:
     """The length of trajectories that are learned from as they come, and how many of them make a batch: of half of the
     workers, unless lengths are given that make it other ones.
-
-    Raises ValueError where trajectories of different rows cannot follow one another in memory.
     """
     sequence, count = config.sequence_length(), config.num_rollout_workers
     half = max(1, count // 2)
     if "replay_buffer_config" in config:
-        if sequence > 1:
-            raise ValueError(
-                f"{config.algorithm_name}: sample_async=True takes trajectories as they come, and sequences of replay "
-                "go on from one to the next; set sample_async='lagged', or False"
-            )
         return length, half
     batch, given = math.ceil(config.train_batch_size / config.num_envs_per_worker), config.rollout_fragment_length
     least = sequence if given == "auto" else math.ceil(given / sequence) * sequence
@@ -213,18 +215,23 @@ def _batch_of_fragments(config: AlgorithmConfig, length: int) -> tuple[int, int]
 
 def _require_workable(config: AlgorithmConfig, world: World, hooks: Hooks) -> None:
     """Raise ValueError for what cannot be where workers act by themselves."""
-    wrong = None
+    wrong = why_not_in_workers(world, hooks)
     if not config.num_rollout_workers:
         wrong = "needs workers: set num_rollout_workers to 1 or more"
-    elif world.pooled:
-        wrong = "is for environments that are stepped one by one, and EnvPool's are not; leave backend='envpool' out"
-    elif world.is_instance:
-        wrong = f"makes environments in processes, and {world.name} is one instance; pass its class or a factory"
-    elif hooks.hosted - {"on_sub_environment_created"}:
-        names = ", ".join(sorted(hooks.hosted))
-        wrong = f"steps environments where {names} cannot be called; leave workers_act out, or these callbacks"
     if wrong is not None:
         raise ValueError(f"rollouts(workers_act=True): it {wrong}")
+
+
+def why_not_in_workers(world: World, hooks: Hooks) -> str | None:
+    """Why workers cannot act in environments of `world`, as the end of a sentence; None where they can."""
+    if world.pooled:
+        return "is for environments that are stepped one by one, and EnvPool's are not; leave backend='envpool' out"
+    if world.is_instance:
+        return f"makes environments in processes, and {world.name} is one instance; pass its class or a factory"
+    if hooks.hosted - {"on_sub_environment_created"}:
+        names = ", ".join(sorted(hooks.hosted))
+        return f"steps environments where {names} cannot be called; leave it out, or these callbacks"
+    return None
 
 
 def _fragment_length(config: AlgorithmConfig, spec: Spec) -> int:

@@ -141,6 +141,18 @@ def collectives(case: str) -> list[list[str]]:
     return found
 
 
+def learned_by_ddppo() -> dict[str, int]:
+    """On how many devices DDPPO's state is by default, after how many timesteps."""
+    import jax
+
+    from athlete.algorithms import DDPPOConfig
+
+    with DDPPOConfig().environment("CartPole-v1").training(model=SMALL).reporting(logdir=False).build() as algo:
+        timesteps = algo.train()["timesteps_total"]
+        leaf = jax.tree.leaves(algo.run.state)[0]
+        return {"devices": len(leaf.sharding.device_set), "timesteps": timesteps}
+
+
 def moved(folder: str, hosted: str = "compiled") -> dict[str, bool]:
     """Whether trainings go on from where they were saved, on as many devices and on others."""
     import jax

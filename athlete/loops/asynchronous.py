@@ -28,8 +28,9 @@ class AsynchronousTraining:
     iterations old (`Progress.lags`). There is no queue to overflow: who is not asked does not send. Which trajectories
     make a batch hangs on who was faster: a run cannot be repeated.
 
-    With a memory that keeps, each trajectory is stored as the beginning of an episode: windows of several steps do not
-    reach across two that follow one another in the store, which are not of the same rows.
+    With a memory that keeps, windows of several steps do not reach across two trajectories that follow one another in
+    the store, which are not of the same rows: the memory keeps them `apart`, or each is stored as the beginning of an
+    episode.
     """
 
     def __init__(
@@ -125,7 +126,7 @@ class AsynchronousTraining:
         interrupts.at_once = False
         fragments = [fragment for _, fragment in came]
         trajectory, episodes, rows = self._form.join(fragments)
-        if self.agent.memory.keeps:
+        if self.agent.memory.keeps and not self.agent.memory.apart:
             trajectory.first[0] = True
         places = np.concatenate([np.arange(self._each) + worker * self._each for worker, _ in came])
         rows = rows._replace(accumulators=self._accumulators_of(places))

@@ -141,9 +141,17 @@ def _forget(ring: Ring, length: int, stack_axis: int) -> Ring:
     return ring._replace(frames=frames._replace(kept=kept - jnp.sum(gone, axis=0, dtype=jnp.int32)))
 
 
-def ring_draw(ring: Ring, key: Key, batch_size: int, window: int) -> tuple[Array, Array]:
-    """Slots and rows `[batch_size]` in which whole windows begin, each of them as likely as the other."""
+def ring_draw(ring: Ring, key: Key, batch_size: int, window: int, unroll: int | None = None) -> tuple[Array, Array]:
+    """Slots and rows `[batch_size]` in which whole windows begin, each of them as likely as the other.
+
+    With `unroll` these lie within trajectories of so many steps.
+    """
     slots, rows = ring.packed.table.shape[:2]
+    if unroll is not None:
+        each = unroll - window + 1  # of a trajectory
+        drawn = jax.random.randint(key, (batch_size,), 0, ring.filled // unroll * each * rows)
+        begins = drawn // rows
+        return (ring.cursor - ring.filled + begins // each * unroll + begins % each) % slots, drawn % rows
     if ring.frames is None and not ring.cursor.ndim:
         drawn = jax.random.randint(key, (batch_size,), 0, (ring.filled - window + 1) * rows)
         return (ring.cursor - ring.filled + drawn // rows) % slots, drawn % rows

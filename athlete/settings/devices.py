@@ -4,14 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from athlete.settings.table import is_search
-
 if TYPE_CHECKING:
     from athlete.settings.config import AlgorithmConfig
 
 AUTO = "auto"
-# Settings of one process among several, and so of no checkpoint.
-OF_PROCESS = ("coordinator_address", "num_processes", "process_id")
 
 
 def wanted_devices(config: AlgorithmConfig) -> int | None:
@@ -40,7 +36,7 @@ def require_fit(config: AlgorithmConfig) -> None:
 
 def misfit(config: AlgorithmConfig, devices: int) -> str | None:
     """Why so many devices cannot share a training out evenly; None where they can."""
-    rows, length, sequence = config.rows(), config.fragment_length(), config.sequence_length()
+    rows, sequence = config.rows(), config.sequence_length()
     offline = config.is_offline()
     if rows % devices and not offline:
         return (
@@ -50,10 +46,10 @@ def misfit(config: AlgorithmConfig, devices: int) -> str | None:
     assert config.agent_class is not None
     name, batch = "train_batch_size", config.train_batch_size
     if "minibatch_size" in config and not offline:
-        name, batch = "minibatch_size", min(config.minibatch_size, rows * length)
+        name, batch = "minibatch_size", config.minibatch_timesteps()
     elif "replay_buffer_config" not in config and not offline:
         return None  # it learns from the whole batch, which rows make
-    if is_search(batch) or config.agent_class.joint or max(1, batch // sequence) % devices == 0:
+    if config.agent_class.joint or max(1, batch // sequence) % devices == 0:
         return None
     unit = "timesteps" if sequence == 1 else f"timesteps, {max(1, batch // sequence)} sequences of {sequence},"
     return f"{devices} devices cannot share {name}={batch} {unit} out evenly; make it a multiple"

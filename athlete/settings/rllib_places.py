@@ -71,10 +71,7 @@ def translated(settings: Mapping[str, Any], known: Container[str]) -> dict[str, 
     elsewhere: dict[str, Any] = {}  # what an entry of a dictionary says; a setting by its own name goes before it
     for name, value in settings.items():
         place, value = SPELLINGS.get(name, name), numbers(value)
-        if place == "evaluation_duration" and value == "auto":
-            logger.info("evaluation_duration='auto': evaluation runs between iterations, and plays %d", EVALUATION)
-            value = EVALUATION
-        elif place == "evaluation_config" and hasattr(value, "chosen"):
+        if place == "evaluation_config" and hasattr(value, "chosen"):
             value = value.chosen()
         if name in INTO_MEMORY and MEMORY in known:
             memory[INTO_MEMORY[name]] = value

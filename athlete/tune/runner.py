@@ -43,7 +43,7 @@ from athlete.tune.trial import (
     last_line,
     set_aside,
 )
-from athlete.tune.worker import LocalPool, LocalSlot, Outcome, Pool, ProcessPool, Slot
+from athlete.tune.worker import LocalPool, LocalSlot, MappedPool, Outcome, Pool, ProcessPool, Slot
 
 _STATE_SECONDS = 10.0
 _WAIT_SECONDS = 0.2
@@ -58,6 +58,7 @@ class Settings:
     stopper: Stopper
     scheduler: TrialScheduler = field(default_factory=FIFOScheduler)
     suggestions: Suggestions | None = None  # where trials come one after another
+    at_once: int = 0  # trials that train at the same time, wherever they do; 0: as many as there are
     checkpoint_freq: int = 0
     checkpoint_at_end: bool = False
     keep_checkpoints_num: int | None = None
@@ -66,6 +67,7 @@ class Settings:
     fail_fast: bool | str = False
     max_concurrent_trials: int | None = None
     cluster: Cluster | None = None  # in which trials run
+    mapped: bool = False  # all trials are one program
     checkpoint_seconds: float = math.inf  # between checkpoints, where there is no checkpoint_freq
     restore: str | None = None
     verbose: int = 1
@@ -123,14 +125,15 @@ class Runner:
         for trial in self.trials:  # after a resume some have ended
             known = self.scheduler.on_trial_add if trial.status == PENDING else self.scheduler.on_trial_end
             known(trial)
-        at_once = self.settings.max_concurrent_trials
+        processes, most = self.settings.max_concurrent_trials, self.settings.at_once or max(1, total)
         if self.settings.cluster is not None:
-            most = total if suggestions is None else suggestions.total
-            self._pool = RayPool(self.settings.cluster, min(self.settings.cluster.size, max(1, most)))
-        elif at_once is not None and at_once > 1:
-            self._pool = ProcessPool(at_once, self.experiment.folder)
-        elif at_once is None and self.scheduler.compares:
-            self._pool = LocalPool(total if suggestions is None else suggestions.at_once)
+            self._pool = RayPool(self.settings.cluster, min(self.settings.cluster.size, max(1, total), most))
+        elif self.settings.mapped:
+            self._pool = MappedPool(total)
+        elif processes is not None and processes > 1:
+            self._pool = ProcessPool(min(processes, most), self.experiment.folder)
+        elif processes is None and self.scheduler.compares:
+            self._pool = LocalPool(min(total if suggestions is None else suggestions.at_once, most))
         try:
             self._loop()
             self._end_running()
