@@ -20,10 +20,10 @@ from athlete.loops.output import EpisodeOutput
 from athlete.memory.mixed import Mixed
 from athlete.memory.recorded import recorded
 from athlete.memory.replay import Replay
-from athlete.offline.dataset import DataSet, as_data, check_fit, joined, spaces_of
+from athlete.offline.dataset import DataSet, as_data, check_fit, joined, observation_space_of, spaces_of
 from athlete.offline.files import read_data, write_data
 from athlete.settings.config import AlgorithmConfig
-from athlete.settings.recorded import SAMPLER, shares_of
+from athlete.settings.recorded import SAMPLER, given_spaces, shares_of
 from athlete.spaces import to_environment
 from athlete.teams import agent_for, horizon_of
 
@@ -37,7 +37,7 @@ def start_offline(
     """
     shares = shares_of(config.input_, config.input_config)
     sets, previous = {source: _read(config, source) for source in shares}, previous_of(config)
-    spec = _spec_of(world) if world.exists else previous.spec(spaces_of(joined(list(sets.values()))))
+    spec = _spec_of(world) if world.exists else previous.spec(_spec_of_data(config, list(sets.values())))
     sets = {source: shown(data, previous, spec) for source, data in sets.items()}
     agent = agent_for(config, spec, config.fragment_length())
     steps = [data.transitions(spec) for data in sets.values()]
@@ -128,6 +128,15 @@ def _read(config: AlgorithmConfig, source: Any) -> DataSet:
     data = read_data(files, config.input_config, config.actions_in_input_normalized)
     logger.info("%s: %d steps of %d episodes", data.parts[0].name, len(data), len(data.ends))
     return data
+
+
+def _spec_of_data(config: AlgorithmConfig, sets: list[DataSet]) -> Spec:
+    """The spaces that are given, else those that the data tell."""
+    obs, action = given_spaces(config)
+    if obs is not None and action is not None:
+        return Spec(obs, action)
+    told = spaces_of(joined(sets)) if action is None else Spec(observation_space_of(joined(sets)), action)
+    return Spec(told.obs if obs is None else obs, told.action)
 
 
 def _spec_of(world: World) -> Spec:

@@ -285,8 +285,13 @@ def spaces_of(data: DataSet) -> Spec:
 
     Raises DataError where actions could be of more than one space.
     """
-    obs, action = data.observation_space, data.action_space
-    return Spec(obs if obs is not None else _observed(data.obs), action if action is not None else _acted(data))
+    action = data.action_space
+    return Spec(observation_space_of(data), action if action is not None else _acted(data))
+
+
+def observation_space_of(data: DataSet) -> Space:
+    """That which the data tell, else what their arrays look like."""
+    return data.observation_space if data.observation_space is not None else _observed(data.obs)
 
 
 def _observed(tree: Tree) -> Space:

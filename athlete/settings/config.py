@@ -14,13 +14,22 @@ from typing import Any
 from athlete.callbacks import unknown_hook
 from athlete.log import logger
 from athlete.models.catalog import MEMORIES, MODEL_DEFAULTS, check_model, is_recurrent, make_model
+from athlete.offline.spaces import kept_space
 from athlete.ops.schedule import from_timesteps
 from athlete.settings.assemble import make_agent
 from athlete.settings.checks import is_schedule
 from athlete.settings.devices import require_fit
 from athlete.settings.exploration import ExplorationSettings, checked_exploration
 from athlete.settings.multi_agent import plain_policies
-from athlete.settings.recorded import SAMPLER, kept_input, require_learnable, require_writable, shares_of
+from athlete.settings.recorded import (
+    SAMPLER,
+    SPACES,
+    kept_input,
+    require_learnable,
+    require_writable,
+    shares_of,
+    tell_of_spaces,
+)
 from athlete.settings.rllib_names import (
     IGNORED,
     OTHER_SECTIONS,
@@ -82,8 +91,9 @@ class AlgorithmConfig:
     def environment(self, env: Any = None, **settings: Any) -> typing.Self:
         """`env` (id, class, factory, registered name, PettingZoo's module or JAX environment), `env_config`, `backend`
         ("auto": compiled where there is a JAX twin; "jax": only so; "gymnasium": never; "envpool": in its batch),
-        `disable_env_checking`, `clip_rewards` (True: the sign; a number: within plus and minus it), `reward_scale`,
-        `normalize_rewards`.
+        `observation_space` and `action_space` (of recorded data, where there is no environment and their files do not
+        tell them), `disable_env_checking`, `clip_rewards` (True: the sign; a number: within plus and minus it),
+        `reward_scale`, `normalize_rewards`.
         """
         if env is not None:
             # Files cannot hold a module; its name they can.
@@ -310,6 +320,7 @@ class AlgorithmConfig:
         for name, value in self._values.items():
             if is_search(value):
                 raise ValueError(f"{self._title()}: {name}={value!r} is a search space; give the config to tune.run")
+        tell_of_spaces(self)
         if shares_of(self.input_, self.input_config):
             require_learnable(self)
         if self.output is not None:
@@ -550,6 +561,8 @@ class AlgorithmConfig:
             return plain_policies(value)
         if name == "input_":
             return kept_input(value)
+        if name in SPACES:
+            return None if value is None else kept_space(value)
         if name == "policy_mapping_fn" and isinstance(value, Mapping):
             return {str(agent): policy for agent, policy in value.items()}
         return _copied(value)

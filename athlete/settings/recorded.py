@@ -6,16 +6,20 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from athlete.log import logger
 from athlete.offline.columns import NAMES
 from athlete.offline.dataset import DataSet
 from athlete.offline.files import read_data
 from athlete.offline.minari_sets import is_minari
+from athlete.offline.spaces import space_of
 from athlete.settings.checks import is_number
+from athlete.spaces import Space
 
 if TYPE_CHECKING:
     from athlete.settings.config import AlgorithmConfig
 
 SAMPLER = "sampler"  # the environment
+SPACES = ("observation_space", "action_space")  # of data without an environment
 INPUT_SETTINGS = ("max_episode_steps", "format", "path", "paths")
 
 
@@ -40,6 +44,12 @@ def kept_input(value: Any) -> Any:
     return read_data(value) if not isinstance(value, str) else value
 
 
+def given_spaces(config: AlgorithmConfig) -> tuple[Space | None, Space | None]:
+    """The spaces `environment(observation_space=..., action_space=...)`; None where they are not given."""
+    obs, action = (space_of(config[name]) for name in SPACES)
+    return obs, action
+
+
 def shares_of(source: Any, input_config: Mapping[str, Any]) -> dict[Any, float]:
     """Each source of data, and its share of every batch; nothing where all comes from the environment.
 
@@ -61,6 +71,13 @@ def shares_of(source: Any, input_config: Mapping[str, Any]) -> dict[Any, float]:
         if isinstance(each, str) and "://" in each:
             raise ValueError(f"offline_data(input_={each!r}): files are read from this machine's disk; copy it there")
     return dict(sources)
+
+
+def tell_of_spaces(config: AlgorithmConfig) -> None:
+    """Say so where spaces are given and an environment has its own."""
+    for name in SPACES:
+        if config.env is not None and config[name] is not None:
+            logger.warning("environment(%s=...) has no effect: spaces are the environment's own", name)
 
 
 def require_learnable(config: AlgorithmConfig) -> None:

@@ -133,7 +133,6 @@ IGNORED: dict[str, str] = {
     **dict.fromkeys(("_fake_gpus", "gpu"), _ONE_PROGRAM),
 }
 
-_SPACES = "spaces are the environment's own"
 _ENDS = "episodes end where the environment says so"
 _WAITS = "rollouts(env_timeout=...) is the one limit on a step of an environment"
 _LOGS = "reporting(logdir=...) says where results are written; tune.run writes them into each trial's folder"
@@ -143,7 +142,6 @@ UNSERVED: dict[str, str] = {
     "horizon": "the environment's own time limit holds; env_config={'max_episode_steps': ...} changes that of an id, "
     "gymnasium.wrappers.TimeLimit that of a class",
     **dict.fromkeys(("soft_horizon", "no_done_at_end"), _ENDS),
-    **dict.fromkeys(("observation_space", "action_space"), _SPACES),
     "env_task_fn": "environments have no tasks; one that grows harder counts its own episodes",
     "use_kl_loss": "kl_coeff=0.0 is without the penalty, any other with it",
     "optimizer": "networks learn by Adam, with lr and grad_clip",

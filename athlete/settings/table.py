@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from athlete.callbacks import DefaultCallbacks
 from athlete.core.ranges import Range
 from athlete.models.dense import ACTIVATIONS
+from athlete.offline.spaces import is_space
 from athlete.settings.checks import SCHEDULE_FORM, is_count, is_number, is_schedule
 from athlete.settings.multi_agent import is_mapping_of_agents
 from athlete.settings.recorded import is_input
@@ -28,6 +29,8 @@ SETTINGS: dict[str, Setting] = {
     "env": Setting("environment", None, "any"),
     "env_config": Setting("environment", {}, "dict"),
     "backend": Setting("environment", "auto", "auto|jax|gymnasium|envpool"),
+    "observation_space": Setting("environment", None, "space or None"),
+    "action_space": Setting("environment", None, "space or None"),
     "disable_env_checking": Setting("environment", False, "bool"),
     "normalize_rewards": Setting("environment", False, "bool"),
     "clip_rewards": Setting("environment", None, "clip or None"),
@@ -137,6 +140,7 @@ _VALUE_CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
         "a function from an observation to what the agent sees, or a pair of it and its athlete.spaces.Space",
     ),
     "bool": (lambda value: isinstance(value, bool), "True or False"),
+    "space": (is_space, "a space of gymnasium.spaces or athlete.spaces"),
     "data": (
         is_input,
         "'sampler', files, columns as a dictionary of arrays, or a dictionary from files to their shares of a batch",
