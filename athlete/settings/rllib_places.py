@@ -41,6 +41,9 @@ OPTIMIZATION = {
     "entropy_learning_rate": "alpha_lr",
 }
 
+# Settings of RLlib's DT that are others here, or have no effect.
+SEQUENCE_MODEL = ("horizon", "optimizer", MEMORY)
+
 MODELS = ("model", "policy_model_config", "q_model_config")
 MODEL_SPELLINGS = {"hidden_layer_sizes": "fcnet_hiddens", "hidden_activation": "fcnet_activation"}
 
@@ -93,6 +96,8 @@ def translated(settings: Mapping[str, Any], known: Container[str]) -> dict[str, 
                     continue
                 require_known(part, MULTI_AGENT, f"multiagent={{{part!r}: ...}}")
                 found[part] = entry
+        elif name in SEQUENCE_MODEL and "max_ep_len" in known:
+            elsewhere |= _of_sequence_model(name, value)
         elif name == "optimization" and isinstance(value, Mapping) and "actor_lr" in known:
             for part, rate in value.items():
                 require_known(part, OPTIMIZATION, f"optimization={{{part!r}: {rate!r}}}")
@@ -105,6 +110,14 @@ def translated(settings: Mapping[str, Any], known: Container[str]) -> dict[str, 
         found[MEMORY] = memory
     given = {SPELLINGS.get(name, name) for name in found}
     return found | {name: value for name, value in elsewhere.items() if name not in given}
+
+
+def _of_sequence_model(name: str, value: Any) -> dict[str, Any]:
+    """What an entry of RLlib's DT is here, whose windows are drawn from all of the data."""
+    if name == "optimizer" and isinstance(value, Mapping):
+        require_known(next(iter(value.keys() - {"betas", "weight_decay"}), "betas"), ("betas", "weight_decay"), name)
+        return {"weight_decay": value["weight_decay"]} if "weight_decay" in value else {}
+    return {"max_ep_len": value} if name == "horizon" and value is not None else {}
 
 
 def _is_plain(value: Any) -> bool:
