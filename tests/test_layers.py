@@ -72,6 +72,7 @@ MAY_IMPORT["restoring"] = BELOW_AGENTS | {"teams", "checkpointing", "log", "loop
 MAY_IMPORT["recording"] = {"core", "env", "log", "loops", "record", "settings", "totals"}
 MAY_IMPORT["serve"] = BELOW_AGENTS | {"log", "acting", "env", "policy", "record"}
 MAY_IMPORT["algorithm"] = set(MAY_IMPORT)
+MAY_IMPORT["population"] = BELOW_AGENTS | {"algorithm", "building", "env", "loops", "settings", "teams"}
 MAY_IMPORT["tune"] = set(MAY_IMPORT)
 MAY_IMPORT["rllib"] = set(MAY_IMPORT)
 MAY_IMPORT["sb3"] = set(MAY_IMPORT)

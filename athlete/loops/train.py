@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Protocol
 
@@ -17,8 +17,9 @@ from athlete.loops.devices import Devices
 from athlete.loops.episodes import WatchedSource
 from athlete.loops.host import collect_for, hosted_shapes, init_hosted_run, learn_of
 from athlete.loops.interrupts import Interrupts
-from athlete.loops.learn import Report, fresh_store, init_run, iterate_many, phases
+from athlete.loops.learn import Phase, Report, fresh_store, init_run, iterate_many, phases
 from athlete.loops.output import EpisodeOutput
+from athlete.loops.population import Population
 from athlete.loops.progress import Progress, Taken, agent_steps, find_fault, finished, learned_from, means
 from athlete.loops.stepper import Stepper
 from athlete.loops.transport import on_device
@@ -120,6 +121,7 @@ class CompiledTraining:
         self._run: Run | None = None
         self._load_store: LoadStore | None = None
         self._reports: list[Report] = []  # that were not told yet
+        self._joined: tuple[Population, int] | None = None  # whose member it is, and which
         self._timesteps = 0
         self.memory_since = 0
         self.output: EpisodeOutput | None = None  # where all that is collected goes too
@@ -135,6 +137,9 @@ class CompiledTraining:
 
     @property
     def learned(self) -> Run:
+        if self._joined is not None:
+            population, number = self._joined
+            return population.run(number)
         if self._run is None:
             self._run = self._first_run.result() if self._first_run else self._begin()
             self._first_run = None
@@ -149,6 +154,8 @@ class CompiledTraining:
 
     @run.setter
     def run(self, run: Run) -> None:
+        if self._joined is not None:
+            raise RuntimeError("a training that is mapped with others goes on from its own state alone")
         self._run, self._first_run = run if self._devices.mesh is None else self._devices.place(run), None
 
     def advance(self, iterations: int) -> Progress:
@@ -182,6 +189,9 @@ class CompiledTraining:
         return Progress(sampled, batches, means(tables), returns, lengths, told, info, fault=fault, agent_steps=steps)
 
     def _iterate(self, iterations: int, random: Which, learning: Which) -> Report:
+        if self._joined is not None:
+            population, number = self._joined
+            return population.iterate(number, Phase(iterations, random, learning))
         agent, env, horizon = self._held
         arguments = {
             "length": self.length,
@@ -216,6 +226,15 @@ class CompiledTraining:
 
     def close(self) -> None:
         pass
+
+
+def join(trainings: Sequence[CompiledTraining]) -> None:
+    """Make one population of trainings that differ in their arrays alone. Each goes on as before, but in step."""
+    first = trainings[0]
+    runs = [training.run for training in trainings]
+    population = Population([training._held for training in trainings], runs, first.length, first.sample_async)
+    for number, training in enumerate(trainings):
+        training._joined, training._run = (population, number), None
 
 
 class HostedTraining:

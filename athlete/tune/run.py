@@ -94,6 +94,7 @@ def run(
     scheduler: Any = None,
     search_alg: Any = None,
     num_seeds: int = 1,
+    mapped: bool = False,
     max_concurrent_trials: int | None = None,
     ray: bool | str = False,
     resources_per_trial: Mapping[str, Any] | None = None,
@@ -133,6 +134,9 @@ def run(
             default grids and random draws.
         num_seeds: train every config with so many seeds, from its own (or 0) upwards; `results_by_config` of the
             analysis has their mean, interquartile mean and interval.
+        mapped: train all trials as one program, mapped over seeds and over settings that are numbers in it. For
+            accelerators: on a CPU the same trials one after another are faster. What XLA adds up side by side it adds
+            up in another order, so a trial is that of its seed in distribution only.
         max_concurrent_trials: trials at the same time, each in a process of its own; 1: one after another in this
             process, where trials of the same shape share the compiled program, as without a scheduler by default.
         ray: trials run in a Ray cluster: `True`, an address or `"auto"`, as of `.resources(ray=...)`; as many at a time
@@ -174,6 +178,8 @@ def run(
     scheduler.set_search_properties(metric, mode)
     run_or_experiment, config = find_run(run_or_experiment, config)
     config, seeds = with_seeds(_with_searches(config, scheduler, searcher), num_seeds)
+    if mapped:
+        _check_mapped(scheduler, searcher, {"max_concurrent_trials": max_concurrent_trials, "ray": ray})
     cluster = cluster_for(ray, resources_per_trial, max_concurrent_trials, [config])
     if cluster is None and resources_per_trial is not None:
         told = (
@@ -198,6 +204,8 @@ def run(
         _begin_scheduler(scheduler, experiment, goes_on=going_on is not None)
         if cluster is not None:
             _require_portable_memories(experiment)
+        if mapped:
+            _require_mappable(experiment, max_failures)
         if going_on is None:
             _make_room(folder)
         settings = Settings(
@@ -213,6 +221,7 @@ def run(
             fail_fast=fail_fast,
             max_concurrent_trials=max_concurrent_trials,
             cluster=cluster,
+            mapped=mapped,
             checkpoint_seconds=CHECKPOINT_SECONDS if cluster is not None and not checkpoint_freq else math.inf,
             restore=None if restore is None else os.fspath(restore),
             verbose=verbose,
@@ -222,7 +231,7 @@ def run(
         shown.setup(experiment.folder.name, experiment.start_time, metric, mode)
         if cluster is not None:
             shown.print(f"Trials run in a Ray cluster, up to {cluster.size} at a time, each with {cluster.request}")
-        elif max_concurrent_trials is None:
+        elif max_concurrent_trials is None and not mapped:
             _say_order(experiment, suggestions, scheduler, shown)
         runner = Runner(experiment, settings, shown, list(callbacks or []))
         with runner.interrupt:
@@ -294,6 +303,31 @@ def _stopper(stop: Any, time_budget_s: Any, experiment: Experiment) -> Stopper:
 
     stopper = make_stopper(stop, has_evaluations)
     return stopper if time_budget_s is None else CombinedStopper(stopper, TimeoutStopper(time_budget_s))
+
+
+def _check_mapped(scheduler: TrialScheduler, searcher: Any, others: Mapping[str, Any]) -> None:
+    """Raise ValueError for what cannot be where all trials are one program."""
+    why = next((f"{name} runs each by itself" for name, value in others.items() if value), None)
+    if scheduler.compares:
+        why = f"{type(scheduler).__name__} lets some wait for others"
+    elif isinstance(searcher, Searcher):
+        why = f"{type(searcher).__name__} suggests them one after another"
+    if why is not None:
+        raise ValueError(f"tune.run(mapped=True): all trials begin and train as one program, and {why}; leave it out")
+
+
+def _require_mappable(experiment: Experiment, max_failures: int) -> None:
+    """Raise ValueError unless the trials still to run are one program."""
+    from athlete.population import require_mappable
+
+    configs = {trial.name: experiment.configs[trial.trial_id] for trial in experiment.trials if trial.status == PENDING}
+    if max_failures:
+        raise ValueError(
+            "tune.run(mapped=True): a failed trial cannot begin anew beside the others; leave max_failures out"
+        )
+    if not all(map(is_config, configs.values())):
+        raise ValueError("tune.run(mapped=True): algorithms of Athlete can be mapped; leave it out")
+    require_mappable(configs)
 
 
 def _require_portable_memories(experiment: Experiment) -> None:

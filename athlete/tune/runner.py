@@ -43,7 +43,7 @@ from athlete.tune.trial import (
     last_line,
     set_aside,
 )
-from athlete.tune.worker import LocalPool, LocalSlot, Outcome, Pool, ProcessPool, Slot
+from athlete.tune.worker import LocalPool, LocalSlot, MappedPool, Outcome, Pool, ProcessPool, Slot
 
 _STATE_SECONDS = 10.0
 _WAIT_SECONDS = 0.2
@@ -67,6 +67,7 @@ class Settings:
     fail_fast: bool | str = False
     max_concurrent_trials: int | None = None
     cluster: Cluster | None = None  # in which trials run
+    mapped: bool = False  # all trials are one program
     checkpoint_seconds: float = math.inf  # between checkpoints, where there is no checkpoint_freq
     restore: str | None = None
     verbose: int = 1
@@ -127,6 +128,8 @@ class Runner:
         processes, most = self.settings.max_concurrent_trials, self.settings.at_once or max(1, total)
         if self.settings.cluster is not None:
             self._pool = RayPool(self.settings.cluster, min(self.settings.cluster.size, max(1, total), most))
+        elif self.settings.mapped:
+            self._pool = MappedPool(total)
         elif processes is not None and processes > 1:
             self._pool = ProcessPool(min(processes, most), self.experiment.folder)
         elif processes is None and self.scheduler.compares:

@@ -62,6 +62,7 @@ class TuneConfig:
     mode: str | None = None
     num_samples: int = 1
     num_seeds: int = 1
+    mapped: bool = False
     max_concurrent_trials: int | None = None
     ray: bool | str = False
     resources_per_trial: Any = None

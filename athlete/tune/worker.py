@@ -136,6 +136,10 @@ class LocalSlot:
     def is_busy(self) -> bool:
         return bool(self._command)
 
+    def is_to(self, command: str) -> bool:
+        """Whether that is the command whose outcome is to be taken."""
+        return self._command[:1] == (command,)
+
     def submit(self, command: str, *arguments: Any) -> None:
         self._command = (command, *arguments)
 
@@ -181,6 +185,23 @@ class LocalPool:
     def close(self) -> None:
         for slot in self._slots:
             slot.end(patience=0.0)
+
+
+class MappedPool(LocalPool):
+    """A slot in this process for every trial, and one program that trains all of them: see `athlete.population`."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__(size)
+        self._is_joined = False
+
+    def next(self, timeout: float) -> LocalSlot | None:
+        slot = super().next(timeout)
+        if slot is not None and slot.is_to("train") and not self._is_joined:
+            from athlete.population import join_algorithms  # which imports JAX
+
+            self._is_joined = True
+            join_algorithms([each.trainable for each in self._slots if each.trainable is not None])  # type: ignore[misc]
+        return slot
 
 
 class ProcessSlot:
