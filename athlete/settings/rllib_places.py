@@ -115,7 +115,8 @@ def translated(settings: Mapping[str, Any], known: Container[str]) -> dict[str, 
 def _of_sequence_model(name: str, value: Any) -> dict[str, Any]:
     """What an entry of RLlib's DT is here, whose windows are drawn from all of the data."""
     if name == "optimizer" and isinstance(value, Mapping):
-        require_known(next(iter(value.keys() - {"betas", "weight_decay"}), "betas"), ("betas", "weight_decay"), name)
+        for part in value:
+            require_known(part, dict.fromkeys(("weight_decay", "betas")), f"optimizer={{{part!r}: ...}}")
         return {"weight_decay": value["weight_decay"]} if "weight_decay" in value else {}
     return {"max_ep_len": value} if name == "horizon" and value is not None else {}
 
