@@ -9,7 +9,7 @@ from typing import Any
 from athlete.log import logger
 from athlete.models.catalog import registered_model
 from athlete.settings.checks import require_known
-from athlete.settings.rllib_names import SPELLINGS
+from athlete.settings.rllib_names import SEQUENCE_MODEL, SPELLINGS
 
 EVALUATION = 10  # episodes or timesteps, where nothing is said
 MEMORY = "replay_buffer_config"
@@ -40,9 +40,6 @@ OPTIMIZATION = {
     "critic_learning_rate": "critic_lr",
     "entropy_learning_rate": "alpha_lr",
 }
-
-# Settings of RLlib's DT that are others here, or have no effect.
-SEQUENCE_MODEL = ("horizon", "optimizer", MEMORY)
 
 MODELS = ("model", "policy_model_config", "q_model_config")
 MODEL_SPELLINGS = {"hidden_layer_sizes": "fcnet_hiddens", "hidden_activation": "fcnet_activation"}

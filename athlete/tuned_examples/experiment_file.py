@@ -19,8 +19,7 @@ from athlete.env.registry import foreign_code
 from athlete.log import logger
 from athlete.record.names import result_name
 from athlete.settings.limits import LARGEST_EXPERIMENT, excess
-from athlete.settings.rllib_names import UNSERVED, said
-from athlete.settings.rllib_places import SEQUENCE_MODEL
+from athlete.settings.rllib_names import SEQUENCE_MODEL, UNSERVED, said
 
 # What an experiment may say beside `run`, `env`, `config`, `stop` and its criteria: settings of `tune.run`.
 _SETTINGS = {
