@@ -24,7 +24,7 @@ help:
 	@echo "make learning  the tests that train to a threshold; make learning-all those of minutes a seed too"
 	@echo "make notebook  execute the notebooks"
 	@echo "make rllib-files  run RLlib's own experiment files to their stops (an hour); make untuned: every default (hours)"
-	@echo "make docs      build the documentation into site/"
+	@echo "make docs      build the documentation into site/, and look at it in Chromium where that is installed"
 	@echo "make lint      ruff: rules and format"
 	@echo "make types     mypy"
 	@echo "make clean     remove what was built (not $(VENV))"
@@ -113,6 +113,7 @@ untuned: install
 
 docs: install
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	$(BIN)/python -m pytest -n auto tests/test_site.py
 
 lint: install
 	$(BIN)/ruff check .

@@ -40,7 +40,8 @@ def algorithms(up: str) -> str:
 def paired(tex: str) -> str:
     """An equation whose `\\big(` and `\\big)` are `\\left(` and `\\right)`: one group, in which both are as tall.
 
-    By themselves the second one would belong to the exponent that follows it, and browsers would not stretch it.
+    By themselves the second one would belong to the exponent that follows it, and browsers would not stretch it. An
+    equation in which they do not come in pairs stays as it is.
     """
     sides = {"(": "left", "[": "left", r"\{": "left", r"\langle": "left"}
     opened = False
@@ -53,7 +54,8 @@ def paired(tex: str) -> str:
             return f"\\{'left' if opened else 'right'}{bracket}"
         return f"\\{sides.get(bracket, 'right')}{bracket}"
 
-    return SIZED.sub(side, tex)
+    made = SIZED.sub(side, tex)
+    return made if len(re.findall(r"\\left\b", made)) == len(re.findall(r"\\right\b", made)) else tex
 
 
 def on_page_content(content: str, **_: Any) -> str:
