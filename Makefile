@@ -66,7 +66,7 @@ mutants-sample: install
 # gymnax and JaxMARL want an older Gymnasium, EnvPool is large, mpe2 brings another pygame: their tests have an environment of their own.
 $(VENV)-extras/.ready: pyproject.toml
 	$(PYTHON) -m venv $(VENV)-extras
-	$(VENV)-extras/bin/python -m pip install --quiet --disable-pip-version-check --retries 5 --editable '.[gymnax,jaxmarl,envpool,atari,pettingzoo,parquet,minari,lz4,ray]' pytest cloudpickle mpe2
+	$(VENV)-extras/bin/python -m pip install --quiet --disable-pip-version-check --retries 5 --editable '.[gymnax,jaxmarl,envpool,atari,pettingzoo,parquet,minari,lz4,ray]' pytest cloudpickle mpe2 "ray[serve]"
 	@touch $@
 
 # JAX packages of others, with physics engines among them: an environment of their own again.
@@ -77,7 +77,7 @@ $(VENV)-jax/.ready: pyproject.toml
 
 test-extras: $(VENV)-extras/.ready $(VENV)-jax/.ready
 	$(VENV)-jax/bin/python -m pytest tests/test_jax_packages.py
-	$(VENV)-extras/bin/python -m pytest tests/test_gymnax.py tests/test_jaxmarl.py tests/test_atari.py tests/test_spread.py tests/test_pettingzoo.py tests/test_offline_extras.py tests/test_ray.py
+	$(VENV)-extras/bin/python -m pytest tests/test_gymnax.py tests/test_jaxmarl.py tests/test_atari.py tests/test_spread.py tests/test_pettingzoo.py tests/test_offline_extras.py tests/test_ray.py tests/test_ray_serve.py
 
 # What runs exported policies, and what serves them. PyTorch's tests run where it is installed too.
 $(VENV)-deploy/.ready: pyproject.toml
