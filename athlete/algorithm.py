@@ -18,7 +18,7 @@ import numpy as np
 from athlete.acting import actions_by_agent, joint_observation
 from athlete.algorithms.alpha_star import AlphaStar
 from athlete.building import (
-    check_devices,
+    devices_of,
     evaluation_world,
     is_in_ray,
     own_folder,
@@ -31,11 +31,13 @@ from athlete.combine.team import Team
 from athlete.core import Run, Spec, Tree, agent_ids
 from athlete.env.randomness import global_generators_kept, seed_global_generators
 from athlete.env.world import env_name
+from athlete.env.wrappers.previous import previous_of
 from athlete.estimation import estimate, evaluation_data
 from athlete.evaluation import Evaluator
 from athlete.hooks import Hooks
 from athlete.log import logger, set_level
 from athlete.loops.compiling import compilations, set_up
+from athlete.loops.devices import here
 from athlete.loops.evaluate import LONG_EPISODE
 from athlete.loops.progress import Progress, joined
 from athlete.matches import Matches, Player, players_of
@@ -101,13 +103,13 @@ class Algorithm:
         self.config = config
         self._settings = config.to_dict()  # as results show them
         self.seed: int = config.seed if config.seed is not None else int.from_bytes(os.urandom(4), "little")
-        check_devices(config)
+        devices = devices_of(config)
         self._world = training_world(config)
         self._evaluation_world = evaluation_world(config, self._world)
         hooks = Hooks(config, self._world, self.get_policy)
         self._callbacks = hooks.callbacks
         self._evaluator = Evaluator(config, self._evaluation_world, hooks, self._world)
-        self._training = start_training(config, self._world, hooks, self.seed, begins)
+        self._training = start_training(config, self._world, hooks, self.seed, begins, devices)
         self._has_room = begins or config.is_offline()  # for its replay memory: asked before that is made
         self._totals = Totals(config.metrics_num_episodes_for_smoothing, columns_of(self._training.agent))
         self._policy: Policy | None = None
@@ -165,6 +167,12 @@ class Algorithm:
             require_memory_room(self.config, self.agent)
             self._has_room = True
         start = time.perf_counter()
+        evaluates = self._evaluates_after(self.iteration + 1)
+        beside = evaluates and self._evaluator.is_beside
+        if beside:
+            self._callbacks.on_evaluate_start(algorithm=self)
+            estimates = self._estimates(self.seed)
+            self._evaluator.begin(self._whole_policy(), self.iteration, self.seed)
         compiled_before, _ = compilations()
         batch = self._training.rows * self._training.length
         iterations = max(1, -(-self.config.min_sample_timesteps_per_iteration // batch))
@@ -199,8 +207,9 @@ class Algorithm:
         # Only those of collecting and learning: what evaluations and others in this process compile is not ours.
         result["perf"]["compilations_this_iter"] = compilations()[0] - compiled_before
         result |= rllib_results(result, progress, self._training.rows) | {"config": self._settings}
-        interval = self.config.evaluation_interval
-        if interval and self.iteration % interval == 0:
+        if beside:
+            result.update(self._evaluated(self._evaluator.end() | estimates))
+        elif evaluates:
             result.update(self.evaluate())
         result |= self._totals.add_time(time.perf_counter() - start)
         self._callbacks.on_train_result(algorithm=self, result=result)
@@ -288,7 +297,15 @@ class Algorithm:
         found: dict[str, Any] = {}
         if self._world.exists or not self.config.off_policy_estimation_methods:
             found = self._evaluator.evaluate(self._whole_policy(), self.iteration, seed, episodes)
-        metrics = {"evaluation": found | self._estimates(seed)}
+        return self._evaluated(found | self._estimates(seed))
+
+    def _evaluates_after(self, iteration: int) -> bool:
+        interval = self.config.evaluation_interval
+        return bool(interval) and iteration % interval == 0
+
+    def _evaluated(self, found: dict[str, Any]) -> dict[str, Any]:
+        """The result of an evaluation, of which the callbacks are told."""
+        metrics = {"evaluation": found}
         self._callbacks.on_evaluate_end(algorithm=self, evaluation_metrics=metrics)
         return metrics
 
@@ -313,7 +330,7 @@ class Algorithm:
         """
         self._refuse_if_stopped("evaluate_matches")
         whole, spec = self._whole_policy(), self._evaluator.spec
-        players = players_of(whole.agent, self._training.learned.state, whole.view)
+        players = players_of(whole.agent, here(self._training.learned.state), whole.view)
         if not players:
             raise ValueError(
                 "evaluate_matches: matches are between the policies of many agents, and there is one agent"
@@ -346,7 +363,7 @@ class Algorithm:
         """The acting side as it is now: a snapshot that later training does not change."""
         self._refuse_if_stopped("get_policy")
         whole = self._whole_policy()
-        player = player_of(whole.agent, self._training.learned.state, whole.view, policy_id, "get_policy")
+        player = player_of(whole.agent, here(self._training.learned.state), whole.view, policy_id, "get_policy")
         return whole if player.view is whole.view else Policy(*player, self.seed)
 
     def _whole_policy(self) -> Policy:
@@ -354,7 +371,8 @@ class Algorithm:
         if self._policy is None:
             agent, run = self._training.agent, self._training.learned
             progress = progress_at(int(run.timesteps), horizon_of(self.config, agent))
-            self._policy = Policy(agent, view_of(agent, run.state, progress), self.seed, self._world.previous)
+            view = view_of(agent, here(run.state), progress)
+            self._policy = Policy(agent, view, self.seed, previous_of(self.config))
         return self._policy
 
     def compute_single_action(
@@ -519,6 +537,7 @@ class Algorithm:
         self._refuse_if_stopped("restore")
         self._refuse_in_a_hook("restore")
         saved = read_training(checkpoint_path, self._training, self.config, compiled=self._keeps_rows())
+        self._evaluator.give_up()
         self._training.restore(saved.run, saved.memory_since, saved.load_store)
         self._totals.restore(saved.counters)
         self._recording.close()  # to go on after the iteration of the checkpoint
@@ -548,6 +567,7 @@ class Algorithm:
                 f"{self.config.algorithm_name}.take_over: the other's arrays are of other shapes; only trainings whose "
                 "settings differ in numbers such as lr or gamma can go on from each other"
             )
+        self._evaluator.give_up()
         run = jax.tree.map(np.array, other._training.run)  # its buffers are given away by the next iteration
         self._training.restore(run, other._training.memory_since)
         self._totals.restore(other._totals.counters())

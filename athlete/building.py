@@ -6,7 +6,7 @@ import functools
 import math
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +29,12 @@ from athlete.loops.learn import transition_shapes
 from athlete.loops.output import OutputSource
 from athlete.loops.train import CompiledTraining, HostedTraining, Training
 from athlete.loops.worked import WorkedTraining
-from athlete.loops.workers import Collector
-from athlete.memory.room import require_room, require_room_for_batch
+from athlete.loops.workers import Collector, Worker, Workers
+from athlete.memory.room import require_room, require_room_for_batch, store_bytes
 from athlete.offline_training import output_of, start_offline, with_recorded
 from athlete.ray_workers import RayWorkers
 from athlete.settings.config import AlgorithmConfig
+from athlete.settings.devices import most_that_fit, wanted_devices
 from athlete.spaces import zeros
 from athlete.teams import agent_for, horizon_of
 from athlete.worker_processes import ProcessWorkers, make_source
@@ -77,15 +78,19 @@ def _find_world(config: AlgorithmConfig, env: Any, env_config: Mapping[str, Any]
     return world if config.disable_env_checking else world.checked()
 
 
-def start_training(config: AlgorithmConfig, world: World, hooks: Hooks, seed: int, begins: bool) -> Training:
-    """The training of `config` in `world`; one that does not begin makes no arrays until it is restored."""
+def start_training(
+    config: AlgorithmConfig, world: World, hooks: Hooks, seed: int, begins: bool, devices: int = 1
+) -> Training:
+    """The training of `config` in `world`, spread over `devices`; one that does not begin makes no arrays until it is
+    restored.
+    """
     key = np.array([0, seed & 0xFFFFFFFF], np.uint32)
     if config.is_offline():
-        return start_offline(config, world, key, begins)
+        return start_offline(config, world, key, begins, devices)
     if world.env is not None:
-        return _start_compiled(config, world, key, begins)
+        return _start_compiled(config, world, key, begins, devices)
     if is_in_ray(config) or (config.workers_act and (config.num_rollout_workers or "workers_act" in config.chosen())):
-        return _start_worked(config, world, hooks, key, begins)
+        return _start_worked(config, world, hooks, key, begins, devices)
     if config.num_rollout_workers:
         processes, each = config.num_rollout_workers, config.num_envs_per_worker
         logger.info("%d worker processes with %d environments each", processes, each)
@@ -98,7 +103,7 @@ def start_training(config: AlgorithmConfig, world: World, hooks: Hooks, seed: in
     try:
         if (output := output_of(config, source.spec)) is not None:
             source = OutputSource(source, output)
-        training = _start_hosted(config, source, hooks, key, begins)
+        training = _start_hosted(config, source, hooks, key, begins, devices)
         training.output = output
         return training
     except BaseException:
@@ -106,7 +111,9 @@ def start_training(config: AlgorithmConfig, world: World, hooks: Hooks, seed: in
         raise
 
 
-def _start_compiled(config: AlgorithmConfig, world: World, key: np.ndarray, begins: bool) -> CompiledTraining:
+def _start_compiled(
+    config: AlgorithmConfig, world: World, key: np.ndarray, begins: bool, devices: int
+) -> CompiledTraining:
     assert world.env is not None
     spec = spec_of(world.env)
     length = _fragment_length(config, spec)
@@ -116,23 +123,26 @@ def _start_compiled(config: AlgorithmConfig, world: World, key: np.ndarray, begi
     if config.get("sample_async") and "sample_async" in config.chosen():
         logger.info("sample_async=True: environment and updates are one program here; nothing waits")
     env = with_info_metrics(world.env, config.info_metrics)
-    training = CompiledTraining(agent, env, config.rows(), length, horizon_of(config, agent), key, begins=begins)
+    horizon = horizon_of(config, agent)
+    training = CompiledTraining(agent, env, config.rows(), length, horizon, key, begins=begins, devices=devices)
     training.output = output_of(config, spec)
     return training
 
 
 def _start_hosted(
-    config: AlgorithmConfig, source: Source, hooks: Hooks, key: np.ndarray, begins: bool
+    config: AlgorithmConfig, source: Source, hooks: Hooks, key: np.ndarray, begins: bool, devices: int
 ) -> HostedTraining:
     length = _fragment_length(config, source.spec)
     asynchronous = bool(config.get("sample_async")) and not config.workers_act  # else of workers, and there are none
     agent = _make_agent(config, source.spec, begins, length, getattr(source, "agent_ids", ()))
     watched, batch_hooks = hooks.watch_training(source, length), hooks.of_batches(agent)
     horizon = horizon_of(config, agent)
-    return HostedTraining(agent, watched, length, horizon, key, asynchronous, batch_hooks, begins)
+    return HostedTraining(agent, watched, length, horizon, key, asynchronous, batch_hooks, begins, devices)
 
 
-def _start_worked(config: AlgorithmConfig, world: World, hooks: Hooks, key: np.ndarray, begins: bool) -> Training:
+def _start_worked(
+    config: AlgorithmConfig, world: World, hooks: Hooks, key: np.ndarray, begins: bool, devices: int
+) -> Training:
     """Workers that act by themselves, and the training that learns from what they collect."""
     _require_workable(config, world, hooks)
     world = world.portable()
@@ -144,28 +154,38 @@ def _start_worked(config: AlgorithmConfig, world: World, hooks: Hooks, key: np.n
     if as_they_come:
         length, fragments = _batch_of_fragments(config, length)
     batched = config.sized(each, fragments, length) if as_they_come else config
+    if as_they_come and config.sequence_length() > 1:
+        batched = batched.with_trajectories_apart()
     batched.validate()
     agent = _make_agent(batched, one.spec, begins, length, one.agent_ids)
     watched = supervision(config, hooks)
     makes = functools.partial(make_source, world, count, each, watched, int(key[1]), config.info_metrics)
     collects = functools.partial(Collector, agent, makes, length, as_they_come)
-    in_ray = is_in_ray(config)
-    made = collects, count, each, watched
-    workers = RayWorkers(*made, (config.ray, _request(config))) if in_ray else ProcessWorkers(*made)
+    workers = make_workers(config, collects, count, each, watched)
     told = "as they come" if as_they_come else "one policy behind" if asynchronous else "in step"
-    where = "in a Ray cluster" if in_ray else "in processes"
+    where = "in a Ray cluster" if is_in_ray(config) else "in processes"
     logger.info("%d workers with %d environments each, which act by themselves %s, %s", count, each, where, told)
     horizon = horizon_of(batched, agent)
     try:
         if as_they_come:
             pace = fragments, config.max_requests_in_flight_per_sampler_worker, config.broadcast_interval
-            return AsynchronousTraining(agent, workers, each, length, horizon, key, begins, pace)
-        training = WorkedTraining(agent, workers, config.rows(), length, horizon, key, begins, asynchronous == "lagged")
+            return AsynchronousTraining(agent, workers, each, length, horizon, key, begins, pace, devices)
+        lagged = asynchronous == "lagged"
+        training = WorkedTraining(agent, workers, config.rows(), length, horizon, key, begins, lagged, devices)
         training.output = output_of(config, one.spec)
         return training
     except BaseException:
         workers.close()
         raise
+
+
+def make_workers(
+    config: AlgorithmConfig, make: Callable[[int], Worker], count: int, rows: int, watched: Supervision
+) -> Workers:
+    """`count` workers of `rows` rows each, made of what `make` gives, where `resources(ray=...)` says."""
+    if is_in_ray(config):
+        return RayWorkers(make, count, rows, watched, (config.ray, _request(config)))
+    return ProcessWorkers(make, count, rows, watched)
 
 
 def is_in_ray(config: AlgorithmConfig) -> bool:
@@ -182,17 +202,10 @@ def _request(config: AlgorithmConfig) -> Request:
 def _batch_of_fragments(config: AlgorithmConfig, length: int) -> tuple[int, int]:
     """The length of trajectories that are learned from as they come, and how many of them make a batch: of half of the
     workers, unless lengths are given that make it other ones.
-
-    Raises ValueError where trajectories of different rows cannot follow one another in memory.
     """
     sequence, count = config.sequence_length(), config.num_rollout_workers
     half = max(1, count // 2)
     if "replay_buffer_config" in config:
-        if sequence > 1:
-            raise ValueError(
-                f"{config.algorithm_name}: sample_async=True takes trajectories as they come, and sequences of replay "
-                "go on from one to the next; set sample_async='lagged', or False"
-            )
         return length, half
     batch, given = math.ceil(config.train_batch_size / config.num_envs_per_worker), config.rollout_fragment_length
     least = sequence if given == "auto" else math.ceil(given / sequence) * sequence
@@ -202,18 +215,23 @@ def _batch_of_fragments(config: AlgorithmConfig, length: int) -> tuple[int, int]
 
 def _require_workable(config: AlgorithmConfig, world: World, hooks: Hooks) -> None:
     """Raise ValueError for what cannot be where workers act by themselves."""
-    wrong = None
+    wrong = why_not_in_workers(world, hooks)
     if not config.num_rollout_workers:
         wrong = "needs workers: set num_rollout_workers to 1 or more"
-    elif world.pooled:
-        wrong = "is for environments that are stepped one by one, and EnvPool's are not; leave backend='envpool' out"
-    elif world.is_instance:
-        wrong = f"makes environments in processes, and {world.name} is one instance; pass its class or a factory"
-    elif hooks.hosted - {"on_sub_environment_created"}:
-        names = ", ".join(sorted(hooks.hosted))
-        wrong = f"steps environments where {names} cannot be called; leave workers_act out, or these callbacks"
     if wrong is not None:
         raise ValueError(f"rollouts(workers_act=True): it {wrong}")
+
+
+def why_not_in_workers(world: World, hooks: Hooks) -> str | None:
+    """Why workers cannot act in environments of `world`, as the end of a sentence; None where they can."""
+    if world.pooled:
+        return "is for environments that are stepped one by one, and EnvPool's are not; leave backend='envpool' out"
+    if world.is_instance:
+        return f"makes environments in processes, and {world.name} is one instance; pass its class or a factory"
+    if hooks.hosted - {"on_sub_environment_created"}:
+        names = ", ".join(sorted(hooks.hosted))
+        return f"steps environments where {names} cannot be called; leave it out, or these callbacks"
+    return None
 
 
 def _fragment_length(config: AlgorithmConfig, spec: Spec) -> int:
@@ -247,6 +265,23 @@ def require_memory_room(config: AlgorithmConfig, agent: Agent) -> None:
             logger.info("policy %s: %s", member.name, room)
 
 
+def memory_bytes(config: AlgorithmConfig) -> int:
+    """The size of the replay memories of a training, once they are full: nearly all of its checkpoints."""
+    world = training_world(config)
+    if world.env is not None:
+        spec, ids = spec_of(world.env), ()
+    else:
+        source = world.source()
+        source.close()
+        spec, ids = source.spec, source.agent_ids
+    agent = agent_for(config, spec, _fragment_length(config, spec), ids)
+    rows = config.rows()
+    if not isinstance(agent, Team):
+        return store_bytes(agent.memory, transition_shapes(agent), rows)
+    own = [(member.agent, rows * member.seats.agents) for member in agent.members if member.trained]
+    return sum(store_bytes(agent.memory, transition_shapes(agent), each) for agent, each in own)
+
+
 def supervision(config: AlgorithmConfig, hooks: Hooks) -> Supervision:
     """How long environments may take, and what happens to those that fail."""
     return Supervision(
@@ -258,14 +293,24 @@ def supervision(config: AlgorithmConfig, hooks: Hooks) -> Supervision:
     )
 
 
-def check_devices(config: AlgorithmConfig) -> None:
-    """Raise ValueError where more GPUs are asked for than JAX sees."""
-    wanted = config.num_gpus
-    if wanted and wanted > (found := sum(device.platform == "gpu" for device in jax.devices())):
+def devices_of(config: AlgorithmConfig) -> int:
+    """How many devices a training is spread over. Raises ValueError where JAX does not see so many."""
+    gpus, devices = config.num_gpus, jax.devices()
+    if gpus and gpus > (found := sum(device.platform == "gpu" for device in devices)):
         raise ValueError(
-            f"resources(num_gpus={wanted}): JAX sees {found} GPUs here; install a JAX for your GPU "
+            f"resources(num_gpus={gpus}): JAX sees {found} GPUs here; install a JAX for your GPU "
             "(`pip install -U 'jax[cuda12]'`), or leave num_gpus out; `athlete doctor` shows the devices"
         )
+    number = wanted_devices(config) or most_that_fit(config, len(devices))
+    if number > len(devices):
+        raise ValueError(
+            f"learners(num_learners={number}): JAX sees {len(devices)} of kind {devices[0].platform!r} here; make it "
+            "smaller, or 'auto'. On a CPU devices can be virtual: XLA_FLAGS=--xla_force_host_platform_device_count="
+            f"{number} in the environment, before JAX starts"
+        )
+    if number > 1:
+        logger.info("environments and minibatches are shared out among %d devices (%s)", number, devices[0].platform)
+    return number
 
 
 def own_folder(config: AlgorithmConfig) -> Path:

@@ -72,7 +72,7 @@ def connect(address: bool | str, asked: str) -> Any:
     try:
         import ray
     except ImportError as error:
-        raise ImportError(f"{asked}: Ray is not installed: pip install 'athlete[ray]'") from error
+        raise ImportError(f"{asked}: Ray is not installed: pip install ray, or this package's extra [ray]") from error
     if ray.is_initialized():
         return ray
     where = os.environ.get("RAY_ADDRESS") or "local" if address in (True, "auto") else str(address)

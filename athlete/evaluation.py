@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import time
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
-from athlete.building import supervision
+from athlete.building import make_workers, supervision, why_not_in_workers
 from athlete.combine.team import Team
 from athlete.core import Source, Spec, Tree, agent_ids
 from athlete.env.errors import EnvError
@@ -16,27 +19,46 @@ from athlete.env.randomness import global_generators_kept
 from athlete.env.world import World
 from athlete.env.wrappers.info_metrics import with_info_metrics
 from athlete.hooks import Hooks
+from athlete.log import logger
 from athlete.loops.collect import spec_of
+from athlete.loops.evaluate import MOST_ROWS as MOST_COMPILED
 from athlete.loops.evaluate import Evaluation, evaluate_compiled, evaluate_hosted, joined_evaluation
+from athlete.loops.playing import Beside, PlayingWorkers, share_out
+from athlete.loops.playing import Player as WavePlayer
 from athlete.loops.record import MOST_ROWS, compiled_wave, hosted_wave, play_episodes
 from athlete.matches import Matches, Player, actors_of, play_matches, team_of
 from athlete.offline.dataset import DataSet, as_data
 from athlete.policy import Policy
 from athlete.settings.config import AlgorithmConfig
 from athlete.settings.multi_agent import mapping_of, plain_policies
+from athlete.settings.rllib_places import EVALUATION
 from athlete.spaces import Box, Space
 from athlete.teams import columns_of, make_heuristic
 from athlete.totals import episode_returns, episode_statistics, policy_statistics, told_statistics
+from athlete.worker_processes import make_evaluated
 
 EVALUATION_SALT = 0x45564131  # keeps the keys of evaluations apart from those of training
 MATCHES_SALT = 0x4D415443
 RECORD_SALT = 0x5245434F
+MOST_ROWS_OUTSIDE = 8  # episodes side by side outside JAX
+OF_A_PART = 8  # episodes that are played at a time where timesteps are counted
+
+
+Play = Callable[..., Evaluation]  # (key, episodes, explore), and of workers whether what they run beside goes on
+
+
+class _Shown(NamedTuple):
+    """What an environment shows, and to whom."""
+
+    spec: Spec
+    agent_ids: Sequence[Any]
 
 
 class Evaluator:
     """Plays the episodes of `Algorithm.evaluate` in `world`, an environment like that of training.
 
-    A source is made for the first evaluation and kept for the next ones.
+    Workers or a source are made for the first evaluation and kept for the next ones. With workers the result is that of
+    an evaluation in this process, whatever their number.
     """
 
     def __init__(self, config: AlgorithmConfig, world: World, hooks: Hooks, training: World):
@@ -46,7 +68,35 @@ class Evaluator:
         if config.evaluation_interval and not (config.is_offline() and told):
             self.require_own_environment(f"evaluation(evaluation_interval={config.evaluation_interval})")
         self._env = None if world.env is None else with_info_metrics(world.env, config.info_metrics)
+        self.is_beside = self._may_be_beside()
+        self._on_workers = self.is_beside or self._may_be_on_workers()
+        if config.evaluation_duration == "auto" and not self.is_beside:
+            logger.info("evaluation_duration='auto': evaluation runs between iterations, and plays %d", EVALUATION)
         self._source: Source | None = None
+        self._workers: PlayingWorkers | None = None
+        self._shown: _Shown | None = None
+        self._beside: Beside | None = None
+
+    def _may_be_on_workers(self) -> bool:
+        outside = self._world.exists and self._world.env is None
+        return (
+            bool(self._config.evaluation_num_workers) and outside and not why_not_in_workers(self._world, self._hooks)
+        )
+
+    def _may_be_beside(self) -> bool:
+        """Whether evaluations are to run beside the training. Raises ValueError where they cannot."""
+        config = self._config
+        if not config.evaluation_parallel_to_training or not config.evaluation_interval or not self._world.exists:
+            return False
+        if not config.evaluation_num_workers:
+            logger.warning(
+                "evaluation(evaluation_parallel_to_training=True) needs workers: with evaluation_num_workers=0 it runs "
+                "between iterations"
+            )
+            return False
+        if wrong := why_not_in_workers(self._world, self._hooks):
+            raise ValueError(f"evaluation(evaluation_parallel_to_training=True): it {wrong}")
+        return True
 
     def require_own_environment(self, method: str) -> None:
         """Raise ValueError where there is none, or where playing would take it from the training, in mid-episode."""
@@ -67,19 +117,72 @@ class Evaluator:
 
         `seed` and the training's `iteration` make the randomness.
         """
-        start = time.perf_counter()
+        self._wait()
+        unit, duration = self._config.evaluation_duration_unit, self._config.evaluation_duration
+        if episodes is not None:
+            unit, duration = "episodes", episodes
+        elif duration == "auto":
+            duration = EVALUATION  # it runs beside nothing
+        return self._evaluation(policy, iteration, seed, unit, duration)(_never)
+
+    def begin(self, policy: Policy, iteration: int, seed: int) -> None:
+        """`evaluate` beside what follows; `end` gives what comes of it. What is under way already goes on instead."""
+        if self._beside is None:
+            unit, duration = self._config.evaluation_duration_unit, self._config.evaluation_duration
+            self._beside = Beside(self._evaluation(policy, iteration, seed, unit, duration))
+
+    def end(self) -> dict[str, Any]:
+        """The entries of what was begun, once it is complete."""
+        assert self._beside is not None
+        try:
+            return self._beside.result()
+        finally:
+            self._beside = None
+
+    def give_up(self) -> None:
+        """Forget what was begun: another policy is in its place."""
+        self._wait()
+        self._beside = None
+
+    def _wait(self) -> None:
+        """Let what was begun come to its end; `end` gives it, or its error."""
+        if self._beside is not None:
+            with contextlib.suppress(Exception):
+                self._beside.result()
+
+    def _evaluation(
+        self, policy: Policy, iteration: int, seed: int, unit: str, duration: Any
+    ) -> Callable[[Callable[[], bool]], dict[str, Any]]:
+        """An evaluation that is ready to be made; told whether what it runs beside still goes on."""
         self.require_own_environment("evaluate()")
-        unit = "episodes" if episodes is not None else self._config.evaluation_duration_unit
-        duration = episodes if episodes is not None else self._config.evaluation_duration
-        if not isinstance(duration, int | np.integer) or duration < 1:
-            raise ValueError(f"evaluate(episodes={episodes!r}): expected a whole number of at least 1")
+        if duration != "auto" and (not isinstance(duration, int | np.integer) or duration < 1):
+            raise ValueError(f"evaluate(episodes={duration!r}): expected a whole number of at least 1")
         if self._config.on_nonfinite == "error":
             policy.require_finite()
         policy = self._changed(policy, seed)
         key = np.array([EVALUATION_SALT ^ (seed & 0xFFFFFFFF), iteration], np.uint32)
         explore = bool(self._config.evaluation_config.get("explore", False))
-        play = self._play if unit == "episodes" else self._play_timesteps
-        found = play(policy, key, int(duration), explore)
+        play = self._play_on_workers(policy) if self._on_workers else functools.partial(self._play, policy)
+
+        def evaluation(goes_on: Callable[[], bool]) -> dict[str, Any]:
+            start = time.perf_counter()
+            if duration == "auto":
+                found = play(key, None, explore, goes_on)
+            elif unit == "timesteps":
+                found = _play_timesteps(play, key, int(duration), explore)
+            else:
+                found = play(key, int(duration), explore)
+            return self._told(found, policy) | {
+                "seed": seed,
+                "explore": explore,
+                "training_iteration": iteration,
+                "time_s": time.perf_counter() - start,
+            }
+
+        return evaluation
+
+    def _told(self, found: Evaluation, policy: Policy) -> dict[str, Any]:
+        """The entries of a result that tell of these episodes."""
         if self._config.on_nonfinite == "error" and not np.isfinite(found.returns).all():
             unpaid = found.returns[~np.isfinite(found.returns)][0]
             raise EnvError(
@@ -91,7 +194,7 @@ class Evaluator:
         hist = {"episode_reward": returns.tolist(), "episode_lengths": found.lengths.tolist()}
         by_policy = policy_statistics(found.returns, columns_of(policy.agent))
         hist |= by_policy.pop("hist_stats", {})
-        return (
+        entries = (
             episode_statistics(returns, found.lengths)
             | by_policy
             | {
@@ -99,11 +202,12 @@ class Evaluator:
                 "timesteps_this_iter": int(found.lengths.sum()),
                 "custom_metrics": told["custom_metrics"],
                 "hist_stats": told.get("hist_stats", {}) | hist,
-                "seed": seed,
-                "explore": explore,
-                "time_s": time.perf_counter() - start,
             }
         )
+        if self._workers is not None:
+            health = self._workers.health
+            entries |= {"num_healthy_workers": health.workers, "num_worker_restarts": health.worker_restarts}
+        return entries
 
     def _changed(self, policy: Policy, seed: int) -> Policy:
         """What acts in evaluations: for each agent the policy that `evaluation_config` says, heuristics among them."""
@@ -122,7 +226,7 @@ class Evaluator:
         return Policy(*team_of(actors, self.spec, mapping, ids), seed)
 
     def _agent_ids(self) -> Sequence[Any]:
-        return self._rows().agent_ids if self._env is None else ()
+        return () if self._env is not None else self._look().agent_ids
 
     def matches(self, players: Mapping[str, Player], seed: int, episodes: int, explore: bool) -> Matches:
         """What comes of `episodes` games between every two of the players."""
@@ -153,20 +257,37 @@ class Evaluator:
     @property
     def spec(self) -> Spec:
         """What agents see and do in it."""
-        return spec_of(self._env) if self._env is not None else self._rows().spec
+        return spec_of(self._env) if self._env is not None else self._look().spec
+
+    def _look(self) -> _Shown:
+        """What an environment outside JAX shows, and to whom."""
+        if self._shown is None:
+            source = self._world.source() if self._on_workers else self._rows()
+            self._shown = _Shown(source.spec, source.agent_ids)
+            if self._on_workers:
+                source.close()
+        return self._shown
 
     def close(self) -> None:
         """End what environments it has made."""
         if self._source is not None:
             self._source.close()
+        if self._workers is not None:
+            self._workers.close()
 
-    def _play_timesteps(self, policy: Policy, key: np.ndarray, timesteps: int, explore: bool) -> Evaluation:
-        """Whole episodes until they add up to `timesteps`."""
-        parts: list[Evaluation] = []
-        while sum(int(part.lengths.sum()) for part in parts) < timesteps:
-            part_key = key + np.array([len(parts) << 16, 0], np.uint32)
-            parts.append(self._play(policy, part_key, 8, explore))
-        return joined_evaluation(parts)
+    def _play_on_workers(self, policy: Policy) -> Play:
+        """What plays `policy` on workers, which are made for the first one: its successors have the same form."""
+        self._check_spaces(policy, self.spec)
+        if self._workers is None:
+            config, world = self._config, self._world if self._env is not None else self._world.portable()
+            whole = world.env is not None
+            sharing = share_out(MOST_COMPILED if whole else self._side_by_side(), config.evaluation_num_workers, whole)
+            watched = supervision(config, self._hooks)
+            makes = functools.partial(make_evaluated, world, sharing, watched, config.info_metrics)
+            form = jax.tree.map(lambda _: 0, policy.view)
+            plays = functools.partial(WavePlayer, policy.agent, form, makes)
+            self._workers = PlayingWorkers(make_workers(config, plays, sharing.workers, sharing.each, watched), sharing)
+        return functools.partial(self._workers.play, jax.device_get(policy.view))
 
     def _play(self, policy: Policy, key: np.ndarray, episodes: int, explore: bool) -> Evaluation:
         agent, view = policy.agent, policy.view
@@ -178,6 +299,11 @@ class Evaluator:
             self._check_spaces(policy, source.spec)
             return evaluate_hosted(agent, source, view, key, episodes, explore)
 
+    def _side_by_side(self) -> int:
+        """Episodes side by side outside JAX."""
+        duration = self._config.evaluation_duration
+        return min(MOST_ROWS_OUTSIDE, EVALUATION if duration == "auto" else duration)
+
     def _rows(self) -> Source:
         """Its environments outside JAX."""
         if self._source is None:
@@ -185,13 +311,13 @@ class Evaluator:
         return self._source
 
     def _make_source(self) -> Source:
-        config, workers = self._config, self._config.evaluation_num_workers
-        side_by_side = 1 if self._world.is_instance else max(1, min(8, config.evaluation_duration) // max(1, workers))
+        workers = 0 if self._on_workers else self._config.evaluation_num_workers
+        side_by_side = 1 if self._world.is_instance else max(1, self._side_by_side() // max(1, workers))
         source = self._world.source(
             num_workers=workers,
             num_envs_per_worker=side_by_side,
             seeded_resets=True,
-            supervision=supervision(config, self._hooks),
+            supervision=supervision(self._config, self._hooks),
             seed=0,  # the same environments for every policy
         )
         return self._hooks.watch_evaluation(source)
@@ -205,6 +331,19 @@ class Evaluator:
                     f"evaluation_config={self._config.evaluation_config!r}: its environment has the {name} space "
                     f"{there}, and the policy was trained on {here}"
                 )
+
+
+def _never() -> bool:
+    return False
+
+
+def _play_timesteps(play: Play, key: np.ndarray, timesteps: int, explore: bool) -> Evaluation:
+    """Whole episodes until they add up to `timesteps`."""
+    parts: list[Evaluation] = []
+    while sum(int(part.lengths.sum()) for part in parts) < timesteps:
+        part_key = key + np.array([len(parts) << 16, 0], np.uint32)
+        parts.append(play(part_key, OF_A_PART, explore))
+    return joined_evaluation(parts)
 
 
 def _alike(there: Space, here: Space) -> bool:

@@ -31,12 +31,15 @@ __all__ = [
     "OrnsteinUhlenbeckNoise",
     "ParameterNoise",
     "PerWorkerEpsilonGreedy",
+    "PerWorkerGaussianNoise",
+    "PerWorkerOrnsteinUhlenbeckNoise",
     "SoftQ",
     "StochasticSampling",
     "acting_outputs",
     "action_distance",
     "explored_action",
     "greedy",
+    "ladder",
     "perturbed",
     "require_fitting_noise",
     "softmax_distance",
@@ -129,8 +132,7 @@ class PerWorkerEpsilonGreedy(EpsilonGreedy):
     exponent: float = 7.0  # alpha
 
     def start(self, rows: int, size: int, key: Key) -> Array:
-        step = jnp.arange(rows, dtype=jnp.float32) / max(1, rows - 1)
-        return value_at(self.epsilon, 0.0) ** (1.0 + self.exponent * step)
+        return ladder(value_at(self.epsilon, 0.0), self.exponent, rows)
 
     def rate_of_rows(self, rate: Array, carry: Tree) -> Array:
         return carry
@@ -200,6 +202,46 @@ class OrnsteinUhlenbeckNoise(Exploration):
         drift = where(first, jnp.zeros_like(carry), carry)
         drift = drift - self.theta * drift + self.sigma * jax.random.normal(key, action.shape)
         return jnp.clip(action + 2.0 * rate * drift, -1.0, 1.0), drift  # actions range over 2
+
+
+@hyper
+class PerWorkerGaussianNoise(GaussianNoise):
+    """Normal noise on a ladder of scales, of which each row keeps its own, as `PerWorkerEpsilonGreedy` has of epsilons.
+
+    The carry is each row's.
+    """
+
+    scale: float | Schedule = 0.4
+    exponent: float = 7.0
+
+    def start(self, rows: int, size: int, key: Key) -> Array:
+        return ladder(value_at(self.scale, 0.0), self.exponent, rows)
+
+    def add_noise(self, action: Array, rate: Array, carry: Array, first: Array, key: Key) -> tuple[Array, Array]:
+        noisy, _ = super().add_noise(action, self.stddev * carry[:, None], (), first, key)
+        return noisy, carry
+
+
+@hyper
+class PerWorkerOrnsteinUhlenbeckNoise(OrnsteinUhlenbeckNoise):
+    """Drifting noise on a ladder of scales, of which each row keeps its own: the carry is its (scale, drift)."""
+
+    scale: float | Schedule = 0.4
+    exponent: float = 7.0
+
+    def start(self, rows: int, size: int, key: Key) -> tuple[Array, Array]:
+        return ladder(value_at(self.scale, 0.0), self.exponent, rows), super().start(rows, size, key)
+
+    def add_noise(self, action: Array, rate: Array, carry: Tree, first: Array, key: Key) -> tuple[Array, Tree]:
+        scale, drift = carry
+        noisy, drift = super().add_noise(action, self.base_scale * scale[:, None], drift, first, key)
+        return noisy, (scale, drift)
+
+
+def ladder(top: Array, exponent: float, rows: int) -> Array:
+    """`[rows]`: row i of N has top^(1 + exponent i / (N - 1)), as Ape-X's actors (Horgan et al. 2018, section 4.1)."""
+    step = jnp.arange(rows, dtype=jnp.float32) / max(1, rows - 1)
+    return top ** (1.0 + exponent * step)
 
 
 @hyper

@@ -19,13 +19,15 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
-from athlete.core import Health, Source
+from athlete.core import Env, Health, Source
 from athlete.env.adapters.parent import end_with_parent
 from athlete.env.errors import EnvError
 from athlete.env.supervision import Supervision
 from athlete.env.world import World
+from athlete.env.wrappers.info_metrics import with_info_metrics
 from athlete.log import logger
 from athlete.loops.episodes import WatchedSource
+from athlete.loops.playing import Sharing
 from athlete.loops.workers import Arrival, Worker
 
 PATIENCE = 2.0  # seconds in which a process is to end by itself
@@ -33,6 +35,7 @@ _START = (
     "import pickle, sys; sys.path[:] = pickle.load(sys.stdin.buffer); "
     "from athlete import worker_processes; worker_processes.main()"
 )
+_CLOSED = "the workers were closed"
 # In the place of a serial:
 _READY = -1  # its environments are made
 _LAST_WORDS = -2  # why it ends
@@ -56,6 +59,24 @@ def make_source(
         worker=worker,
     )
     return WatchedSource(source, None, frozenset(), None, info_metrics) if info_metrics else source
+
+
+def make_evaluated(
+    world: World, sharing: Sharing, supervision: Supervision, info_metrics: Sequence[str] | Literal[True], worker: int
+) -> Env | Source:
+    """What a worker of evaluations plays in: of environments outside JAX its rows. Called in its process."""
+    if world.env is not None:
+        return with_info_metrics(world.env, info_metrics)
+    source = world.source(
+        num_workers=sharing.team_size,
+        num_envs_per_worker=sharing.each,
+        seeded_resets=True,
+        supervision=supervision,
+        seed=0,  # the same environments for every policy
+        worker=worker % sharing.team_size,
+        most_rows=sharing.rows,
+    )
+    return WatchedSource(source, None, frozenset(), None, info_metrics, first_only=True) if info_metrics else source
 
 
 class Losses:
@@ -118,7 +139,9 @@ class ProcessWorkers:
         while waiting:
             pid, arrival = self._arrivals.get()
             process = self._processes[arrival.worker]
-            if arrival.worker not in waiting or process is None or pid != process.pid:
+            if process is None:
+                raise EnvError(_CLOSED)
+            if arrival.worker not in waiting or pid != process.pid:
                 of_others.append((pid, arrival))
                 continue
             error = arrival.error
@@ -167,7 +190,7 @@ class ProcessWorkers:
             pid, arrival = self._arrivals.get()
             process = self._processes[arrival.worker]
             if process is None and not self.processes:
-                return Arrival(arrival.worker, error=EnvError("the workers were closed"), lost=True)
+                return Arrival(arrival.worker, error=EnvError(_CLOSED), lost=True)
             if process is None or pid != process.pid:
                 continue  # the end of one that was replaced
             if arrival.lost:

@@ -73,8 +73,8 @@ OTHERS = {("pendulum", "medium-expert", "pendulum-rebrac"): "pendulum-medium-exp
 MUJOCO = [f"half-cheetah-{name}" for name in ("iql", "td3bc", "rebrac", "cql", "bc")]
 WANTED = [
     *[("pendulum", kind, example) for kind in ("replay", "medium-expert") for example in PENDULUM],
-    *[("pendulum", "expert", f"pendulum-{name}") for name in ("bc", "marwil")],
-    *[("cartpole", "mixed", f"cartpole-{name}") for name in ("marwil", "cql", "iql", "bc")],
+    *[("pendulum", "expert", f"pendulum-{name}") for name in ("bc", "marwil", "dt")],
+    *[("cartpole", "mixed", f"cartpole-{name}") for name in ("marwil", "cql", "iql", "bc", "dt")],
     *[
         (data, kind, example)
         for data in ("half-cheetah", "hopper")

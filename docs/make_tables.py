@@ -16,7 +16,7 @@ from athlete.spaces import ACTION_KINDS
 
 ROOT = Path(__file__).parent
 ACTIONS = {"discrete": "`Discrete`", "continuous": "`Box`"}
-PAGES = {"ApexDQN": "apex-dqn.md", "DroQ": "redq.md", "SimpleQ": "simple-q.md"}
+PAGES = {"ApexDDPG": "apex-ddpg.md", "ApexDQN": "apex-dqn.md", "DroQ": "redq.md", "SimpleQ": "simple-q.md"}
 
 
 def algorithms() -> str:

@@ -451,7 +451,7 @@ def r2d2(agent, held, batch, draws, progress):
         return np.stack([dueling(step, actions, 1)[..., 0] for step in steps])
 
     def warmed(params):
-        start = lstm_zeros(params, rows) if agent.zero_init_states else tuple(leaf[0] for leaf in batch.carry)
+        start = lstm_zeros(params, rows) if agent.zero_init_states else tuple(leaf[0] for leaf in batch.carry.model)
         return lstm(params, start, batch.obs[:burn], batch.first[:burn])[0][-1]
 
     def run(params, start):
@@ -1197,6 +1197,74 @@ def marwil(agent, held, batch, draws, progress):
     metrics = {"total_loss": loss(held.params), "mean_weight": np.mean(weight), "sqd_adv_norm": held.norm}
     held.params = held.optimizer.step(held.params, gradient(loss, held.params), at(agent.lr, progress))
     return metrics | {"grad_gnorm": held.optimizer.norm}
+
+
+def dt(agent, held, batch, draws, progress):
+    """Chen et al. 2021, algorithm 1: window by window, step by step, token by token; what is dropped is drawn."""
+
+    def loss(params):
+        return np.mean([dt_loss(agent, params, held, batch, row, draws) for row in range(batch.reward.shape[1])])
+
+    metrics = {"policy_loss": loss(held.params)}
+    lr = at(agent.lr, progress)
+    before = held.params
+    held.params = held.optimizer.step(before, gradient(loss, before), lr)
+    held.params = mapped(
+        lambda new, old: new - lr * agent.weight_decay * old if old.ndim > 1 else new, held.params, before
+    )
+    return metrics | {"grad_gnorm": held.optimizer.norm}
+
+
+def dt_loss(agent, params, held, batch, row, draws):
+    """The mean over the steps of one window: of each, what the token of its observation tells of its action."""
+    kept, dim = {name: part[row] for name, part in draws.items()}, agent.embed_dim
+    tokens, episode = [], []
+    for t in range(len(batch.reward)):
+        time = params["time"][min(int(batch.extras["time"][t, row]), agent.max_ep_len - 1)]
+        observed = (batch.obs[0][t, row] - held.data.mean) / held.data.std
+        action = batch.action[t, row]
+        done = action if batch.action.ndim == 3 else np.eye(params["head"]["bias"].size)[int(action)]
+        asked = np.array([batch.reward[t, row] / held.data.return_])
+        parts = (params["return_to_go"], asked), (params["obs"], observed), (params["action"], done)
+        tokens += [dense(layer, part) + time for layer, part in parts]
+        episode += [int(np.sum(batch.first[1 : t + 1, row]))] * 3
+    stream = np.stack([normalized_layer(params["embedded"], token) for token in tokens]) * kept["tokens"]
+    for number, block in enumerate(params["blocks"]):
+        stream = stream + attended(agent, block, stream, episode, kept[f"weights{number}"]) * kept[f"seen{number}"]
+        inside = [dense(block["in"], normalized_layer(block["norm2"], token)) for token in stream]
+        wide = [0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3))) for x in inside]
+        stream = stream + np.stack([dense(block["back"], x) for x in wide]) * kept[f"added{number}"]
+    assert stream.shape == (3 * len(batch.reward), dim)
+    losses = []
+    for t in range(len(batch.reward)):
+        output = dense(params["head"], normalized_layer(params["norm"], stream[3 * t + 1]))
+        action = batch.action[t, row]
+        if batch.action.ndim == 3:
+            losses.append(np.mean((np.tanh(output) - action) ** 2))
+        else:
+            losses.append(-log_softmax(output)[int(action)])
+    return np.mean(losses)
+
+
+def normalized_layer(params, x):
+    return (x - x.mean()) / np.sqrt(x.var() + 1e-6) * params["scale"] + params["shift"]
+
+
+def attended(agent, block, stream, episode, kept):
+    """What each token sees of those before it in its episode, `[N, dim]`; `kept` is `[heads, N, N]`."""
+    size = agent.embed_dim // agent.num_heads
+    query, key, value = np.split(
+        np.stack([dense(block["attend"], normalized_layer(block["norm1"], token)) for token in stream]), 3, axis=-1
+    )
+    seen = np.zeros_like(stream)
+    for head in range(agent.num_heads):
+        part = slice(head * size, (head + 1) * size)
+        for i in range(len(stream)):
+            visible = [j for j in range(i + 1) if episode[j] == episode[i]]
+            weights = softmax(np.array([query[i, part] @ key[j, part] for j in visible]) / np.sqrt(size))
+            for weight, j in zip(weights, visible, strict=True):
+                seen[i, part] += weight * kept[head, i, j] * value[j, part]
+    return np.stack([dense(block["out"], each) for each in seen])
 
 
 def twin_values(critics, obs, action):

@@ -14,6 +14,7 @@ from athlete import Algorithm
 from athlete.algorithms import get_config_class
 from athlete.building import _batch_of_fragments
 from athlete.env.errors import EnvError
+from athlete.ops.random import wrap
 
 
 def waiting_for_none(kind="IMPALA", workers=2, rows=ROWS, **rollouts):
@@ -184,14 +185,37 @@ def test_how_many_trajectories_make_a_batch(workers, each, length, batch, expect
     assert _batch_of_fragments(made, made.fragment_length()) == expected
 
 
-def test_sequences_of_replay_are_not_taken_as_they_come():
-    made = (
-        get_config_class("R2D2")()
-        .environment(Pole)
-        .rollouts(num_rollout_workers=2, workers_act=True, sample_async=True)
-    )
-    with pytest.raises(ValueError, match=r"R2D2: sample_async=True .* set sample_async='lagged', or False"):
-        made.build()
+def distributed_r2d2(length=8):
+    made = get_config_class("R2D2")().environment(Pole, disable_env_checking=True).debugging(seed=3)
+    made.rollouts(num_rollout_workers=2, num_envs_per_worker=2, rollout_fragment_length=length)
+    made.rollouts(workers_act=True, sample_async=True)
+    made.training(model={"use_lstm": True, "lstm_cell_size": 4, "fcnet_hiddens": [4], "max_seq_len": 4})
+    made.training(train_batch_size=16, training_intensity=2, num_steps_sampled_before_learning_starts=32)
+    made.training(replay_buffer_config={"capacity": 200, "replay_burn_in": 2}, n_step=2)
+    made.exploration(exploration_config={"type": "PerWorkerEpsilonGreedy"})
+    return made.reporting(min_sample_timesteps_per_iteration=32)
+
+
+def test_sequences_of_replay_lie_within_the_trajectories_that_came():
+    """Every step of a sample follows from the one before, and the stored states are those that acted."""
+    with distributed_r2d2().build() as algorithm:
+        for _ in range(3):
+            result = algorithm.train()
+        run, agent = jax.device_get(algorithm.run), algorithm.agent
+        batch = jax.jit(agent.memory.sample)(run.store, None, wrap(np.array([0, 5], np.uint32)), 0.0)
+    assert agent.memory.apart and batch.reward.shape[0] == 2 + 4 + 1
+    for t in range(1, 7):
+        goes_on = ~np.asarray(batch.terminated[t - 1] | batch.truncated[t - 1])
+        np.testing.assert_array_equal(batch.obs[t][goes_on], batch.next_obs[t - 1][goes_on])
+        np.testing.assert_array_equal(batch.first[t], ~goes_on)
+    rungs = np.unique(np.asarray(batch.carry.exploration[0]))
+    assert set(rungs.round(5)) <= set((0.4 ** (1 + 7 * np.arange(4) / 3)).astype(np.float32).round(5)), "of all rows"
+    assert np.isfinite(result["info"]["learner"]["default_policy"]["learner_stats"]["loss"])
+
+
+def test_a_sequence_that_no_trajectory_holds_is_refused():
+    with pytest.raises(ValueError, match=r"R2D2: sample_async=True keeps .*steps=7 is longer than .*=4; make that 7"):
+        distributed_r2d2(length=4).build()
 
 
 def test_impala_needs_no_workers_and_asks_for_none_where_it_is_compiled():

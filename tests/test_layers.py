@@ -29,7 +29,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "models": BELOW_AGENTS | {"distributions"},
     "memory": BELOW_AGENTS,
     "env": BELOW_AGENTS | {"log"},
-    "loops": BELOW_AGENTS | {"log", "distributions"},
+    "loops": BELOW_AGENTS | {"log", "distributions", "memory"},
     "bonuses": BELOW_AGENTS | {"distributions", "models"},
     "combine": BELOW_AGENTS | {"memory", "models", "distributions", "bonuses"},
     "record": {"core", "spaces", "version"},
@@ -65,13 +65,14 @@ MAY_IMPORT["offline_training"] = BELOW_AGENTS | {
 MAY_IMPORT["building"] |= {"teams", "offline_training", "cluster", "ray_workers", "worker_processes"}
 MAY_IMPORT["matches"] = BELOW_AGENTS | {"algorithms", "combine", "loops", "teams"}
 MAY_IMPORT["evaluation"] = BELOW_AGENTS | {"teams", "building", "env", "hooks", "loops", "policy", "settings", "totals"}
-MAY_IMPORT["evaluation"] |= {"combine", "matches", "offline"}
+MAY_IMPORT["evaluation"] |= {"combine", "log", "matches", "offline", "worker_processes"}
 MAY_IMPORT["estimation"] = BELOW_AGENTS | {"algorithms", "distributions", "loops", "memory", "models", "offline"}
 MAY_IMPORT["estimation"] |= {"policy", "settings"}
 MAY_IMPORT["restoring"] = BELOW_AGENTS | {"teams", "checkpointing", "log", "loops", "record", "settings"}
 MAY_IMPORT["recording"] = {"core", "env", "log", "loops", "record", "settings", "totals"}
 MAY_IMPORT["serve"] = BELOW_AGENTS | {"log", "acting", "env", "policy", "record"}
 MAY_IMPORT["algorithm"] = set(MAY_IMPORT)
+MAY_IMPORT["population"] = BELOW_AGENTS | {"algorithm", "building", "env", "loops", "settings", "teams"}
 MAY_IMPORT["tune"] = set(MAY_IMPORT)
 MAY_IMPORT["rllib"] = set(MAY_IMPORT)
 MAY_IMPORT["sb3"] = set(MAY_IMPORT)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gymnasium
 import jax
 import numpy as np
 import pytest
@@ -27,6 +28,7 @@ from athlete.offline.dataset import DataError, spaces_of
 from athlete.offline.files import read_data, write_data
 from athlete.offline_training import memory_of
 from athlete.ops.random import wrap
+from athlete.spaces import Box, Discrete
 
 STEPS, LENGTH = 400, 20
 KEY = wrap(np.array([0, 1], np.uint32))
@@ -121,6 +123,23 @@ def test_the_spaces_are_the_datas_and_there_is_nothing_to_evaluate_on():
             algo.evaluate()
         with pytest.raises(ValueError, match=r"record\(\): there is no environment"):
             algo.record("x", 1)
+
+
+def test_spaces_may_be_given_where_there_is_no_environment(tmp_path):
+    """What arrays cannot tell: that there are three actions, of which the third was never taken; bounds of a Box."""
+    path = write_data(from_columns(cartpole_like(), "x"), tmp_path / "x.npz")
+    spaces = {"observation_space": gymnasium.spaces.Box(-9.0, 9.0, (4,)), "action_space": Discrete(3)}
+    config = quick(data=str(path)).environment(**spaces)
+    with config.build() as algo:
+        assert algo.get_policy().action_space == Discrete(3)
+        assert algo.get_policy().observation_space == Box(-9.0, 9.0, (4,))
+    assert_resumes(config, tmp_path)
+    with quick(data=str(path)).environment(action_space=Discrete(3)).build() as algo:
+        assert algo.get_policy().observation_space == Box(-np.inf, np.inf, (4,))
+    with pytest.raises(DataError, match=r"obs has shape \[4\], and the space Box.* has \[3\]"):
+        quick(data=str(path)).environment(observation_space=gymnasium.spaces.Box(-9.0, 9.0, (3,))).build()
+    with pytest.raises(ValueError, match=r"environment\(action_space=3\): expected a space of gymnasium"):
+        BCConfig().environment(action_space=3)
 
 
 def test_with_an_environment_evaluation_runs_beside():
@@ -233,10 +252,6 @@ def test_algorithms_that_learn_from_replay_learn_from_data_by_n_steps_too():
         (
             BCConfig().offline_data(input_="x", input_config={"max_steps": 1}),
             r"input_config=\{'max_steps': ...\}\): there is no 'max_steps'; there are max_episode_steps",
-        ),
-        (
-            BCConfig().offline_data(input_="x").training(model={"use_lstm": True, "lstm_use_prev_reward": True}),
-            "recorded data do not show the step before; leave it out",
         ),
         (quick(evaluation_interval=1), r"evaluation_interval=1\): there is no environment"),
         (quick(data={"a": 0.001, "b": 0.999}), "a: there is no such file"),

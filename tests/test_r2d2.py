@@ -8,11 +8,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tables import KEY, QUICK, SPEC, Table, act, observe, steps_since_first, tables, transitions, update, window
+import tables as toys
+from tables import KEY, QUICK, SPEC, Table, act, observe, steps_since_first, tables, update
 
 from athlete.algorithms.dqn import DQNConfig
 from athlete.algorithms.r2d2 import R2D2, R2D2Config
-from athlete.core import Model, Spec, hyper
+from athlete.core import ActingCarry, Model, Spec, hyper
 from athlete.exploration import EpsilonGreedy
 from athlete.memory.prioritized import Prioritized
 from athlete.memory.replay import Replay
@@ -24,6 +25,14 @@ from athlete.spaces import ACTION_MASK, Box, Dict, Discrete, MultiBinary
 
 ONLINE = [[1.0, 2.0], [4.0, 3.0], [7.0, 6.0]]  # the best actions are 1, 0, 0
 TARGET = [[10.0, 20.0], [30.0, 40.0], [50.0, 60.0]]  # of these the values are 20, 30, 50
+
+
+def with_no_state(make):
+    """Of a network without memory: what is stored of it is empty."""
+    return lambda *arguments, **named: make(*arguments, **named)._replace(carry=ActingCarry((), ()))
+
+
+window, transitions = with_no_state(toys.window), with_no_state(toys.transitions)
 
 
 def agent_of(**settings) -> R2D2:
@@ -126,7 +135,7 @@ def sequence(length, **changes):
     zeros = [0] * length
     batch = window(state=zeros, action=zeros, reward=zeros, next_state=zeros)
     counts = np.arange(5, 5 + length, dtype=np.float32)[:, None]
-    return batch._replace(carry=counts, **changes)
+    return batch._replace(carry=ActingCarry(counts, ()), **changes)
 
 
 def flags(*values):
@@ -155,7 +164,8 @@ def test_the_burn_in_is_not_learned_from_but_for_the_state_that_it_leaves():
     agent = agent_of(model=GRU(4, (), "tanh"), burn_in=2, max_seq_len=2, lr=0.1, adam_epsilon=1e-8)
     state = jax.jit(agent.init)(KEY)
     never = np.zeros((4, 1), bool)
-    batch = sequence(4)._replace(first=never, carry=np.full((4, 1, 4), 0.5, np.float32), reward=np.ones((4, 1)))
+    batch = sequence(4)._replace(first=never, reward=np.ones((4, 1)))
+    batch = batch._replace(carry=ActingCarry(np.full((4, 1, 4), 0.5, np.float32), ()))
     other = batch._replace(reward=np.array([[9.0], [9.0], [1.0], [1.0]]), action=np.array([[1], [1], [0], [0]]))
     seen = batch._replace(obs=np.concatenate([batch.obs[:1] + 1.0, batch.obs[1:]]))
     results = [update(agent, state, each)[1] for each in (batch, other, seen)]
@@ -235,20 +245,21 @@ def test_what_is_learned_on_is_what_was_seen_in_acting(kind):
     obs = jax.random.normal(KEY, (6, rows, 3))
     first = np.zeros((6, rows), bool)
     first[0], first[3, 1] = True, True
-    carries, values, carry = [], [], agent.start(view, rows, KEY)
+    carries, values, carry = [], [], agent.start(view, rows, KEY).model
     for t in range(6):
         carries.append(carry)
         after, heads = agent.model.apply(view.params, carry, obs[t : t + 1], first[t : t + 1])
         carry = jax.tree.map(lambda leaf: leaf[0], after)
         values.append(values_of(agent, heads))
         np.testing.assert_array_equal(
-            agent.act(view, carries[-1], obs[t], first[t], KEY, explore=False)[0], np.argmax(values[-1], axis=-1)
+            agent.act(view, ActingCarry(carries[-1], ()), obs[t], first[t], KEY, explore=False)[0],
+            np.argmax(values[-1], axis=-1),
         )
     batch = transitions(
         np.zeros((5, rows), int), np.zeros((5, rows), int), np.zeros((5, rows)), np.zeros((5, rows), int)
     )
     stored = jax.tree.map(lambda *leaves: np.stack(leaves), *carries[1:])
-    batch = batch._replace(obs=obs[1:], first=first[1:], carry=stored)
+    batch = batch._replace(obs=obs[1:], first=first[1:], carry=ActingCarry(stored, ()))
     _, heads = agent._unroll(state.params, batch)
     np.testing.assert_allclose(values_of(agent, heads), np.concatenate(values[3:]), atol=1e-5)
 
@@ -352,5 +363,5 @@ def test_a_trained_policy_is_used_by_hand_with_its_state():
         state = algo.get_policy().get_initial_state()
         action, after, _ = algo.compute_single_action(np.zeros(2, np.float32), state)
         assert action in (0, 1)
-        assert not np.array_equal(after.hidden, state.hidden)
+        assert not np.array_equal(after.model.hidden, state.model.hidden)
         assert algo.evaluate(episodes=2)["evaluation"]["episode_reward_mean"] >= 8

@@ -25,6 +25,7 @@ from athlete.algorithms.crossq import CrossQ
 from athlete.algorithms.crr import CRR
 from athlete.algorithms.ddpg import DDPGConfig
 from athlete.algorithms.dqn import DQN
+from athlete.algorithms.dt import DT, Data
 from athlete.algorithms.impala import IMPALA
 from athlete.algorithms.iql import IQL
 from athlete.algorithms.iqn import IQN
@@ -45,13 +46,14 @@ from athlete.algorithms.tqc import TQC
 from athlete.algorithms.trpo import TRPO
 from athlete.core import ActingCarry, Spec, Transition
 from athlete.models.batch_norm import BatchNormMLP, Moments
+from athlete.models.causal import drop
 from athlete.models.mlp import MLP
 from athlete.models.recurrent import LSTM, LSTMState
 from athlete.models.separate import Separate
 from athlete.ops.random import wrap
 from athlete.ops.schedule import Schedule
 from athlete.ops.sequences import minibatch_orders
-from athlete.spaces import Box, Discrete
+from athlete.spaces import Box, Discrete, Tuple
 
 QUICK = {"xla_backend_optimization_level": 0}  # tiny programs: compiling is all they cost
 PROGRESS = (0.0, 0.5, 0.8)  # of the updates
@@ -228,7 +230,7 @@ def test_r2d2(plain):
     state = fresh._replace(params=random_like(fresh.params, 1, 0.7), target=random_like(fresh.params, 2, 0.7))
     optimizer = Adam(numbers(state.params), agent.adam_epsilon, agent.grad_clip)
     held = references.q_network(numbers(state.params), optimizer, numbers(state.target))
-    batches = batches_of(DISCRETE, steps=6, rows=3, carry=lstm_carry(6, 3))
+    batches = batches_of(DISCRETE, steps=6, rows=3, carry=ActingCarry(lstm_carry(6, 3), ()))
     state = follow(agent, state, held, references.r2d2, batches, lambda key, batch: {})
     assert_equal(state.params, held.params, "params")
     assert_equal(state.target, held.target, "target")
@@ -722,6 +724,58 @@ def test_bc(spec):
     batches = batches_of(spec, steps=2, rows=4, weighted=False)
     state = follow(agent, state, held, references.bc, batches, lambda key, batch: {})
     assert held.optimizer.norm > agent.grad_clip, "the case must be one in which clipping counts"
+    assert_equal(state.params, held.params, "params")
+    assert_same_moments(state.optimizer, held.optimizer, "optimizer")
+
+
+DT_SIZE = {"embed_dim": 4, "num_heads": 2, "num_layers": 2, "max_seq_len": 3, "max_ep_len": 4, "target_return": -2.0}
+DT_CASES = {
+    "discrete": (DISCRETE, {"embed_pdrop": 0.3, "attn_pdrop": 0.4, "resid_pdrop": 0.2, "weight_decay": 0.5}),
+    "continuous": (CONTINUOUS, {"embed_pdrop": 0.0, "attn_pdrop": 0.0, "resid_pdrop": 0.0}),
+}
+
+
+def dropped(agent, key, batch):
+    """What each number of a window is multiplied with: 0, or 1 / (1 - share)."""
+    steps, rows = batch.reward.shape
+    tokens = 3 * steps
+    token_key, key = jax.random.split(key)
+    keys = iter(jax.random.split(key, 3 * agent.num_layers))
+
+    def of(key, share, *shape):
+        return drop(jnp.ones((rows, *shape)), share, key)
+
+    found = {"tokens": of(token_key, agent.embed_pdrop, tokens, agent.embed_dim)}
+    for i in range(agent.num_layers):
+        found[f"weights{i}"] = of(next(keys), agent.attn_pdrop, agent.num_heads, tokens, tokens)
+        found[f"seen{i}"] = of(next(keys), agent.resid_pdrop, tokens, agent.embed_dim)
+        found[f"added{i}"] = of(next(keys), agent.resid_pdrop, tokens, agent.embed_dim)
+    return found
+
+
+@pytest.mark.parametrize("name", DT_CASES)
+def test_dt(name):
+    spec, settings = DT_CASES[name]
+    spec = Spec(Tuple((spec.obs, Box(-np.inf, np.inf, (1,)))), spec.action)
+    agent = DT(lr=FALLING, grad_clip=0.3, **DT_SIZE, **settings).bind(spec)
+    fresh = blank(agent)
+    data = Data(np.array([0.3, -0.2], np.float32), np.array([0.5, 2.0], np.float32), np.float32(3.0))
+    state = fresh._replace(params=random_like(fresh.params, 1), data=data)
+    params = numbers(state.params)
+    held = SimpleNamespace(params=params, optimizer=Adam(params, clip=agent.grad_clip), data=data)
+    batches = []
+    for batch in batches_of(Spec(spec.obs.spaces[0], spec.action), steps=3, rows=4, weighted=False):
+        time = np.zeros(batch.reward.shape, np.int32)
+        time[0] = 0, 1, 2, 3  # in the middle of episodes that last longer than are told apart
+        for t in range(1, len(time)):
+            time[t] = np.where(batch.first[t], 0, time[t - 1] + 1)
+        shown = (batch.obs, np.full((*time.shape, 1), np.nan, np.float32))  # rewards are for acting
+        batches.append(batch._replace(obs=shown, next_obs=(), extras={"time": time}))
+    state = follow(agent, state, held, references.dt, batches, functools.partial(dropped, agent))
+    assert held.optimizer.norm > agent.grad_clip, "the case must be one in which clipping counts"
+    for params in (state.params, held.params):  # the same is added to all scores: no slope, of which Adam makes steps
+        for block in params["blocks"]:
+            block["attend"]["bias"] = np.delete(np.asarray(block["attend"]["bias"]), np.arange(4, 8))
     assert_equal(state.params, held.params, "params")
     assert_same_moments(state.optimizer, held.optimizer, "optimizer")
 

@@ -350,7 +350,7 @@ def test_settings_without_a_meaning_are_accepted_with_a_line(caplog: pytest.LogC
         run(Counter, stop={"training_iteration": 1}, resources_per_trial={"cpu": 1}, sync_config=None, scheduler=None)
     assert [record.message for record in caplog.records] == [
         "tune.run(resources_per_trial=...) does nothing here: "
-        "trials share this machine; max_concurrent_trials says how many run at once"
+        "trials share this machine; max_concurrent_trials says how many run at once, and ray=True runs them in Ray"
     ]
 
 

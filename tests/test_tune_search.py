@@ -89,6 +89,22 @@ def test_a_scheduler_compares_eight_suggestions_at_a_time_or_what_the_limiter_sa
     assert gains(analysis) == [4.0, 2.0, 1.0, 0.5, 0.25, 0.125] and len(searcher.told) == 6
 
 
+def test_as_many_trials_train_at_the_same_time_as_the_generator_says() -> None:
+    class Watches(tune.Callback):
+        most = 0
+
+        def on_step_begin(self, iteration: int, trials: list[tune.Trial], **info: Any) -> None:
+            self.most = max(self.most, sum(trial.status == "RUNNING" for trial in trials))
+
+    for limit, most in ((0, 5), (2, 2)):
+        watch, searcher = Watches(), BasicVariantGenerator(max_concurrent=limit)
+        settings = {"scheduler": ASHAScheduler(max_t=3), "callbacks": [watch], "num_samples": 5}
+        analysis = run(Counter, config={"gain": tune.uniform(0.0, 1.0)}, search_alg=searcher, **settings)
+        assert watch.most == most and len(analysis.trials) == 5
+    with pytest.raises(ValueError, match="max_concurrent=-1"):
+        BasicVariantGenerator(max_concurrent=-1)
+
+
 def test_the_limiter_holds_back_and_waits_for_batches() -> None:
     for batch, expected in ((False, [("0", 8.0)]), (True, [("0", 8.0), ("1", 4.0)])):
         limited = ConcurrencyLimiter(searcher := Halves(), 2, batch=batch)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from athlete.algorithms.a2c import A2CConfig as A2CConfig
     from athlete.algorithms.alpha_star import AlphaStarConfig as AlphaStarConfig
+    from athlete.algorithms.apex_ddpg import ApexDDPGConfig as ApexDDPGConfig
     from athlete.algorithms.apex_dqn import ApexDQNConfig as ApexDQNConfig
     from athlete.algorithms.appo import APPOConfig as APPOConfig
     from athlete.algorithms.bc import BCConfig as BCConfig
@@ -16,7 +17,9 @@ if TYPE_CHECKING:
     from athlete.algorithms.crossq import CrossQConfig as CrossQConfig
     from athlete.algorithms.crr import CRRConfig as CRRConfig
     from athlete.algorithms.ddpg import DDPGConfig as DDPGConfig
+    from athlete.algorithms.ddppo import DDPPOConfig as DDPPOConfig
     from athlete.algorithms.dqn import DQNConfig as DQNConfig
+    from athlete.algorithms.dt import DTConfig as DTConfig
     from athlete.algorithms.impala import IMPALAConfig as IMPALAConfig
     from athlete.algorithms.iql import IQLConfig as IQLConfig
     from athlete.algorithms.iqn import IQNConfig as IQNConfig
@@ -49,11 +52,13 @@ ALGORITHMS: dict[str, str] = {
     "TRPO": "athlete.algorithms.trpo",
     "IMPALA": "athlete.algorithms.impala",
     "APPO": "athlete.algorithms.appo",
+    "DDPPO": "athlete.algorithms.ddppo",
     "DQN": "athlete.algorithms.dqn",
     "ApexDQN": "athlete.algorithms.apex_dqn",
     "SAC": "athlete.algorithms.sac",
     "TQC": "athlete.algorithms.tqc",
     "DDPG": "athlete.algorithms.ddpg",
+    "ApexDDPG": "athlete.algorithms.apex_ddpg",
     "TD3": "athlete.algorithms.td3",
     "QRDQN": "athlete.algorithms.qrdqn",
     "CrossQ": "athlete.algorithms.crossq",
@@ -75,19 +80,17 @@ ALGORITHMS: dict[str, str] = {
     "ReBRAC": "athlete.algorithms.rebrac",
     "CQL": "athlete.algorithms.cql",
     "CRR": "athlete.algorithms.crr",
+    "DT": "athlete.algorithms.dt",
 }
 
 # Other name -> the algorithm that serves it: A3C's settings are A2C's, whose gradients are synchronous.
-ALIASES: dict[str, str] = {"A3C": "A2C", "APEX": "ApexDQN"}
+ALIASES: dict[str, str] = {"A3C": "A2C", "APEX": "ApexDQN", "APEX_DDPG": "ApexDDPG"}
 
-_ACTOR_LEARNER = "PPO learns from workers that act, rollouts(workers_act=True), with one learner"
 _OFFLINE = "BC, MARWIL, IQL, TD3BC, ReBRAC, CQL and CRR learn from recorded data"
 _BANDIT = "there are no bandits yet"
 _MODEL = "there is no learning of a model of the environment yet"
 # RLlib's algorithms that are not here, in lower case without other signs -> what is so instead.
 NOT_HERE: dict[str, str] = {
-    "ddppo": _ACTOR_LEARNER,
-    "apexddpg": "DDPG has prioritised replay in one process",
     "dt": _OFFLINE,
     **dict.fromkeys(("dreamer", "dreamerv3", "mbmpo", "alphazero", "leelachesszero"), _MODEL),
     **dict.fromkeys(("bandit", "banditlinucb", "banditlints"), _BANDIT),

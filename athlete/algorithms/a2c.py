@@ -90,8 +90,8 @@ class A2CConfig(OnPolicyConfig):
 
     algorithm_name = "A2C"
     summary = (
-        "one step of the policy gradient and of the values, in many environments at once; A3C's settings are "
-        "taken for it"
+        "one step of the policy gradient and of the values, in many environments at once; A3C is another name of it, "
+        "without asynchronous gradients"
     )
     paper = "Mnih et al. 2016, arXiv:1602.01783"
     agent_class = A2C

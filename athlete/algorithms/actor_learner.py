@@ -19,7 +19,7 @@ from athlete.ops.features import features
 from athlete.ops.masks import action_mask
 from athlete.ops.returns import generalized_advantages
 from athlete.ops.schedule import Schedule
-from athlete.ops.sequences import sequences_with_carry
+from athlete.ops.sequences import in_shares, sequences_with_carry
 from athlete.ops.statistics import valid_steps
 from athlete.ops.vtrace import VTrace, vtrace
 from athlete.settings.families import WORKER_SETTINGS, OnPolicyConfig
@@ -58,7 +58,7 @@ class ActorLearner(OnPolicy):
         corrected = self._corrected(log_prob - batch.extras["log_prob"], value, next_value, batch)
         weight = valid_steps(batch)
         whole = Batch(obs, batch.first, batch.carry, action, corrected.advantage, value, corrected.target, mask, weight)
-        return sequences_with_carry(whole, self.max_seq_len)
+        return in_shares(sequences_with_carry(whole, self.max_seq_len))
 
     def _corrected(self, log_ratio: Array, value: Array, next_value: Array, batch: Transition) -> VTrace:
         steps = (batch.reward, value, next_value, batch.terminated, batch.truncated, self.gamma)

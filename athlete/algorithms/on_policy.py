@@ -19,7 +19,7 @@ from athlete.ops.gradient import AdamState
 from athlete.ops.masks import action_mask
 from athlete.ops.returns import generalized_advantages
 from athlete.ops.schedule import Schedule
-from athlete.ops.sequences import sequences_with_carry
+from athlete.ops.sequences import in_shares, sequences_with_carry
 from athlete.ops.statistics import valid_steps, weighted_mean
 
 
@@ -106,7 +106,7 @@ class OnPolicy(Agent):
             action_mask(self.spec, batch.obs),
             weight,
         )
-        return sequences_with_carry(whole, self.max_seq_len)
+        return in_shares(sequences_with_carry(whole, self.max_seq_len))
 
 
 def standardized(advantage: Array, weight: Array | None = None) -> Array:

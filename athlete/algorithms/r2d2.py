@@ -15,7 +15,8 @@ Departures:
 - sequences begin at every step instead of at every 40th, and may run across an episode's end, where the state begins
   anew and targets stop;
 - a truncated episode is bootstrapped from its true last observation, with the recurrent state of that moment;
-- one process collects and learns, one after the other; its epsilon falls in time instead of differing by actor;
+- by default one process collects and learns, one after the other, and its epsilon falls in time; as in the paper are
+  `exploration_config={"type": "PerWorkerEpsilonGreedy"}` and workers that act, taken as they come;
 - gradients are clipped by their global norm; previous action and reward are inputs if `lstm_use_prev_...` says so;
 - RLlib's rescaling, `h_function_epsilon`, Adam's epsilon and learning rate are the paper's, its defaults are not all.
 """
@@ -28,7 +29,7 @@ import jax
 import jax.numpy as jnp
 
 from athlete.algorithms.q_learning import QLearner, QState
-from athlete.core import Array, Key, Memory, Model, Transition, Tree, hyper
+from athlete.core import ActingCarry, Array, Key, Memory, Model, Transition, Tree, hyper
 from athlete.core.ranges import Fraction, NonNegativeFloat
 from athlete.exploration import ActingView, EpsilonGreedy, SoftQ
 from athlete.memory.replay import Replay
@@ -73,15 +74,20 @@ class R2D2(QLearner):
         heads = {"advantage": (self._actions(), 1.0)} | ({"value": (1, 1.0)} if self.dueling else {})
         return self._initial_state(self.model.init(key, self.spec.obs, heads))
 
-    def start(self, view: ActingView, rows: int, key: Key) -> Tree:
-        return self.model.start(rows)
+    def start(self, view: ActingView, rows: int, key: Key) -> ActingCarry:
+        return ActingCarry(self.model.start(rows), self.exploration.start(rows, 1, key))
 
-    def act(self, view: ActingView, carry: Tree, obs: Tree, first: Array, key: Key, explore: bool = True) -> tuple:
+    def act(
+        self, view: ActingView, carry: ActingCarry, obs: Tree, first: Array, key: Key, explore: bool = True
+    ) -> tuple:
         """Actions `[B]` by their values; the key is for choosing among them."""
         mask, obs = action_mask(self.spec, obs), features(self.spec.obs, obs)
-        carry, heads = forward_step(self.model, view.params, carry, obs, first)
-        values = self._action_values(heads)
-        return self.exploration.choose(values, view.rate, key, mask) if explore else greedy(values, mask), carry, {}
+        memory, heads = forward_step(self.model, view.params, carry.model, obs, first)
+        carry, values = carry._replace(model=memory), self._action_values(heads)
+        if not explore:
+            return greedy(values, mask), carry, {}
+        rate = self.exploration.rate_of_rows(view.rate, carry.exploration)
+        return self.exploration.choose(values, rate, key, mask), carry, {}
 
     def update(self, state: QState, batch: Transition, key: Key, progress: Array) -> tuple[QState, dict]:
         """The key is not used: nothing here is random."""
@@ -109,8 +115,8 @@ class R2D2(QLearner):
 
     def _unroll(self, params: Tree, batch: Transition) -> tuple[Tree, dict[str, Array]]:
         """`unroll` from the stored states, or from empty ones."""
-        rows = batch.reward.shape[1]
-        start = self.model.start(rows) if self.zero_init_states else jax.tree.map(lambda leaf: leaf[0], batch.carry)
+        rows, stored = batch.reward.shape[1], batch.carry.model
+        start = self.model.start(rows) if self.zero_init_states else jax.tree.map(lambda leaf: leaf[0], stored)
         return unroll(self.model, params, start, features(self.spec.obs, batch.obs), batch.first, self.burn_in)
 
     def _target(self, target: Tree, params: Tree, carries: Tree, batch: Transition) -> Array:
@@ -143,7 +149,7 @@ class R2D2Config(ReplayConfig):
     agent_class = R2D2
     learns_sequences = True
     more_settings: ClassVar[dict[str, Setting]] = {**REPLAY_SETTINGS, **STREAM_SETTINGS}
-    exploration_types = ("EpsilonGreedy", "SoftQ")
+    exploration_types = ("EpsilonGreedy", "PerWorkerEpsilonGreedy", "SoftQ")
     defaults: ClassVar[dict[str, Any]] = {
         "num_envs_per_worker": 1,
         "rollout_fragment_length": 16,

@@ -179,6 +179,7 @@ class Memory:
     __hyper__ = True
     keeps: typing.ClassVar[bool] = True  # whether `sample` needs only the store, and not the last trajectory
     batch_size: int  # timesteps that an update is said to learn from, where it keeps
+    apart: bool = False  # samples lie within one trajectory each, so that those of any rows may follow one another
 
     def init(self, example: Transition, rows: int) -> Tree:
         """An empty store. `example` is one transition of one row, without leading axes."""

@@ -23,6 +23,11 @@ PARTIAL = [
     "RepeatInitialObs-v0",
     "MemoryChain-v0",
 ]
+# Those of them that Gymnasium has with more to see, and which entries of its observations are seen.
+PARTLY_SHOWN: dict[str, tuple[str, tuple[int, ...]]] = {
+    "StatelessCartPole-v1": ("CartPole-v1", (0, 2)),
+    "StatelessPendulum-v1": ("Pendulum-v1", (0, 1)),
+}
 MULTI_AGENT = [
     "TwoStepGame-v0",
     "ClimbingGame-v0",

@@ -16,7 +16,7 @@ from athlete.env.adapters.stepped import require_unstepped
 from athlete.env.checks.check import check_env
 from athlete.env.masks import mask_path, say_masks_are_read, told_path
 from athlete.env.multi_agent import JointEnv
-from athlete.env.registry import EnvContext, create, is_dotted_path, is_jax_env, registered, resolve
+from athlete.env.registry import PARTLY_SHOWN, EnvContext, create, is_dotted_path, is_jax_env, registered, resolve
 from athlete.env.supervision import UNSUPERVISED, Supervision
 from athlete.env.twins import find_twin
 from athlete.env.wrappers.acting_together import ActingTogetherSource
@@ -155,11 +155,12 @@ class World(NamedTuple):
         supervision: Supervision = UNSUPERVISED,
         seed: int | None = None,
         worker: int | None = None,
+        most_rows: int | None = None,
     ) -> Source:
         """Rows of it outside JAX: on Gymnasium, EnvPool, RLlib's form of many agents or PettingZoo.
 
         `seed` is of the global generators while they are made. With `worker` only the rows of the worker of that number
-        are made, in this process; see `Source.here`.
+        are made, in this process, of `most_rows` in all; see `Source.here`.
         """
         from athlete.env.adapters.agents_source import MultiAgentSource
         from athlete.env.adapters.source import GymnasiumSource
@@ -180,6 +181,7 @@ class World(NamedTuple):
                 supervision=supervision,
                 seed=seed,
                 worker=worker,
+                most_rows=most_rows,
             )
         if self.shuffles_seats:
             source = ShuffledSeatsSource(source)
@@ -236,6 +238,10 @@ def find_world(
     config = dict(env_config)
     if backend == "envpool":
         return _find_in_pool(env, config)
+    if backend == "gymnasium" and isinstance(env, str) and env in PARTLY_SHOWN:
+        from athlete.env.adapters.gymnasium import make_partly_shown
+
+        return World(name, None, functools.partial(make_partly_shown, *PARTLY_SHOWN[env]), config, False)
     resolved = resolve(env)
     if isinstance(resolved, str) and _is_atari(resolved):
         return _find_atari(resolved, config, backend, preprocessor_pref)

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from athlete.core import Agent, Array, Health, Run, Tree
+from athlete.loops.devices import Devices, here
 from athlete.loops.host import Collected, begin, host_rows, hosted_shapes, learn_of, plan
 from athlete.loops.interrupts import Interrupts
 from athlete.loops.learn import Phase, example_transition, fresh_store, phases
@@ -27,8 +28,9 @@ class AsynchronousTraining:
     iterations old (`Progress.lags`). There is no queue to overflow: who is not asked does not send. Which trajectories
     make a batch hangs on who was faster: a run cannot be repeated.
 
-    With a memory that keeps, each trajectory is stored as the beginning of an episode: windows of several steps do not
-    reach across two that follow one another in the store, which are not of the same rows.
+    With a memory that keeps, windows of several steps do not reach across two trajectories that follow one another in
+    the store, which are not of the same rows: the memory keeps them `apart`, or each is stored as the beginning of an
+    episode.
     """
 
     def __init__(
@@ -41,13 +43,17 @@ class AsynchronousTraining:
         key: Array,
         begins: bool = True,
         pace: tuple[int, int, int] = (1, 2, 1),
+        devices: int = 1,
     ):
-        """Workers have `each` rows. `pace`: fragments, requests in flight, iterations between two views."""
+        """Workers have `each` rows. `pace`: fragments, requests in flight, iterations between two views; `devices`: how
+        many learn together.
+        """
         self.agent: Agent = jax.tree.map(on_device, agent)
         self.workers, self.length, self._each = workers, length, each
         self._fragments, self._in_flight, self._interval = pace
         self.rows = self._fragments * each  # of a batch
         self._horizon = on_device(horizon)
+        self._devices = Devices(devices)
         self._key = key
         self._run: Run | None = None
         self._load_store: LoadStore | None = None
@@ -80,20 +86,21 @@ class AsynchronousTraining:
         run = self._started()
         if run.store is None:
             store = self._load_store() if self._load_store else fresh_store(self.agent, run.state, run.rows)
-            self._run, self._load_store = run._replace(store=store), None
+            self._run, self._load_store = self._devices.place_learner(run._replace(store=store)), None
         assert self._run is not None
         return self._run
 
     @run.setter
     def run(self, run: Run) -> None:
-        self._run, self._view = run, None
+        self._run, self._view = self._devices.place_learner(run), None
 
     def _started(self) -> Run:
         if self._run is None:
             state, carry, accumulators, run_key, _ = begin(self.agent, self._key, self.rows)
             rows = host_rows(self.agent, zeros(self.agent.spec.obs, (self.rows,)), carry, accumulators, self.rows)
             counters = np.zeros((), np.int32), np.zeros((), np.uint32)
-            self._run = Run(state, None, rows, np.asarray(run_key), *counters)
+            run = Run(state, None, rows, np.asarray(run_key), *counters)
+            self._run = self._devices.place_learner(run)
         return self._run
 
     def advance(self, iterations: int) -> Progress:
@@ -112,20 +119,24 @@ class AsynchronousTraining:
         planned = plan(self.agent, run.key, run.state, run.timesteps, self._horizon, 1, 1)
         version = int(run.iteration)
         if self._view is None or version - self._view[0] >= self._interval:
-            self._view = version, view_leaves(planned.view)
+            self._view = version, view_leaves(here(planned.view))
         if self._form is None:
             self._form = Form(jax.eval_shape(example_transition, self.agent, run.state, run.rows), run.rows)
         came = self._collected(phase)
         interrupts.at_once = False
         fragments = [fragment for _, fragment in came]
         trajectory, episodes, rows = self._form.join(fragments)
-        if self.agent.memory.keeps:
+        if self.agent.memory.keeps and not self.agent.memory.apart:
             trajectory.first[0] = True
         places = np.concatenate([np.arange(self._each) + worker * self._each for worker, _ in came])
         rows = rows._replace(accumulators=self._accumulators_of(places))
         seconds = {name: sum(part.seconds[name] for part in fragments) for name in fragments[0].seconds}
         self._run, report = learn_of(
-            self.agent, run, Collected(planned, rows, trajectory, episodes, seconds), phase.learning
+            self.agent,
+            run,
+            Collected(planned, rows, trajectory, episodes, seconds),
+            phase.learning,
+            self._devices,
         )
         self._keep_accumulators(places)
         self._taken.take(report, seconds)

@@ -84,41 +84,61 @@ def _continue(agent: Agent, env: Env, view: Tree, play: _Play, explore: bool) ->
 
 def evaluate_compiled(agent: Agent, env: Env, view: Tree, key: Array, episodes: int, explore: bool) -> Evaluation:
     """`episodes` episodes on a JAX environment, each in a row of its own, so that short ones are not favoured."""
-    parts = []
-    for start in range(0, episodes, MOST_ROWS):
-        rows = min(MOST_ROWS, episodes - start)
-        play = _start(agent, env, view, _nth(key, start), rows)
-        while not np.asarray(play.finished).all() and (steps := int(play.steps)) < LONGEST_EPISODE:
-            if steps == LONG_EPISODE:
-                _tell_of_long(np.asarray(play.finished))
-            play = _continue(agent, env, view, play, explore)
-        finished = np.asarray(play.finished)
-        _warn_of_endless(finished)
-        whole = finished if play.returns.ndim == 1 else finished[:, None]
-        returns = np.where(whole, play.returns, play.rows.episode_return)
-        lengths = np.where(finished, play.lengths, play.rows.episode_length)
-        parts.append(Evaluation(returns, lengths, told_of({n: np.asarray(v)[finished] for n, v in play.info.items()})))
-    return joined_evaluation(parts)
+    starts = range(0, episodes, MOST_ROWS)
+    return joined_evaluation(
+        [play_compiled(agent, env, view, key, start, min(MOST_ROWS, episodes - start), explore) for start in starts]
+    )
+
+
+def play_compiled(
+    agent: Agent, env: Env, view: Tree, key: Array, start: int, episodes: int, explore: bool
+) -> Evaluation:
+    """Of the evaluation of `key` the wave that begins with the episode `start`: `episodes` side by side."""
+    play = _start(agent, env, view, _nth(key, start), episodes)
+    while not np.asarray(play.finished).all() and (steps := int(play.steps)) < LONGEST_EPISODE:
+        if steps == LONG_EPISODE:
+            _tell_of_long(np.asarray(play.finished))
+        play = _continue(agent, env, view, play, explore)
+    finished = np.asarray(play.finished)
+    warn_of_cut(~finished)
+    whole = finished if play.returns.ndim == 1 else finished[:, None]
+    returns = np.where(whole, play.returns, play.rows.episode_return)
+    lengths = np.where(finished, play.lengths, play.rows.episode_length)
+    return Evaluation(returns, lengths, told_of({n: np.asarray(v)[finished] for n, v in play.info.items()}))
 
 
 def evaluate_hosted(agent: Agent, source: Source, view: Tree, key: Array, episodes: int, explore: bool) -> Evaluation:
     """`episodes` episodes on a source, a wave of rows at a time; a row that is done waits for the others."""
-    parts = []
-    for start in range(0, episodes, source.rows):
-        returns, lengths = (
-            field[: episodes - start] for field in _play_wave(agent, source, view, _nth(key, start), explore)
-        )
-        told = source.take() if isinstance(source, WatchedSource) else ()
-        parts.append(Evaluation(returns, lengths, tuple(part for part in told if part.row < episodes - start)))
-    return joined_evaluation(parts)
+    starts = range(0, episodes, source.rows)
+    return joined_evaluation(
+        [play_hosted(agent, source, view, key, start, min(source.rows, episodes - start), explore) for start in starts]
+    )
 
 
-def _play_wave(agent: Agent, source: Source, view: Tree, key: Array, explore: bool) -> tuple[np.ndarray, np.ndarray]:
-    """One episode in every row: returns and lengths."""
+def play_hosted(
+    agent: Agent, source: Source, view: Tree, key: Array, start: int, episodes: int, explore: bool
+) -> Evaluation:
+    """Of the evaluation of `key` the wave that begins with the episode `start`: the first `episodes` rows, those of
+    them that are here.
+    """
+    here = np.ones(source.rows, bool) if source.here is None else source.here
+    returns, lengths = _play_wave(agent, source, view, _nth(key, start), explore, ~here)
+    told = source.take() if isinstance(source, WatchedSource) else ()
+    return Evaluation(
+        returns[:episodes][here[:episodes]],
+        lengths[:episodes][here[:episodes]],
+        tuple(part for part in told if part.row < episodes and here[part.row]),
+    )
+
+
+def _play_wave(
+    agent: Agent, source: Source, view: Tree, key: Array, explore: bool, elsewhere: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """One episode in every row but those `elsewhere` `[B]`: returns and lengths."""
     rows = source.rows
     carry_key, reset_key = _keys(key, 0, 1)[:2]
     obs, carry = source.reset(reset_key[0]), _carry(agent, view, carry_key, rows)
-    first, finished = np.ones(rows, bool), np.zeros(rows, bool)
+    first, finished = np.ones(rows, bool), elsewhere.copy()
     returns, lengths = np.zeros((rows, *agent.spec.reward_shape), np.float32), np.zeros(rows, np.int32)
     step_number = 0
     while not finished.all() and step_number < LONGEST_EPISODE:
@@ -139,7 +159,7 @@ def _play_wave(agent: Agent, source: Source, view: Tree, key: Array, explore: bo
         waits = first & ~finished.all()
         obs = source.reset_where(first, step.obs, reset_keys) if waits.any() else step.obs
         step_number += 1
-    _warn_of_endless(finished)
+    warn_of_cut(~finished)
     return returns, lengths
 
 
@@ -155,12 +175,13 @@ def _tell_of_long(finished: np.ndarray) -> None:
     )
 
 
-def _warn_of_endless(finished: np.ndarray) -> None:
-    if not finished.all():
+def warn_of_cut(cut: np.ndarray) -> None:
+    """Say how many of these episodes `[B]` were cut, if any."""
+    if cut.any():
         logger.warning(
             "%d of %d evaluation episodes were cut after %d steps: the environment has no time limit that ends them",
-            (~finished).sum(),
-            len(finished),
+            cut.sum(),
+            len(cut),
             LONGEST_EPISODE,
         )
 

@@ -15,6 +15,7 @@ import numpy as np
 from athlete.core import Agent, Array, Env, Episodes, Rows, Run, Source, Step, Transition, Tree, Which
 from athlete.loops.collect import Keys, choose, draw_keys, spec_of
 from athlete.loops.compiling import COMPILER_OPTIONS, RUN_ONCE_OPTIONS
+from athlete.loops.devices import ONE_DEVICE, Devices, here
 from athlete.loops.learn import Report, count, fresh_store, progress_of
 from athlete.loops.transport import Packet, fetch, from_packet, to_packet
 from athlete.ops.finite import all_finite
@@ -163,23 +164,27 @@ def collect_for(agent: Agent, source: Source, length: int, horizon: Array, run: 
     """Collect the next `length` steps of every row. `run` stays as it is: this may be broken off and begun anew."""
     planned = plan(agent, run.key, run.state, run.timesteps, horizon, length, source.rows)
     keys = Keys(*(np.asarray(part) for part in (planned.act_keys, planned.step_keys, planned.reset_keys)))
-    return Collected(planned, *collect_hosted(agent, source, planned.view, keys, run.rows, random))
+    return Collected(planned, *collect_hosted(agent, source, here(planned.view), keys, run.rows, random))
 
 
-def learn_of(agent: Agent, run: Run, collected: Collected, learning: Which) -> tuple[Run, Report]:
+def learn_of(
+    agent: Agent, run: Run, collected: Collected, learning: Which, devices: Devices = ONE_DEVICE
+) -> tuple[Run, Report]:
     """Learn from what was collected, or only take it in. `run` is used up: the new one takes its buffers."""
     start, planned = time.perf_counter(), collected.plan
     rows = collected.rows
-    state, store, accumulators, metrics, finite = learn_from(
-        agent,
-        run.state,
-        run.store,
-        rows.accumulators,
-        collected.trajectory,
-        planned.learn_key,
-        planned.progress,
-        learning,
-    )
+    trajectory = devices.in_shares(collected.trajectory, axis=1)
+    with devices.set():
+        state, store, accumulators, metrics, finite = learn_from(
+            agent,
+            run.state,
+            run.store,
+            rows.accumulators,
+            trajectory,
+            planned.learn_key,
+            planned.progress,
+            learning,
+        )
     rows = rows._replace(accumulators=accumulators)
     timesteps = count(run.timesteps, collected.episodes.done.size)
     key, iteration = np.asarray(planned.next_key), run.iteration + np.int32(1)

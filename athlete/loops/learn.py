@@ -12,6 +12,8 @@ import numpy as np
 
 from athlete.core import Agent, Array, Env, Episodes, Key, Rows, Run, Transition, Tree, Which, hyper
 from athlete.loops.collect import collect, fresh_rows, reset_rows
+from athlete.loops.devices import spread_run
+from athlete.ops.devices import everywhere
 from athlete.ops.finite import all_finite
 from athlete.ops.random import unwrap, wrap
 from athlete.spaces import zeros
@@ -105,7 +107,8 @@ def init_run(agent: Agent, env: Env, rows: int, key: Key, length: int) -> Run:
     view = agent.view(state, jnp.zeros(()))
     first_rows = reset_rows(env, agent, view, rows, rows_key)
     store = fresh_store(agent, state, first_rows)
-    return Run(state, store, first_rows, unwrap(run_key), jnp.zeros((), jnp.int32), jnp.zeros((), jnp.uint32))
+    counters = jnp.zeros((), jnp.int32), jnp.zeros((), jnp.uint32)
+    return spread_run(Run(state, store, first_rows, unwrap(run_key), *counters))
 
 
 def iterate(
@@ -155,10 +158,10 @@ def iterate_many(
     def one_iteration(run: Run, _: None) -> tuple[Run, Report]:
         run, report = iterate(agent, env, length, horizon, run, random, learning, sample_async)
         kept = report.trajectory._replace(carry=(), extras={}) if keep else ()
-        return run, report._replace(metrics=as_metrics(report.metrics), trajectory=kept)
+        return spread_run(run), report._replace(metrics=as_metrics(report.metrics), trajectory=kept)
 
     run, report = jax.lax.scan(one_iteration, run, None, length=iterations)
-    return run, report._replace(finite=all_finite(run.state))
+    return run, everywhere(report._replace(finite=all_finite(run.state)))
 
 
 def as_metrics(metrics: dict[str, Array]) -> Metrics:

@@ -11,6 +11,7 @@ import numpy as np
 
 from athlete.core import Agent, Array, Health, Memory, Run, Transition, Tree
 from athlete.loops.compiling import COMPILER_OPTIONS, RUN_ONCE_OPTIONS
+from athlete.loops.devices import Devices
 from athlete.loops.interrupts import Interrupts
 from athlete.loops.learn import Metrics, as_metrics, count, progress_of
 from athlete.loops.output import EpisodeOutput
@@ -60,7 +61,8 @@ class OfflineTraining:
     """One run of an agent on a data set: a `Training` that steps nothing.
 
     `memory` is filled, and an iteration is one update on a sample of it. Timesteps are those that were read, as RLlib
-    counts them. `steps` `[N, 1, ...]` are what the agent observes before its first update.
+    counts them. `steps` `[N, 1, ...]` are what the agent observes before its first update. `devices` is how many share
+    each batch out; the data are on all of them.
     """
 
     rows = 1
@@ -68,12 +70,20 @@ class OfflineTraining:
     output: EpisodeOutput | None = None
 
     def __init__(
-        self, agent: Agent, memory: Memory, steps: Transition, horizon: float, key: Array, begins: bool = True
+        self,
+        agent: Agent,
+        memory: Memory,
+        steps: Transition,
+        horizon: float,
+        key: Array,
+        begins: bool = True,
+        devices: int = 1,
     ):
         self.agent: Agent = jax.tree.map(_on_device, agent)
         self.length = memory.batch_size
-        self._memory = jax.device_put(memory)
-        self._steps, self._horizon, self._key = steps, _on_device(horizon), key
+        self._devices = Devices(devices)
+        self._held = self._devices.everywhere((self.agent, jax.device_put(memory), _on_device(horizon)))
+        self._steps, self._key = steps, key
         self._run: Run | None = None
         if begins:
             self._run = self.run
@@ -85,12 +95,12 @@ class OfflineTraining:
     @property
     def run(self) -> Run:
         if self._run is None:
-            self._run = _begin(self.agent, self._steps, self._key)
+            self._run = self._devices.everywhere(_begin(self.agent, self._steps, self._key))
         return self._run
 
     @run.setter
     def run(self, run: Run) -> None:
-        self._run = run
+        self._run = self._devices.everywhere(run)
 
     @property
     def learned(self) -> Run:
@@ -99,7 +109,9 @@ class OfflineTraining:
     def advance(self, iterations: int) -> Progress:
         start = time.perf_counter()
         with Interrupts():  # the program uses up the run: one that was called is waited for
-            self.run, metrics, finite = _learn(self.agent, self._memory, iterations, self._horizon, self.run)
+            agent, memory, horizon = self._held
+            with self._devices.set():
+                self._run, metrics, finite = _learn(agent, memory, iterations, horizon, self.run)
             tables = {metrics.names: np.asarray(metrics.values, np.float64)}
         fault = find_fault(tables, None if finite else self.run.state)
         read, none = iterations * self.length, np.zeros(0, np.float32)

@@ -24,6 +24,7 @@ import numpy as np
 
 from athlete.core import Agent, Array, Episodes, Rows, Run, Source, Which
 from athlete.loops.calling_back import Ended, register, run_iterations
+from athlete.loops.devices import ONE_DEVICE, Devices
 from athlete.loops.interrupts import Interrupts
 from athlete.loops.learn import Metrics, Phase
 from athlete.loops.progress import Progress, Taken
@@ -60,11 +61,20 @@ class Stepper:
     step starts new episodes.
     """
 
-    def __init__(self, agent: Agent, source: Source, length: int, horizon: Array, sample_async: bool = False):
+    def __init__(
+        self,
+        agent: Agent,
+        source: Source,
+        length: int,
+        horizon: Array,
+        sample_async: bool = False,
+        devices: Devices = ONE_DEVICE,
+    ):
         self.agent, self.source, self.length, self.horizon = agent, source, length, horizon
         self.sample_async = sample_async
         self.broken_off = False
-        self._agent = pack_agent(agent, horizon)
+        self._devices = devices
+        self._agent = devices.everywhere(pack_agent(agent, horizon))
         self._live: Packet | None = None
         self._order: Order | None = None
         self._outcome: Layout | None = None
@@ -158,9 +168,9 @@ class Stepper:
             np.zeros((), np.int32),
             None,  # type: ignore[arg-type]
         )
-        chosen, packet = choose_first(self.agent, live, rows, self.horizon, self.length, random)
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), self._devices.set():
             warnings.simplefilter("ignore")  # that small leaves of the run, which are copied, were given up for nothing
+            chosen, packet = choose_first(self.agent, live, rows, self.horizon, self.length, random)
             self._live, self._order = pack_live(live._replace(store=run.store, chosen=chosen)), fetch(packet)
 
     def _begin_episodes(self, random: Which) -> None:
@@ -169,7 +179,8 @@ class Stepper:
         self._interrupts.at_once = True
         obs = self.source.reset(self._order.reset_keys[0])
         self._interrupts.at_once = False
-        self._live, packet = choose_again(self._agent, self._live, obs, self.length, random)
+        with self._devices.set():
+            self._live, packet = choose_again(self._agent, self._live, obs, self.length, random)
         self._order, self._pending = fetch(packet), None
         self._returns, self._lengths = np.zeros_like(self._returns), np.zeros_like(self._lengths)
         self.broken_off = False
@@ -179,7 +190,7 @@ class Stepper:
     def _joins_calls(self) -> bool:
         assert self._live is not None
         on_cpu = next(iter(self._live.vector.devices())).platform == "cpu"  # type: ignore[union-attr]
-        return self.source.any_thread and on_cpu and not self.sample_async
+        return self.source.any_thread and on_cpu and not self.sample_async and self._devices.mesh is None
 
     def _run_program(self, phase: Phase) -> None:
         """All iterations of a phase but the last, after which actions may be chosen in another way."""
@@ -272,13 +283,15 @@ class Stepper:
     def _learn_meanwhile(self) -> Metrics:
         """Start an iteration's updates, and do not wait for them."""
         assert self._live is not None
-        self._live, metrics = update_only(self._agent, self._live)
+        with self._devices.set():
+            self._live, metrics = update_only(self._agent, self._live)
         return metrics
 
     def _take_step(self, outcome: Outcome, call: Call) -> Order:
         assert self._live is not None
         came = self._packed(outcome)
-        self._live, packet = take_step(self._agent, self._live, came, self.length, *call)
+        with self._devices.set():
+            self._live, packet = take_step(self._agent, self._live, came, self.length, *call)
         return fetch(packet)
 
     # Both -------------------------------------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Protocol
 
@@ -13,11 +13,13 @@ import numpy as np
 from athlete.core import Agent, Array, Env, Health, Rows, Run, Source, Tree, Which
 from athlete.loops.batch_hooks import BatchHooks
 from athlete.loops.compiling import COMPILER_OPTIONS, RUN_ONCE_OPTIONS
+from athlete.loops.devices import Devices
 from athlete.loops.episodes import WatchedSource
 from athlete.loops.host import collect_for, hosted_shapes, init_hosted_run, learn_of
 from athlete.loops.interrupts import Interrupts
-from athlete.loops.learn import Report, fresh_store, init_run, iterate_many, phases
+from athlete.loops.learn import Phase, Report, fresh_store, init_run, iterate_many, phases
 from athlete.loops.output import EpisodeOutput
+from athlete.loops.population import Population
 from athlete.loops.progress import Progress, Taken, agent_steps, find_fault, finished, learned_from, means
 from athlete.loops.stepper import Stepper
 from athlete.loops.transport import on_device
@@ -87,7 +89,8 @@ class CompiledTraining:
     """Collecting and learning in one program, where the environment is JAX too.
 
     `sample_async` is the order of the hosted loop of that name: updates come before what was just collected is added.
-    One that does not begin makes no arrays until it is restored, or they are asked for.
+    One that does not begin makes no arrays until it is restored, or they are asked for. `devices` is how many have its
+    rows together.
     """
 
     def __init__(
@@ -100,22 +103,25 @@ class CompiledTraining:
         key: Array,
         sample_async: bool = False,
         begins: bool = True,
+        devices: int = 1,
     ):
         self.agent: Agent = jax.tree.map(on_device, agent)
         self.env: Env = jax.tree.map(on_device, env)
         self.rows, self.length, self.sample_async = rows, length, sample_async
-        self._horizon = on_device(horizon)
+        self._devices = Devices(devices)
+        self._held = self._devices.everywhere((self.agent, self.env, on_device(horizon)))
         self._arguments = {"rows": rows, "key": key, "length": length}
         self._shapes = _init.trace(self.agent, self.env, **self._arguments).out_info
         self._first_run: Future[Run] | None = None
         if begins:
             # In a thread of its own, so that the program of the first state compiles while `advance` traces the next.
             executor = ThreadPoolExecutor(1)
-            self._first_run = executor.submit(_init, self.agent, self.env, **self._arguments)
+            self._first_run = executor.submit(self._begin)
             executor.shutdown(wait=False)
         self._run: Run | None = None
         self._load_store: LoadStore | None = None
         self._reports: list[Report] = []  # that were not told yet
+        self._joined: tuple[Population, int] | None = None  # whose member it is, and which
         self._timesteps = 0
         self.memory_since = 0
         self.output: EpisodeOutput | None = None  # where all that is collected goes too
@@ -124,11 +130,18 @@ class CompiledTraining:
     def shapes(self) -> Run:
         return self._shapes
 
+    def _begin(self) -> Run:
+        agent, env, _ = self._held
+        with self._devices.set():
+            return _init(agent, env, **self._arguments)
+
     @property
     def learned(self) -> Run:
+        if self._joined is not None:
+            population, number = self._joined
+            return population.run(number)
         if self._run is None:
-            started = self._first_run
-            self._run = started.result() if started else _init(self.agent, self.env, **self._arguments)
+            self._run = self._first_run.result() if self._first_run else self._begin()
             self._first_run = None
         return self._run
 
@@ -136,12 +149,14 @@ class CompiledTraining:
     def run(self) -> Run:
         if self.learned.store is None:
             run = _with_store(self.agent, self.learned, self._load_store)
-            self._run, self._load_store = jax.device_put(run, may_alias=False), None  # its buffers will be given away
+            self._run, self._load_store = self._devices.place(run), None
         return self.learned
 
     @run.setter
     def run(self, run: Run) -> None:
-        self._run, self._first_run = run, None
+        if self._joined is not None:
+            raise RuntimeError("a training that is mapped with others goes on from its own state alone")
+        self._run, self._first_run = run if self._devices.mesh is None else self._devices.place(run), None
 
     def advance(self, iterations: int) -> Progress:
         start, batch = time.perf_counter(), self.rows * self.length
@@ -174,18 +189,24 @@ class CompiledTraining:
         return Progress(sampled, batches, means(tables), returns, lengths, told, info, fault=fault, agent_steps=steps)
 
     def _iterate(self, iterations: int, random: Which, learning: Which) -> Report:
+        if self._joined is not None:
+            population, number = self._joined
+            return population.iterate(number, Phase(iterations, random, learning))
+        agent, env, horizon = self._held
         arguments = {
             "length": self.length,
             "iterations": iterations,
-            "horizon": self._horizon,
+            "horizon": horizon,
             "random": random,
             "learning": learning,
             "sample_async": self.sample_async,
             "keep": self.output is not None,
         }
-        if self._run is None:
-            _iterate.lower(self.agent, self.env, **arguments, run=self._shapes).compile()
-        self.run, report = _iterate(self.agent, self.env, **arguments, run=self.run)
+        if self._run is None and self._devices.mesh is None:
+            _iterate.lower(agent, env, **arguments, run=self._shapes).compile()
+        run = self.run
+        with self._devices.set():
+            self._run, report = _iterate(agent, env, **arguments, run=run)
         if self.output is not None:
             steps = jax.device_get(report.trajectory)
             self.output.take(jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), steps))
@@ -194,7 +215,7 @@ class CompiledTraining:
     def restore(self, run: Run, memory_since: int = 0, load_store: LoadStore | None = None) -> None:
         if run.rows is None:
             run = run._replace(rows=self.learned.rows)
-        self.run = jax.device_put(run, may_alias=False)  # its buffers will be given away
+        self._run, self._first_run = self._devices.place(run), None
         self._load_store = load_store
         self._timesteps, self.memory_since = int(run.timesteps), memory_since
         self._reports = []
@@ -207,11 +228,21 @@ class CompiledTraining:
         pass
 
 
+def join(trainings: Sequence[CompiledTraining]) -> None:
+    """Make one population of trainings that differ in their arrays alone. Each goes on as before, but in step."""
+    first = trainings[0]
+    runs = [training.run for training in trainings]
+    population = Population([training._held for training in trainings], runs, first.length, first.sample_async)
+    for number, training in enumerate(trainings):
+        training._joined, training._run = (population, number), None
+
+
 class HostedTraining:
     """Environments stepped from the host, in this process or in workers; acting and learning compiled.
 
     With `sample_async` an agent with a memory updates while its environments step: see `loops/stepper.py`.
-    `batch_hooks` see what an agent without one learns from; they need a `WatchedSource`.
+    `batch_hooks` see what an agent without one learns from; they need a `WatchedSource`. `devices` is how many learn
+    together; one of them acts.
     """
 
     def __init__(
@@ -224,14 +255,16 @@ class HostedTraining:
         sample_async: bool = False,
         batch_hooks: BatchHooks | None = None,
         begins: bool = True,
+        devices: int = 1,
     ):
         self.agent: Agent = jax.tree.map(on_device, agent)
         self.source = source
         self.rows, self.length = source.rows, length
         self._horizon = on_device(horizon)
+        self._devices = Devices(devices)
         self._stepper: Stepper | None = None
         if self.agent.memory.keeps:
-            self._stepper = Stepper(self.agent, source, length, self._horizon, sample_async)
+            self._stepper = Stepper(self.agent, source, length, self._horizon, sample_async, self._devices)
         self._key = key
         self._run: Run | None = None
         self._load_store: LoadStore | None = None
@@ -264,14 +297,14 @@ class HostedTraining:
 
     @run.setter
     def run(self, run: Run) -> None:
-        self._run = run
+        self._run = self._devices.place_learner(run)
         if self._stepper is not None:
             self._stepper.forget()
 
     def _started(self) -> Run:
         """The run as it was given or begun, before the stepper's first step."""
         if self._run is None:
-            self._run = init_hosted_run(self.agent, self.source, self._key)
+            self._run = self._devices.place_learner(init_hosted_run(self.agent, self.source, self._key))
         return self._run
 
     def _whole(self) -> Run:
@@ -279,7 +312,7 @@ class HostedTraining:
         run = self._started()
         if run.store is None:
             run, self._load_store = _with_store(self.agent, run, self._load_store), None
-            self._run = run
+            self._run = run = self._devices.place_learner(run)
         return run
 
     def advance(self, iterations: int) -> Progress:
@@ -313,7 +346,7 @@ class HostedTraining:
             for name, value in self._batch_hooks.see(collected.trajectory, self.source).items():
                 self._taken.reported.setdefault(name, []).append(value)
         interrupts.at_once = False
-        self._run, report = learn_of(self.agent, run, collected, stage.learning)
+        self._run, report = learn_of(self.agent, run, collected, stage.learning, self._devices)
         self._broken_off = False
         self._taken.take(report, collected.seconds)
 

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from athlete.core import Tree
+from athlete.ops.devices import everywhere
 from athlete.ops.tree import as_words, from_words
 
 IN_ONE_PIECE = 1 << 16  # numbers; larger leaves are worth a transfer of their own
@@ -71,7 +72,7 @@ def to_packet(tree: Tree, most: int = IN_ONE_PIECE, layout: Layout | None = None
     parts = [as_words(leaf.reshape(-1)) for leaf in leaves if leaf.size <= layout.most]
     array_module = np if all(isinstance(leaf, np.ndarray) for leaf in leaves) else jnp
     vector = array_module.concatenate(parts) if parts else array_module.zeros(0, np.uint32)
-    return Packet(layout, vector, wide)
+    return Packet(layout, vector if array_module is np else everywhere(vector), wide)
 
 
 def from_packet(packet: Packet) -> Tree:

@@ -6,6 +6,7 @@ import jax
 import numpy as np
 
 from athlete.core import Agent, Array, Health, Rows, Run
+from athlete.loops.devices import Devices, here
 from athlete.loops.host import Collected, begin, host_rows, hosted_shapes, learn_of, plan
 from athlete.loops.interrupts import Interrupts
 from athlete.loops.learn import Phase, example_transition, fresh_store, phases
@@ -25,6 +26,7 @@ class WorkedTraining:
     still does not hang on how many workers there are, or which is faster.
 
     Where a worker is lost and begins anew, its rows begin new episodes with the trajectory that it was asked for.
+    `devices` is how many learn together.
     """
 
     output: EpisodeOutput | None = None  # where all that is collected goes too
@@ -39,10 +41,12 @@ class WorkedTraining:
         key: Array,
         begins: bool = True,
         lagged: bool = False,
+        devices: int = 1,
     ):
         self.agent: Agent = jax.tree.map(on_device, agent)
         self.workers, self.rows, self.length, self.lagged = workers, rows, length, lagged
         self._horizon = on_device(horizon)
+        self._devices = Devices(devices)
         self._key = key
         self._run: Run | None = None
         self._load_store: LoadStore | None = None
@@ -71,13 +75,13 @@ class WorkedTraining:
         run = self._started()
         if run.store is None:
             store = self._load_store() if self._load_store else fresh_store(self.agent, run.state, run.rows)
-            self._run, self._load_store = run._replace(store=store), None
+            self._run, self._load_store = self._devices.place_learner(run._replace(store=store)), None
         assert self._run is not None
         return self._run
 
     @run.setter
     def run(self, run: Run) -> None:
-        self._run = run
+        self._run = self._devices.place_learner(run)
         if self._asked or self._came:
             self._beginning = np.asarray(run.key)  # the rows are within what is given up
         self._forget()
@@ -94,7 +98,8 @@ class WorkedTraining:
             rows = host_rows(self.agent, obs, carry, accumulators, self.rows)
             self._beginning = np.asarray(reset_key)
             counters = np.zeros((), np.int32), np.zeros((), np.uint32)
-            self._run = Run(state, None, rows, np.asarray(run_key), *counters)
+            run = Run(state, None, rows, np.asarray(run_key), *counters)
+            self._run = self._devices.place_learner(run)
         return self._run
 
     def advance(self, iterations: int) -> Progress:
@@ -113,7 +118,9 @@ class WorkedTraining:
         planned = plan(self.agent, run.key, run.state, run.timesteps, self._horizon, self.length, self.rows)
         if self._form is None:
             self._form = Form(jax.eval_shape(example_transition, self.agent, run.state, run.rows), run.rows)
-        task = Task(self._serial, int(run.iteration), view_leaves(planned.view), np.asarray(run.key), phase.random)
+        task = Task(
+            self._serial, int(run.iteration), view_leaves(here(planned.view)), np.asarray(run.key), phase.random
+        )
         try:
             fragments = self._collected(task, run.rows)
         except Exception:
@@ -135,7 +142,11 @@ class WorkedTraining:
         seconds = {name: sum(part.seconds[name] for part in fragments) for name in fragments[0].seconds}
         rows = rows._replace(accumulators=run.rows.accumulators)
         self._run, report = learn_of(
-            self.agent, run, Collected(planned, rows, trajectory, episodes, seconds), phase.learning
+            self.agent,
+            run,
+            Collected(planned, rows, trajectory, episodes, seconds),
+            phase.learning,
+            self._devices,
         )
         self._taken.take(report, seconds)
         self._taken.told.extend(told for part in fragments for told in part.told)

@@ -40,6 +40,7 @@ class Prioritized(Memory):
     sequence: int = 1
     keep_carry: bool = False
     stack_axis: int | None = None
+    apart: bool = False
 
     def init(self, example: Transition, rows: int) -> PrioritizedRing:
         slots = slots_of(self.capacity, rows, self.unroll, self.window)
@@ -50,8 +51,9 @@ class Prioritized(Memory):
     def add(self, store: PrioritizedRing, trajectory: Transition) -> PrioritizedRing:
         slots, rows = store.ring.packed.table.shape[:2]
         length = trajectory.reward.shape[0]
-        # The newest `window - 1` beginnings are not complete yet; as many before the new ones now are.
-        offset = jnp.arange(1 - self.window, length)
+        # The newest `window - 1` beginnings are not complete yet; as many before the new ones now are, unless windows
+        # lie within a trajectory.
+        offset = jnp.arange(0 if self.apart else 1 - self.window, length)
         if store.ring.cursor.ndim:
             leaf, complete = self._leaves_of_valid(store.ring, trajectory, offset[:, None])
             priority = jnp.where(complete, store.largest, 0.0)

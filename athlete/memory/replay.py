@@ -26,6 +26,7 @@ class Replay(Memory):
     sequence: int = 1
     keep_carry: bool = False  # store recurrent states too, one for each timestep: 2 kB of an LSTM of 256
     stack_axis: int | None = None  # the axis of observations that is a stack of frames
+    apart: bool = False  # windows lie within one trajectory, of `unroll` steps
 
     def init(self, example: Transition, rows: int) -> Ring:
         slots = slots_of(self.capacity, rows, self.unroll, self.window)
@@ -35,7 +36,8 @@ class Replay(Memory):
         return ring_add(store, self._kept(trajectory), self.stack_axis)
 
     def sample(self, store: Ring, trajectory: Transition, key: Key, progress: Array) -> Transition:
-        slot, row = ring_draw(store, key, self.batch_size // self.sequence, self.window)
+        unroll = self.unroll if self.apart else None
+        slot, row = ring_draw(store, key, self.batch_size // self.sequence, self.window, unroll)
         return ring_take(store, slot, row, self.window, self.stack_axis)
 
     def ready(self, store: Ring) -> Array:

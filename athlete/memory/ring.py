@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from athlete.core import Array, Key, Transition
 from athlete.memory.frames import Frames, frames_add, frames_gone, frames_init, frames_take
+from athlete.ops.devices import spread
 from athlete.ops.tree import Packed, pack, unpack
 
 
@@ -94,7 +95,7 @@ def ring_add(ring: Ring, trajectory: Transition, stack_axis: int | None = None) 
         pack(trajectory, leading=2),
     )
     cursor = (ring.cursor + length) % slots
-    ring = Ring(packed, ring.example, cursor, jnp.minimum(ring.filled + length, slots), frames)
+    ring = _spread(Ring(packed, ring.example, cursor, jnp.minimum(ring.filled + length, slots), frames))
     return ring if stack_axis is None else _forget(ring, length, stack_axis)
 
 
@@ -115,7 +116,15 @@ def _add_valid(ring: Ring, trajectory: Transition) -> Ring:
         pack(without_valid(trajectory), leading=2),
     )
     count = jnp.sum(valid, axis=0, dtype=jnp.int32)
-    return Ring(packed, ring.example, (ring.cursor + count) % slots, jnp.minimum(ring.filled + count, slots))
+    return _spread(Ring(packed, ring.example, (ring.cursor + count) % slots, jnp.minimum(ring.filled + count, slots)))
+
+
+def _spread(ring: Ring) -> Ring:
+    """The ring, the slots of each row on the device that has the row."""
+    frames = ring.frames
+    if frames is not None:
+        frames = frames._replace(packed=spread(frames.packed, 1))
+    return ring._replace(packed=spread(ring.packed, 1), frames=frames)
 
 
 def _forget(ring: Ring, length: int, stack_axis: int) -> Ring:
@@ -132,9 +141,17 @@ def _forget(ring: Ring, length: int, stack_axis: int) -> Ring:
     return ring._replace(frames=frames._replace(kept=kept - jnp.sum(gone, axis=0, dtype=jnp.int32)))
 
 
-def ring_draw(ring: Ring, key: Key, batch_size: int, window: int) -> tuple[Array, Array]:
-    """Slots and rows `[batch_size]` in which whole windows begin, each of them as likely as the other."""
+def ring_draw(ring: Ring, key: Key, batch_size: int, window: int, unroll: int | None = None) -> tuple[Array, Array]:
+    """Slots and rows `[batch_size]` in which whole windows begin, each of them as likely as the other.
+
+    With `unroll` these lie within trajectories of so many steps.
+    """
     slots, rows = ring.packed.table.shape[:2]
+    if unroll is not None:
+        each = unroll - window + 1  # of a trajectory
+        drawn = jax.random.randint(key, (batch_size,), 0, ring.filled // unroll * each * rows)
+        begins = drawn // rows
+        return (ring.cursor - ring.filled + begins // each * unroll + begins % each) % slots, drawn % rows
     if ring.frames is None and not ring.cursor.ndim:
         drawn = jax.random.randint(key, (batch_size,), 0, (ring.filled - window + 1) * rows)
         return (ring.cursor - ring.filled + drawn // rows) % slots, drawn % rows
@@ -160,7 +177,7 @@ def ring_take(ring: Ring, slot: Array, row: Array, length: int, stack_axis: int 
 def _take(ring: Ring, slot: Array, row: Array) -> Transition:
     """What stands in slots `[length, N]` of rows `[N]`."""
     taken = jax.tree.map(lambda leaf: leaf.at[slot, row[None]].get(mode="promise_in_bounds"), ring.packed)
-    return unpack(taken, jax.eval_shape(_lead, ring.example), leading=2)
+    return unpack(spread(taken, 1), jax.eval_shape(_lead, ring.example), leading=2)
 
 
 def _lead(example: Transition) -> Transition:

@@ -100,6 +100,12 @@ class DataSet:
         same.normalized = True
         return same
 
+    def with_observations(self, obs: Tree, next_obs: Tree, space: Space) -> DataSet:
+        """The same with other observations, of `space`."""
+        same = self.mapped(lambda array: array, self.parts)
+        same.obs, same.next_obs, same.observation_space = obs, next_obs, space
+        return same
+
     def mapped(self, function: Callable[[np.ndarray], np.ndarray], parts: Sequence[Part]) -> DataSet:
         """The same of what `function` makes of each array."""
         return DataSet(
@@ -151,13 +157,15 @@ class DataSet:
     def to_ends(self, steps: Transition, gamma: float) -> Transition:
         """`transitions` in which each step leads to the end of its episode: for `Agent.learns_returns`.
 
-        Its reward is what followed, discounted; `next_obs` is where the episode ended, and `extras["discount"]` what a
-        value there counts (`returns_to_go`).
+        Its reward is what followed, discounted; `next_obs` is where the episode ended, `extras["discount"]` what a
+        value there counts (`returns_to_go`), and `extras["time"]` how many steps came before in the episode.
         """
         total, counts = self.returns_to_go(gamma)
         end = np.repeat(self.ends, self.lengths)
+        time = (np.arange(len(self)) - end + np.repeat(self.lengths, self.lengths) - 1).astype(np.int32)
+        extras = {"discount": counts[:, None], "time": time[:, None]}
         next_obs = mapped(lambda leaf: leaf[end], steps.next_obs)
-        return steps._replace(reward=total[:, None], next_obs=next_obs, extras={"discount": counts[:, None]})
+        return steps._replace(reward=total[:, None], next_obs=next_obs, extras=extras)
 
 
 def as_data(steps: Transition, spec: Spec, name: str) -> DataSet:
@@ -277,8 +285,13 @@ def spaces_of(data: DataSet) -> Spec:
 
     Raises DataError where actions could be of more than one space.
     """
-    obs, action = data.observation_space, data.action_space
-    return Spec(obs if obs is not None else _observed(data.obs), action if action is not None else _acted(data))
+    action = data.action_space
+    return Spec(observation_space_of(data), action if action is not None else _acted(data))
+
+
+def observation_space_of(data: DataSet) -> Space:
+    """That which the data tell, else what their arrays look like."""
+    return data.observation_space if data.observation_space is not None else _observed(data.obs)
 
 
 def _observed(tree: Tree) -> Space:

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from athlete.core import Array, Key, Tree
+from athlete.ops.devices import everywhere, spread
 from athlete.ops.shuffle import random_orders
 from athlete.ops.tree import Packed, pack, unpack
 
@@ -32,6 +33,11 @@ def sequences_with_carry(batch: Batch, length: int) -> Batch:
     """
     sequences = to_sequences(batch, length)
     return sequences._replace(carry=jax.tree.map(lambda leaf: leaf[0], sequences.carry))
+
+
+def in_shares(sequences: Batch) -> Batch:
+    """Sequences `[L, N, ...]` with the field `carry` that are learned from all at once: each device has its share."""
+    return spread(sequences._replace(carry=()), 1)._replace(carry=spread(sequences.carry, 0))
 
 
 def windows(tree: Tree, length: int) -> Tree:
@@ -65,10 +71,11 @@ def minibatches(sequences: Batch, key: Key, epochs: int, timesteps: int) -> tupl
     """
     length, number = sequences.first.shape
     like = sequences._replace(carry=())
-    packed = pack(like, leading=2)
+    # On several devices all of them get the whole table once, and then a share of each minibatch.
+    packed, carries = everywhere((pack(like, leading=2), sequences.carry))
 
     def gather(order: Array) -> Batch:
-        minibatch, carry = gather_sequences(packed, sequences.carry, order, like)
+        minibatch, carry = gather_sequences(packed, carries, order, like)
         return minibatch._replace(carry=carry)
 
     return minibatch_orders(key, epochs, number, timesteps // length), gather
@@ -81,4 +88,4 @@ def gather_sequences(packed: Packed, carry: Tree, order: Array, like: Tree) -> t
     """
     taken = jax.tree.map(lambda leaf: leaf.at[:, order].get(mode="promise_in_bounds"), packed)
     carry = jax.tree.map(lambda leaf: leaf.at[order].get(mode="promise_in_bounds"), carry)
-    return unpack(taken, like, leading=2), carry
+    return unpack(spread(taken, 1), like, leading=2), spread(carry, 0)

@@ -171,10 +171,15 @@ def make_exploration(settings: Mapping[str, Any], horizon: float) -> exploration
             return exploration.StochasticSampling()
         case "GaussianNoise":
             return exploration.GaussianNoise(settings["stddev"], rate)
+        case "PerWorkerGaussianNoise":
+            return exploration.PerWorkerGaussianNoise(settings["stddev"], settings["scale"], settings["exponent"])
         case "OrnsteinUhlenbeckNoise":
             return exploration.OrnsteinUhlenbeckNoise(
                 settings["ou_theta"], settings["ou_sigma"], settings["ou_base_scale"], rate
             )
+        case "PerWorkerOrnsteinUhlenbeckNoise":
+            drift = settings["ou_theta"], settings["ou_sigma"], settings["ou_base_scale"]
+            return exploration.PerWorkerOrnsteinUhlenbeckNoise(*drift, settings["scale"], settings["exponent"])
     return exploration.ParameterNoise(settings["initial_stddev"], settings["target"])
 
 

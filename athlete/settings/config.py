@@ -14,12 +14,22 @@ from typing import Any
 from athlete.callbacks import unknown_hook
 from athlete.log import logger
 from athlete.models.catalog import MEMORIES, MODEL_DEFAULTS, check_model, is_recurrent, make_model
+from athlete.offline.spaces import kept_space
 from athlete.ops.schedule import from_timesteps
 from athlete.settings.assemble import make_agent
 from athlete.settings.checks import is_schedule
+from athlete.settings.devices import require_fit
 from athlete.settings.exploration import ExplorationSettings, checked_exploration
 from athlete.settings.multi_agent import plain_policies
-from athlete.settings.recorded import SAMPLER, kept_input, require_learnable, require_writable, shares_of
+from athlete.settings.recorded import (
+    SAMPLER,
+    SPACES,
+    kept_input,
+    require_learnable,
+    require_writable,
+    shares_of,
+    tell_of_spaces,
+)
 from athlete.settings.rllib_names import (
     IGNORED,
     OTHER_SECTIONS,
@@ -60,6 +70,7 @@ class AlgorithmConfig:
     paper: str = ""  # authors, year and where to find it
     agent_class: type[Agent] | None = None
     offline: typing.ClassVar[bool] = False  # made for recorded data
+    shows_reward: typing.ClassVar[bool] = False  # observations show the reward that led to them
     defaults: typing.ClassVar[dict[str, Any]] = {}  # where they differ from those of SETTINGS and of the agent
     more_settings: typing.ClassVar[dict[str, Setting]] = {}  # that not every algorithm has
     exploration_types: typing.ClassVar[tuple[str, ...]] = ("StochasticSampling",)  # that fit, the default first
@@ -80,8 +91,9 @@ class AlgorithmConfig:
     def environment(self, env: Any = None, **settings: Any) -> typing.Self:
         """`env` (id, class, factory, registered name, PettingZoo's module or JAX environment), `env_config`, `backend`
         ("auto": compiled where there is a JAX twin; "jax": only so; "gymnasium": never; "envpool": in its batch),
-        `disable_env_checking`, `clip_rewards` (True: the sign; a number: within plus and minus it), `reward_scale`,
-        `normalize_rewards`.
+        `observation_space` and `action_space` (of recorded data, where there is no environment and their files do not
+        tell them), `disable_env_checking`, `clip_rewards` (True: the sign; a number: within plus and minus it),
+        `reward_scale`, `normalize_rewards`.
         """
         if env is not None:
             # Files cannot hold a module; its name they can.
@@ -122,11 +134,12 @@ class AlgorithmConfig:
         return self._set("offline_data", settings)
 
     def resources(self, **settings: Any) -> typing.Self:
-        """`num_gpus` (the JAX that is installed decides; more than there are is an error at `build`), `ray` (where
-        workers are actors of a Ray cluster, and act by themselves: True for the one that this process is connected to,
-        else the one at $RAY_ADDRESS, else one of this machine, which is started; an address; "auto": the first two, and
-        without them processes), `num_cpus_per_worker`, `custom_resources_per_worker`, `placement_strategy` ("PACK",
-        "SPREAD": over nodes, "STRICT_PACK": on one node, "STRICT_SPREAD": each on a node of its own).
+        """`num_gpus` (the JAX that is installed decides; more than there are is an error at `build`; two or more share
+        the training out as `num_learners` does), `ray` (where workers are actors of a Ray cluster, and act by
+        themselves: True for the one that this process is connected to, else the one at $RAY_ADDRESS, else one of this
+        machine, which is started; an address; "auto": the first two, and without them processes),
+        `num_cpus_per_worker`, `custom_resources_per_worker`, `placement_strategy` ("PACK", "SPREAD": over nodes,
+        "STRICT_PACK": on one node, "STRICT_SPREAD": each on a node of its own).
         """
         return self._set("resources", settings)
 
@@ -142,9 +155,11 @@ class AlgorithmConfig:
 
     def evaluation(self, **settings: Any) -> typing.Self:
         """`evaluation_interval` (iterations), `evaluation_duration`, `evaluation_duration_unit` ("episodes" or
-        "timesteps"), `evaluation_num_workers`, `evaluation_config` (settings that differ, such as `explore`),
-        `off_policy_estimation_methods` (`{"wis": {"type": "WeightedImportanceSampling"}}`: what recorded data tell of
-        the policy, those of `input_` or of `evaluation_config={"input": ...}`).
+        "timesteps"), `evaluation_num_workers` (processes that play them), `evaluation_parallel_to_training` (beside the
+        iteration, with the policy that it begins with; `evaluation_duration="auto"` then is as long as that takes),
+        `evaluation_config` (settings that differ, such as `explore`), `off_policy_estimation_methods`
+        (`{"wis": {"type": "WeightedImportanceSampling"}}`: what recorded data tell of the policy, those of `input_` or
+        of `evaluation_config={"input": ...}`).
         """
         return self._set("evaluation", settings)
 
@@ -190,7 +205,9 @@ class AlgorithmConfig:
         return self._set("api_stack", settings)
 
     def learners(self, **settings: Any) -> typing.Self:
-        """Accepted for RLlib's users."""
+        """`num_learners`: how many of the devices that JAX sees share environments and minibatches out (0 and 1: one;
+        "auto": as many as can share evenly). The training is the same but for rounding.
+        """
         return self._set("learners", settings)
 
     def __getattr__(self, name: str) -> Any:
@@ -303,6 +320,7 @@ class AlgorithmConfig:
         for name, value in self._values.items():
             if is_search(value):
                 raise ValueError(f"{self._title()}: {name}={value!r} is a search space; give the config to tune.run")
+        tell_of_spaces(self)
         if shares_of(self.input_, self.input_config):
             require_learnable(self)
         if self.output is not None:
@@ -319,6 +337,10 @@ class AlgorithmConfig:
                 f"{self._title()}: minibatch_size={minibatch} does not fit a batch of {rows * length} timesteps "
                 f"({rows} environments x {length} steps); make it smaller or train_batch_size larger"
             )
+        try:
+            require_fit(self)
+        except ValueError as error:
+            raise ValueError(f"{self._title()}: {error}") from None
 
     def is_offline(self) -> bool:
         """Whether it learns from recorded data alone: an environment, if there is one, is for evaluation."""
@@ -349,6 +371,10 @@ class AlgorithmConfig:
             length *= math.ceil(batch / length)  # whole fragments until the batch is full, as in RLlib
         sequence = self.sequence_length()
         return math.ceil(length / sequence) * sequence
+
+    def minibatch_timesteps(self) -> int:
+        """How many timesteps a minibatch has, of all workers and devices together."""
+        return min(self.minibatch_size, self.rows() * self.fragment_length())
 
     def sequence_length(self) -> int:
         """Over how many steps gradients flow: 1 for a network without memory."""
@@ -535,6 +561,8 @@ class AlgorithmConfig:
             return plain_policies(value)
         if name == "input_":
             return kept_input(value)
+        if name in SPACES:
+            return None if value is None else kept_space(value)
         if name == "policy_mapping_fn" and isinstance(value, Mapping):
             return {str(agent): policy for agent, policy in value.items()}
         return _copied(value)

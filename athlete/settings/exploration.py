@@ -36,6 +36,15 @@ EXPLORATIONS: dict[str, dict[str, Any]] = {
         "scale_timesteps": 10_000,
         "random_timesteps": 1000,
     },
+    "PerWorkerGaussianNoise": {"stddev": 0.1, "scale": 0.4, "exponent": 7.0, "random_timesteps": 1000},
+    "PerWorkerOrnsteinUhlenbeckNoise": {
+        "ou_theta": 0.15,
+        "ou_sigma": 0.2,
+        "ou_base_scale": 0.1,
+        "scale": 0.4,
+        "exponent": 7.0,
+        "random_timesteps": 1000,
+    },
     "ParameterNoise": {"initial_stddev": 0.1, "target": 0.1, "random_timesteps": 0},
     "StochasticSampling": {"random_timesteps": 0},
 }
@@ -113,8 +122,10 @@ def _checked_type(given: Mapping[str, Any], title: str, types: tuple[str, ...]) 
         )
     settings = {"type": kind, **EXPLORATIONS[kind]}
     for name, value in given.items():
-        if kind == "PerWorkerEpsilonGreedy" and name in EXPLORATIONS["EpsilonGreedy"] and name not in settings:
-            logger.warning(f"{WHERE}={{{name!r}: {value!r}}} has no effect: each actor of {kind} keeps its epsilon")
+        plain = kind.removeprefix("PerWorker")
+        if plain != kind and name in EXPLORATIONS[plain] and name not in settings:
+            kept = "epsilon" if plain == "EpsilonGreedy" else "scale"
+            logger.warning(f"{WHERE}={{{name!r}: {value!r}}} has no effect: each actor of {kind} keeps its {kept}")
             continue
         require_known(name, settings, f"{WHERE}={{{name!r}: {value!r}}}")
         settings[name] = value

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from athlete.log import logger
 from athlete.memory.replay import Replay
@@ -56,7 +56,7 @@ def trajectory_parts(config: AlgorithmConfig) -> dict[str, Any]:
     """The fields of agents that cut a trajectory into sequences, and these into minibatches, where they do."""
     parts: dict[str, Any] = {"max_seq_len": config.sequence_length()}
     if "minibatch_size" in config:
-        parts["minibatch_size"] = min(config.minibatch_size, config.rows() * config.fragment_length())
+        parts["minibatch_size"] = config.minibatch_timesteps()
     return parts
 
 
@@ -66,10 +66,13 @@ class RecordedConfig(OnPolicyConfig):
     offline = True
 
     def agent_parts(self) -> dict[str, Any]:
+        return {**super().agent_parts(), "memory": self.recorded_memory()}
+
+    def recorded_memory(self) -> Replay:
+        """What batches of sequences are drawn as."""
         sequence = self.sequence_length()
         batch = max(1, self.train_batch_size // sequence) * sequence
-        memory = Replay(capacity=batch, batch_size=batch, window=sequence, sequence=sequence)
-        return {**super().agent_parts(), "memory": memory}
+        return Replay(capacity=batch, batch_size=batch, window=sequence, sequence=sequence)
 
     def validate(self) -> None:
         super().validate()
@@ -113,6 +116,18 @@ class ReplayConfig(ExplorationConfig):
     # Its networks have memory, and its samples are sequences of steps; None: where the user gives them one.
     learns_sequences: ClassVar[bool | None] = False
     fields_set_elsewhere = (*ExplorationConfig.fields_set_elsewhere, "timesteps_per_update", "burn_in", "max_seq_len")
+    _apart = False  # trajectories of different rows follow one another in memory
+
+    def with_trajectories_apart(self) -> Self:
+        """A copy whose samples each lie within one trajectory, as those of workers that are taken as they come."""
+        new = self.copy()
+        new._apart = True
+        return new
+
+    def copy(self, copy_frozen: bool = False) -> Self:
+        new = super().copy(copy_frozen)
+        new._apart = self._apart
+        return new
 
     def _merged(self, name: str, value: Any) -> Any:
         merged = super()._merged(name, value)
@@ -149,6 +164,7 @@ class ReplayConfig(ExplorationConfig):
             sequence=sequence,
             window=self.window_length(),
             unroll=length,
+            apart=self._apart,
             keep_carry=self._takes_sequences() and not self.get("zero_init_states"),
         )
         fields = {
@@ -196,6 +212,12 @@ class ReplayConfig(ExplorationConfig):
                 f"num_steps_sampled_before_learning_starts={warm_up}: learning would start with part of them lost"
             )
         window, each = self.window_length(), capacity // self.rows()
+        if self._apart and window > self.fragment_length():
+            raise ValueError(
+                f"{title}: sample_async=True keeps trajectories apart, and a sequence of replay_burn_in, max_seq_len "
+                f"and n_step steps={window} is longer than rollout_fragment_length={self.fragment_length()}; make "
+                f"that {window} or more"
+            )
         if window > each or window * self.rows() > warm_up:
             sequences = self._takes_sequences()
             parts = "a sequence of replay_burn_in, max_seq_len and n_step steps" if sequences else "n_step"

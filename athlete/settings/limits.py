@@ -9,6 +9,7 @@ from typing import Any
 LARGEST: dict[str, float] = {
     **dict.fromkeys(("num_rollout_workers", "evaluation_num_workers"), 32),
     "num_envs_per_worker": 4096,
+    **dict.fromkeys(("num_learners", "num_gpus"), 4096),
     "rollout_fragment_length": 100_000,
     **dict.fromkeys(("train_batch_size", "minibatch_size", "min_sample_timesteps_per_iteration"), 10_000_000),
     "num_steps_sampled_before_learning_starts": 10_000_000,

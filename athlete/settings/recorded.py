@@ -6,16 +6,20 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from athlete.log import logger
 from athlete.offline.columns import NAMES
 from athlete.offline.dataset import DataSet
 from athlete.offline.files import read_data
 from athlete.offline.minari_sets import is_minari
+from athlete.offline.spaces import space_of
 from athlete.settings.checks import is_number
+from athlete.spaces import Space
 
 if TYPE_CHECKING:
     from athlete.settings.config import AlgorithmConfig
 
 SAMPLER = "sampler"  # the environment
+SPACES = ("observation_space", "action_space")  # of data without an environment
 INPUT_SETTINGS = ("max_episode_steps", "format", "path", "paths")
 
 
@@ -38,6 +42,12 @@ def kept_input(value: Any) -> Any:
         total = math.fsum(value.values())
         return {str(source): share / total for source, share in value.items()}
     return read_data(value) if not isinstance(value, str) else value
+
+
+def given_spaces(config: AlgorithmConfig) -> tuple[Space | None, Space | None]:
+    """The spaces `environment(observation_space=..., action_space=...)`; None where they are not given."""
+    obs, action = (space_of(config[name]) for name in SPACES)
+    return obs, action
 
 
 def shares_of(source: Any, input_config: Mapping[str, Any]) -> dict[Any, float]:
@@ -63,6 +73,13 @@ def shares_of(source: Any, input_config: Mapping[str, Any]) -> dict[Any, float]:
     return dict(sources)
 
 
+def tell_of_spaces(config: AlgorithmConfig) -> None:
+    """Say so where spaces are given and an environment has its own."""
+    for name in SPACES:
+        if config.env is not None and config[name] is not None:
+            logger.warning("environment(%s=...) has no effect: spaces are the environment's own", name)
+
+
 def require_learnable(config: AlgorithmConfig) -> None:
     """Raise ValueError where the settings `offline_data(...)` do not fit the algorithm or the rest."""
     title = config.algorithm_name
@@ -79,11 +96,6 @@ def require_learnable(config: AlgorithmConfig) -> None:
             )
     if config.model.get("use_lstm") and SAMPLER in shares_of(config.input_, config.input_config):
         raise ValueError(f"{title}: recorded steps hold no recurrent state, and those that are collected do")
-    for name in ("lstm_use_prev_action", "lstm_use_prev_reward"):
-        if config.model.get(name):
-            raise ValueError(
-                f"{title}: model has {name}=True, and recorded data do not show the step before; leave it out"
-            )
     if config.policies is not None:
         raise ValueError(f"{title}: recorded data are of one agent, and policies={list(config.policies)} were given")
 

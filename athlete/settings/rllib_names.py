@@ -11,6 +11,7 @@ SPELLINGS: dict[str, str] = {
     "train_batch_size_per_learner": "train_batch_size",
     "num_workers": "num_rollout_workers",
     "num_env_runners": "num_rollout_workers",
+    "num_learner_workers": "num_learners",
     "num_envs_per_env_runner": "num_envs_per_worker",
     "num_cpus_per_env_runner": "num_cpus_per_worker",
     "custom_resources_per_env_runner": "custom_resources_per_worker",
@@ -79,7 +80,7 @@ IGNORED: dict[str, str] = {
     "num_cpus_for_local_worker": _ONE_PROGRAM,
     "num_cpus_for_main_process": _ONE_PROGRAM,
     "num_gpus_per_env_runner": _ONE_PROGRAM,
-    "num_learners": _ONE_PROGRAM,
+    **dict.fromkeys(("keep_local_weights_in_sync", "torch_distributed_backend"), "gradients are averaged by XLA"),
     "num_gpus_per_learner": _ONE_PROGRAM,
     "num_cpus_per_learner": _ONE_PROGRAM,
     "create_env_on_local_worker": "environments are made in this process unless num_rollout_workers > 0",
@@ -113,8 +114,7 @@ IGNORED: dict[str, str] = {
     "_disable_preprocessor_api": "there is one API",
     "_disable_execution_plan_api": "there is one API",
     "log_sys_usage": "results carry steps a second and memory under 'perf'",
-    "evaluation_parallel_to_training": "evaluation runs between iterations, so that it sees one policy",
-    "enable_async_evaluation": "evaluation runs between iterations, so that it sees one policy",
+    "enable_async_evaluation": "evaluation_parallel_to_training evaluates beside the iteration that tells of it",
     "always_attach_evaluation_results": "results carry evaluation on the iterations that evaluate",
     "ignore_worker_failures": "a failing environment ends the trial with its own traceback",
     "num_consecutive_worker_failures_tolerance": "max_num_worker_restarts is the one limit",
@@ -129,22 +129,22 @@ IGNORED: dict[str, str] = {
     **dict.fromkeys(("local_tf_session_args", "tf_session_args", "use_pytorch", "torch", "eager"), _FRAMEWORK),
     **dict.fromkeys(("enable_tf1_exec_eagerly", "_tf_policy_handles_more_than_one_loss"), _FRAMEWORK),
     **dict.fromkeys(("validate_workers_after_construction", "num_aggregation_workers"), _ONE_PROGRAM),
-    "num_learner_workers": _ONE_PROGRAM,
     **dict.fromkeys(("num_accs", "num_multi_acc_tower_stacks", "num_multi_gpu_tower_stacks"), _ONE_PROGRAM),
     **dict.fromkeys(("_fake_gpus", "gpu"), _ONE_PROGRAM),
 }
 
-_SPACES = "spaces are the environment's own"
 _ENDS = "episodes end where the environment says so"
 _WAITS = "rollouts(env_timeout=...) is the one limit on a step of an environment"
 _LOGS = "reporting(logdir=...) says where results are written; tune.run writes them into each trial's folder"
+# Settings of RLlib's DT that are others here, or have no effect: it has no memory but the data.
+SEQUENCE_MODEL = ("horizon", "optimizer", "replay_buffer_config")
+
 # Settings that would change a training and have no counterpart -> what is so instead. Accepted, in Python and in files,
 # with a warning where they are switched on.
 UNSERVED: dict[str, str] = {
     "horizon": "the environment's own time limit holds; env_config={'max_episode_steps': ...} changes that of an id, "
     "gymnasium.wrappers.TimeLimit that of a class",
     **dict.fromkeys(("soft_horizon", "no_done_at_end"), _ENDS),
-    **dict.fromkeys(("observation_space", "action_space"), _SPACES),
     "env_task_fn": "environments have no tasks; one that grows harder counts its own episodes",
     "use_kl_loss": "kl_coeff=0.0 is without the penalty, any other with it",
     "optimizer": "networks learn by Adam, with lr and grad_clip",

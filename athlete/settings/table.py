@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from athlete.callbacks import DefaultCallbacks
 from athlete.core.ranges import Range
 from athlete.models.dense import ACTIVATIONS
+from athlete.offline.spaces import is_space
 from athlete.settings.checks import SCHEDULE_FORM, is_count, is_number, is_schedule
 from athlete.settings.multi_agent import is_mapping_of_agents
 from athlete.settings.recorded import is_input
@@ -28,6 +29,8 @@ SETTINGS: dict[str, Setting] = {
     "env": Setting("environment", None, "any"),
     "env_config": Setting("environment", {}, "dict"),
     "backend": Setting("environment", "auto", "auto|jax|gymnasium|envpool"),
+    "observation_space": Setting("environment", None, "space or None"),
+    "action_space": Setting("environment", None, "space or None"),
     "disable_env_checking": Setting("environment", False, "bool"),
     "normalize_rewards": Setting("environment", False, "bool"),
     "clip_rewards": Setting("environment", None, "clip or None"),
@@ -57,14 +60,16 @@ SETTINGS: dict[str, Setting] = {
     "output_config": Setting("offline_data", {}, "dict"),
     "output_max_file_size": Setting("offline_data", 64 * 1024 * 1024, "positive count"),
     "num_gpus": Setting("resources", 0, "number"),
+    "num_learners": Setting("learners", 0, "count or auto"),
     "ray": Setting("resources", False, "cluster"),
     "num_cpus_per_worker": Setting("resources", 1, "number"),
     "custom_resources_per_worker": Setting("resources", {}, "dict of amounts"),
     "placement_strategy": Setting("resources", "PACK", "PACK|SPREAD|STRICT_PACK|STRICT_SPREAD"),
     "evaluation_interval": Setting("evaluation", None, "count or None"),
-    "evaluation_duration": Setting("evaluation", 10, "positive count"),
+    "evaluation_duration": Setting("evaluation", 10, "positive count or auto"),
     "evaluation_duration_unit": Setting("evaluation", "episodes", "episodes|timesteps"),
     "evaluation_num_workers": Setting("evaluation", 0, "count"),
+    "evaluation_parallel_to_training": Setting("evaluation", False, "bool"),
     "evaluation_config": Setting("evaluation", {}, "dict"),
     "off_policy_estimation_methods": Setting("evaluation", {}, "dict"),
     "seed": Setting("debugging", None, "count or None"),
@@ -135,6 +140,7 @@ _VALUE_CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
         "a function from an observation to what the agent sees, or a pair of it and its athlete.spaces.Space",
     ),
     "bool": (lambda value: isinstance(value, bool), "True or False"),
+    "space": (is_space, "a space of gymnasium.spaces or athlete.spaces"),
     "data": (
         is_input,
         "'sampler', files, columns as a dictionary of arrays, or a dictionary from files to their shares of a batch",
@@ -170,6 +176,7 @@ _VALUE_CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "number or schedule": (lambda value: is_number(value) or is_schedule(value), f"a number or {SCHEDULE_FORM}"),
     "count": (is_count, "a whole number of at least 0"),
     "positive count": (lambda value: is_count(value) and value > 0, "a whole number of at least 1"),
+    "count or auto": (lambda value: value == "auto" or is_count(value), "a whole number of at least 0, or 'auto'"),
     "positive count or auto": (
         lambda value: value == "auto" or (is_count(value) and value > 0),
         "a whole number of at least 1, or 'auto'",

@@ -8,6 +8,7 @@ import datetime
 import inspect
 import itertools
 import logging
+import math
 import os
 import random
 import shutil
@@ -27,9 +28,10 @@ from athlete.tune.analysis import ExperimentAnalysis
 from athlete.tune.callbacks import Callback
 from athlete.tune.experiment import LARGEST_EXPERIMENT, STATE, Experiment, experiments, read_state, read_trials
 from athlete.tune.plan import Planner, Suggestions, all_picks, recalled, with_seeds
+from athlete.tune.ray_slots import cluster_for, folder_bytes, require_portable
 from athlete.tune.runner import Runner, Settings
 from athlete.tune.schedulers import PopulationBasedTraining, TrialScheduler, find_scheduler
-from athlete.tune.search import Searcher, find_searcher
+from athlete.tune.search import BasicVariantGenerator, Searcher, find_searcher
 from athlete.tune.space import merged, path_name, replace
 from athlete.tune.trainable import (
     check_mutation,
@@ -57,8 +59,9 @@ from athlete.tune.trial import (
 
 logger = logging.getLogger("athlete.tune")
 
+CHECKPOINT_SECONDS = 60.0  # between the checkpoints of a trial in a cluster that is not told when to save
+
 _MEANINGLESS = {
-    "resources_per_trial": "trials share this machine; max_concurrent_trials says how many run at once",
     "sync_config": "results stay on this machine",
     "storage_filesystem": "results stay on this machine",
     "reuse_actors": "a trial's process always serves the next trial too",
@@ -91,7 +94,10 @@ def run(
     scheduler: Any = None,
     search_alg: Any = None,
     num_seeds: int = 1,
+    mapped: bool = False,
     max_concurrent_trials: int | None = None,
+    ray: bool | str = False,
+    resources_per_trial: Mapping[str, Any] | None = None,
     time_budget_s: Any = None,
     resume: bool | str = False,
     restore: str | os.PathLike[str] | None = None,
@@ -128,8 +134,16 @@ def run(
             default grids and random draws.
         num_seeds: train every config with so many seeds, from its own (or 0) upwards; `results_by_config` of the
             analysis has their mean, interquartile mean and interval.
+        mapped: train all trials as one program, mapped over seeds and over settings that are numbers in it. For
+            accelerators: on a CPU the same trials one after another are faster. What XLA adds up side by side it adds
+            up in another order, so a trial is that of its seed in distribution only.
         max_concurrent_trials: trials at the same time, each in a process of its own; 1: one after another in this
             process, where trials of the same shape share the compiled program, as without a scheduler by default.
+        ray: trials run in a Ray cluster: `True`, an address or `"auto"`, as of `.resources(ray=...)`; as many at a time
+            as there is room for, or `max_concurrent_trials`. Their checkpoints come home into the experiment's folder,
+            and without `checkpoint_freq` each trial saves one a minute: where the head is lost, this process ends.
+        resources_per_trial: what a trial in Ray holds: `{"cpu": 2, "gpu": 0.5, "some_custom_resource": 1}`; by default
+            one CPU.
         time_budget_s: seconds (or a `timedelta`) for all trials together.
         resume: `True` goes on with the experiment `name`: finished trials stay, others continue from their last
             checkpoint. `"AUTO"` if it exists, else begins it. `"+ERRORED"` appended also takes up failed trials from
@@ -149,6 +163,7 @@ def run(
     Raises:
         TypeError: a setting that does not exist, or of the wrong kind.
         ValueError: an unknown algorithm, an impossible config or setting; no trial has begun then.
+        ConnectionError: no cluster answers at the address of `ray`; ImportError: Ray is not installed.
         TuneError: a trial has failed, a stop key is not among the results, or there is nothing to resume.
     """
     respelled = _other_settings(others)
@@ -163,6 +178,16 @@ def run(
     scheduler.set_search_properties(metric, mode)
     run_or_experiment, config = find_run(run_or_experiment, config)
     config, seeds = with_seeds(_with_searches(config, scheduler, searcher), num_seeds)
+    if mapped:
+        _check_mapped(scheduler, searcher, {"max_concurrent_trials": max_concurrent_trials, "ray": ray})
+    cluster = cluster_for(ray, resources_per_trial, max_concurrent_trials, [config])
+    if cluster is None and resources_per_trial is not None:
+        told = (
+            "trials share this machine; max_concurrent_trials says how many run at once, and ray=True runs them in Ray"
+        )
+        logger.warning("tune.run(resources_per_trial=...) does nothing here: %s", told)
+    elif cluster is not None and restore is not None:
+        require_portable(restore, folder_bytes(Path(restore)), "tune.run(restore=...)")
     experiments_folder = results_folder(respelled.pop("local_dir", local_dir))
     facts = {"num_samples": num_samples, "num_seeds": num_seeds, "metric": metric, "mode": mode}
     facts["seed"] = _seed(seed, config, searcher)
@@ -177,12 +202,17 @@ def run(
         planner = Planner(experiment, config, creators)
         suggestions = _plan(planner, searcher, seeds, goes_on=going_on is not None)
         _begin_scheduler(scheduler, experiment, goes_on=going_on is not None)
+        if cluster is not None:
+            _require_portable_memories(experiment)
+        if mapped:
+            _require_mappable(experiment, max_failures)
         if going_on is None:
             _make_room(folder)
         settings = Settings(
             stopper=_stopper(stop, time_budget_s, experiment),
             scheduler=scheduler,
             suggestions=suggestions,
+            at_once=searcher.max_concurrent if isinstance(searcher, BasicVariantGenerator) else 0,
             checkpoint_freq=checkpoint_freq,
             checkpoint_at_end=checkpoint_at_end,
             keep_checkpoints_num=keep_checkpoints_num,
@@ -190,13 +220,18 @@ def run(
             max_failures=max_failures,
             fail_fast=fail_fast,
             max_concurrent_trials=max_concurrent_trials,
+            cluster=cluster,
+            mapped=mapped,
+            checkpoint_seconds=CHECKPOINT_SECONDS if cluster is not None and not checkpoint_freq else math.inf,
             restore=None if restore is None else os.fspath(restore),
             verbose=verbose,
         )
         settings = dataclasses.replace(settings, **respelled)
         shown = progress_reporter or reporter(verbose)
         shown.setup(experiment.folder.name, experiment.start_time, metric, mode)
-        if max_concurrent_trials is None:
+        if cluster is not None:
+            shown.print(f"Trials run in a Ray cluster, up to {cluster.size} at a time, each with {cluster.request}")
+        elif max_concurrent_trials is None and not mapped:
             _say_order(experiment, suggestions, scheduler, shown)
         runner = Runner(experiment, settings, shown, list(callbacks or []))
         with runner.interrupt:
@@ -268,6 +303,48 @@ def _stopper(stop: Any, time_budget_s: Any, experiment: Experiment) -> Stopper:
 
     stopper = make_stopper(stop, has_evaluations)
     return stopper if time_budget_s is None else CombinedStopper(stopper, TimeoutStopper(time_budget_s))
+
+
+def _check_mapped(scheduler: TrialScheduler, searcher: Any, others: Mapping[str, Any]) -> None:
+    """Raise ValueError for what cannot be where all trials are one program."""
+    why = next((f"{name} runs each by itself" for name, value in others.items() if value), None)
+    if scheduler.compares:
+        why = f"{type(scheduler).__name__} lets some wait for others"
+    elif isinstance(searcher, Searcher):
+        why = f"{type(searcher).__name__} suggests them one after another"
+    if why is not None:
+        raise ValueError(f"tune.run(mapped=True): all trials begin and train as one program, and {why}; leave it out")
+
+
+def _require_mappable(experiment: Experiment, max_failures: int) -> None:
+    """Raise ValueError unless the trials still to run are one program."""
+    from athlete.population import require_mappable
+
+    configs = {trial.name: experiment.configs[trial.trial_id] for trial in experiment.trials if trial.status == PENDING}
+    if max_failures:
+        raise ValueError(
+            "tune.run(mapped=True): a failed trial cannot begin anew beside the others; leave max_failures out"
+        )
+    if not all(map(is_config, configs.values())):
+        raise ValueError("tune.run(mapped=True): algorithms of Athlete can be mapped; leave it out")
+    require_mappable(configs)
+
+
+def _require_portable_memories(experiment: Experiment) -> None:
+    """Raise ValueError for a trial whose replay memory would make a checkpoint too large to travel."""
+    from athlete.building import memory_bytes
+
+    asked = set()
+    for trial in experiment.trials:
+        config = experiment.configs[trial.trial_id]
+        buffer = config_dict(config).get("replay_buffer_config")
+        if not is_config(config) or buffer is None or (key := repr((buffer, trial.config.get("env")))) in asked:
+            continue
+        asked.add(key)
+        size = 0
+        with contextlib.suppress(Exception):  # an environment that cannot be made here, which the trial tells of
+            size = memory_bytes(config)
+        require_portable("its full replay memory", size, trial.name)
 
 
 # A new experiment

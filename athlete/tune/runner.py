@@ -27,6 +27,7 @@ from athlete.tune.callbacks import Callback
 from athlete.tune.experiment import Experiment
 from athlete.tune.interrupt import Interrupt
 from athlete.tune.plan import Suggestions
+from athlete.tune.ray_slots import Cluster, RayPool
 from athlete.tune.schedulers import CONTINUE, PAUSE, STOP, FIFOScheduler, Release, TrialScheduler
 from athlete.tune.trainable import config_dict, run_name, with_changes
 from athlete.tune.trial import (
@@ -42,7 +43,7 @@ from athlete.tune.trial import (
     last_line,
     set_aside,
 )
-from athlete.tune.worker import LocalPool, LocalSlot, Outcome, Pool, ProcessPool, Slot
+from athlete.tune.worker import LocalPool, LocalSlot, MappedPool, Outcome, Pool, ProcessPool, Slot
 
 _STATE_SECONDS = 10.0
 _WAIT_SECONDS = 0.2
@@ -57,6 +58,7 @@ class Settings:
     stopper: Stopper
     scheduler: TrialScheduler = field(default_factory=FIFOScheduler)
     suggestions: Suggestions | None = None  # where trials come one after another
+    at_once: int = 0  # trials that train at the same time, wherever they do; 0: as many as there are
     checkpoint_freq: int = 0
     checkpoint_at_end: bool = False
     keep_checkpoints_num: int | None = None
@@ -64,6 +66,9 @@ class Settings:
     max_failures: int = 0
     fail_fast: bool | str = False
     max_concurrent_trials: int | None = None
+    cluster: Cluster | None = None  # in which trials run
+    mapped: bool = False  # all trials are one program
+    checkpoint_seconds: float = math.inf  # between checkpoints, where there is no checkpoint_freq
     restore: str | None = None
     verbose: int = 1
 
@@ -77,6 +82,7 @@ class Running:
     record: Recorder
     command: str = ""
     began: float = 0.0
+    saved_at: float = field(default_factory=time.monotonic)  # or when it began
     unsaved: bool = False  # it has trained since its last checkpoint
     copied: bool = False  # it is being made from another trial's state
     printed: float = -math.inf
@@ -119,11 +125,15 @@ class Runner:
         for trial in self.trials:  # after a resume some have ended
             known = self.scheduler.on_trial_add if trial.status == PENDING else self.scheduler.on_trial_end
             known(trial)
-        at_once = self.settings.max_concurrent_trials
-        if at_once is not None and at_once > 1:
-            self._pool = ProcessPool(at_once, self.experiment.folder)
-        elif at_once is None and self.scheduler.compares:
-            self._pool = LocalPool(total if suggestions is None else suggestions.at_once)
+        processes, most = self.settings.max_concurrent_trials, self.settings.at_once or max(1, total)
+        if self.settings.cluster is not None:
+            self._pool = RayPool(self.settings.cluster, min(self.settings.cluster.size, max(1, total), most))
+        elif self.settings.mapped:
+            self._pool = MappedPool(total)
+        elif processes is not None and processes > 1:
+            self._pool = ProcessPool(min(processes, most), self.experiment.folder)
+        elif processes is None and self.scheduler.compares:
+            self._pool = LocalPool(min(total if suggestions is None else suggestions.at_once, most))
         try:
             self._loop()
             self._end_running()
@@ -287,6 +297,7 @@ class Runner:
             callback.on_trial_result(iteration=self._events, trials=self.trials, trial=trial, result=result)
         self._print(running, result)
         due = settings.checkpoint_freq > 0 and trial.iteration % settings.checkpoint_freq == 0
+        due = due or time.monotonic() - running.saved_at > settings.checkpoint_seconds
         if (due or result.get("should_checkpoint")) and not self._save(running):
             return
         self._go_on(running, STOP if result["done"] else decision)
@@ -316,12 +327,13 @@ class Runner:
         if outcome.trace:
             self._fail(running, outcome)
             return False
-        running.unsaved = False
+        running.unsaved, running.saved_at = False, time.monotonic()
         if outcome.value is None:  # the trainable has nothing to save
             return True
         checkpoint = Checkpoint(str(outcome.value), trial.iteration, score)
         trial.checkpoints = [old for old in trial.checkpoints if old.path != checkpoint.path] + [checkpoint]
-        drop_checkpoints(trial, self.settings.keep_checkpoints_num)
+        one = 1 if self.settings.checkpoint_seconds < math.inf else None
+        drop_checkpoints(trial, self.settings.keep_checkpoints_num or one)
         if self.scheduler.compares:  # what it knows is never older than what trials go on from
             self._save_state()
         for callback in self.callbacks:

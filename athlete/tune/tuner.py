@@ -62,7 +62,10 @@ class TuneConfig:
     mode: str | None = None
     num_samples: int = 1
     num_seeds: int = 1
+    mapped: bool = False
     max_concurrent_trials: int | None = None
+    ray: bool | str = False
+    resources_per_trial: Any = None
     time_budget_s: Any = None
     seed: int | None = None
     trial_name_creator: Any = None

@@ -136,6 +136,10 @@ class LocalSlot:
     def is_busy(self) -> bool:
         return bool(self._command)
 
+    def is_to(self, command: str) -> bool:
+        """Whether that is the command whose outcome is to be taken."""
+        return self._command[:1] == (command,)
+
     def submit(self, command: str, *arguments: Any) -> None:
         self._command = (command, *arguments)
 
@@ -183,6 +187,23 @@ class LocalPool:
             slot.end(patience=0.0)
 
 
+class MappedPool(LocalPool):
+    """A slot in this process for every trial, and one program that trains all of them: see `athlete.population`."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__(size)
+        self._is_joined = False
+
+    def next(self, timeout: float) -> LocalSlot | None:
+        slot = super().next(timeout)
+        if slot is not None and slot.is_to("train") and not self._is_joined:
+            from athlete.population import join_algorithms  # which imports JAX
+
+            self._is_joined = True
+            join_algorithms([each.trainable for each in self._slots if each.trainable is not None])  # type: ignore[misc]
+        return slot
+
+
 class ProcessSlot:
     """A trial's process. A thread reads its answers, so that waiting for many works alike on every system."""
 
@@ -200,7 +221,7 @@ class ProcessSlot:
                 **_own_group(),
             )
         self._send(pickle.dumps([os.getcwd() if entry == "" else entry for entry in sys.path]))
-        self._send(_cloudpickle(_environments()))
+        self._send(_cloudpickle(environments()))
         threading.Thread(target=self._read, args=(ready,), daemon=True).start()
 
     def _send(self, message: bytes) -> None:
@@ -314,12 +335,12 @@ def _own_group() -> dict[str, Any]:
     return {"start_new_session": True}
 
 
-def _environments() -> dict[str, bytes]:
+def environments() -> dict[str, bytes]:
     """Registered environments, each in a parcel of its own: one that cannot be opened must not spoil the others."""
     return {name: _cloudpickle(registered(name)) for name in registered_names()}
 
 
-def _register(name: str, parcel: bytes) -> None:
+def register(name: str, parcel: bytes) -> None:
     """Register a parent's environment here; one that cannot be rebuilt says so when it is used."""
     try:
         factory = pickle.loads(parcel)
@@ -348,7 +369,7 @@ def main() -> None:
     os.dup2(2, 1)  # what the training prints goes to the log, not among the answers
     sys.stdout = sys.stderr
     for name, parcel in pickle.load(commands).items():
-        _register(name, parcel)
+        register(name, parcel)
     stage = Stage()
     while True:
         try:

@@ -292,6 +292,16 @@ def _is_todays(reset: Callable[..., Any]) -> bool:
     return takes_all or {"seed", "options"} <= {parameter.name for parameter in parameters}
 
 
+def make_partly_shown(env_id: str, shown: tuple[int, ...], env_config: Mapping[str, Any]) -> gymnasium.Env:
+    """The environment of an id, of whose observations `[n]` the entries `shown` are seen."""
+    env = gymnasium.make(env_id, **env_config)
+    space = env.observation_space
+    assert isinstance(space, gymnasium.spaces.Box)
+    places = list(shown)
+    seen = gymnasium.spaces.Box(space.low[places], space.high[places], dtype=space.dtype.type)
+    return gymnasium.wrappers.TransformObservation(env, lambda obs: obs[places], seen)
+
+
 class OldGymAdapter(gymnasium.Env):
     """An environment of the old Gym API (`reset` gives an observation, `step` four values) as one of Gymnasium.
 

@@ -141,12 +141,14 @@ def make_own_rows(
     supervision: Supervision = UNSUPERVISED,
     row_maker: type[RowMaker] = RowMaker,
     seed: int | None = None,
+    most_rows: int | None = None,
 ) -> OwnRows:
-    """Those of `num_workers * num_envs_per_worker` rows that are the worker's of that number, from 0, in this process.
+    """Those of `num_workers * num_envs_per_worker` rows, `most_rows` at most, that are the worker's of that number,
+    from 0, in this process.
 
     Raises as `make_rows`.
     """
-    makers = _makers(env, env_config, num_workers, num_envs_per_worker, supervision, row_maker)
+    makers = _makers(env, env_config, num_workers, num_envs_per_worker, supervision, row_maker)[:most_rows]
     begin = worker * num_envs_per_worker
     own = makers[begin : begin + num_envs_per_worker]
     if seed is not None:

@@ -36,6 +36,7 @@ class GymnasiumSource(Source):
             only `reset` seeds and `reset_where` goes on with the environment's own random numbers (training).
         seed: of the global generators while environments are made; those of this process are seeded too.
         worker: in this process are only the rows of the worker of that number, from 0; see `here`.
+        most_rows: how many rows there are at most, where the last worker has fewer.
 
     Observations have the dtypes of `spec.obs` (never 64 bits), rewards are float32, flags bool, whatever numbers the
     environment returns. `info` is a sequence of the rows' own dictionaries.
@@ -59,6 +60,7 @@ class GymnasiumSource(Source):
         supervision: Supervision = UNSUPERVISED,
         seed: int | None = None,
         worker: int | None = None,
+        most_rows: int | None = None,
     ):
         self.vector: Rows
         if isinstance(env, VectorEnv):
@@ -74,7 +76,7 @@ class GymnasiumSource(Source):
             )
         else:
             own = make_own_rows(
-                env, env_config, num_workers, num_envs_per_worker, worker, supervision, self.row_maker, seed
+                env, env_config, num_workers, num_envs_per_worker, worker, supervision, self.row_maker, seed, most_rows
             )
             self.vector, self.here = own, own.here
         self.rows, self.any_thread = self.vector.buffers.rows, self.vector.any_thread

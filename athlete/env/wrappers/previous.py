@@ -29,6 +29,8 @@ class Previous(NamedTuple):
 
     def spec(self, spec: Spec) -> Spec:
         """The spaces with the parts that are shown."""
+        if not any(self):
+            return spec
         sizes = [feature_size(spec.action)] * self.action + [1] * self.reward
         parts = [Box(-np.inf, np.inf, (size,)) for size in sizes]
         if has_mask(spec.obs):
@@ -52,6 +54,14 @@ class Previous(NamedTuple):
         names = self._names()
         return {name: part for name, part in shown.items() if name not in names}, [shown[name] for name in names]
 
+    def parted_space(self, shown: Space) -> Space:
+        """The space of observations without what is shown besides."""
+        if not any(self):
+            return shown
+        if isinstance(shown, Tuple):
+            return shown.spaces[0]
+        return Dict({name: part for name, part in shown.items if name not in self._names()})  # type: ignore[attr-defined]
+
     def joined(self, obs: Tree, parts: list) -> Tree:
         """The observation with what is shown besides."""
         if isinstance(obs, Mapping) and ACTION_MASK in obs:
@@ -66,7 +76,7 @@ def previous_of(config: Any) -> Previous:
     """What the networks of a configuration see besides the observation: actor and critics see the same."""
     models = [config.get(name) or {} for name in ("model", "policy_model_config", "q_model_config")]
     action, reward = (any(model.get(f"lstm_use_prev_{part}") for model in models) for part in ("action", "reward"))
-    return Previous(action, reward)
+    return Previous(action, reward or config.shows_reward)
 
 
 @hyper

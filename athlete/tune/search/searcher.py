@@ -14,11 +14,23 @@ class BasicVariantGenerator:
     """The default: distributions are drawn at random and grids gone through, all before the first trial begins.
 
     `points_to_evaluate` are the first samples, `[{"lr": 1e-3, "model/width": 64}]`; what a point leaves out is drawn.
-    `random_state` is the seed of the draws, in place of `tune.run(seed=)`.
+    `random_state` is the seed of the draws, in place of `tune.run(seed=)`. At most `max_concurrent` trials train at the
+    same time (0: as many as there are): a scheduler that compares trials in turn in one process then has stopped the
+    first before the last begin.
     """
 
-    def __init__(self, points_to_evaluate: Sequence[Mapping[str, Any]] | None = None, random_state: int | None = None):
+    def __init__(
+        self,
+        points_to_evaluate: Sequence[Mapping[str, Any]] | None = None,
+        random_state: int | None = None,
+        max_concurrent: int = 0,
+    ):
+        if not isinstance(max_concurrent, int) or max_concurrent < 0:
+            raise ValueError(
+                f"BasicVariantGenerator(max_concurrent={max_concurrent!r}): a whole number, 0 for no limit"
+            )
         self.points_to_evaluate, self.random_state = list(points_to_evaluate or ()), random_state
+        self.max_concurrent = max_concurrent
 
     def variants(self, config: Mapping[str, Any], num_samples: int, seed: int) -> Iterator[dict[Path, Any]]:
         """What each trial puts into the config."""
@@ -71,7 +83,8 @@ class ConcurrencyLimiter(Searcher):
 
     def __init__(self, searcher: Searcher, max_concurrent: int, batch: bool = False):
         if not isinstance(searcher, Searcher):
-            raise TypeError(f"ConcurrencyLimiter({searcher!r}): give it a searcher such as OptunaSearch()")
+            other = "; BasicVariantGenerator has max_concurrent" if isinstance(searcher, BasicVariantGenerator) else ""
+            raise TypeError(f"ConcurrencyLimiter({searcher!r}): give it a searcher such as OptunaSearch(){other}")
         if not isinstance(max_concurrent, int) or max_concurrent < 1:
             raise ValueError(f"ConcurrencyLimiter(max_concurrent={max_concurrent!r}): a whole number of at least 1")
         self.searcher, self.max_concurrent, self.batch = searcher, max_concurrent, batch

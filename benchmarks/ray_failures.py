@@ -1,0 +1,102 @@
+"""What the loss of an actor and of a node, and a node that joins, cost a training in a Ray cluster.
+
+    python benchmarks/ray_failures.py --delay 5 --workers 4
+
+IMPALA learns as trajectories come, one environment a worker, whose step takes `--delay` milliseconds, on three raylets
+of this machine. After each event: the longest time between two updates, and the steps a second from the 15th to the
+20th second, beside those before the first event. The events: an actor is killed (`ray.kill`), a raylet is (SIGKILL; the
+others have room for its workers), another one is (there is not room for all), and a node joins.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import ray
+from ray.cluster_utils import Cluster
+from workers import Slow
+
+from athlete.algorithms.impala import IMPALAConfig
+
+TAKEN = 20.0  # seconds in which the speed is to be back
+LAST = 5.0  # of which these are measured
+
+
+class Seen(NamedTuple):
+    """What was seen in the `TAKEN` seconds after an event."""
+
+    gap: float  # the longest time between two updates, in seconds
+    speed: float  # steps a second in the last seconds
+    result: dict[str, Any]
+
+
+def watch(algorithm: Any, event: Callable[[], Any] | None, seconds: float = TAKEN) -> Seen:
+    """Train for so many seconds after an event, which happens while workers collect."""
+    start = last = time.perf_counter()
+    gap, steps, result = 0.0, 0, {}
+    if event is not None:
+        event()
+    while last - start < seconds:
+        result = algorithm.train()
+        now = time.perf_counter()
+        gap, last = max(gap, now - last), now
+        steps += result["timesteps_this_iter"] if now - start > seconds - LAST else 0
+    return Seen(gap, steps / LAST, result)
+
+
+def lose(node: Any) -> None:
+    os.kill(node.all_processes["raylet"][0].process.pid, signal.SIGKILL)
+
+
+def configured(arguments: argparse.Namespace) -> IMPALAConfig:
+    config = IMPALAConfig().environment(Slow, env_config={"delay": arguments.delay / 1000.0})
+    config.environment(disable_env_checking=True).debugging(seed=0, log_level="ERROR").reporting(logdir=False)
+    config.rollouts(num_rollout_workers=arguments.workers, num_envs_per_worker=1, rollout_fragment_length=32)
+    config.training(train_batch_size=32 * max(1, arguments.workers // 2))
+    return config.resources(ray=True, placement_strategy="SPREAD")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--delay", type=float, default=5.0, help="milliseconds of a step")
+    parser.add_argument("--workers", type=int, default=4)
+    arguments = parser.parse_args()
+    os.environ.pop("RAY_ADDRESS", None)
+    each = {"num_cpus": -(-arguments.workers // 2), "object_store_memory": 100_000_000}
+    cluster = Cluster(initialize_head=True, head_node_args={**each, "include_dashboard": False})
+    ray.init(cluster.address, logging_level="ERROR", log_to_driver=False)
+    first, second = cluster.add_node(**each), cluster.add_node(**each)
+    try:
+        with configured(arguments).build() as algorithm:
+            watch(algorithm, None, 5.0)  # to get warm
+            before = watch(algorithm, None)
+            print(f"before: {before.speed:.0f} steps a second, longest gap {before.gap:.2f} s", flush=True)
+            actor = algorithm._training.workers._residents._actors[0]  # type: ignore[attr-defined]
+            events: dict[str, Callable[[], Any]] = {
+                "ray.kill of a worker": lambda: ray.kill(actor),
+                "SIGKILL of a raylet": lambda: lose(first),
+                "SIGKILL of another": lambda: lose(second),
+                "a node joins": threading.Thread(target=functools.partial(cluster.add_node, **each)).start,
+            }
+            for name, event in events.items():
+                seen = watch(algorithm, event)
+                told = seen.result["num_healthy_workers"], seen.result["num_remote_worker_restarts"]
+                print(
+                    f"{name}: longest gap {seen.gap:.2f} s; after {TAKEN:.0f} s {seen.speed / before.speed:.0%} of the "
+                    f"speed, {told[0]} workers healthy, {told[1]} begun anew",
+                    flush=True,
+                )
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
+
+
+if __name__ == "__main__":
+    main()
