@@ -2,9 +2,11 @@
 
     python benchmarks/rllib_files.py                       # make rllib-files
     python benchmarks/rllib_files.py pendulum --again      # those whose name has this word, once more
+    python benchmarks/rllib_files.py offline               # those that learn from recorded data
 
-The files are in `rllib_files.yaml`, as RLlib wrote them; nothing is changed but the seed, where a file has none. Each
-runs with `tune.run` to its own stop. What was found goes to `results/rllib-files.json`, and files that are there with
+The files are in `rllib_files.yaml`, as RLlib wrote them; nothing is changed but the seed, where a file has none, and
+recorded data, in whose place are ours of the same kind (`benchmarks/offline_data.py`, made where missing). Each runs
+with `tune.run` to its own stop. What was found goes to `results/rllib-files.json`, and files that are there with
 the same settings are not run again. A file passes if every trial of it reaches a stop that is a reward; one whose stops
 are limits alone passes by running to one.
 """
@@ -20,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from manifest import commit, is_dirty, write_json
+from offline_data import FOLDER, made
 
 from athlete import tune
 from athlete.env.world import find_world
@@ -57,6 +60,25 @@ SAID_IN_PYTHON: dict[str, dict[str, Any]] = {
         "multiagent": {"policy_mapping_fn": {"player_0": "learned", "player_1": "beat_last"}},
     },
 }
+
+
+# What is learned from recorded data -> ours of the same kind: whose they are, and which.
+DATA: dict[str, tuple[str, str]] = {
+    "bc/cartpole-bc.yaml": ("cartpole", "replay"),
+    "cql/pendulum-cql.yaml": ("pendulum", "replay"),
+    "crr/cartpole-v1-crr.yaml": ("cartpole", "replay"),
+    "crr/pendulum-v1-crr.yaml": ("pendulum", "replay"),
+    "dt/cartpole-v1-dt.yaml": ("cartpole", "replay"),
+    "dt/pendulum-v1-medium-expert-dt.yaml": ("pendulum", "medium-expert"),
+    "marwil/cartpole-marwil.yaml": ("cartpole", "replay"),
+}
+
+
+def with_data(name: str, config: Mapping[str, Any], out: Path = FOLDER) -> dict[str, Any]:
+    """The settings of a file with our data in the place of RLlib's, whose actions are as the environment takes them."""
+    recipe, kind = DATA[name]
+    rest = {key: value for key, value in config.items() if key not in ("input_config", "actions_in_input_normalized")}
+    return {**rest, "input": str(out / f"{recipe}-0" / f"{kind}.safetensors")}
 
 
 def why_not(experiment: Experiment) -> str | None:
@@ -126,6 +148,7 @@ def main() -> None:
     found: dict[str, Any] = json.loads(RESULTS.read_text())["files"] if RESULTS.exists() else {}
     for name, entry in described.items():
         chosen = not arguments.words or any(word in name for word in arguments.words)
+        chosen |= "offline" in arguments.words and name in DATA
         known = name in found and found[name]["entry"] == json.loads(json.dumps(entry))
         if not chosen or (known and not arguments.again):
             continue
@@ -146,6 +169,7 @@ def with_functions(name: str, entry: Mapping[str, Any]) -> dict[str, Any]:
     env, config = said.pop("env", entry["env"]), dict(entry["config"])
     for key, value in said.items():
         config[key] = {**config.get(key, {}), **value}
+    config = with_data(name, config) if name in DATA else config
     return {**entry, "env": env, "config": config}
 
 
@@ -158,6 +182,8 @@ def examined(name: str, entry: Mapping[str, Any]) -> dict[str, Any]:
     why = why_not(experiment)
     if why is not None:
         return {"entry": entry, "why": why}
+    if name in DATA:
+        made(DATA[name][0], 0)
     made_by = {"commit": commit(), "dirty": is_dirty()}
     return {"entry": entry, **made_by, "stop": experiment.stop, "trials": run(experiment)}
 

@@ -18,6 +18,7 @@ from athlete.offline.columns import from_columns
 from athlete.offline.files import write_data
 from athlete.ops.random import wrap
 from athlete.spaces import Box, Discrete, Tuple
+from athlete.tuned_examples.experiment_file import experiment_of
 
 KEY = wrap(np.array([0, 1], np.uint32))
 REWARD = Box(-np.inf, np.inf, (1,))
@@ -190,3 +191,13 @@ def test_networks_with_memory_see_the_step_before_in_recorded_data_as_in_an_envi
 def test_what_does_not_fit_is_told(settings, told):
     with pytest.raises(ValueError, match=told):
         config(**settings).build()
+
+
+def test_rllibs_settings_are_in_their_places():
+    said = {"horizon": 200, "optimizer": {"weight_decay": 0.1, "betas": [0.9, 0.95]}, "model": {"max_seq_len": 3}}
+    made = DTConfig.from_dict({**said, "replay_buffer_config": {"capacity": 20}})
+    assert (made.max_ep_len, made.weight_decay, made.sequence_length()) == (200, 0.1, 3)
+    with pytest.raises(ValueError, match="lookahead"):
+        DTConfig.from_dict({"optimizer": {"lookahead": 3}})
+    entry = {"run": "DT", "env": "CartPole-v1", "config": said, "stop": {"training_iteration": 1}}
+    assert experiment_of("x", entry, "x").config["horizon"] == 200

@@ -91,6 +91,16 @@ def test_what_a_script_says_in_python_stands_beside_its_settings() -> None:
     )
 
 
+def test_recorded_data_of_ours_stand_in_the_place_of_rllibs(tmp_path: Path) -> None:
+    script = load_script("rllib_files")
+    assert set(script.DATA) <= set(FILES)
+    for name in script.DATA:
+        config = script.with_data(name, FILES[name]["config"], tmp_path)
+        recipe, kind = script.DATA[name]
+        assert config["input"] == str(tmp_path / f"{recipe}-0" / f"{kind}.safetensors")
+        assert script.why_not(experiment_of(name.replace("/", "-"), {**FILES[name], "config": config}, name)) is None
+
+
 def test_the_reasons_given_are_for_files_that_there_are() -> None:
     assert load_script("rllib_files").KNOWN.keys() <= FILES.keys()
 

@@ -136,6 +136,9 @@ IGNORED: dict[str, str] = {
 _ENDS = "episodes end where the environment says so"
 _WAITS = "rollouts(env_timeout=...) is the one limit on a step of an environment"
 _LOGS = "reporting(logdir=...) says where results are written; tune.run writes them into each trial's folder"
+# Settings of RLlib's DT that are others here, or have no effect: it has no memory but the data.
+SEQUENCE_MODEL = ("horizon", "optimizer", "replay_buffer_config")
+
 # Settings that would change a training and have no counterpart -> what is so instead. Accepted, in Python and in files,
 # with a warning where they are switched on.
 UNSERVED: dict[str, str] = {

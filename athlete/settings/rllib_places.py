@@ -9,7 +9,7 @@ from typing import Any
 from athlete.log import logger
 from athlete.models.catalog import registered_model
 from athlete.settings.checks import require_known
-from athlete.settings.rllib_names import SPELLINGS
+from athlete.settings.rllib_names import SEQUENCE_MODEL, SPELLINGS
 
 EVALUATION = 10  # episodes or timesteps, where nothing is said
 MEMORY = "replay_buffer_config"
@@ -93,6 +93,8 @@ def translated(settings: Mapping[str, Any], known: Container[str]) -> dict[str, 
                     continue
                 require_known(part, MULTI_AGENT, f"multiagent={{{part!r}: ...}}")
                 found[part] = entry
+        elif name in SEQUENCE_MODEL and "max_ep_len" in known:
+            elsewhere |= _of_sequence_model(name, value)
         elif name == "optimization" and isinstance(value, Mapping) and "actor_lr" in known:
             for part, rate in value.items():
                 require_known(part, OPTIMIZATION, f"optimization={{{part!r}: {rate!r}}}")
@@ -105,6 +107,15 @@ def translated(settings: Mapping[str, Any], known: Container[str]) -> dict[str, 
         found[MEMORY] = memory
     given = {SPELLINGS.get(name, name) for name in found}
     return found | {name: value for name, value in elsewhere.items() if name not in given}
+
+
+def _of_sequence_model(name: str, value: Any) -> dict[str, Any]:
+    """What an entry of RLlib's DT is here, whose windows are drawn from all of the data."""
+    if name == "optimizer" and isinstance(value, Mapping):
+        for part in value:
+            require_known(part, dict.fromkeys(("weight_decay", "betas")), f"optimizer={{{part!r}: ...}}")
+        return {"weight_decay": value["weight_decay"]} if "weight_decay" in value else {}
+    return {"max_ep_len": value} if name == "horizon" and value is not None else {}
 
 
 def _is_plain(value: Any) -> bool:

@@ -7,7 +7,7 @@ import importlib.util
 import re
 import runpy
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from athlete.env.registry import foreign_code
 from athlete.log import logger
 from athlete.record.names import result_name
 from athlete.settings.limits import LARGEST_EXPERIMENT, excess
-from athlete.settings.rllib_names import UNSERVED, said
+from athlete.settings.rllib_names import SEQUENCE_MODEL, UNSERVED, said
 
 # What an experiment may say beside `run`, `env`, `config`, `stop` and its criteria: settings of `tune.run`.
 _SETTINGS = {
@@ -200,7 +200,7 @@ def experiment_of(name: str, entry: Any, where: str) -> Experiment:
             raise ValueError(f"{where}: {key!r} takes a dictionary, got {entry[key]!r}")
     if not isinstance(entry.get("run"), str):
         raise ValueError(f"{where} has no 'run': the algorithm's name, such as PPO")
-    config = without_rllib_only(entry.get("config") or {}, where)
+    config = without_rllib_only(entry.get("config") or {}, where, SEQUENCE_MODEL if entry["run"] == "DT" else ())
     if "env" in entry:
         config["env"] = entry["env"]
     if config.get("env") is None:
@@ -211,13 +211,16 @@ def experiment_of(name: str, entry: Any, where: str) -> Experiment:
     return Experiment(name, entry["run"], config, criteria[0], settings, criteria[1], criteria[2])
 
 
-def without_rllib_only(config: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """The configuration without RLlib's settings that have no counterpart; a warning for each that was switched on."""
+def without_rllib_only(config: Mapping[str, Any], where: str, served: Container[str] = ()) -> dict[str, Any]:
+    """The configuration without RLlib's settings that have no counterpart; a warning for each that was switched on.
+
+    `served` are those that the algorithm has one of.
+    """
     kept = {}
     for name, value in config.items():
         if name == "num_gpus" and config.get("_fake_gpus"):
             continue  # RLlib's tests of several accelerators, on none
-        if name not in UNSERVED:
+        if name not in UNSERVED or name in served:
             kept[name] = value
         elif (sentence := said(name, value)) is not None:
             logger.warning("%s: %s=%r has no effect: %s", where, name, value, sentence)
