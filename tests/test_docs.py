@@ -594,6 +594,29 @@ def test_the_home_page_and_the_readme_name_every_algorithm() -> None:
     assert [name for name in ALGORITHMS if not re.search(rf"\b{name}\b", readme)] == []
 
 
+def test_the_home_page_lists_every_guide_with_its_first_sentence() -> None:
+    hook = load(ROOT / "docs" / "site_hooks.py")
+    guides = [{"Guides": [{"Workers": "workers.md"}, {"Checkpoints": "checkpoints.md"}]}, {"Reference": []}]
+    rows = hook.pages(guides, "Guides", "").splitlines()[2:]
+    assert rows[0] == "| [Workers](workers.md) | Environments outside JAX can live in worker processes. |"
+    assert rows[1].startswith("| [Checkpoints](checkpoints.md) | A checkpoint is a folder of arrays and JSON")
+    assert "<!-- pages: Guides -->" in (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
+
+
+def test_the_brackets_of_equations_come_in_pairs_where_they_can() -> None:
+    paired = load(ROOT / "docs" / "site_hooks.py").paired
+    assert paired(r"\big(x - \Big[y\Big]\big)^2") == r"\left(x - \left[y\right]\right)^2"
+    assert paired(r"\big\|x\big\|^2 + \big|y\big|") == r"\left\|x\right\|^2 + \left|y\right|"
+    assert paired(r"\nabla Q \big|_{a = 1}") == r"\nabla Q \big|_{a = 1}"
+
+
+def test_the_gallery_shows_every_film_that_there_is_and_they_are_small() -> None:
+    films = sorted((ROOT / "docs" / "assets" / "films").glob("*"))
+    shown = re.findall(r"assets/films/([\w-]+\.webp)", (ROOT / "docs" / "gallery.md").read_text(encoding="utf-8"))
+    assert sorted(shown) == [film.name for film in films]
+    assert sum(film.stat().st_size for film in films) < 3_000_000
+
+
 def test_what_is_said_to_be_missing_is_missing() -> None:
     lines = (ROOT / "docs" / "coming-from-rllib.md").read_text(encoding="utf-8").splitlines()
     missing = [name for line in lines if "| not yet" in line for name in re.findall(r"\w+", line.split("|")[1])]
