@@ -35,6 +35,7 @@ from athlete.offline_training import output_of, start_offline, with_recorded
 from athlete.ray_workers import RayWorkers
 from athlete.settings.config import AlgorithmConfig
 from athlete.settings.devices import most_that_fit, wanted_devices
+from athlete.settings.families import ReplayConfig
 from athlete.spaces import zeros
 from athlete.teams import agent_for, horizon_of
 from athlete.worker_processes import ProcessWorkers, make_source
@@ -154,9 +155,15 @@ def _start_worked(
     if as_they_come:
         length, fragments = _batch_of_fragments(config, length)
     batched = config.sized(each, fragments, length) if as_they_come else config
-    if as_they_come and config.sequence_length() > 1:
+    if isinstance(batched, ReplayConfig) and as_they_come and config.sequence_length() > 1:
         batched = batched.with_trajectories_apart()
     batched.validate()
+    if as_they_come and config.max_policy_lag is not None and config.max_policy_lag < config.broadcast_interval - 1:
+        raise ValueError(
+            f"rollouts(max_policy_lag={config.max_policy_lag}): workers get a policy every broadcast_interval="
+            f"{config.broadcast_interval} iterations, and so have older ones; make it {config.broadcast_interval - 1} "
+            "or more"
+        )
     agent = _make_agent(batched, one.spec, begins, length, one.agent_ids)
     watched = supervision(config, hooks)
     makes = functools.partial(make_source, world, count, each, watched, int(key[1]), config.info_metrics)
@@ -168,7 +175,8 @@ def _start_worked(
     horizon = horizon_of(batched, agent)
     try:
         if as_they_come:
-            pace = fragments, config.max_requests_in_flight_per_sampler_worker, config.broadcast_interval
+            in_flight, interval = config.max_requests_in_flight_per_sampler_worker, config.broadcast_interval
+            pace = fragments, in_flight, interval, config.max_policy_lag
             return AsynchronousTraining(agent, workers, each, length, horizon, key, begins, pace, devices)
         lagged = asynchronous == "lagged"
         training = WorkedTraining(agent, workers, config.rows(), length, horizon, key, begins, lagged, devices)
@@ -307,6 +315,12 @@ def devices_of(config: AlgorithmConfig) -> int:
             f"learners(num_learners={number}): JAX sees {len(devices)} of kind {devices[0].platform!r} here; make it "
             "smaller, or 'auto'. On a CPU devices can be virtual: XLA_FLAGS=--xla_force_host_platform_device_count="
             f"{number} in the environment, before JAX starts"
+        )
+    processes = jax.process_count()
+    if number % processes:
+        raise ValueError(
+            f"learners(num_learners={number}): {processes} processes train together, with {len(devices)} devices; make "
+            f"it a multiple of {processes}"
         )
     if number > 1:
         logger.info("environments and minibatches are shared out among %d devices (%s)", number, devices[0].platform)

@@ -328,11 +328,15 @@ def perturbed(params: Tree, stddev: Array, key: Key) -> Tree:
 
 
 class ActingView(NamedTuple):
-    """What acts: parameters, the exploration's rate, and the standard deviation of parameter noise, if there is."""
+    """What acts: parameters, the exploration's rate, and the standard deviation of parameter noise, if there is.
+
+    With them go the critics of an actor whose new steps are to be rated.
+    """
 
     params: Tree
     rate: Array
     stddev: Tree = ()
+    critics: Tree = ()
 
 
 def acting_outputs(

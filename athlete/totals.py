@@ -110,7 +110,7 @@ class Totals:
                 "compile_time_s": compile_seconds,
                 "memory_mib": memory_mib(),
             },
-            **lag_statistics(progress.lags),
+            **lag_statistics(progress.lags, progress.dropped),
             "done": False,
             "date": time.strftime("%Y-%m-%d_%H-%M-%S"),
             "timestamp": int(time.time()),
@@ -278,9 +278,11 @@ def _by_agent(returns: Any, policies: Mapping[str, Sequence[int]]) -> np.ndarray
     return np.asarray(returns, np.float64).reshape(-1, sum(map(len, policies.values())))
 
 
-def lag_statistics(lags: Sequence[int]) -> dict[str, float]:
-    """How old the policies were that collected what was learned from, in learning iterations."""
-    return {"policy_lag": float(np.mean(lags)), "policy_lag_max": float(max(lags))} if lags else {}
+def lag_statistics(lags: Sequence[int], dropped: int) -> dict[str, float]:
+    """How old the policies were that collected what was learned from, in learning iterations, and what was too old."""
+    if not lags:
+        return {}
+    return {"policy_lag": float(np.mean(lags)), "policy_lag_max": float(max(lags)), "num_trajectories_dropped": dropped}
 
 
 def told_statistics(told: Iterable[Told]) -> dict[str, Any]:

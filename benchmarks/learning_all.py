@@ -52,7 +52,13 @@ GROUPS = {
         *("stateless-cartpole-ppo-gtrxl", "deep-sea-dqn-rnd", "lunar-lander-dqn"),
         *("deep-sea-20-dqn-rnd --without exploration_config", "deep-sea-20-dqn-rnd", "cartpole-rainbow"),
         *("minatar-breakout-pqn", "stateless-cartpole-r2d2", "pendulum-sac", "pendulum-tqc", "acrobot-qrdqn"),
-        *("lunar-lander-continuous-sac", "stateless-cartpole-rnnsac", "minatar-breakout-dqn"),
+        *("cartpole-impala-workers", "cartpole-appo-workers", "cartpole-apex-dqn-workers", "pendulum-apex-ddpg"),
+        *(
+            "stateless-cartpole-r2d2-workers",
+            "lunar-lander-continuous-sac",
+            "stateless-cartpole-rnnsac",
+            "minatar-breakout-dqn",
+        ),
     ],
     # Up to hours a seed.
     "long": [

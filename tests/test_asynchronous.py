@@ -85,8 +85,8 @@ def spied(algorithm):
     """What was learned from: `(worker, first leaf of its trajectory)`, as it goes on."""
     seen, came = [], algorithm._training._collected
 
-    def spy(phase):
-        fragments = came(phase)
+    def spy(*arguments):
+        fragments = came(*arguments)
         seen.extend((worker, fragment.steps[0]) for worker, fragment in fragments)
         return fragments
 
@@ -117,6 +117,20 @@ def test_who_is_slow_is_not_waited_for():
 class Uneven(Pole):
     def __init__(self, env_config):
         super().__init__({"slowness": env_config["slow"] if env_config.worker_index == 1 else 0.0})
+
+
+def test_nothing_is_learned_from_that_is_older_than_it_may_be():
+    made = waiting_for_none(rows=2, max_policy_lag=1).environment(Uneven, env_config={"slow": 0.03})
+    with made.build() as algorithm:
+        results = [algorithm.train() for _ in range(30)]
+    assert max(result["policy_lag_max"] for result in results) <= 1.0
+    assert sum(result["num_trajectories_dropped"] for result in results) > 0
+
+
+def test_policies_that_come_too_seldom_are_refused():
+    made = waiting_for_none(max_policy_lag=2).training(broadcast_interval=4)
+    with pytest.raises(ValueError, match=r"max_policy_lag=2\): .*broadcast_interval=4 .*make it 3 or more"):
+        made.build()
 
 
 def test_a_failing_environment_is_an_error_and_training_goes_on(tmp_path):

@@ -396,9 +396,12 @@ MEMORY = [
             'jnp.abs(metrics["td_error"]) + self.epsilon) ** self.alpha',
             'metrics["td_error"] + self.epsilon) ** self.alpha',
         ),
-        ("+ self.epsilon) ** self.alpha", "+ self.epsilon)"),
+        (
+            '(jnp.abs(metrics["td_error"]) + self.epsilon) ** self.alpha',
+            '(jnp.abs(metrics["td_error"]) + self.epsilon)',
+        ),
         ("jnp.maximum(store.largest, jnp.max(priority))", "store.largest"),
-        ("jnp.where(complete, store.largest, 0.0)[:, None]", "jnp.where(complete, 1.0, 0.0)[:, None]"),
+        ("jnp.where(complete[:, None], new, 0.0)", "jnp.where(complete[:, None], 1.0, 0.0)"),
         ("order = random_orders(order_key, 1, number)[0]", "order = jnp.arange(number)"),
         ("complete = there & (offset <= length - self.window)", "complete = there"),
         ("(offset >= 0) | (store.ring.filled + offset >= 0)", "offset > -99"),
@@ -408,6 +411,32 @@ MEMORY = [
             "self.batch_size",
             "tests/test_memory_replay.py::test_a_batch_is_as_many_sequences_as_make_up_its_timesteps",
         ),
+    ),
+    *_in(
+        "athlete/memory/prioritized.py",
+        "tests/test_worker_priorities.py",
+        (
+            '(jnp.abs(trajectory.extras["td_error"]) + self.epsilon) ** self.alpha',
+            'jnp.abs(trajectory.extras["td_error"])',
+        ),
+        ("jnp.concatenate([before, given])", "jnp.concatenate([given, before])"),
+        ("jnp.maximum(store.largest, jnp.max(given))", "store.largest"),
+    ),
+    *_in(
+        "athlete/ops/td.py",
+        "tests/test_worker_priorities.py",
+        ("windows.first | (step >= length)[..., None]", "windows.first"),
+        ("jnp.arange(n)[:, None] + jnp.arange(length)", "jnp.arange(length) + 0 * jnp.arange(n)[:, None]"),
+    ),
+    *_in(
+        "athlete/loops/workers.py",
+        "tests/test_worker_priorities.py",
+        ("alone and self.agent.memory.rated", "False"),
+    ),
+    *_in(
+        "athlete/loops/asynchronous.py",
+        "tests/test_asynchronous.py::test_nothing_is_learned_from_that_is_older_than_it_may_be",
+        ("version - fragment.version <= self._most_lag", "True"),
     ),
     *_in(
         "athlete/memory/ring.py",
@@ -2083,6 +2112,18 @@ RECORDING = [
         RECORD,
         ("max(1, progress.timesteps // max(1, rows))", "max(1, progress.timesteps)"),
         ('if "learn" in name)', 'if "env" in name)'),
+    ),
+    *_in(
+        "athlete/record/keeping.py",
+        "tests/test_checkpointing.py",
+        ("max(self._seconds, 20 * (ended - began))", "self._seconds"),
+        ("else began >= self._due", "else began > 0.0"),
+    ),
+    *_in(
+        "athlete/restoring.py",
+        "tests/test_checkpointing.py",
+        ('"logdir", "ray", *settings', '"logdir", *settings'),
+        ('settings = {"ray": "auto", **settings}', "pass"),
     ),
     *_in(
         "athlete/restoring.py",

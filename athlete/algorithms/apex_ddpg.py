@@ -42,6 +42,10 @@ class ApexDDPGConfig(ActorCriticConfig):
         "num_steps_sampled_before_learning_starts": 50_000,
         "target_network_update_freq": 500_000.0,
         "min_sample_timesteps_per_iteration": 25_000,
-        "replay_buffer_config": {"type": "PrioritizedReplayBuffer", "capacity": 2_000_000},
+        "replay_buffer_config": {
+            "type": "PrioritizedReplayBuffer",
+            "capacity": 2_000_000,
+            "worker_side_prioritization": True,
+        },
         "exploration_config": {"type": "PerWorkerOrnsteinUhlenbeckNoise"},
     }

@@ -4,8 +4,10 @@ The learner is DQN's: double Q-learning of n steps with dueling networks and pri
 environments, row i of N acting with the epsilon that it keeps for ever, epsilon^(1 + alpha i / (N - 1)) (section 4.1),
 in workers whose trajectories are taken as they come, where there are workers.
 
-Departures: a new step has the largest priority so far, as in Schaul et al. 2016, and not one that its actor computed;
-Adam instead of RMSProp; a truncated episode is bootstrapped from its true last observation.
+A new step's priority is its TD error by the network that acted, which workers compute (algorithm 1).
+
+Departures: Adam instead of RMSProp; a truncated episode is bootstrapped from its true last observation; steps whose n
+steps go on in the next trajectory have the largest priority so far.
 """
 
 from __future__ import annotations
@@ -38,5 +40,9 @@ class ApexDQNConfig(ReplayConfig):
         "num_steps_sampled_before_learning_starts": 50_000,
         "target_network_update_freq": 500_000.0,
         "min_sample_timesteps_per_iteration": 25_000,
-        "replay_buffer_config": {"type": "PrioritizedReplayBuffer", "capacity": 2_000_000},
+        "replay_buffer_config": {
+            "type": "PrioritizedReplayBuffer",
+            "capacity": 2_000_000,
+            "worker_side_prioritization": True,
+        },
     }

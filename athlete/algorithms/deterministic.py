@@ -6,12 +6,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
 
-from athlete.core import ActingCarry, Agent, Array, Key, Memory, Model, Spec, Tree, hyper
+from athlete.core import ActingCarry, Agent, Array, Key, Memory, Model, Spec, Transition, Tree, hyper
 from athlete.core.ranges import Fraction, Limit, NonNegativeFloat, NonNegativeInt, PositiveInt
 from athlete.distributions import flat_action, shape_action
 from athlete.exploration import ActingView, Exploration, GaussianNoise, action_distance, explored_action
@@ -22,7 +22,7 @@ from athlete.models.mlp import MLP
 from athlete.ops.features import features
 from athlete.ops.gradient import Adam, AdamState, adam_init
 from athlete.ops.schedule import Schedule, value_at
-from athlete.ops.td import NStepTransition, td_error
+from athlete.ops.td import NStepTransition, every_window, n_step_transition, td_error
 from athlete.ops.values import half_square, huber, periodic_update
 from athlete.spaces import Box, require_kind
 
@@ -53,6 +53,7 @@ class DeterministicActorCritic(Agent):
     """The settings of deterministic actor-critics under RLlib's names. An algorithm gives `update`."""
 
     serves = ("continuous",)
+    rates: ClassVar[bool] = True
 
     actor_lr: NonNegativeFloat | Schedule = 1e-3
     critic_lr: NonNegativeFloat | Schedule = 1e-3
@@ -95,7 +96,15 @@ class DeterministicActorCritic(Agent):
         return DeterministicState(online, target, *optimizers, jnp.zeros(2), jnp.zeros(()), self.exploration.initial())
 
     def view(self, state: DeterministicState, progress: Array) -> ActingView:
-        return ActingView(state.online.actor, self.exploration.rate(progress), state.stddev)
+        critics = state.online.critics if self.memory.rated else ()
+        return ActingView(state.online.actor, self.exploration.rate(progress), state.stddev, critics)
+
+    def td_errors(self, view: ActingView, trajectory: Transition) -> Array:
+        """By the networks of what acts alone: they are their own targets."""
+        step = n_step_transition(every_window(trajectory, self.n_step), self.spec, self.gamma)
+        next_value = self._least_value(view.critics, step.next_obs, self._policy(view.params, step.next_obs))
+        values = self._values(view.critics, step.obs, flat_action(self.spec.action, step.action))
+        return jnp.mean(jnp.abs(td_error(values, step, next_value)), axis=0).reshape(trajectory.reward.shape)
 
     def start(self, view: ActingView, rows: int, key: Key) -> ActingCarry:
         return ActingCarry((), self.exploration.start(rows, self._box().low.size, key))

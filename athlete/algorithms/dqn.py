@@ -36,6 +36,7 @@ from athlete.ops.td import (
     NStepTransition,
     categorical_double_q_learning,
     double_q_learning,
+    every_window,
     expected_return,
     n_step_transition,
 )
@@ -57,6 +58,8 @@ class DQNState(NamedTuple):
 @hyper
 class DQN(QLearner):
     """Hyperparameters of DQN under RLlib's names. Floats and schedules are traced, the rest shapes the program."""
+
+    rates: ClassVar[bool] = True
 
     double_q: bool = True  # the online network chooses the next action, the target network values it
     dueling: bool = True  # Q is made of a value and advantages
@@ -97,6 +100,14 @@ class DQN(QLearner):
 
     def distribution(self, view: ActingView, carry: ActingCarry, obs: Tree, first: Array) -> Categorical | None:
         return None if self.noisy else super().distribution(view, carry, obs, first)
+
+    def td_errors(self, view: ActingView, trajectory: Transition) -> Array:
+        """By the network that acts alone: it is its own target."""
+        params = self._mean(view.params)
+        step = n_step_transition(every_window(trajectory, self.n_step), self.spec, self.gamma)
+        outputs, next_outputs = self._outputs(params, step.obs), self._outputs(params, step.next_obs)
+        _, error = self._losses(outputs, step, next_outputs, self._expected(next_outputs))
+        return error.reshape(trajectory.reward.shape)
 
     def update(self, state: DQNState, batch: Transition, key: Key, progress: Array) -> tuple[DQNState, dict]:
         """The key is split in four: for the noise of the online network where it learns, where it chooses the next

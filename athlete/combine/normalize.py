@@ -85,6 +85,10 @@ class Normalize(AgentWrapper):
         agent, inside = self.agent.observe(state.agent, inside, self._standard(state.acting, trajectory))
         return NormalizeState(agent, state.acting, obs, returns), NormalizeAccumulators(inside, return_)
 
+    def td_errors(self, view: NormalizeView, trajectory: Transition) -> Array:
+        """Of rewards as they are: what they are divided by belongs to the learner."""
+        return self.agent.td_errors(view.agent, self._standard(view.obs, trajectory))
+
     def update(self, state: NormalizeState, batch: Transition, key: Key, progress: Array) -> tuple:
         batch = self._standard(state.obs if self.memory.keeps else state.acting, batch)
         if self.rewards:

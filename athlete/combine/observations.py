@@ -83,6 +83,9 @@ class Observations(AgentWrapper):
     def observe(self, state: Tree, accumulators: Tree, trajectory: Transition) -> tuple[Tree, Tree]:
         return self.agent.observe(state, accumulators, self._changed(trajectory))
 
+    def td_errors(self, view: Tree, trajectory: Transition) -> Array:
+        return self.agent.td_errors(view, self._changed(trajectory))
+
     def update(self, state: Tree, batch: Transition, key: Key, progress: Array) -> tuple:
         return self.agent.update(state, self._changed(batch), key, progress)
 

@@ -67,5 +67,8 @@ class AgentWrapper(Agent):
     def observe(self, state: Tree, accumulators: Tree, trajectory: Transition) -> tuple[Tree, Tree]:
         return self.agent.observe(state, accumulators, trajectory)
 
+    def td_errors(self, view: Tree, trajectory: Transition) -> Array:
+        return self.agent.td_errors(view, trajectory)
+
     def update(self, state: Tree, batch: Transition, key: Key, progress: Array) -> tuple[Tree, dict[str, Array]]:
         return self.agent.update(state, batch, key, progress)

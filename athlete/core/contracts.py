@@ -179,6 +179,7 @@ class Memory:
     __hyper__ = True
     keeps: typing.ClassVar[bool] = True  # whether `sample` needs only the store, and not the last trajectory
     batch_size: int  # timesteps that an update is said to learn from, where it keeps
+    rated: bool = False  # what is added has the TD errors of the windows that begin with it, `extras["td_error"]`
     apart: bool = False  # samples lie within one trajectory each, so that those of any rows may follow one another
 
     def init(self, example: Transition, rows: int) -> Tree:
@@ -229,6 +230,7 @@ class Agent:
     __hyper__ = True
     serves: typing.ClassVar[tuple[str, ...]] = tuple(ACTION_KINDS)  # kinds of action spaces
     joint: typing.ClassVar[bool] = False  # it learns for all agents of an environment together: see `Spec.groups`
+    rates: typing.ClassVar[bool] = False  # it has `td_errors`
     learns_returns: typing.ClassVar[bool] = False  # from recorded steps as `offline.DataSet.to_ends` shows them
     memory: Memory
     updates: int
@@ -312,6 +314,13 @@ class Agent:
         if not learning_now:
             return *learning.take_in(self, state, store, accumulators, trajectory), {}
         return learning.learn(self, state, store, accumulators, trajectory, key, progress, sample_async)
+
+    def td_errors(self, view: Tree, trajectory: Transition) -> Array:
+        """TD errors `[T, B]` of the windows that begin with each step of a trajectory, by what acted in it.
+
+        For a memory that is `rated`. Only agents that say so (`rates`) have them.
+        """
+        raise NotImplementedError
 
     def update(self, state: Tree, batch: Transition, key: Key, progress: Array) -> tuple[Tree, dict[str, Array]]:
         """One update on `[T, B, ...]`: the new state and metrics. `progress` in [0, 1] drives schedules.

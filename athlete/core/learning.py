@@ -11,10 +11,18 @@ if TYPE_CHECKING:
     from athlete.core.contracts import Agent, Array, Key, Transition, Tree
 
 
+def rated(agent: Agent, view: Tree, trajectory: Transition) -> Transition:
+    """A trajectory with the TD errors of its windows, by what acted in it."""
+    errors = agent.td_errors(view, trajectory._replace(carry=(), extras={}))
+    return trajectory._replace(extras={**trajectory.extras, "td_error": errors})
+
+
 def take_in(
     agent: Agent, state: Tree, store: Tree, accumulators: Tree, trajectory: Transition
 ) -> tuple[Tree, Tree, Tree]:
     """State, store and accumulators after a trajectory, or a piece of one, that was just collected."""
+    if agent.memory.rated and "td_error" not in trajectory.extras:  # workers may have found them
+        trajectory = rated(agent, agent.view(state, 0.0), trajectory)
     store = agent.memory.add(store, trajectory)
     if not agent.memory.keeps or trajectory.first.shape[0] == 1:
         state, accumulators = agent.observe(state, accumulators, trajectory)

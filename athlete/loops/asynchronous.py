@@ -19,14 +19,18 @@ from athlete.loops.transport import on_device
 from athlete.loops.workers import Beginning, Form, Fragment, Leaves, Task, Workers, view_leaves
 from athlete.spaces import zeros
 
+# Fragments of a batch, requests in flight, iterations between two views, and how many a trajectory may be old.
+Pace = tuple[int, int, int, int | None]
+
 
 class AsynchronousTraining:
     """The learner learns from the first `fragments` trajectories that come, of as many workers.
 
     Every worker is asked for `in_flight` trajectories ahead, with the view of when it was asked. So no worker waits for
     the learner, and where workers are alike a trajectory is at most `in_flight * workers / fragments + 1` learning
-    iterations old (`Progress.lags`). There is no queue to overflow: who is not asked does not send. Which trajectories
-    make a batch hangs on who was faster: a run cannot be repeated.
+    iterations old (`Progress.lags`); what is older than the pace allows is dropped, and the worker asked anew. There is
+    no queue to overflow: who is not asked does not send. Which trajectories make a batch hangs on who was faster: a run
+    cannot be repeated.
 
     With a memory that keeps, windows of several steps do not reach across two trajectories that follow one another in
     the store, which are not of the same rows: the memory keeps them `apart`, or each is stored as the beginning of an
@@ -42,15 +46,13 @@ class AsynchronousTraining:
         horizon: float,
         key: Array,
         begins: bool = True,
-        pace: tuple[int, int, int] = (1, 2, 1),
+        pace: Pace = (1, 2, 1, None),
         devices: int = 1,
     ):
-        """Workers have `each` rows. `pace`: fragments, requests in flight, iterations between two views; `devices`: how
-        many learn together.
-        """
+        """Workers have `each` rows; `devices`: how many learn together."""
         self.agent: Agent = jax.tree.map(on_device, agent)
         self.workers, self.length, self._each = workers, length, each
-        self._fragments, self._in_flight, self._interval = pace
+        self._fragments, self._in_flight, self._interval, self._most_lag = pace
         self.rows = self._fragments * each  # of a batch
         self._horizon = on_device(horizon)
         self._devices = Devices(devices)
@@ -121,8 +123,11 @@ class AsynchronousTraining:
         if self._view is None or version - self._view[0] >= self._interval:
             self._view = version, view_leaves(here(planned.view))
         if self._form is None:
-            self._form = Form(jax.eval_shape(example_transition, self.agent, run.state, run.rows), run.rows)
-        came = self._collected(phase)
+            example = jax.eval_shape(example_transition, self.agent, run.state, run.rows)
+            if self.agent.memory.rated:
+                example = example._replace(extras={**example.extras, "td_error": example.reward})
+            self._form = Form(example, run.rows)
+        came = self._collected(phase, version)
         interrupts.at_once = False
         fragments = [fragment for _, fragment in came]
         trajectory, episodes, rows = self._form.join(fragments)
@@ -143,8 +148,11 @@ class AsynchronousTraining:
         self._taken.lags.extend(version - part.version for part in fragments)
         self._taken.told.extend(told for part in fragments for told in part.told)
 
-    def _collected(self, phase: Phase) -> list[tuple[int, Fragment]]:
+    def _collected(self, phase: Phase, version: int) -> list[tuple[int, Fragment]]:
         """The first fragments, each of another worker: what the agent sums up along rows goes on in order."""
+        waiting, self._waiting = self._waiting, deque()
+        for worker, fragment in waiting:
+            self._keep(worker, fragment, version)
         for worker in range(self.workers.count):
             self._fill(worker, phase)
         while len({worker for worker, _ in self._waiting}) < self._fragments:
@@ -158,7 +166,8 @@ class AsynchronousTraining:
                 self._fresh.add(worker)
                 self._fill(worker, phase)
             elif arrival.fragment is not None and arrival.serial >= self._since:
-                self._waiting.append((worker, arrival.fragment))
+                self._keep(worker, arrival.fragment, version)
+                self._fill(worker, phase)
         taken: dict[int, Fragment] = {}
         later: deque[tuple[int, Fragment]] = deque()
         for worker, fragment in self._waiting:
@@ -170,6 +179,14 @@ class AsynchronousTraining:
                 self._fill(worker, phase)
         self._waiting = later
         return list(taken.items())
+
+    def _keep(self, worker: int, fragment: Fragment, version: int) -> None:
+        """Have a fragment wait to be learned from, unless it is too old for iteration `version`."""
+        if self._most_lag is None or version - fragment.version <= self._most_lag:
+            self._waiting.append((worker, fragment))
+        else:
+            self._open[worker] -= 1
+            self._taken.dropped += 1
 
     def _fill(self, worker: int, phase: Phase) -> None:
         """Ask a worker for as much as it may have to do."""

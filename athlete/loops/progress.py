@@ -30,6 +30,7 @@ class Progress(NamedTuple):
     fault: str | None = None  # the first metric or leaf of the learner's state that holds NaN or infinity
     lags: Sequence[int] = ()  # of trajectories of workers: learning iterations since their policy was the newest
     agent_steps: Mapping[str, int] = MappingProxyType({})  # of each of several policies: actions that it was asked for
+    dropped: int = 0  # trajectories of workers that were too old to be learned from
 
 
 def joined(parts: list[Progress]) -> Progress:
@@ -49,7 +50,8 @@ def joined(parts: list[Progress]) -> Progress:
     told = [one for part in parts for one in part.told]
     steps = {name: sum(part.agent_steps.get(name, 0) for part in parts) for name in parts[-1].agent_steps}
     lags = [lag for part in parts for lag in part.lags]
-    return Progress(sampled, learned, metrics, returns, lengths, seconds, info, told, fault, lags, steps)
+    dropped = sum(part.dropped for part in parts)
+    return Progress(sampled, learned, metrics, returns, lengths, seconds, info, told, fault, lags, steps, dropped)
 
 
 def finished(parts: Sequence[Episodes]) -> tuple[np.ndarray, np.ndarray]:
@@ -119,6 +121,7 @@ class Taken:
         self.reported: dict[str, list[float]] = {}  # metrics that come not every time
         self.told: list[Told] = []  # of episodes that were watched elsewhere
         self.lags: list[int] = []
+        self.dropped = 0
         self.finite = True  # all of the learner's state, whenever that was looked at
         self._values: dict[tuple[str, ...], list[Array]] = {}
 
@@ -159,4 +162,5 @@ class Taken:
             fault=fault,
             lags=self.lags,
             agent_steps=steps,
+            dropped=self.dropped,
         )

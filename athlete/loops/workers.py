@@ -122,6 +122,7 @@ class Collector:
         self._rows: Rows | None = None
         self._carry = _carry_structure(self.agent)
         self._layout = view_layout(self.agent)
+        self._rates = alone and self.agent.memory.rated  # else the learner does, as without workers
 
     def collect(self, task: Task) -> Fragment:
         """The trajectory. Raises what the environments raise; the next task must then begin new episodes."""
@@ -135,6 +136,8 @@ class Collector:
         self._rows, trajectory, episodes, seconds = collect_hosted(
             self.agent, self.source, view, keys, rows, task.random
         )
+        if self._rates:
+            trajectory = _rated(self.agent, view, trajectory)
         steps = [leaf[:, self._here] for leaf in jax.tree.leaves((trajectory, episodes))]
         left = [np.asarray(leaf)[self._here] for leaf in jax.tree.leaves(self._rows)]
         told = self._made.take() if isinstance(self._made, WatchedSource) else ()
@@ -196,6 +199,17 @@ def _trajectory_keys(run_key: Array, length: int, rows: int) -> tuple[Array, ...
     """The keys of a trajectory, as `host.plan` draws them."""
     _, collect_key, _ = jax.random.split(wrap(run_key), 3)
     return tuple(unwrap(part) for part in draw_keys(collect_key, length, rows))
+
+
+def _rated(agent: Agent, view: Packet, trajectory: Transition) -> Transition:
+    """A trajectory with the TD errors of its windows by what acted in it."""
+    errors = _td_errors(agent, view, trajectory._replace(carry=(), extras={}))
+    return trajectory._replace(extras={**trajectory.extras, "td_error": np.asarray(errors)})
+
+
+@functools.partial(jax.jit, compiler_options=COMPILER_OPTIONS)
+def _td_errors(agent: Agent, view: Packet, trajectory: Transition) -> Array:
+    return agent.td_errors(from_packet(view), trajectory)
 
 
 @functools.partial(jax.jit, static_argnames=("rows",), compiler_options=RUN_ONCE_OPTIONS)

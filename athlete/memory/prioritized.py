@@ -41,6 +41,7 @@ class Prioritized(Memory):
     keep_carry: bool = False
     stack_axis: int | None = None
     apart: bool = False
+    rated: bool = False  # new windows begin with their TD errors in the place of the largest priority
 
     def init(self, example: Transition, rows: int) -> PrioritizedRing:
         slots = slots_of(self.capacity, rows, self.unroll, self.window)
@@ -54,21 +55,31 @@ class Prioritized(Memory):
         # The newest `window - 1` beginnings are not complete yet; as many before the new ones now are, unless windows
         # lie within a trajectory.
         offset = jnp.arange(0 if self.apart else 1 - self.window, length)
+        new, largest = self._priority_of_new(store, trajectory, len(offset))
         if store.ring.cursor.ndim:
             leaf, complete = self._leaves_of_valid(store.ring, trajectory, offset[:, None])
-            priority = jnp.where(complete, store.largest, 0.0)
+            priority = jnp.where(complete, new, 0.0)
         else:
             slot = (store.ring.cursor + offset) % slots
             there = (offset >= 0) | (store.ring.filled + offset >= 0)  # slots before the very first are empty
             complete = there & (offset <= length - self.window)
             leaf = slot[:, None] * rows + jnp.arange(rows)
-            priority = jnp.broadcast_to(jnp.where(complete, store.largest, 0.0)[:, None], leaf.shape)
+            priority = jnp.broadcast_to(jnp.where(complete[:, None], new, 0.0), leaf.shape)
         ring = ring_add(store.ring, self._kept(trajectory), self.stack_axis)
         if ring.frames is not None:
             forgotten = self._forgotten(ring, length)
             leaf = jnp.concatenate([leaf, forgotten])
             priority = jnp.concatenate([priority, jnp.zeros(forgotten.shape)])
-        return PrioritizedRing(ring, tree_set(store.tree, leaf.reshape(-1), priority.reshape(-1)), store.largest)
+        return PrioritizedRing(ring, tree_set(store.tree, leaf.reshape(-1), priority.reshape(-1)), largest)
+
+    def _priority_of_new(self, store: PrioritizedRing, trajectory: Transition, count: int) -> tuple[Array, Array]:
+        """p^alpha of the `count` beginnings that the end of a trajectory completes, and the largest from now on."""
+        if not self.rated:
+            return store.largest, store.largest
+        given = (jnp.abs(trajectory.extras["td_error"]) + self.epsilon) ** self.alpha
+        # Those before it were begun by another trajectory, which could not tell.
+        before = jnp.full((count - given.shape[0], given.shape[1]), store.largest)
+        return jnp.concatenate([before, given]), jnp.maximum(store.largest, jnp.max(given))
 
     def _leaves_of_valid(self, ring: Ring, trajectory: Transition, offset: Array) -> tuple[Array, Array]:
         """Leaves `[n, rows]` of slots at `offset` `[n, 1]` from each row's cursor, and whether windows there are whole.
@@ -111,4 +122,7 @@ class Prioritized(Memory):
         return (store.ring.filled >= self.window).any()
 
     def _kept(self, trajectory: Transition) -> Transition:
+        if self.rated:
+            kept = {name: part for name, part in trajectory.extras.items() if name != "td_error"}
+            trajectory = trajectory._replace(extras=kept)
         return trajectory if self.keep_carry else trajectory._replace(carry=())

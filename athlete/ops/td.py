@@ -78,6 +78,18 @@ def n_step_transition(batch: Transition, spec: Spec, gamma: Array) -> NStepTrans
     )
 
 
+def every_window(trajectory: Transition, n: int) -> Transition:
+    """The windows of n steps that begin with each step of a trajectory `[T, B, ...]`: `[n, T * B, ...]`.
+
+    The last ones, which its end cuts, are followed by an episode's first step, and so stop there.
+    """
+    length, rows = trajectory.reward.shape[:2]
+    step = jnp.arange(n)[:, None] + jnp.arange(length)
+    windows = jax.tree.map(lambda leaf: leaf[jnp.minimum(step, length - 1)], trajectory)
+    windows = windows._replace(first=windows.first | (step >= length)[..., None])
+    return jax.tree.map(lambda leaf: leaf.reshape(n, length * rows, *leaf.shape[3:]), windows)
+
+
 def importance_weight(batch: Transition) -> Array:
     """What each window `[T, B, ...]` counts for in the loss, `[B]`: what a prioritised memory attached, or 1.
 

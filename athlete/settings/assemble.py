@@ -193,6 +193,7 @@ def make_memory(settings: Mapping[str, Any], horizon: float, **shape: Any) -> Me
         alpha=settings["prioritized_replay_alpha"],
         beta=from_timesteps(beta, horizon) if is_schedule(beta) else beta,
         epsilon=settings["prioritized_replay_eps"],
+        rated=settings["worker_side_prioritization"],
         **shape,
     )
 

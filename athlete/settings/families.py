@@ -20,6 +20,7 @@ from athlete.settings.table import Setting
 WORKER_SETTINGS: dict[str, Setting] = {
     "max_requests_in_flight_per_sampler_worker": Setting("rollouts", 2, "positive count"),
     "broadcast_interval": Setting("training", 1, "positive count"),
+    "max_policy_lag": Setting("rollouts", None, "count or None"),
 }
 
 REPLAY_SETTINGS: dict[str, Setting] = {
@@ -201,6 +202,12 @@ class ReplayConfig(ExplorationConfig):
             logger.warning(
                 f"{title}: train_batch_size={batch} is larger than num_steps_sampled_before_learning_starts={warm_up}: "
                 "the first batches hold the same steps again and again; a warm-up that is as long has none of it"
+            )
+        assert self.agent_class is not None
+        if memory["worker_side_prioritization"] and not self.agent_class.rates:
+            raise ValueError(
+                f"{title}: replay_buffer_config has worker_side_prioritization=True, and its new steps have the "
+                "largest priority so far; leave it out"
             )
         if capacity < batch:
             raise ValueError(

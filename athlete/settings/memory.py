@@ -26,6 +26,7 @@ MEMORY_SETTINGS: dict[str, Any] = {
     "prioritized_replay_eps": 1e-6,
     "final_prioritized_replay_beta": None,  # where beta goes on a line; None: it stays
     "prioritized_replay_beta_annealing_timesteps": 20_000,  # how long that takes
+    "worker_side_prioritization": False,  # new steps have the TD errors of what acted; else the largest priority
     "stack_axis": None,  # the axis of observations that is a stack of frames: each frame is then stored once
     "replay_burn_in": 0,  # timesteps before each sequence that only bring the recurrent state up to date
 }
@@ -34,7 +35,6 @@ SAME_MEMORIES = (
     ("storage_unit", "timesteps"),
     ("storage_unit", "sequences"),
     ("replay_sequence_length", -1),
-    ("worker_side_prioritization", False),
     ("replay_mode", "independent"),
     ("_enable_replay_buffer_api", True),
 )
@@ -66,6 +66,8 @@ def checked_memory(given: Mapping[str, Any], title: str, types: tuple[str, ...])
         raise ValueError(
             f"{where}={{'stack_axis': {axis!r}}}: expected the number of an axis, such as 0 or -1, or None"
         )
+    if not isinstance(rates := settings["worker_side_prioritization"], bool):
+        raise ValueError(f"{where}={{'worker_side_prioritization': {rates!r}}}: expected True or False")
     require_number(settings, "prioritized_replay_alpha", where)
     require_number(settings, "prioritized_replay_eps", where)
     if not is_schedule(settings["prioritized_replay_beta"]):
