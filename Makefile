@@ -24,7 +24,7 @@ help:
 	@echo "make learning  the tests that train to a threshold; make learning-all those of minutes a seed too"
 	@echo "make notebook  execute the notebooks"
 	@echo "make rllib-files  run RLlib's own experiment files to their stops (an hour); make untuned: every default (hours)"
-	@echo "make docs      build the documentation into site/"
+	@echo "make docs      build the documentation into site/, and look at it in Chromium where that is installed"
 	@echo "make lint      ruff: rules and format"
 	@echo "make types     mypy"
 	@echo "make clean     remove what was built (not $(VENV))"
@@ -66,7 +66,7 @@ mutants-sample: install
 # gymnax and JaxMARL want an older Gymnasium, EnvPool is large, mpe2 brings another pygame: their tests have an environment of their own.
 $(VENV)-extras/.ready: pyproject.toml
 	$(PYTHON) -m venv $(VENV)-extras
-	$(VENV)-extras/bin/python -m pip install --quiet --disable-pip-version-check --retries 5 --editable '.[gymnax,jaxmarl,envpool,atari,pettingzoo,parquet,minari,lz4,ray]' pytest cloudpickle mpe2
+	$(VENV)-extras/bin/python -m pip install --quiet --disable-pip-version-check --retries 5 --editable '.[gymnax,jaxmarl,envpool,atari,pettingzoo,parquet,minari,lz4,ray]' pytest cloudpickle mpe2 "ray[serve]"
 	@touch $@
 
 # JAX packages of others, with physics engines among them: an environment of their own again.
@@ -77,7 +77,7 @@ $(VENV)-jax/.ready: pyproject.toml
 
 test-extras: $(VENV)-extras/.ready $(VENV)-jax/.ready
 	$(VENV)-jax/bin/python -m pytest tests/test_jax_packages.py
-	$(VENV)-extras/bin/python -m pytest tests/test_gymnax.py tests/test_jaxmarl.py tests/test_atari.py tests/test_spread.py tests/test_pettingzoo.py tests/test_offline_extras.py tests/test_ray.py tests/test_ray_failures.py tests/test_ray_tune.py
+	$(VENV)-extras/bin/python -m pytest tests/test_gymnax.py tests/test_jaxmarl.py tests/test_atari.py tests/test_spread.py tests/test_pettingzoo.py tests/test_offline_extras.py tests/test_ray.py tests/test_ray_failures.py tests/test_ray_tune.py tests/test_ray_serve.py
 
 # What runs exported policies, and what serves them. PyTorch's tests run where it is installed too.
 $(VENV)-deploy/.ready: pyproject.toml
@@ -113,6 +113,7 @@ untuned: install
 
 docs: install
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	$(BIN)/python -m pytest -n auto tests/test_site.py
 
 lint: install
 	$(BIN)/ruff check .

@@ -10,6 +10,7 @@ import contextlib
 import os
 import socket
 import sys
+import weakref
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
 
@@ -124,11 +125,22 @@ def _addable(ray: Any, request: Request) -> int:
 
 
 def require_room(ray: Any, request: Request, count: int, asked: str, advice: str) -> None:
-    """Raise ValueError where the cluster cannot hold `count` residents: Ray would have them wait for ever."""
-    if (held := room(ray, request)) < count:
-        each, there = f"{request} each", f"{ray.cluster_resources().get('CPU', 0.0):g} CPUs"
+    """Raise ValueError where the cluster cannot hold `count` residents beside those that this process has there: Ray
+    would have them wait for ever.
+    """
+    total, taken = ray.cluster_resources().get("CPU", 0.0), sum(residents.cpus for residents in _RESIDENTS)
+    fitting = room(ray, request)
+    if taken and request.cpus and not _addable(ray, request):
+        fitting = min(fitting, int((total - taken) / request.cpus + 1e-6))
+    if fitting < count:
         placed = f", {request.strategy}" if request.strategy.startswith("STRICT") else ""
-        raise ValueError(f"{asked}: {each}{placed}, and the cluster, of {there}, has room for {held}; {advice}")
+        there = f"{total:g} CPUs" + (f", {taken:g} of them taken by this program" if taken else "")
+        raise ValueError(
+            f"{asked}: {request} each{placed}, and the cluster, of {there}, has room for {fitting}; {advice}"
+        )
+
+
+_RESIDENTS: weakref.WeakSet[Residents] = weakref.WeakSet()  # of this process, wherever they are used
 
 
 class _House:
@@ -153,7 +165,7 @@ class Residents:
 
     def __init__(self, ray: Any, request: Request, count: int, surroundings: Mapping[str, str]):
         """`count` is how many there may be at most; `surroundings` are variables of their processes' environment."""
-        self._ray = ray
+        self._ray, self._cpus = ray, request.cpus
         kept = {name: os.environ[name] for name in ("ATHLETE_CACHE_DIR",) if name in os.environ}
         path = [os.getcwd() if entry == "" else entry for entry in sys.path]
         self._arguments = ({**kept, **surroundings}, path)
@@ -171,6 +183,12 @@ class Residents:
             self._group = ray.util.placement_group([request.bundle] * count, strategy=request.strategy)
         self._actors: dict[int, Any] = {}
         self._open: dict[Any, tuple[int, bool]] = {}  # reference -> of which resident, and whether of its making
+        _RESIDENTS.add(self)
+
+    @property
+    def cpus(self) -> float:
+        """That all of them hold."""
+        return self._cpus * len(self._actors)
 
     def put(self, value: Any) -> Any:
         """A reference that stands for a value where it is an argument of `ask`: it goes to each node once."""

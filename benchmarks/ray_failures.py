@@ -1,6 +1,6 @@
 """What the loss of an actor and of a node, and a node that joins, cost a training in a Ray cluster.
 
-    python benchmarks/ray_failures.py --delay 5 --workers 4
+    python benchmarks/ray_failures.py --delay 5 --workers 4 2>/dev/null  # where Ray tells of lost raylets
 
 IMPALA learns as trajectories come, one environment a worker, whose step takes `--delay` milliseconds, on three raylets
 of this machine. After each event: the longest time between two updates, and the steps a second from the 15th to the
@@ -11,12 +11,13 @@ others have room for its workers), another one is (there is not room for all), a
 from __future__ import annotations
 
 import argparse
-import functools
 import os
 import signal
-import threading
+import subprocess
+import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import ray
@@ -55,6 +56,13 @@ def lose(node: Any) -> None:
     os.kill(node.all_processes["raylet"][0].process.pid, signal.SIGKILL)
 
 
+def join(address: str, each: dict[str, int]) -> subprocess.Popen:
+    """A node that is on its way, as `ray start` begins it on another machine."""
+    command = [str(Path(sys.executable).with_name("ray")), "start", "--block", f"--address={address}"]
+    sizes = [f"--num-cpus={each['num_cpus']}", f"--object-store-memory={each['object_store_memory']}"]
+    return subprocess.Popen([*command, *sizes], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
 def configured(arguments: argparse.Namespace) -> IMPALAConfig:
     config = IMPALAConfig().environment(Slow, env_config={"delay": arguments.delay / 1000.0})
     config.environment(disable_env_checking=True).debugging(seed=0, log_level="ERROR").reporting(logdir=False)
@@ -73,6 +81,7 @@ def main() -> None:
     cluster = Cluster(initialize_head=True, head_node_args={**each, "include_dashboard": False})
     ray.init(cluster.address, logging_level="ERROR", log_to_driver=False)
     first, second = cluster.add_node(**each), cluster.add_node(**each)
+    joined: list[subprocess.Popen] = []
     try:
         with configured(arguments).build() as algorithm:
             watch(algorithm, None, 5.0)  # to get warm
@@ -83,7 +92,7 @@ def main() -> None:
                 "ray.kill of a worker": lambda: ray.kill(actor),
                 "SIGKILL of a raylet": lambda: lose(first),
                 "SIGKILL of another": lambda: lose(second),
-                "a node joins": threading.Thread(target=functools.partial(cluster.add_node, **each)).start,
+                "a node joins": lambda: joined.append(join(cluster.address, each)),
             }
             for name, event in events.items():
                 seen = watch(algorithm, event)
@@ -94,6 +103,9 @@ def main() -> None:
                     flush=True,
                 )
     finally:
+        for node in joined:
+            node.terminate()
+            node.wait()
         ray.shutdown()
         cluster.shutdown()
 

@@ -45,13 +45,17 @@ class Browser:
 
     def open(self, address: str, width: int, height: int = 2000, scheme: str = "light") -> None:
         """Show a page at a width in pixels, and wait until it is loaded with all that it asks for."""
-        self._ask("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
+        self.resize(width, height)
         self._ask("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
         self._loaded, self.said = False, []
         self._ask("Page.navigate", url=address)
         deadline = time.monotonic() + SECONDS
         while not self._loaded:
             self._take(deadline)
+
+    def resize(self, width: int, height: int = 2000) -> None:
+        """What is shown at another width."""
+        self._ask("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
 
     def evaluate(self, expression: str) -> Any:
         """The value of an expression of JavaScript in the page."""

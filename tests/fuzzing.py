@@ -18,8 +18,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-CANARIES = ("canary", "gymnax", "envpool")  # modules that leave a mark where they are imported
+CANARIES = (
+    "canary",
+    "gymnax",
+    "envpool",
+    "brax",
+    "jumanji",
+    "pgx",
+)  # modules that leave a mark where they are imported
 CODE = ["os.system", "canary.Env", "canary:Env-v0", "subprocess.Popen", "gymnax/CartPole-v1", "builtins.exec"]
+CODE += ["brax/ant", "jumanji/Snake-v1", "pgx/hex"]
 HOSTILE: list[Any] = [
     *(None, True, -1, 0, 1, 40, 10**6, 10**9, 10**12, 2**63, 10**30, 0.5, -1e-9, 1e300, float("nan"), float("inf")),
     *("", "x", "../../victim", "/", "auto", "\x00", "é" * 1000, *CODE),

@@ -6,6 +6,7 @@ import sys
 import traceback
 
 import gymnasium
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from toy_gymnasium import Counter, HalfMigrated, Old
 from athlete import spaces
 from athlete.core import Env, Step, hyper
 from athlete.env.checks.check import check_env
+from athlete.env.checks.check_jax import structure_violation
 from athlete.env.registry import EnvContext, register_env
 
 OBS = np.zeros(2, np.float32)
@@ -395,6 +397,7 @@ import sys, jax.numpy as jnp
 from athlete import spaces
 from athlete.core import Env, Step, hyper
 from athlete.env.checks.check import check_env
+from athlete.env.checks.check_jax import structure_violation
 @hyper
 class Still(Env):
     observation_space = action_space = spaces.Discrete(2)
@@ -405,3 +408,31 @@ print("gymnasium" in sys.modules)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.strip() == "False", done.stderr
+
+
+class Named:
+    """Static data of a state that is equal to any other and prints its address, as MuJoCo's arrays do."""
+
+    def __eq__(self, other):
+        return isinstance(other, Named)
+
+    def __hash__(self):
+        return 0
+
+
+@jax.tree_util.register_pytree_node_class
+class Boxed:
+    def __init__(self, value):
+        self.value = value
+
+    def tree_flatten(self):
+        return (self.value,), Named()  # a new one each time
+
+    @classmethod
+    def tree_unflatten(cls, _, children):
+        return cls(*children)
+
+
+def test_states_whose_structures_are_equal_may_print_differently():
+    assert structure_violation(Boxed(jnp.zeros(2)), Boxed(jnp.ones(2)), "state") == ""
+    assert "has the structure" in structure_violation(Boxed(jnp.zeros(2)), (jnp.zeros(2),), "state")

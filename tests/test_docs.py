@@ -17,6 +17,7 @@ import json
 import pkgutil
 import re
 import shlex
+import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -556,6 +557,16 @@ def test_the_example_of_exploration_runs_whole(
     assert "no bonus: " in printed
 
 
+@pytest.mark.thorough
+def test_the_example_of_devices_runs_whole() -> None:
+    """In a process of its own: how many devices a CPU is, is said before JAX starts."""
+    command = [sys.executable, "examples/devices.py", "--devices", "2", "--iterations", "1"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "2 devices: 512 timesteps" in done.stdout
+    assert float(re.findall(r"of a number: (.*)", done.stdout)[0]) < 1e-5
+
+
 @pytest.mark.parametrize("notebook", sorted((ROOT / "examples" / "notebooks").glob("*.ipynb")), ids=name_of)
 def test_notebooks_are_kept_without_outputs_and_their_contents_lead_somewhere(notebook: Path) -> None:
     cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
@@ -581,6 +592,29 @@ def test_the_home_page_and_the_readme_name_every_algorithm() -> None:
     assert f"{len(ALGORITHMS)} [algorithms](algorithms/index.md): {', '.join(ALGORITHMS)}." in home
     readme = (ROOT / "README.md").read_text(encoding="utf-8").replace("-", "")
     assert [name for name in ALGORITHMS if not re.search(rf"\b{name}\b", readme)] == []
+
+
+def test_the_home_page_lists_every_guide_with_its_first_sentence() -> None:
+    hook = load(ROOT / "docs" / "site_hooks.py")
+    guides = [{"Guides": [{"Workers": "workers.md"}, {"Checkpoints": "checkpoints.md"}]}, {"Reference": []}]
+    rows = hook.pages(guides, "Guides", "").splitlines()[2:]
+    assert rows[0] == "| [Workers](workers.md) | Environments outside JAX can live in worker processes. |"
+    assert rows[1].startswith("| [Checkpoints](checkpoints.md) | A checkpoint is a folder of arrays and JSON")
+    assert "<!-- pages: Guides -->" in (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
+
+
+def test_the_brackets_of_equations_come_in_pairs_where_they_can() -> None:
+    paired = load(ROOT / "docs" / "site_hooks.py").paired
+    assert paired(r"\big(x - \Big[y\Big]\big)^2") == r"\left(x - \left[y\right]\right)^2"
+    assert paired(r"\big\|x\big\|^2 + \big|y\big|") == r"\left\|x\right\|^2 + \left|y\right|"
+    assert paired(r"\nabla Q \big|_{a = 1}") == r"\nabla Q \big|_{a = 1}"
+
+
+def test_the_gallery_shows_every_film_that_there_is_and_they_are_small() -> None:
+    films = sorted((ROOT / "docs" / "assets" / "films").glob("*"))
+    shown = re.findall(r"assets/films/([\w-]+\.webp)", (ROOT / "docs" / "gallery.md").read_text(encoding="utf-8"))
+    assert sorted(shown) == [film.name for film in films]
+    assert sum(film.stat().st_size for film in films) < 3_000_000
 
 
 def test_what_is_said_to_be_missing_is_missing() -> None:

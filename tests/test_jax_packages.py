@@ -14,7 +14,9 @@ import pytest
 from athlete.algorithms.ppo import PPOConfig
 from athlete.env.adapters import jax_packages
 from athlete.env.checks.check import check_env
+from athlete.env.games.classic.cartpole import CartPole
 from athlete.env.registry import resolve, runs_code
+from athlete.env.wrappers.reset_pool import draw_pool
 from athlete.spaces import Box, Dict, Discrete, MultiDiscrete
 
 MODULES = {
@@ -80,6 +82,21 @@ def test_a_name_in_a_file_runs_no_code_of_its_choice():
 def test_lists_and_tables_of_files_are_settings_that_can_be_hashed():
     settings = jax_packages.as_settings({"sizes": [1, [2, 3]], "scales": {"energy": 0.0}})
     assert settings == (("sizes", (1, (2, 3))), ("scales", (("energy", 0.0),)))
+
+
+def test_a_pool_of_start_states_is_drawn_once_and_episodes_begin_in_one_of_them():
+    env = draw_pool(CartPole(), 3, jax.random.key(0))
+    starts = {tuple(np.asarray(obs).tolist()) for obs in env.observations}
+    seen = jax.jit(jax.vmap(env.reset))(jax.random.split(jax.random.key(1), 50))[1]
+    assert {tuple(np.asarray(obs).tolist()) for obs in seen} == starts and len(starts) == 3
+    check_env(env)
+    state, _ = env.reset(jax.random.key(2))
+    assert_same = np.testing.assert_array_equal
+    assert_same(env.step(state, 1, jax.random.key(3))[1].obs, CartPole().step(state, 1, jax.random.key(3))[1].obs)
+    with PPOConfig().environment(env).training(**TINY).build() as algorithm:
+        algorithm.train()
+    with pytest.raises(ValueError, match="reset_pool=0: expected a whole number"):
+        draw_pool(CartPole(), 0, jax.random.key(0))
 
 
 def test_states_carry_the_data_of_their_keys():
@@ -315,7 +332,10 @@ SMOKE = [
 ]
 
 
-CONFIGS = {"playground/CartpoleBalance": {"impl": "jax"}}
+CONFIGS = {
+    "playground/CartpoleBalance": {"impl": "jax"},
+    "craftax/Craftax-Classic-Symbolic-v1": {"reset_pool": 4},  # worlds are dear to make
+}
 
 
 @pytest.mark.parametrize("env_id", SMOKE)

@@ -166,6 +166,18 @@ def test_more_workers_than_the_cluster_has_cpus_are_refused():
         assert algorithm.train()["num_healthy_workers"] == 5
 
 
+def test_evaluation_has_workers_in_the_cluster_too_and_they_need_room():
+    made = in_ray("PPO", 2).evaluation(evaluation_num_workers=2, evaluation_duration=5)
+    with made.build() as algorithm, config("PPO").evaluation(evaluation_duration=5).build() as here:
+        assert algorithm.evaluate()["evaluation"]["hist_stats"] == here.evaluate()["evaluation"]["hist_stats"]
+    made = in_ray("PPO", 2).evaluation(evaluation_num_workers=3, evaluation_duration=5)
+    with (
+        made.build() as algorithm,
+        pytest.raises(ValueError, match="of 4 CPUs, 2 of them taken by this program, has room for 2"),
+    ):
+        algorithm.evaluate()
+
+
 def test_an_environment_that_workers_cannot_import_is_a_sentence(tmp_path, monkeypatch):
     (tmp_path / "only_here.py").write_text("from working import Pole\nclass Here(Pole): pass\n")
     monkeypatch.syspath_prepend(tmp_path)

@@ -300,5 +300,6 @@ table { border-collapse: collapse; font-size: .875rem; width: 100%; }
 th, td { text-align: left; padding: 4px 16px 4px 0; border-bottom: 1px solid var(--rule); vertical-align: top; }
 th { color: var(--soft); font-weight: 600; }
 td:not(:first-child) { white-space: nowrap; }
+@media (max-width: 600px) { td:not(:first-child) { white-space: normal; overflow-wrap: anywhere; } }
 pre { background: var(--shade); padding: 12px; margin: 8px 0 0; font-size: .8125rem; }
 """

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from athlete.core import Array, Env, Key, Step, Tree, hyper
+from athlete.env.wrappers.reset_pool import draw_pool
 from athlete.ops.random import wrap
 from athlete.spaces import Box, Dict, Space, Tuple
 
@@ -80,11 +81,16 @@ def _state_form(package: str, name: str, settings: Settings) -> Tree:
     return form_of(lambda key: _adapted(package, name, settings).reset(key)[0])
 
 
-def make_env(package: str, env_id: str, env_config: Mapping[str, Any] | None) -> PackageEnv:
-    """The environment of an id `"package/name"`, looked up once so that what is wrong with it is an error now."""
-    env = PackageEnv(package, env_id.removeprefix(f"{package}/"), as_settings(env_config))
+def make_env(package: str, env_id: str, env_config: Mapping[str, Any] | None) -> Env:
+    """The environment of an id `"package/name"`, looked up once so that what is wrong with it is an error now.
+
+    `reset_pool` in `env_config` draws that many start states, in one of which every episode begins.
+    """
+    config = dict(env_config or {})
+    pool = config.pop("reset_pool", None)
+    env = PackageEnv(package, env_id.removeprefix(f"{package}/"), as_settings(config))
     _adapted(env.package, env.name, env.settings)
-    return env
+    return env if pool is None else draw_pool(env, pool, wrap(np.zeros(2, np.uint32)))
 
 
 def as_settings(env_config: Mapping[str, Any] | None) -> Settings:

@@ -9,10 +9,9 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from athlete.core import Array, Key, Step, Tree
+from athlete.core import Array, Env, Key, Step, Tree
 from athlete.env.adapters.jax_packages import (
     Adapted,
-    PackageEnv,
     Settings,
     import_package,
     make_env,
@@ -31,7 +30,7 @@ class Actions(NamedTuple):
     theirs: Callable[[Array], Array]
 
 
-def make_jumanji(env_id: str, env_config: Mapping[str, Any] | None = None) -> PackageEnv:
+def make_jumanji(env_id: str, env_config: Mapping[str, Any] | None = None) -> Env:
     """The environment of an id such as `"jumanji/Snake-v1"`.
 
     Where Jumanji says which actions are legal, observations have it in `"action_mask"`. Where it says so of every

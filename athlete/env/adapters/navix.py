@@ -8,10 +8,9 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from athlete.core import Array, Key, Step, Tree
+from athlete.core import Array, Env, Key, Step, Tree
 from athlete.env.adapters.jax_packages import (
     Adapted,
-    PackageEnv,
     Settings,
     import_package,
     make_env,
@@ -21,7 +20,7 @@ from athlete.env.adapters.jax_packages import (
 from athlete.spaces import Box, Discrete
 
 
-def make_navix(env_id: str, env_config: Mapping[str, Any] | None = None) -> PackageEnv:
+def make_navix(env_id: str, env_config: Mapping[str, Any] | None = None) -> Env:
     """The environment of an id such as `"navix/Navix-Empty-5x5-v0"`.
 
     Args:

@@ -11,10 +11,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from athlete.core import Array, Group, Key, MultiEnv, MultiStep, Step, Tree, hyper
+from athlete.core import Array, Env, Group, Key, MultiEnv, MultiStep, Step, Tree, hyper
 from athlete.env.adapters.jax_packages import (
     Adapted,
-    PackageEnv,
     Settings,
     as_settings,
     form_of,
@@ -87,7 +86,7 @@ class PgxGame(MultiEnv):
         return {"player": {OBSERVATIONS: shown.astype(dtype), ACTION_MASK: legal.astype(jnp.int8)}}
 
 
-def make_pgx(env_id: str, env_config: Mapping[str, Any] | None = None) -> PgxGame | PackageEnv:
+def make_pgx(env_id: str, env_config: Mapping[str, Any] | None = None) -> PgxGame | Env:
     """The game of an id such as `"pgx/connect_four"`: with many agents, or with one (`"pgx/2048"`).
 
     Args:
