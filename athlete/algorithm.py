@@ -37,7 +37,7 @@ from athlete.evaluation import Evaluator
 from athlete.hooks import Hooks
 from athlete.log import logger, set_level
 from athlete.loops.compiling import compilations, set_up
-from athlete.loops.devices import here
+from athlete.loops.devices import gathered, here
 from athlete.loops.evaluate import LONG_EPISODE
 from athlete.loops.progress import Progress, joined
 from athlete.matches import Matches, Player, players_of
@@ -45,6 +45,7 @@ from athlete.offline.dataset import DataSet
 from athlete.offline.files import write_data
 from athlete.ops.finite import NonFiniteError
 from athlete.policy import Policy, player_of, view_of
+from athlete.processes import agreed, connect, is_first, require_together, wait_for_all
 from athlete.record.checkpoint import CheckpointError, drop_tree, is_checkpoint, save_checkpoint
 from athlete.record.keeping import Keeper, checkpoint_name
 from athlete.record.progress import Shown, reporter
@@ -99,12 +100,14 @@ class Algorithm:
     def __init__(self, config: AlgorithmConfig, begins: bool = True):
         set_up()
         set_level(config.log_level)
+        connect(config)
         self._lock, self._busy = threading.RLock(), ""
         self.config = config
         self._settings = config.to_dict()  # as results show them
-        self.seed: int = config.seed if config.seed is not None else int.from_bytes(os.urandom(4), "little")
+        self.seed: int = config.seed if config.seed is not None else agreed(int.from_bytes(os.urandom(4), "little"))
         devices = devices_of(config)
         self._world = training_world(config)
+        require_together(config, self._world.env is not None)
         self._evaluation_world = evaluation_world(config, self._world)
         hooks = Hooks(config, self._world, self.get_policy)
         self._callbacks = hooks.callbacks
@@ -121,6 +124,7 @@ class Algorithm:
         self._told_fault = False
         self._logdir = own_folder(config)
         self._recording = Recording(config, self._logdir)
+        self._recording.is_on = self._recording.is_on and is_first()
         self._keeper = self._make_keeper()
         weakref.finalize(self, self._recording.close)  # files are complete also where nobody calls stop()
         self._last_checkpoint: Path | None = None  # written here or restored from
@@ -491,6 +495,8 @@ class Algorithm:
         `logdir`. By default the replay memory is in the newest checkpoint of a folder only: it is taken
         out of the one that this training wrote there before (`store_buffer_in_checkpoints`).
 
+        Of several processes the first one writes, and all of them call this.
+
         Raises CheckpointError where the policy's parameters are not finite, and where the disk refuses.
         """
         self._refuse_if_stopped("save")
@@ -506,13 +512,17 @@ class Algorithm:
             trees["memory"] = run.store
         if self._keeps_rows():
             trees["rows"] = run.rows
-        trees = jax.device_get(trees)
+        trees = gathered(trees)
         require_finite(trees["agent"]["state"], f"nothing was saved into {folder}")
-        path = save_checkpoint(folder, trees, self._metadata())
+        try:
+            path = save_checkpoint(folder, trees, self._metadata()) if is_first() else folder
+        finally:
+            wait_for_all(f"save {self.iteration}")
         if self._training.output is not None:
             self._training.output.flush()
         self._saved.add(path)
-        self._drop_memory_before(path)
+        if is_first():
+            self._drop_memory_before(path)
         return str(path)
 
     def _drop_memory_before(self, path: Path) -> None:

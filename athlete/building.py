@@ -316,6 +316,12 @@ def devices_of(config: AlgorithmConfig) -> int:
             "smaller, or 'auto'. On a CPU devices can be virtual: XLA_FLAGS=--xla_force_host_platform_device_count="
             f"{number} in the environment, before JAX starts"
         )
+    processes = jax.process_count()
+    if number % processes:
+        raise ValueError(
+            f"learners(num_learners={number}): {processes} processes train together, with {len(devices)} devices; make "
+            f"it a multiple of {processes}"
+        )
     if number > 1:
         logger.info("environments and minibatches are shared out among %d devices (%s)", number, devices[0].platform)
     return number

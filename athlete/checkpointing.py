@@ -21,6 +21,7 @@ from athlete.record.errors import CheckpointError, DamagedError
 from athlete.record.portable import from_portable, to_portable
 from athlete.record.space_json import groups_from_json, groups_to_json, space_from_json, space_to_json
 from athlete.settings.config import AlgorithmConfig
+from athlete.settings.devices import PLACES
 from athlete.settings.limits import excess
 from athlete.spaces import Space
 from athlete.version import __version__
@@ -39,7 +40,7 @@ def metadata_of(
         "environment": env_name(config.env),
         "observation_space": space_to_json(spec.obs),
         "action_space": space_to_json(spec.action),
-        "config": to_portable(config.chosen()),
+        "config": to_portable({name: value for name, value in config.chosen().items() if name not in PLACES}),
         "seed": seed,
         "counters": dict(counters),
         "versions": {

@@ -186,6 +186,48 @@ def moved(folder: str, hosted: str = "compiled") -> dict[str, bool]:
     return found
 
 
+def one_of_two(folder: str, address: str, process: str) -> dict[str, Any]:
+    """One of two processes with four devices each, which train, save and go on; what it was told and what it has."""
+    import jax
+
+    from athlete import Algorithm
+
+    where = {"coordinator_address": address, "num_processes": 2, "process_id": int(process)}
+    found: dict[str, Any] = {}
+    for case in ("PPO", "DQN"):
+        config = config_of(case, hosted=False).reporting(logdir=f"{folder}/results-{case}-{process}")
+        with config.learners(num_learners=DEVICES, **where).build() as algo:
+            result = algo.train()
+            devices = jax.tree.leaves(algo.run.rows)[0].sharding.device_set
+            path = algo.save(f"{folder}/{case}")
+            with Algorithm.from_checkpoint(path, num_learners=DEVICES) as again:
+                went_on = again.train()["timesteps_total"] == algo.train()["timesteps_total"]
+            evaluated = algo.evaluate(episodes=2)["evaluation"]["episode_reward_mean"]
+        found[case] = {
+            "devices": len(devices),
+            "learned": result["info"]["learner"]["default_policy"]["learner_stats"],
+            "went on": went_on,
+            "evaluated": evaluated,
+        }
+    return found
+
+
+def one_alone(folder: str) -> dict[str, float]:
+    """How far what two processes saved is from a training on one device."""
+    import jax
+
+    from athlete import Algorithm
+
+    found = {}
+    for case in ("PPO", "DQN"):
+        with config_of(case, hosted=False).build() as alone:
+            alone.train()
+            with Algorithm.from_checkpoint(f"{folder}/{case}/checkpoint_000001", num_learners=1) as restored:
+                one, other = jax.device_get((alone.run, restored.run))
+                found[case] = max(_difference(one.state, other.state), _difference(one.rows, other.rows))
+    return found
+
+
 def main() -> None:
     function, *arguments = sys.argv[1:]
     print(json.dumps(globals()[function](*arguments)))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import socket
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 from on_devices import SETTINGS, on_devices
@@ -47,6 +50,22 @@ def test_a_checkpoint_goes_to_another_number_of_devices(hosted, tmp_path):
     assert all(found.values()), found
 
 
+@pytest.mark.thorough
+def test_two_processes_train_as_one_device_does(tmp_path):
+    """Each with four of eight devices; the first one writes checkpoints and results."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        address = f"localhost:{free.getsockname()[1]}"
+    with ThreadPoolExecutor(2) as both:
+        asked = [both.submit(on_devices, "one_of_two", tmp_path, address, each, devices=4) for each in range(2)]
+        first, second = (each.result() for each in asked)
+    assert first == second, "both are told the same"
+    assert all(found["devices"] == 8 and found["went on"] for found in first.values())
+    assert max(on_devices("one_alone", tmp_path, devices=1).values()) < 1e-5
+    folders = {path.name for path in tmp_path.iterdir()}
+    assert folders == {"PPO", "DQN", "results-PPO-0", "results-DQN-0"}
+
+
 def test_on_one_device_nothing_is_said_of_several():
     leaf = np.zeros((2, 3))
     assert devices() == 1
@@ -80,6 +99,10 @@ def config(**settings):
         (
             config().learners(num_learners=4).resources(num_gpus=2),
             "PPO: num_learners=4 and num_gpus=2 both say how many devices learn; leave one out",
+        ),
+        (
+            config().learners(coordinator_address="localhost:1", num_processes=2),
+            r"learners\(coordinator_address=...\) is one of several processes, and process_id has to say more",
         ),
         (
             config().learners(num_learners=8),

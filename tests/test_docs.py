@@ -17,6 +17,7 @@ import json
 import pkgutil
 import re
 import shlex
+import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -554,6 +555,16 @@ def test_the_example_of_exploration_runs_whole(
     printed = capsys.readouterr().out
     assert re.findall(r"^(.*): (.*) greedily", printed, re.M)[0] == (bonus, "0.99")
     assert "no bonus: " in printed
+
+
+@pytest.mark.thorough
+def test_the_example_of_devices_runs_whole() -> None:
+    """In a process of its own: how many devices a CPU is, is said before JAX starts."""
+    command = [sys.executable, "examples/devices.py", "--devices", "2", "--iterations", "1"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "2 devices: 512 timesteps" in done.stdout
+    assert float(re.findall(r"of a number: (.*)", done.stdout)[0]) < 1e-5
 
 
 @pytest.mark.parametrize("notebook", sorted((ROOT / "examples" / "notebooks").glob("*.ipynb")), ids=name_of)

@@ -2114,6 +2114,18 @@ RECORDING = [
         ('if "learn" in name)', 'if "env" in name)'),
     ),
     *_in(
+        "athlete/record/keeping.py",
+        "tests/test_checkpointing.py",
+        ("max(self._seconds, 20 * (ended - began))", "self._seconds"),
+        ("else began >= self._due", "else began > 0.0"),
+    ),
+    *_in(
+        "athlete/restoring.py",
+        "tests/test_checkpointing.py",
+        ('"logdir", "ray", *settings', '"logdir", *settings'),
+        ('settings = {"ray": "auto", **settings}', "pass"),
+    ),
+    *_in(
         "athlete/restoring.py",
         RECORD,
         ('given = ("callbacks", "logdir", "ray", *settings', 'given = ("callbacks", "ray", *settings'),

@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from athlete.core import Array, Run, Tree
@@ -24,7 +25,7 @@ class Devices:
     """
 
     def __init__(self, number: int = 1):
-        self.mesh = Mesh(np.array(jax.devices()[:number]), (ROWS,)) if number > 1 else None
+        self.mesh = Mesh(np.array(_chosen(number)), (ROWS,)) if number > 1 else None
 
     def set(self) -> contextlib.AbstractContextManager[Any]:
         """Inside it programs are those of these devices."""
@@ -32,7 +33,7 @@ class Devices:
 
     def everywhere(self, tree: Tree) -> Tree:
         """The tree on each device."""
-        return tree if self.mesh is None else jax.device_put(tree, NamedSharding(self.mesh, EVERYWHERE))
+        return tree if self.mesh is None else _put(tree, NamedSharding(self.mesh, EVERYWHERE))
 
     def in_shares(self, tree: Tree, axis: int) -> Tree:
         """The tree with `axis` of every leaf shared out, where the devices divide it."""
@@ -48,7 +49,7 @@ class Devices:
             return jax.device_put(run, may_alias=False)
         mesh = self.mesh
         shardings = jax.tree.map(lambda part: NamedSharding(mesh, part), parts_of(run, mesh.size), is_leaf=_is_part)
-        return jax.device_put(run, shardings, may_alias=False)
+        return jax.tree.map(_put, run, shardings)
 
     def place_learner(self, run: Run) -> Run:
         """The run, its state and memory on these devices; all else is where environments outside JAX need it."""
@@ -59,6 +60,38 @@ class Devices:
 
 
 ONE_DEVICE = Devices()
+
+
+def _chosen(number: int) -> list[jax.Device]:
+    """So many devices, of each process as many."""
+    processes = jax.process_count()
+    own = [[device for device in jax.devices() if device.process_index == index] for index in range(processes)]
+    return [device for devices in own for device in devices[: number // processes]]
+
+
+def _put(tree: Tree, sharding: NamedSharding) -> Tree:
+    """A copy of the tree in such parts; where there are several processes, each has all of it to begin with."""
+    if jax.process_count() == 1:
+        return jax.device_put(tree, sharding, may_alias=False)
+
+    def placed(leaf: Array) -> Array:
+        if isinstance(leaf, jax.Array) and leaf.sharding == sharding:
+            return leaf
+        whole = np.asarray(leaf)
+        return jax.make_array_from_callback(whole.shape, sharding, lambda index: whole[index])
+
+    return jax.tree.map(placed, tree)
+
+
+def gathered(tree: Tree) -> Tree:
+    """NumPy arrays of a tree, whole in every process."""
+
+    def whole(leaf: Array) -> Array:
+        if isinstance(leaf, jax.Array) and not (leaf.is_fully_addressable or leaf.is_fully_replicated):
+            return multihost_utils.process_allgather(leaf, tiled=True)
+        return leaf
+
+    return jax.device_get(jax.tree.map(whole, tree))
 
 
 def parts_of(run: Run, number: int) -> Run:

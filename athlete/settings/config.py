@@ -206,7 +206,8 @@ class AlgorithmConfig:
 
     def learners(self, **settings: Any) -> typing.Self:
         """`num_learners`: how many of the devices that JAX sees share environments and minibatches out (0 and 1: one;
-        "auto": as many as can share evenly). The training is the same but for rounding.
+        "auto": as many as can share evenly). The training is the same but for rounding. `coordinator_address`,
+        `num_processes` and `process_id`, those of `jax.distributed.initialize`, where several processes train as one.
         """
         return self._set("learners", settings)
 

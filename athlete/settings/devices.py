@@ -8,6 +8,8 @@ if TYPE_CHECKING:
     from athlete.settings.config import AlgorithmConfig
 
 AUTO = "auto"
+# Where one of several processes is: of no use to whoever reads a checkpoint.
+PLACES = ("coordinator_address", "num_processes", "process_id")
 
 
 def wanted_devices(config: AlgorithmConfig) -> int | None:
@@ -30,6 +32,10 @@ def require_fit(config: AlgorithmConfig) -> None:
             f"num_learners={learners!r} and num_gpus={gpus} both say how many devices learn; leave one out"
         )
     wanted = wanted_devices(config)
+    given = [name for name in PLACES if config[name] is not None]
+    if given and len(given) < len(PLACES):
+        missing = ", ".join(name for name in PLACES if name not in given)
+        raise ValueError(f"learners({given[0]}=...) is one of several processes, and {missing} has to say more")
     if wanted is not None and (sentence := misfit(config, wanted)) is not None:
         raise ValueError(f"{'num_gpus' if gpus > 1 else 'num_learners'}={wanted}: {sentence}")
 

@@ -61,6 +61,9 @@ SETTINGS: dict[str, Setting] = {
     "output_max_file_size": Setting("offline_data", 64 * 1024 * 1024, "positive count"),
     "num_gpus": Setting("resources", 0, "number"),
     "num_learners": Setting("learners", 0, "count or auto"),
+    "coordinator_address": Setting("learners", None, "address or None"),
+    "num_processes": Setting("learners", None, "positive count or None"),
+    "process_id": Setting("learners", None, "count or None"),
     "ray": Setting("resources", False, "cluster"),
     "num_cpus_per_worker": Setting("resources", 1, "number"),
     "custom_resources_per_worker": Setting("resources", {}, "dict of amounts"),
@@ -175,6 +178,10 @@ _VALUE_CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "number": (lambda value: is_number(value) and 0 <= value < math.inf, "a finite number of at least 0"),
     "number or schedule": (lambda value: is_number(value) or is_schedule(value), f"a number or {SCHEDULE_FORM}"),
     "count": (is_count, "a whole number of at least 0"),
+    "address": (
+        lambda value: isinstance(value, str) and ":" in value,
+        "the address of the first process, such as '10.0.0.1:1234'",
+    ),
     "positive count": (lambda value: is_count(value) and value > 0, "a whole number of at least 1"),
     "count or auto": (lambda value: value == "auto" or is_count(value), "a whole number of at least 0, or 'auto'"),
     "positive count or auto": (
