@@ -69,7 +69,9 @@ class Row(NamedTuple):
 
 
 PENDULUM = ["pendulum-iql", "pendulum-td3bc", "pendulum-rebrac", "pendulum-cql", "pendulum-crr", "pendulum-bc"]
-OTHERS = {("pendulum", "medium-expert", "pendulum-rebrac"): "pendulum-medium-expert-rebrac"}
+OTHERS = {
+    ("pendulum", "medium-expert", f"pendulum-{name}"): f"pendulum-medium-expert-{name}" for name in ("iql", "rebrac", "crr")
+}
 MUJOCO = [f"half-cheetah-{name}" for name in ("iql", "td3bc", "rebrac", "cql", "bc")]
 WANTED = [
     *[("pendulum", kind, example) for kind in ("replay", "medium-expert") for example in PENDULUM],
