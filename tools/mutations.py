@@ -401,7 +401,7 @@ MEMORY = [
             '(jnp.abs(metrics["td_error"]) + self.epsilon)',
         ),
         ("jnp.maximum(store.largest, jnp.max(priority))", "store.largest"),
-        ("jnp.where(complete[:, None], new, 0.0)", "jnp.where(complete[:, None], 1.0, 0.0)"),
+        ("jnp.where(complete, new, 0.0)[:, None]", "jnp.where(complete, 1.0, 0.0)[:, None]"),
         ("order = random_orders(order_key, 1, number)[0]", "order = jnp.arange(number)"),
         ("complete = there & (offset <= length - self.window)", "complete = there"),
         ("(offset >= 0) | (store.ring.filled + offset >= 0)", "offset > -99"),
