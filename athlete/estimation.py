@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +25,7 @@ from athlete.offline.estimators import (
     doubly_robust,
     importance_sampling,
     interval,
+    interval_of_fits,
     side_by_side,
     weighted_importance_sampling,
     weighted_interval,
@@ -37,7 +38,14 @@ from athlete.settings.config import AlgorithmConfig
 from athlete.settings.recorded import SAMPLER, shares_of
 
 STATE_SAMPLES = 16  # of a continuous policy's actions, in what a state is worth in the end
-FITTING: dict[str, Any] = {"updates": 10_000, "batch_size": 256, "lr": 1e-3, "tau": 0.01, "hiddens": [64, 64]}
+FITTING: dict[str, Any] = {
+    "updates": 10_000,
+    "batch_size": 256,
+    "lr": 1e-3,
+    "tau": 0.01,
+    "hiddens": [64, 64],
+    "fits": 5,  # each to a bootstrap sample of the episodes
+}
 MOST_WEIGHT = 1e8  # of a ratio of probabilities: beyond, one step is all there is
 
 
@@ -48,7 +56,9 @@ def estimate(
 
     RLlib's keys: `v_behavior` and `v_target`, the mean discounted returns of those who made the data and of the policy;
     their `_std` over episodes; `v_gain` and `v_delta`, the quotient and the difference; and here `v_target_low` and
-    `v_target_high`, the ends of a bootstrap interval of 95% over episodes.
+    `v_target_high`, the ends of a bootstrap interval of 95% over episodes. Where values are fitted, they are fitted to
+    every bootstrap sample anew (Hao et al. 2021, arXiv:2102.03607): the network's errors are much larger than those of
+    first states.
 
     Raises ValueError where a method does not exist, and DataError where it needs probabilities that are not known.
     """
@@ -72,6 +82,14 @@ def evaluation_data(config: AlgorithmConfig) -> DataSet:
     return joined([read_data(each, config.input_config, config.actions_in_input_normalized) for each in given])
 
 
+class Fit(NamedTuple):
+    """One fit of values."""
+
+    counts: np.ndarray  # how often each episode was drawn, `[E]`
+    value: np.ndarray  # Q of what was done, `[N]`
+    state_value: np.ndarray  # V of every state, `[N]`
+
+
 class Told:
     """What data tell of a policy: computed once, for all methods that need it."""
 
@@ -84,7 +102,7 @@ class Told:
         self._spec: Spec = policy.agent.spec
         self._steps = data.transitions(self._spec)
         self._episodes = side_by_side(data.reward, data.lengths, gamma)
-        self._fitted: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+        self._fitted: dict[str, list[Fit]] = {}
 
     def by(self, name: str, settings: dict[str, Any]) -> dict[str, float]:
         """The numbers of one method."""
@@ -108,12 +126,17 @@ class Told:
             ratio = self._ratio(kind)
             each = weighted_importance_sampling(self._episodes, ratio, per)
             return self._numbers(each, weighted_interval(self._episodes, ratio, per, self._seed))
-        value, state_value = self._fit(fitting)
+        fits = self._fit(fitting)
         if kind == "DirectMethod":
-            each = state_value[self._data.first]
+            told = [fit.state_value[self._data.first] for fit in fits]
         else:
-            each = doubly_robust(self._episodes, self._ratio(kind), value, state_value, self._gamma)
-        return self._numbers(each, interval(each, self._seed))
+            ratio, gamma = self._ratio(kind), self._gamma
+            told = [doubly_robust(self._episodes, ratio, fit.value, fit.state_value, gamma) for fit in fits]
+        each = np.mean(told, axis=0)
+        if len(fits) == 1:
+            return self._numbers(each, interval(each, self._seed))
+        estimates = [float(np.mean(fit.counts * one)) for fit, one in zip(fits, told, strict=True)]
+        return self._numbers(each, interval_of_fits(estimates))
 
     def _numbers(self, each: np.ndarray, bounds: tuple[float, float]) -> dict[str, float]:
         before = behaviour_values(self._episodes)
@@ -147,20 +170,29 @@ class Told:
             )
         return np.minimum(np.exp(self._log_prob - self._data.log_prob), MOST_WEIGHT)
 
+    def _fit_once(self, settings: Mapping[str, Any], seed: int) -> Fit:
+        lengths, random = self._data.lengths, np.random.default_rng(seed)
+        counts = np.ones(len(lengths))
+        if settings["fits"] > 1:
+            counts = np.bincount(random.integers(len(lengths), size=len(lengths)), minlength=len(lengths)).astype(float)
+        weight = np.repeat(counts, lengths).astype(np.float32)[:, None]
+        steps = self._steps._replace(extras={"weight": weight})
+        return Fit(counts, *fitted_values(self._policy, steps, self._spec, self._gamma, settings, seed))
+
     def _one_row(self) -> Transition:
         return jax.tree.map(lambda leaf: leaf[:, 0], self._steps)
 
-    def _fit(self, given: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
-        """Q of what was done and V of every state, `[N]` each, by fitted Q evaluation."""
+    def _fit(self, given: Mapping[str, Any]) -> list[Fit]:
+        """What fitted Q evaluation says, once for each bootstrap sample of the episodes; of one fit, all of them."""
         for unknown in set(given) - {*FITTING, "type"}:
             raise ValueError(
                 f"q_model_config={{{unknown!r}: ...}}: there is no such setting; there are {', '.join(FITTING)}"
             )
         settings = FITTING | {name: value for name, value in given.items() if name != "type"}
         if str(settings) not in self._fitted:
-            self._fitted[str(settings)] = fitted_values(
-                self._policy, self._steps, self._spec, self._gamma, settings, self._seed
-            )
+            self._fitted[str(settings)] = [
+                self._fit_once(settings, self._seed + number) for number in range(settings["fits"])
+            ]
         return self._fitted[str(settings)]
 
 

@@ -65,6 +65,7 @@ RUNNING = {
 }
 RECIPES = {
     "pendulum": Recipe("SAC", PENDULUM, 12_000, 500, 20, 100),
+    "pendulum-long": Recipe("SAC", PENDULUM, 30_000, 1_000, 20, 100),
     "cartpole": Recipe("PPO", {"env": "CartPole-v1", "train_batch_size": 1024}, 60_000, 2048, 20, 100),
     "half-cheetah": Recipe("PPO", {**RUNNING, "env": "HalfCheetah-v5"}, 1_000_000, 51_200, 8, 100),
     "hopper": Recipe("PPO", {**RUNNING, "env": "Hopper-v5"}, 1_000_000, 51_200, 16, 200),

@@ -22,6 +22,7 @@ from athlete.checkpointing import memory_since
 from athlete.cli.main import app
 from athlete.record import checkpoint as record
 from athlete.record.checkpoint import CheckpointError, open_checkpoint, read_metadata
+from athlete.record.keeping import Keeper
 from athlete.settings.limits import excess
 
 TINY = {"train_batch_size": 64, "minibatch_size": 32, "num_epochs": 1, "model": {"fcnet_hiddens": [8]}}
@@ -406,3 +407,38 @@ def test_an_object_that_cannot_be_made_of_its_fields_is_refused_by_its_entry(sav
     sentence = r"config\.model\.custom_model: athlete\.models\.mlp:MLP (cannot be made|has no fields)"
     with pytest.raises(CheckpointError, match=sentence):
         Algorithm.from_checkpoint(saved)
+
+
+def test_a_keeper_without_a_frequency_saves_by_the_clock_and_spends_a_twentieth_of_the_time(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("athlete.record.keeping.time.monotonic", lambda: now[0])
+    keeper, saved = Keeper(0, 1, None, seconds=60.0), []
+
+    def save_for(seconds):
+        def save():
+            now[0] += seconds
+            saved.append(now[0])
+            return f"nowhere/checkpoint_{len(saved)}"
+
+        return save
+
+    for iteration, moment in enumerate((30.0, 61.0, 62.0, 500.0, 550.0, 700.0), start=1):
+        now[0] = max(now[0], moment)
+        keeper.take({"training_iteration": iteration}, save_for(10.0 if iteration == 2 else 1.0))
+    assert saved == [71.0, 501.0, 701.0], "after ten seconds of saving it waits for two hundred"
+    assert keeper.best == "nowhere/checkpoint_3"
+
+
+def test_which_cluster_is_talked_to_is_not_for_a_checkpoint_to_say(tmp_path):
+    made = PPOConfig().environment("CartPole-v1").resources(ray="ray://elsewhere:10001").reporting(logdir=False)
+    with made.training(train_batch_size=64, minibatch_size=32).build() as algorithm:
+        path = algorithm.save(tmp_path)
+    with Algorithm.from_checkpoint(path) as restored:
+        assert restored.config.ray == "auto"
+    with Algorithm.from_checkpoint(path, ray="10.0.0.1:6379") as restored:
+        assert restored.config.ray == "10.0.0.1:6379"
+    assert excess({"ray": "ray://elsewhere:10001"}) == (
+        "ray",
+        "a connection to the cluster at 'ray://elsewhere:10001', which a file may not name",
+    )
+    assert all(excess({"ray": value}) is None for value in (True, False, "auto"))

@@ -206,7 +206,7 @@ def test_options_of_rllib_without_a_meaning_are_passed_over_with_a_line(asked: l
     result = athlete("train --run PPO --framework tf --env CartPole-v1 --ray-num-cpus=4 --local-mode --stop-iters 1")
     assert asked[0]["config"]["env"] == "CartPole-v1" and result.exit_code == 0
     assert "--framework: networks run on JAX" in result.stderr
-    assert "--ray-num-cpus: trials run on this machine" in result.stderr and "--local-mode:" in result.stderr
+    assert "--ray-num-cpus: trials run in this process" in result.stderr and "--local-mode:" in result.stderr
 
 
 def test_without_a_stop_it_says_how_to_end_it(asked: list[dict[str, Any]]) -> None:

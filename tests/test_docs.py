@@ -345,7 +345,7 @@ def test_the_results_page_has_every_key_and_no_other() -> None:
     small = {"env": "CartPole-v1", "evaluation_interval": 1, "evaluation_duration": 1}
     hosted = {**small, "backend": "gymnasium", "train_batch_size": 16}
     replay = {**hosted, "min_sample_timesteps_per_iteration": 4, "num_steps_sampled_before_learning_starts": 16}
-    lagged = {**hosted, "num_rollout_workers": 1, "sample_async": "lagged"}
+    lagged = {**hosted, "num_rollout_workers": 1, "sample_async": "lagged", "evaluation_num_workers": 1}
     keys: set[str] = set()
     for algorithm, settings in [("PPO", small), ("PPO", hosted), ("DQN", replay), ("IMPALA", lagged)]:
         with get_config_class(algorithm).from_dict(settings).build() as algo:

@@ -23,6 +23,7 @@ from athlete.offline.estimators import (
     doubly_robust,
     importance_sampling,
     interval,
+    interval_of_fits,
     side_by_side,
     weighted_importance_sampling,
     weighted_interval,
@@ -179,8 +180,36 @@ def test_all_of_them_tell_what_half_and_half_is_worth():
         assert numbers["v_target"] == pytest.approx(0.5, abs=0.03), name
         assert numbers["v_behavior"] == pytest.approx(0.25, abs=0.02)
         assert numbers["v_delta"] == pytest.approx(numbers["v_target"] - numbers["v_behavior"])
-    assert found["is"]["v_target_low"] < 0.5 < found["is"]["v_target_high"]
+    for name in METHODS:
+        assert found[name]["v_target_low"] < 0.5 < found[name]["v_target_high"], name
     assert found["dr"]["v_target_std"] < found["is"]["v_target_std"]
+
+
+def test_fits_to_bootstrap_samples_tell_how_far_fitted_values_err():
+    """The first states are all alike here: of one fit the interval is a point, beside what is true."""
+    data = from_columns(bandit(200) | {"obs": np.zeros((200, 1)), "new_obs": np.zeros((200, 1))}, "x")
+    agent = RandomPolicy().bind(Spec(Box(-np.inf, np.inf, (1,)), Discrete(2)))
+    fitting = METHODS["dm"]["q_model_config"] | {"updates": 200}
+    methods = {str(fits): METHODS["dm"] | {"q_model_config": fitting | {"fits": fits}} for fits in (1, 4)}
+    found = estimate(Policy(agent, (), 0), data, methods)
+    assert found["1"]["v_target_high"] - found["1"]["v_target_low"] < 1e-5
+    assert found["4"]["v_target_high"] - found["4"]["v_target_low"] > 1e-4
+    assert interval_of_fits([1.0, 2.0, 3.0]) == pytest.approx((2.0 - 4.30, 2.0 + 4.30))
+
+
+def test_a_step_counts_its_weight_in_a_fit():
+    spec = Spec(Box(-9, 9, (2,)), Discrete(3))
+    policy = RandomPolicy().bind(spec)
+    agent = FQE(policy, (), np.zeros(2, np.float32), np.ones(2, np.float32)).bind(spec)
+    state, batch = agent.init(KEY), fqe_batch(np.array([[0, 1, 2, 0]], np.int32))
+    weight = np.array([[0.0, 3.0, 1.0, 0.0]], np.float32)
+    _, weighted = jax.jit(lambda: agent.update(state, batch._replace(extras={"weight": weight}), KEY, 0.0))()
+    _, twice = jax.jit(lambda: agent.update(state, rows_of(batch, [1, 1, 1, 2]), KEY, 0.0))()
+    assert float(weighted["loss"]) == pytest.approx(float(twice["loss"]), rel=1e-5)
+
+
+def rows_of(batch, rows):
+    return jax.tree.map(lambda leaf: leaf[:, np.array(rows)], batch)
 
 
 def test_an_evaluation_has_them_without_an_environment():

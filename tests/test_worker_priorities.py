@@ -25,7 +25,11 @@ def trajectory(continuous=False, seed=0):
     random = np.random.default_rng(seed)
     obs, next_obs = random.normal(size=(2, STEPS, ROWS, 2)).astype(np.float32)
     shape = (STEPS, ROWS, 2) if continuous else (STEPS, ROWS)
-    action = random.uniform(-1, 1, shape).astype(np.float32) if continuous else random.integers(3, size=shape)
+    action = (
+        random.uniform(-1, 1, shape).astype(np.float32)
+        if continuous
+        else random.integers(3, size=shape).astype(np.int32)
+    )
     terminated, truncated = np.zeros((2, STEPS, ROWS), bool)
     terminated[2, 0] = truncated[1, 1] = True
     first = np.zeros((STEPS, ROWS), bool)

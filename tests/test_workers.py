@@ -295,3 +295,26 @@ def test_what_cannot_be_in_workers_is_refused(change, message):
 def test_a_compiled_environment_needs_no_workers():
     with config("PPO", 2, "CartPole-v1").build() as algorithm:
         assert algorithm.train()["num_healthy_workers"] == 0
+
+
+def test_without_ray_its_name_is_in_the_error(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(
+        ImportError, match=r"resources\(ray=True\): Ray is not installed: pip install ray, or .*\[ray\]"
+    ):
+        config("PPO", 2).resources(ray=True).build()
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"ray": 3},
+        {"ray": ""},
+        {"num_cpus_per_worker": -1},
+        {"custom_resources_per_worker": {"big": 0}},
+        {"placement_strategy": "SOMEWHERE"},
+    ],
+)
+def test_where_workers_are_placed_is_checked_at_the_call(settings):
+    with pytest.raises(ValueError, match=rf"resources\({next(iter(settings))}=.*: expected "):
+        config("PPO", 2).resources(**settings)

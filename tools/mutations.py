@@ -401,7 +401,7 @@ MEMORY = [
             '(jnp.abs(metrics["td_error"]) + self.epsilon)',
         ),
         ("jnp.maximum(store.largest, jnp.max(priority))", "store.largest"),
-        ("jnp.where(complete[:, None], new, 0.0)", "jnp.where(complete[:, None], 1.0, 0.0)"),
+        ("jnp.where(complete, new, 0.0)[:, None]", "jnp.where(complete, 1.0, 0.0)[:, None]"),
         ("order = random_orders(order_key, 1, number)[0]", "order = jnp.arange(number)"),
         ("complete = there & (offset <= length - self.window)", "complete = there"),
         ("(offset >= 0) | (store.ring.filled + offset >= 0)", "offset > -99"),
@@ -2112,6 +2112,18 @@ RECORDING = [
         RECORD,
         ("max(1, progress.timesteps // max(1, rows))", "max(1, progress.timesteps)"),
         ('if "learn" in name)', 'if "env" in name)'),
+    ),
+    *_in(
+        "athlete/record/keeping.py",
+        "tests/test_checkpointing.py",
+        ("max(self._seconds, 20 * (ended - began))", "self._seconds"),
+        ("else began >= self._due", "else began > 0.0"),
+    ),
+    *_in(
+        "athlete/restoring.py",
+        "tests/test_checkpointing.py",
+        ('"logdir", "ray", *settings', '"logdir", *settings'),
+        ('settings = {"ray": "auto", **settings}', "pass"),
     ),
     *_in(
         "athlete/restoring.py",

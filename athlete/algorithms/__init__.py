@@ -86,12 +86,10 @@ ALGORITHMS: dict[str, str] = {
 # Other name -> the algorithm that serves it: A3C's settings are A2C's, whose gradients are synchronous.
 ALIASES: dict[str, str] = {"A3C": "A2C", "APEX": "ApexDQN", "APEX_DDPG": "ApexDDPG"}
 
-_OFFLINE = "BC, MARWIL, IQL, TD3BC, ReBRAC, CQL and CRR learn from recorded data"
 _BANDIT = "there are no bandits yet"
 _MODEL = "there is no learning of a model of the environment yet"
 # RLlib's algorithms that are not here, in lower case without other signs -> what is so instead.
 NOT_HERE: dict[str, str] = {
-    "dt": _OFFLINE,
     **dict.fromkeys(("dreamer", "dreamerv3", "mbmpo", "alphazero", "leelachesszero"), _MODEL),
     **dict.fromkeys(("bandit", "banditlinucb", "banditlints"), _BANDIT),
     **dict.fromkeys(("es", "ars"), "there is no learning without gradients yet"),

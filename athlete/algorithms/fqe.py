@@ -62,7 +62,7 @@ class FQE(Agent):
         return FQEState(params, jax.tree.map(jnp.copy, params), adam_init(params))
 
     def update(self, state: FQEState, batch: Transition, key: Key, progress: Array) -> tuple[FQEState, dict]:
-        """The key is for the policy's next actions."""
+        """The key is for the policy's next actions. A step counts `extras["weight"]`, where there is one."""
         obs, next_obs = (jax.tree.map(lambda leaf: leaf[0], each) for each in (batch.obs, batch.next_obs))
         action = flat_action(self.spec.action, jax.tree.map(lambda leaf: leaf[0], batch.action))
         next_value = self.state_values(state.target, next_obs, key)
@@ -72,7 +72,8 @@ class FQE(Agent):
             value = self.values(params, obs, action)
             return half_square(value - target), value
 
-        learned = Adam(None).minimize(losses_of, state.params, state.optimizer, self.lr, weight=None)
+        weight = batch.extras["weight"][0] if "weight" in batch.extras else None
+        learned = Adam(None).minimize(losses_of, state.params, state.optimizer, self.lr, weight)
         moved = polyak_update(state.target, learned.params, self.tau)
         return FQEState(learned.params, moved, learned.state), {"loss": learned.loss, "mean_q": jnp.mean(learned.aux)}
 

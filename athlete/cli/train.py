@@ -11,7 +11,7 @@ from typer.core import TyperCommand
 from athlete.cli.common import Verbose, find_module_here, without_options
 
 _JAX = "networks run on JAX whatever the framework"
-_LOCAL = "trials run on this machine and need no Ray"
+_LOCAL = "trials run in this process, or with --ray-address in a cluster that was started before"
 # RLlib's options that mean nothing here: whether a value follows, and what is said.
 _PASSED_OVER = {
     "--framework": (True, _JAX),
@@ -21,12 +21,10 @@ _PASSED_OVER = {
     "--local-mode": (False, _LOCAL),
     "--ray-ui": (False, _LOCAL),
     "--no-ray-ui": (False, _LOCAL),
-    "--ray-address": (True, _LOCAL),
     "--ray-num-cpus": (True, _LOCAL),
     "--ray-num-gpus": (True, _LOCAL),
     "--ray-num-nodes": (True, _LOCAL),
     "--ray-object-store-memory": (True, _LOCAL),
-    "--resources-per-trial": (True, "trials share this machine; --max-concurrent-trials says how many run at once"),
     "--upload-dir": (True, "results stay on this machine"),
 }
 
@@ -65,6 +63,12 @@ def train(
     ] = None,
     num_samples: Annotated[int | None, typer.Option(min=1, help="Trials of each configuration.")] = None,
     max_concurrent_trials: Annotated[int | None, typer.Option(min=1, help="Trials at once, in processes.")] = None,
+    ray_address: Annotated[
+        str | None, typer.Option(help="Trials in the Ray cluster there, such as ray://host:10001; or 'auto'.")
+    ] = None,
+    resources_per_trial: Annotated[
+        str | None, typer.Option(help='What a trial in Ray holds, as JSON: {"cpu": 2, "gpu": 0.5}.')
+    ] = None,
     checkpoint_freq: Annotated[int | None, typer.Option(min=0, help="Iterations between checkpoints.")] = None,
     checkpoint_at_end: Annotated[bool, typer.Option(help="Save a checkpoint at the end of each trial.")] = True,
     keep_checkpoints_num: Annotated[int | None, typer.Option(min=1, help="Keep only this many, the best.")] = None,
@@ -101,6 +105,8 @@ def train(
         "num_samples": num_samples,
         "seed": seed,
         "max_concurrent_trials": max_concurrent_trials,
+        "ray": ray_address,
+        "resources_per_trial": experiments.dictionary(resources_per_trial, "--resources-per-trial") or None,
         "checkpoint_freq": checkpoint_freq,
         "keep_checkpoints_num": keep_checkpoints_num,
         "checkpoint_score_attr": checkpoint_score_attr,

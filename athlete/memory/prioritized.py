@@ -64,7 +64,8 @@ class Prioritized(Memory):
             there = (offset >= 0) | (store.ring.filled + offset >= 0)  # slots before the very first are empty
             complete = there & (offset <= length - self.window)
             leaf = slot[:, None] * rows + jnp.arange(rows)
-            priority = jnp.broadcast_to(jnp.where(complete[:, None], new, 0.0), leaf.shape)
+            each = jnp.where(complete[:, None], new, 0.0) if self.rated else jnp.where(complete, new, 0.0)[:, None]
+            priority = jnp.broadcast_to(each, leaf.shape)
         ring = ring_add(store.ring, self._kept(trajectory), self.stack_axis)
         if ring.frames is not None:
             forgotten = self._forgotten(ring, length)

@@ -133,10 +133,10 @@ ABSENT: dict[str, str] = {
     "sb3.common.noise": "exploration_config={'type': 'GaussianNoise', ...} or 'OrnsteinUhlenbeckNoise'",
     "sb3.common.logger": _LOGGERS,
     **dict.fromkeys(("sb3.common.torch_layers", "sb3.common.policies"), _NETWORKS),
-    "util": "there is no cluster, and nothing of Ray's to use in one",
+    "util": "what Ray has for programs in a cluster is in ray itself",
     **dict.fromkeys(
         ("remote", "get", "put", "wait", "kill", "get_actor", "cluster_resources", "available_resources"),
-        "there is no cluster: a training is one program in this process, and tune.run runs several at once",
+        "there is no cluster to program: resources(ray=True) has workers in one, tune.run(ray=True) trials",
     ),
 }
 

@@ -96,13 +96,15 @@ def check_learning_achieved(tune_results: Any, min_reward: float, evaluation: bo
 
 
 def init(*arguments: Any, **settings: Any) -> None:
-    """Ray's `init`: there is no cluster to start."""
-    logger.info("athlete.init(): there is no cluster to start; a training is one program in this process")
+    """Ray's `init`: there is no cluster that would have to be started."""
+    logger.info(
+        "athlete.init(): nothing has to be started; resources(ray=True) and tune.run(ray=True) are in a cluster"
+    )
 
 
 def shutdown(*arguments: Any, **settings: Any) -> None:
-    """Ray's `shutdown`: there is no cluster to end."""
-    logger.info("athlete.shutdown(): there is no cluster to end; algo.stop() closes environments")
+    """Ray's `shutdown`: there is no cluster that would have to be ended."""
+    logger.info("athlete.shutdown(): nothing has to be ended; algo.stop() closes environments and ends workers")
 
 
 def is_initialized() -> bool:
