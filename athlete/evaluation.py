@@ -120,6 +120,8 @@ class Evaluator:
         self._wait()
         unit, duration = self._config.evaluation_duration_unit, self._config.evaluation_duration
         if episodes is not None:
+            if not isinstance(episodes, int | np.integer) or episodes < 1:
+                raise ValueError(f"evaluate(episodes={episodes!r}): expected a whole number of at least 1")
             unit, duration = "episodes", episodes
         elif duration == "auto":
             duration = EVALUATION  # it runs beside nothing
@@ -155,8 +157,6 @@ class Evaluator:
     ) -> Callable[[Callable[[], bool]], dict[str, Any]]:
         """An evaluation that is ready to be made; told whether what it runs beside still goes on."""
         self.require_own_environment("evaluate()")
-        if duration != "auto" and (not isinstance(duration, int | np.integer) or duration < 1):
-            raise ValueError(f"evaluate(episodes={duration!r}): expected a whole number of at least 1")
         if self._config.on_nonfinite == "error":
             policy.require_finite()
         policy = self._changed(policy, seed)

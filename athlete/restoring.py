@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from athlete.checkpointing import (
@@ -25,6 +26,7 @@ from athlete.loops.learn import MOST_TIMESTEPS
 from athlete.loops.train import LoadStore, Training
 from athlete.record.checkpoint import CheckpointError, open_checkpoint, read_metadata
 from athlete.settings.config import AlgorithmConfig
+from athlete.settings.devices import AUTO, wanted_devices
 from athlete.teams import keeps_memory
 
 
@@ -81,4 +83,9 @@ def read_config(path: str | Path, env: Any, settings: Mapping[str, Any]) -> Algo
     given = ("callbacks", "logdir", "ray", *settings, *(() if env is None else ("env",)))
     if metadata["config"].get("ray"):
         settings = {"ray": "auto", **settings}
-    return config_of(metadata, path, given).ready(env, **settings)
+    config = config_of(metadata, path, given)
+    wanted, found = wanted_devices(config) or 1, len(jax.devices())
+    if wanted > found:
+        logger.info("%s: it was trained on %d devices, and goes on on as many as there are of %d", path, wanted, found)
+        settings = {"num_learners": AUTO, "num_gpus": 0, **settings}
+    return config.ready(env, **settings)

@@ -69,9 +69,8 @@ class Row(NamedTuple):
 
 
 PENDULUM = ["pendulum-iql", "pendulum-td3bc", "pendulum-rebrac", "pendulum-cql", "pendulum-crr", "pendulum-bc"]
-OTHERS = {
-    ("pendulum", "medium-expert", f"pendulum-{name}"): f"pendulum-medium-expert-{name}" for name in ("rebrac", "iql")
-}
+OWN_SETTINGS = ("iql", "rebrac", "crr")  # where two policies far apart made the data
+OTHERS = {("pendulum", "medium-expert", f"pendulum-{name}"): f"pendulum-medium-expert-{name}" for name in OWN_SETTINGS}
 MUJOCO = [f"half-cheetah-{name}" for name in ("iql", "td3bc", "rebrac", "cql", "bc")]
 WANTED = [
     *[("pendulum", kind, example) for kind in ("replay", "medium-expert") for example in PENDULUM],

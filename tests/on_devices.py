@@ -18,7 +18,10 @@ DEVICES = 8
 def on_devices(function: str, *arguments: Any, devices: int = DEVICES) -> Any:
     """What `function` of this module gives, as JSON, in a process that sees so many devices."""
     flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices}"
-    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags, "ATHLETE_LOG_LEVEL": "ERROR"}
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags}
+    environment["PYTHONPATH"] = os.pathsep.join(
+        [str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
+    )
     command = [sys.executable, __file__, function, *map(str, arguments)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=Path(__file__).parent)
     assert done.returncode == 0, done.stderr[-4000:]

@@ -128,6 +128,18 @@ def test_auto_takes_the_devices_that_there_are():
         assert algo.train()["timesteps_total"] == 64
 
 
+def test_a_checkpoint_of_more_devices_than_there_are_takes_those_that_there_are(tmp_path, monkeypatch):
+    import athlete.building
+    from athlete import Algorithm
+
+    monkeypatch.setattr(athlete.building, "devices_of", lambda config: 1)
+    monkeypatch.setattr("athlete.algorithm.devices_of", lambda config: 1)
+    with config(train_batch_size=64, minibatch_size=32).learners(num_learners=8).debugging(seed=0).build() as algo:
+        path = algo.save(tmp_path)
+    with Algorithm.from_checkpoint(path) as restored:
+        assert (restored.config.num_learners, restored.config.num_gpus) == ("auto", 0)
+
+
 def test_rllibs_names_for_it():
     assert PPOConfig().learners(num_learner_workers=2).num_learners == 2
 

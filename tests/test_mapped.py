@@ -37,6 +37,8 @@ def test_each_trial_is_close_to_one_of_its_own(tmp_path):
         assert (one.config["lr"], one.config["seed"]) == (other.config["lr"], other.config["seed"])
         for key in ("timesteps_total", "training_iteration", "episodes_total"):
             assert one.last_result[key] == other.last_result[key]
+        told = [each.last_result["info"]["learner"]["default_policy"]["learner_stats"] for each in (one, other)]
+        assert told[0]["total_loss"] == pytest.approx(told[1]["total_loss"], rel=1e-2)
     first, *_, last = states(mapped)
     for one, other in zip(states(alone), states(mapped), strict=True):
         for (path, a), b in zip(jax.tree.leaves_with_path(one), jax.tree.leaves(other), strict=True):

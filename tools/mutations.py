@@ -2153,8 +2153,53 @@ RECORDING = [
     ),
 ]
 
+ON_DEVICES = [
+    *_in(
+        "athlete/ops/sequences.py",
+        "tests/test_devices.py::test_a_minibatch_costs_one_exchange",
+        (
+            "return unpack(spread(taken, 1), like, leading=2), spread(carry, 0)",
+            "return unpack(taken, like, leading=2), carry",
+        ),
+    ),
+    *_in(
+        "athlete/loops/devices.py",
+        "tests/test_devices.py::test_recorded_steps_that_do_not_divide_are_on_every_device",
+        ("if not _is_ring(part) or part.packed.table.shape[1] % number:", "if not _is_ring(part):"),
+        ("part.packed.table.shape[1] % number:", "True:"),
+    ),
+    *_in(
+        "athlete/settings/devices.py",
+        "tests/test_devices.py::test_what_cannot_be_shared_out_is_said_before_anything_starts "
+        "tests/test_ddppo.py::test_it_takes_the_devices_that_can_share",
+        ("if rows % devices and not offline:", "if rows < devices and not offline:"),
+        ("max(1, batch // sequence) % devices == 0", "batch % devices == 0"),
+        ("range(devices, 0, -1)", "range(1, devices + 1)"),
+        ("if gpus > 1 and learners not in (0, gpus):", "if False:"),
+    ),
+    *_in(
+        "athlete/algorithms/ddppo.py",
+        "tests/test_ddppo.py::test_a_minibatch_is_a_share_of_each_worker",
+        ("self.minibatch_size * max(1, self.num_rollout_workers)", "self.minibatch_size"),
+        ("max(1, self.num_rollout_workers)", "(1 + self.num_rollout_workers)"),
+    ),
+    *_in(
+        "athlete/loops/population.py",
+        "tests/test_mapped.py",
+        ("leaf[number], members", "leaf[0], members"),
+        ("leaf[at], reports", "leaf[0], reports"),
+        ("if not self._done[number]:", "if True:"),
+    ),
+    *_in(
+        "athlete/population.py",
+        "tests/test_mapped.py",
+        ("if forms[name] != forms[first]:", "if False:"),
+    ),
+]
+
 MUTATIONS = [
     *OPS,
+    *ON_DEVICES,
     *MEMORY,
     *LOOPS,
     *COMBINE,

@@ -90,7 +90,8 @@ def train(experiment: Experiment, seeds: Iterable[int], **settings: Any) -> list
 def _outcome(trial: Any, experiment: Experiment) -> Outcome:
     from athlete.algorithm import Algorithm
 
-    episodes = experiment.config.get("evaluation_duration", EVALUATION_EPISODES)
+    duration = experiment.config.get("evaluation_duration", EVALUATION_EPISODES)
+    episodes = EVALUATION_EPISODES if duration == "auto" else duration
     with Algorithm.from_checkpoint(trial.checkpoint) as algorithm:
         evaluation = algorithm.evaluate(episodes=episodes)
     results = {**flatten(trial.last_result), **flatten(evaluation)}
