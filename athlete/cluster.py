@@ -210,20 +210,21 @@ class Residents:
 
     def next(self, timeout: float | None = None) -> Answer | None:
         """What comes first; None where nothing came within so many seconds."""
-        done, _ = self._ray.wait(list(self._open), num_returns=1, timeout=timeout)
-        if not done:
+        waiting = list(self._open)
+        done = self._ray.wait(waiting, num_returns=1, timeout=timeout)[0] if waiting else []
+        if not done or done[0] not in self._open:  # another thread has closed them
             return None
         errors = self._ray.exceptions
         number, made = self._open[done[0]]
         try:
             value = self._ray.get(done[0])
         except (errors.RayTaskError, errors.RaySystemError) as error:  # raised there, or of what was sent there
-            del self._open[done[0]]
+            self._open.pop(done[0], None)
             return Answer(number, error=str(error), made=made)
         except errors.RayError as error:
             self._let_go(number)
             return Answer(number, error=first_line(error), made=made, lost=True)
-        del self._open[done[0]]
+        self._open.pop(done[0], None)
         return Answer(number, value, made=made)
 
     def _let_go(self, number: int) -> None:

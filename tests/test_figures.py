@@ -148,15 +148,15 @@ def test_a_row_of_recorded_data_is_gone_on_with_seed_by_seed(
         return {"seed": seed, "seconds": 0.0, "behaviour": 1.0, "evaluation": float(seed), "score": 50.0}
 
     monkeypatch.setattr(offline, "learn", learn)
-    (row,) = [row for row in offline.ROWS if row.label == "pendulum-expert-bc"]
+    (row,) = [row for row in offline.ROWS if row.label == "pendulum-long-expert-bc"]
     offline.learn_seeds(row, range(1000, 1002), tmp_path)
     offline.learn_seeds(row, range(1000, 1003), tmp_path)
     assert learned == [1000, 1001, 1002]
-    found = manifest(tmp_path / "offline-pendulum-expert-bc.json")
+    found = manifest(tmp_path / "offline-pendulum-long-expert-bc.json")
     assert found["seeds"] == learned and found["figures"]["mean"] == 1001.0 and found["figures"]["worst"] == 1000.0
     other = row._replace(kind="medium")
     with pytest.raises(SystemExit, match="its data is expert, that of the row is medium"):
-        offline.known_runs(tmp_path / "offline-pendulum-expert-bc.json", other)
+        offline.known_runs(tmp_path / "offline-pendulum-long-expert-bc.json", other)
 
 
 def test_data_that_another_recipe_made_are_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
