@@ -50,7 +50,8 @@ class Training(NamedTuple):
     @property
     def episodes(self) -> int:
         """Episodes of the final evaluation."""
-        return self.config.get("evaluation_duration", EPISODES)
+        duration = self.config.get("evaluation_duration", EPISODES)
+        return EPISODES if duration == "auto" else duration  # as long as training lasts, which here has ended
 
 
 def training_of(arguments: argparse.Namespace) -> Training:
