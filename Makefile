@@ -113,7 +113,7 @@ untuned: install
 
 docs: install
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
-	$(BIN)/python -m pytest -n auto tests/test_site.py
+	$(BIN)/python -m pytest -n auto -m site tests/test_site.py
 
 lint: install
 	$(BIN)/ruff check .

@@ -20,7 +20,7 @@ from browser import browser
 
 SITE = Path(__file__).resolve().parent.parent / "site"
 PAGES = sorted(SITE.rglob("*.html"))
-pytestmark = pytest.mark.skipif(not PAGES, reason="the site is not built: make docs")
+pytestmark = [pytest.mark.site, pytest.mark.skipif(not PAGES, reason="the site is not built: make docs")]
 
 
 class Page(NamedTuple):
