@@ -115,8 +115,10 @@ class R2D2(QLearner):
 
     def _unroll(self, params: Tree, batch: Transition) -> tuple[Tree, dict[str, Array]]:
         """`unroll` from the stored states, or from empty ones."""
-        rows, stored = batch.reward.shape[1], batch.carry.model
-        start = self.model.start(rows) if self.zero_init_states else jax.tree.map(lambda leaf: leaf[0], stored)
+        if self.zero_init_states:
+            start = self.model.start(batch.reward.shape[1])
+        else:
+            start = jax.tree.map(lambda leaf: leaf[0], batch.carry.model)
         return unroll(self.model, params, start, features(self.spec.obs, batch.obs), batch.first, self.burn_in)
 
     def _target(self, target: Tree, params: Tree, carries: Tree, batch: Transition) -> Array:
