@@ -938,7 +938,7 @@ Q_LEARNING = [
         "tests/test_references.py::test_r2d2",
         ("importance_weight(batch), progress", "None, progress"),
         ("self._target(state.target, params,", "self._target(params, params,"),
-        ("self.model.start(rows) if self.zero_init_states else", "self.model.start(rows) if True else"),
+        ("        if self.zero_init_states:\n", "        if True:\n"),
         ("self._next_values(params, carries, next_obs) if self.double_q else values", "values"),
         ("self._next_values(target, target_carries, next_obs)", "self._next_values(target, carries, next_obs)"),
         ("next_value = self._unscaled(best)", "next_value = best"),
