@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -148,6 +149,9 @@ class PolicyServer:
         row = zeros(policy.observation_space, (1,))
         for size in self._sizes:
             policy.act_each([row] * size, [None] * size)
+        gc.unfreeze()  # what a policy before this one left
+        gc.collect()
+        gc.freeze()  # what is there stays: to look through all of JAX holds requests up for 70 ms, again and again
         self.checkpoint, self._stamp = path, stamp
         return policy
 
