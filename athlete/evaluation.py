@@ -23,8 +23,7 @@ from athlete.log import logger
 from athlete.loops.collect import spec_of
 from athlete.loops.evaluate import MOST_ROWS as MOST_COMPILED
 from athlete.loops.evaluate import Evaluation, evaluate_compiled, evaluate_hosted, joined_evaluation
-from athlete.loops.playing import Beside, PlayingWorkers, share_out
-from athlete.loops.playing import Player as WavePlayer
+from athlete.loops.evaluation_workers import Beside, EvaluationWorker, EvaluationWorkers, share_out
 from athlete.loops.record import MOST_ROWS, compiled_wave, hosted_wave, play_episodes
 from athlete.matches import Matches, Player, actors_of, play_matches, team_of
 from athlete.offline.dataset import DataSet, as_data
@@ -73,7 +72,7 @@ class Evaluator:
         if config.evaluation_duration == "auto" and not self.is_beside:
             logger.info("evaluation_duration='auto': evaluation runs between iterations, and plays %d", EVALUATION)
         self._source: Source | None = None
-        self._workers: PlayingWorkers | None = None
+        self._workers: EvaluationWorkers | None = None
         self._shown: _Shown | None = None
         self._beside: Beside | None = None
 
@@ -285,8 +284,10 @@ class Evaluator:
             watched = supervision(config, self._hooks)
             makes = functools.partial(make_evaluated, world, sharing, watched, config.info_metrics)
             form = jax.tree.map(lambda _: 0, policy.view)
-            plays = functools.partial(WavePlayer, policy.agent, form, makes)
-            self._workers = PlayingWorkers(make_workers(config, plays, sharing.workers, sharing.each, watched), sharing)
+            plays = functools.partial(EvaluationWorker, policy.agent, form, makes)
+            self._workers = EvaluationWorkers(
+                make_workers(config, plays, sharing.workers, sharing.each, watched), sharing
+            )
         return functools.partial(self._workers.play, jax.device_get(policy.view))
 
     def _play(self, policy: Policy, key: np.ndarray, episodes: int, explore: bool) -> Evaluation:

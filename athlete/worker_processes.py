@@ -27,7 +27,7 @@ from athlete.env.world import World
 from athlete.env.wrappers.info_metrics import with_info_metrics
 from athlete.log import logger
 from athlete.loops.episodes import WatchedSource
-from athlete.loops.playing import Sharing
+from athlete.loops.evaluation_workers import Sharing
 from athlete.loops.workers import Arrival, Worker
 
 PATIENCE = 2.0  # seconds in which a process is to end by itself

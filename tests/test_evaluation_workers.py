@@ -12,7 +12,7 @@ from working import Pair, Pole
 from athlete.callbacks import DefaultCallbacks
 from athlete.core import Health
 from athlete.env.errors import EnvError
-from athlete.loops.playing import PlayingWorkers, Sharing, Wave, share_out
+from athlete.loops.evaluation_workers import EvaluationWorkers, Sharing, Wave, share_out
 from athlete.loops.workers import Arrival
 
 
@@ -80,7 +80,7 @@ class Scripted:
 
 def test_without_a_number_everyone_plays_for_as_long_as_it_goes_on_and_all_that_was_begun_counts():
     workers, moments = Scripted(), iter([True, True, False, False])
-    playing = PlayingWorkers(workers, share_out(2, 2, whole=False))
+    playing = EvaluationWorkers(workers, share_out(2, 2, whole=False))
     found = playing.play((), np.zeros(2, np.uint32), None, False, lambda: next(moments))
     assert workers.starts == [(0, 0, 2), (1, 0, 2), (1, 2, 2), (1, 4, 2)]
     assert found.returns.tolist() == [0.0, 1.0, 3.0, 5.0], "in the order in which they were seeded"
@@ -88,7 +88,7 @@ def test_without_a_number_everyone_plays_for_as_long_as_it_goes_on_and_all_that_
 
 def test_who_has_no_row_among_the_last_episodes_is_not_asked():
     workers = Scripted()
-    PlayingWorkers(workers, share_out(4, 2, whole=False)).play((), np.zeros(2, np.uint32), 5, False)
+    EvaluationWorkers(workers, share_out(4, 2, whole=False)).play((), np.zeros(2, np.uint32), 5, False)
     assert sorted(workers.starts) == [(0, 0, 4), (0, 4, 1), (1, 0, 4)]
 
 

@@ -452,7 +452,7 @@ MEMORY = [
         ("return noisy, (scale, drift)", "return noisy, carry"),
     ),
     *_in(
-        "athlete/loops/playing.py",
+        "athlete/loops/evaluation_workers.py",
         "tests/test_evaluation_workers.py",
         ("worker % self.team_size * self.each", "worker * self.each"),
         ("if self._sharing.first_row(worker) < count:", "if count > 0:"),

@@ -51,7 +51,7 @@ class Wave(NamedTuple):
     health: Health
 
 
-class Player:
+class EvaluationWorker:
     """What a worker of evaluations is: `make` gives a JAX environment or a source of which its own rows are there."""
 
     def __init__(self, agent: Agent, view: Tree, make: Callable[[int], Env | Source], worker: int):
@@ -105,12 +105,12 @@ def share_out(rows: int, workers: int, whole: bool) -> Sharing:
     return Sharing(rows, each, max(1, workers // math.ceil(rows / each)))
 
 
-class PlayingWorkers:
+class EvaluationWorkers:
     """Plays evaluations on workers. One at a time; what one that was broken off has left under way does not count."""
 
     def __init__(self, workers: Workers, sharing: Sharing):
         self.workers, self._sharing = workers, sharing
-        self._serial = 0
+        self._serial = self._since = 0  # the newest task, and the first of the evaluation under way
 
     def play(
         self, view: Tree, key: Array, episodes: int | None, explore: bool, goes_on: Callable[[], bool] | None = None
