@@ -25,7 +25,7 @@ from athlete.core.contracts import (
 )
 from athlete.core.hyper import hyper
 from athlete.core.multi_agent import MultiEnv, MultiStep, agent_ids
-from athlete.core.wrappers import MultiEnvWrapper, SourceWrapper
+from athlete.core.wrappers import EnvWrapper, MultiEnvWrapper, SourceWrapper
 
 __all__ = [
     "AGENT_STEPS",
@@ -33,6 +33,7 @@ __all__ = [
     "Agent",
     "Array",
     "Env",
+    "EnvWrapper",
     "Episodes",
     "Group",
     "Health",

@@ -4,9 +4,31 @@ from __future__ import annotations
 
 from typing import Any
 
-from athlete.core.contracts import Array, Group, Health, Source
+from athlete.core.contracts import Array, Env, Group, Health, Key, Source, Step, Tree
 from athlete.core.hyper import hyper
 from athlete.core.multi_agent import MultiEnv
+from athlete.spaces import Space
+
+
+@hyper
+class EnvWrapper(Env):
+    """Around a JAX environment. Subclasses define what they change, and `render` for films."""
+
+    env: Env
+
+    @property
+    def observation_space(self) -> Space:
+        return self.env.observation_space
+
+    @property
+    def action_space(self) -> Space:
+        return self.env.action_space
+
+    def reset(self, key: Key) -> tuple[Tree, Tree]:
+        return self.env.reset(key)
+
+    def step(self, state: Tree, action: Tree, key: Key) -> tuple[Tree, Step]:
+        return self.env.step(state, action, key)
 
 
 @hyper

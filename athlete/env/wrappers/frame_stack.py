@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from athlete.core import Array, Env, Key, Step, Tree, hyper
+from athlete.core import Array, Env, EnvWrapper, Key, Step, Tree, hyper
 from athlete.ops.random import wrap
 from athlete.ops.sampling import sample
 from athlete.spaces import Box, Space
@@ -20,7 +20,7 @@ class FrameStackState(NamedTuple):
 
 
 @hyper
-class FrameStack(Env):
+class FrameStack(EnvWrapper):
     """The last `stack_size` observations of `env`, joined along their last axis, the oldest first.
 
     Pictures `[H, W, C]` become `[H, W, stack_size * C]`. An episode begins with its first observation `stack_size`
@@ -30,7 +30,6 @@ class FrameStack(Env):
         ValueError: `stack_size` is below 1, or observations are no Box or have no axis.
     """
 
-    env: Env
     stack_size: int = 4
 
     def __post_init__(self) -> None:
@@ -48,10 +47,6 @@ class FrameStack(Env):
         assert isinstance(shown, Box)
         low, high = (np.concatenate([bound] * self.stack_size, axis=-1) for bound in (shown.low, shown.high))
         return Box(low, high, dtype=shown.dtype)
-
-    @property
-    def action_space(self) -> Space:
-        return self.env.action_space
 
     def reset(self, key: Key) -> tuple[FrameStackState, Array]:
         env_state, obs = self.env.reset(key)

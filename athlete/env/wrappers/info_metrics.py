@@ -8,30 +8,15 @@ from typing import Any
 import jax
 import numpy as np
 
-from athlete.core import Env, Key, Step, Tree, hyper
-from athlete.spaces import Space, zeros
+from athlete.core import Env, EnvWrapper, Tree, hyper
+from athlete.spaces import zeros
 
 
 @hyper
-class InfoMetrics(Env):
+class InfoMetrics(EnvWrapper):
     """A JAX environment of whose `info` the entries `info_metrics` are told at the end of each episode."""
 
-    env: Env
     info_metrics: tuple[str, ...]
-
-    @property
-    def observation_space(self) -> Space:
-        return self.env.observation_space
-
-    @property
-    def action_space(self) -> Space:
-        return self.env.action_space
-
-    def reset(self, key: Key) -> tuple[Tree, Tree]:
-        return self.env.reset(key)
-
-    def step(self, state: Tree, action: Tree, key: Key) -> tuple[Tree, Step]:
-        return self.env.step(state, action, key)
 
 
 def with_info_metrics(env: Env, names: Sequence[str] | bool) -> Env:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from athlete.core import Array, Env, Key, Step, Tree, hyper
+from athlete.core import Array, EnvWrapper, Key, Step, Tree, hyper
 from athlete.env.masks import lift, lift_space
 from athlete.spaces import Dict, Space
 
 
 @hyper
-class LiftedMask(Env):
+class LiftedMask(EnvWrapper):
     """`env` with the mask at `path` as the entry `action_mask` of its observations."""
 
-    env: Env
     path: tuple[str, ...]
 
     @property
@@ -19,10 +18,6 @@ class LiftedMask(Env):
         space = self.env.observation_space
         assert isinstance(space, Dict)
         return lift_space(space, self.path)
-
-    @property
-    def action_space(self) -> Space:
-        return self.env.action_space
 
     def reset(self, key: Key) -> tuple[Tree, Tree]:
         state, obs = self.env.reset(key)

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from athlete.core import Array, Env, Key, Source, SourceWrapper, Spec, Step, Tree, hyper
+from athlete.core import Array, EnvWrapper, Key, Source, SourceWrapper, Spec, Step, Tree, hyper
 from athlete.ops.features import action_features, feature_size
 from athlete.spaces import ACTION_MASK, Box, Dict, Space, Tuple, has_mask, to_canonical, to_environment
 
@@ -80,19 +80,14 @@ def previous_of(config: Any) -> Previous:
 
 
 @hyper
-class PreviousStep(Env):
+class PreviousStep(EnvWrapper):
     """A JAX environment whose observations show what led to them."""
 
-    env: Env
     previous: Previous
 
     @property
     def observation_space(self) -> Space:
         return self.previous.spec(Spec(self.env.observation_space, self.env.action_space)).obs
-
-    @property
-    def action_space(self) -> Space:
-        return self.env.action_space
 
     def reset(self, key: Key) -> tuple[Tree, Tree]:
         state, obs = self.env.reset(key)

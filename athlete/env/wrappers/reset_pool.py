@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import jax
 
-from athlete.core import Array, Env, Key, Step, Tree, hyper
-from athlete.spaces import Space
+from athlete.core import Env, EnvWrapper, Key, Tree, hyper
 
 
 @hyper
-class ResetPool(Env):
+class ResetPool(EnvWrapper):
     """`env`, each of whose episodes begins in one of some start states, drawn uniformly: see `draw_pool`.
 
     A compiled program resets every row at every step, and keeps the result where an episode ended. Where a reset makes
@@ -17,25 +16,13 @@ class ResetPool(Env):
     is then always one of these.
     """
 
-    env: Env
     states: jax.Array  # a tree whose leaves are [pool size, ...]
     observations: jax.Array  # likewise
-
-    @property
-    def observation_space(self) -> Space:
-        return self.env.observation_space
-
-    @property
-    def action_space(self) -> Space:
-        return self.env.action_space
 
     def reset(self, key: Key) -> tuple[Tree, Tree]:
         size = jax.tree.leaves(self.observations)[0].shape[0]
         index = jax.random.randint(key, (), 0, size)
         return jax.tree.map(lambda leaf: leaf[index], (self.states, self.observations))
-
-    def step(self, state: Tree, action: Array, key: Key) -> tuple[Tree, Step]:
-        return self.env.step(state, action, key)
 
 
 def draw_pool(env: Env, size: int, key: Key) -> ResetPool:

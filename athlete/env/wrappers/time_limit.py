@@ -6,8 +6,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
-from athlete.core import Array, Env, Key, Step, Tree, hyper
-from athlete.spaces import Space
+from athlete.core import Array, EnvWrapper, Key, Step, Tree, hyper
 
 
 class TimeLimitState(NamedTuple):
@@ -16,27 +15,18 @@ class TimeLimitState(NamedTuple):
 
 
 @hyper
-class TimeLimit(Env):
+class TimeLimit(EnvWrapper):
     """Cut every episode of `env` after `max_episode_steps` steps: `truncated` is then true, even if it also terminated.
 
     Raises:
         ValueError: `max_episode_steps` is below 1.
     """
 
-    env: Env
     max_episode_steps: int
 
     def __post_init__(self) -> None:
         if self.max_episode_steps < 1:
             raise ValueError(f"TimeLimit(max_episode_steps={self.max_episode_steps}): expected at least 1")
-
-    @property
-    def observation_space(self) -> Space:
-        return self.env.observation_space
-
-    @property
-    def action_space(self) -> Space:
-        return self.env.action_space
 
     def reset(self, key: Key) -> tuple[TimeLimitState, Tree]:
         env_state, obs = self.env.reset(key)
