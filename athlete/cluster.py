@@ -1,7 +1,7 @@
 """Ray: the one module that imports it, and only where a cluster is asked for.
 
-What goes into a cluster is a function that makes a `Resident` there. A resident lives in an actor, is asked, and
-answers. Workers that act (`athlete/ray_workers.py`) and trials (`athlete/tune/ray_slots.py`) are residents.
+What goes into a cluster is a function, of which Ray makes an actor there: what the function returns, an `Actor`, is
+asked and answers. Workers that act (`athlete/ray_workers.py`) and trials (`athlete/tune/ray_slots.py`) are actors.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ import weakref
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
 
-PATIENCE = 2.0  # seconds in which a resident is to end by itself
+PATIENCE = 2.0  # seconds in which an actor is to end by itself
 _REACH = 5.0  # seconds in which whatever listens at an address is to take a connection
 
 
 class Request(NamedTuple):
-    """What each resident holds of its node, and how residents are spread over nodes: RLlib's `placement_strategy`."""
+    """What each actor holds of its node, and how actors are spread over nodes: RLlib's `placement_strategy`."""
 
     cpus: float = 1.0
     gpus: float = 0.0
@@ -36,7 +36,7 @@ class Request(NamedTuple):
         return ", ".join(f"{amount:g} {name}" for name, amount in self.bundle.items()) or "nothing"
 
 
-class Resident(Protocol):
+class Actor(Protocol):
     """What a function makes that is sent into a cluster."""
 
     def __call__(self, *arguments: Any) -> Any: ...
@@ -45,7 +45,7 @@ class Resident(Protocol):
 
 
 class Answer(NamedTuple):
-    """What came of a resident: a value, or what was raised there or ended it.
+    """What came of an actor: a value, or what was raised there or ended it.
 
     The first answer says that it is `made`. After one that it is `lost` no other comes.
     """
@@ -103,7 +103,7 @@ def _require_listener(address: str, asked: str) -> None:
 
 
 def room(ray: Any, request: Request) -> int:
-    """How many such residents the nodes can hold, also those that an autoscaler would add; 2**31 for any number."""
+    """How many such actors the nodes can hold, also those that an autoscaler would add; 2**31 for any number."""
     if not request.bundle:
         return 2**31
     nodes = [_holds(node["Resources"], request) for node in ray.nodes() if node["Alive"]]
@@ -117,7 +117,7 @@ def _holds(resources: Mapping[str, float], request: Request) -> int:
 
 
 def _addable(ray: Any, request: Request) -> int:
-    """How many residents a cluster can hold that its autoscaler has made as large as it may; 0 without one."""
+    """How many actors a cluster can hold that its autoscaler has made as large as it may; 0 without one."""
     if ray.util.client.ray.is_connected():
         return 0  # asked through a client, Ray does not tell
     largest = ray._private.state.state.get_max_resources_from_cluster_config()  # it has no public name
@@ -125,10 +125,10 @@ def _addable(ray: Any, request: Request) -> int:
 
 
 def require_room(ray: Any, request: Request, count: int, asked: str, advice: str) -> None:
-    """Raise ValueError where the cluster cannot hold `count` residents beside those that this process has there: Ray
+    """Raise ValueError where the cluster cannot hold `count` actors beside those that this process has there: Ray
     would have them wait for ever.
     """
-    total, taken = ray.cluster_resources().get("CPU", 0.0), sum(residents.cpus for residents in _RESIDENTS)
+    total, taken = ray.cluster_resources().get("CPU", 0.0), sum(actors.cpus for actors in _ACTORS)
     fitting = room(ray, request)
     if taken and request.cpus and not _addable(ray, request):
         fitting = min(fitting, int((total - taken) / request.cpus + 1e-6))
@@ -140,28 +140,28 @@ def require_room(ray: Any, request: Request, count: int, asked: str, advice: str
         )
 
 
-_RESIDENTS: weakref.WeakSet[Residents] = weakref.WeakSet()  # of this process, wherever they are used
+_ACTORS: weakref.WeakSet[Actors] = weakref.WeakSet()  # of this process, wherever they are used
 
 
-class _House:
-    """The actor in which a resident lives. It imports nothing before it has its surroundings."""
+class _RayActor:
+    """Ray's side of an actor. It imports nothing before it has its surroundings."""
 
     def __init__(self, surroundings: Mapping[str, str], path: list[str]):
         os.environ.update(surroundings)
         sys.path += [entry for entry in path if entry not in sys.path]
 
-    def make(self, make: Callable[[], Resident]) -> None:
-        self._resident = make()
+    def make(self, make: Callable[[], Actor]) -> None:
+        self._actor = make()
 
     def ask(self, *arguments: Any) -> Any:
-        return self._resident(*arguments)
+        return self._actor(*arguments)
 
     def end(self) -> None:
-        self._resident.close()
+        self._actor.close()
 
 
-class Residents:
-    """Residents of a cluster by number. Each is asked in turn, and answers in turn."""
+class Actors:
+    """Actors of a cluster by number. Each is asked in turn, and answers in turn."""
 
     def __init__(self, ray: Any, request: Request, count: int, surroundings: Mapping[str, str]):
         """`count` is how many there may be at most; `surroundings` are variables of their processes' environment."""
@@ -169,7 +169,7 @@ class Residents:
         kept = {name: os.environ[name] for name in ("ATHLETE_CACHE_DIR",) if name in os.environ}
         path = [os.getcwd() if entry == "" else entry for entry in sys.path]
         self._arguments = ({**kept, **surroundings}, path)
-        self._kind = ray.remote(_House)
+        self._kind = ray.remote(_RayActor)
         # An actor is not restarted by Ray: who asks counts losses, and calls in between would fail one after another.
         self._options = {
             "num_cpus": request.cpus,
@@ -181,32 +181,32 @@ class Residents:
         self._group: Any = None
         if request.strategy.startswith("STRICT"):
             self._group = ray.util.placement_group([request.bundle] * count, strategy=request.strategy)
-        self._actors: dict[int, Any] = {}
-        self._open: dict[Any, tuple[int, bool]] = {}  # reference -> of which resident, and whether of its making
-        _RESIDENTS.add(self)
+        self._handles: dict[int, Any] = {}
+        self._open: dict[Any, tuple[int, bool]] = {}  # reference -> of which actor, and whether of its making
+        _ACTORS.add(self)
 
     @property
     def cpus(self) -> float:
         """That all of them hold."""
-        return self._cpus * len(self._actors)
+        return self._cpus * len(self._handles)
 
     def put(self, value: Any) -> Any:
         """A reference that stands for a value where it is an argument of `ask`: it goes to each node once."""
         return self._ray.put(value)
 
-    def begin(self, number: int, make: Callable[[], Resident]) -> None:
-        """Have a resident made. What an earlier one of this number was asked is not answered any more."""
+    def begin(self, number: int, make: Callable[[], Actor]) -> None:
+        """Have an actor made. What an earlier one of this number was asked is not answered any more."""
         self._let_go(number)
         options = dict(self._options)
         if self._group is not None:
             from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
             options["scheduling_strategy"] = PlacementGroupSchedulingStrategy(self._group, number)
-        self._actors[number] = actor = self._kind.options(**options).remote(*self._arguments)
+        self._handles[number] = actor = self._kind.options(**options).remote(*self._arguments)
         self._open[actor.make.remote(make)] = (number, True)
 
     def ask(self, number: int, *arguments: Any) -> None:
-        self._open[self._actors[number].ask.remote(*arguments)] = (number, False)
+        self._open[self._handles[number].ask.remote(*arguments)] = (number, False)
 
     def next(self, timeout: float | None = None) -> Answer | None:
         """What comes first; None where nothing came within so many seconds."""
@@ -229,17 +229,17 @@ class Residents:
 
     def _let_go(self, number: int) -> None:
         self._open = {reference: asked for reference, asked in self._open.items() if asked[0] != number}
-        if (actor := self._actors.pop(number, None)) is not None:
+        if (actor := self._handles.pop(number, None)) is not None:
             with contextlib.suppress(self._ray.exceptions.RayError):
                 self._ray.kill(actor)
 
     def end(self, number: int, patience: float = PATIENCE) -> None:
-        """End a resident, by force where it does not end within so many seconds."""
+        """End an actor, by force where it does not end within so many seconds."""
         self._end([number], patience)
 
     def close(self) -> None:
         """End all. May be called twice, and when the cluster is no more."""
-        self._end(list(self._actors), PATIENCE)
+        self._end(list(self._handles), PATIENCE)
         if self._group is not None:
             with contextlib.suppress(Exception):
                 self._ray.util.remove_placement_group(self._group)
@@ -248,7 +248,7 @@ class Residents:
     def _end(self, numbers: list[int], patience: float) -> None:
         with contextlib.suppress(Exception):  # whatever keeps them from ending by themselves
             if patience > 0 and self._ray.is_initialized():
-                last = [self._actors[number].end.remote() for number in numbers if number in self._actors]
+                last = [self._handles[number].end.remote() for number in numbers if number in self._handles]
                 self._ray.wait(last, num_returns=max(1, len(last)), timeout=patience)
         for number in numbers:
             with contextlib.suppress(Exception):

@@ -1,4 +1,4 @@
-"""Workers that act by themselves in a Ray cluster: residents of `athlete/cluster.py`, one an actor."""
+"""Workers that act by themselves in a Ray cluster, each an actor (`athlete/cluster.py`)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from athlete.cluster import PATIENCE, Request, Residents, connect, require_room
+from athlete.cluster import PATIENCE, Actors, Request, connect, require_room
 from athlete.core import Health
 from athlete.env.errors import EnvError
 from athlete.env.supervision import Supervision
@@ -18,7 +18,7 @@ from athlete.worker_processes import Losses, end_where_hung, surroundings, tried
 
 
 class Acting:
-    """A worker, as a resident."""
+    """A worker, as an actor."""
 
     def __init__(self, make: Callable[[int], Worker], worker: int):
         logger.setLevel(logging.ERROR)  # who sent it made the same environment and said what there is to say
@@ -56,7 +56,7 @@ class RayWorkers:
         """`place`: the address of the cluster, and what a worker holds of it. For `make` see `ProcessWorkers`."""
         self.count, self._make = count, make
         self._address, self._request = place
-        self._residents: Residents | None = None
+        self._actors: Actors | None = None
         self._losses = Losses(supervision, rows)
         self._ready: set[int] = set()
         self._health = [Health()] * count
@@ -68,12 +68,12 @@ class RayWorkers:
         ray = connect(self._address, asked)
         advice = "take fewer workers, num_cpus_per_worker=0.5 or the like, or add nodes"
         require_room(ray, self._request, self.count, f"{asked}, {self.count} workers", advice)
-        self._residents = residents = Residents(ray, self._request, self.count, surroundings())
+        self._actors = actors = Actors(ray, self._request, self.count, surroundings())
         for worker in range(self.count):
-            self._begin(residents, worker)
+            self._begin(actors, worker)
         try:
             while len(self._ready) < self.count:
-                answer = residents.next(10 * PATIENCE)
+                answer = actors.next(10 * PATIENCE)
                 if answer is None:
                     waiting = self.count - len(self._ready)
                     logger.warning("%d of %d workers wait for room in the cluster", waiting, self.count)
@@ -85,35 +85,35 @@ class RayWorkers:
             self.close()
             raise
 
-    def _begin(self, residents: Residents, worker: int) -> None:
+    def _begin(self, actors: Actors, worker: int) -> None:
         self._ready.discard(worker)
         self._health[worker] = Health()
-        residents.begin(worker, functools.partial(Acting, self._make, worker))
+        actors.begin(worker, functools.partial(Acting, self._make, worker))
 
     def ask(self, worker: int, task: Any) -> None:
-        if self._residents is None:
+        if self._actors is None:
             self.start()
-        assert self._residents is not None
+        assert self._actors is not None
         if not isinstance(task, Task):
-            self._residents.ask(worker, task, None)
+            self._actors.ask(worker, task, None)
             return
         if self._view[0] is not task.view:
-            self._view = task.view, self._residents.put(task.view)
-        self._residents.ask(worker, task._replace(view=[]), self._view[1])
+            self._view = task.view, self._actors.put(task.view)
+        self._actors.ask(worker, task._replace(view=[]), self._view[1])
 
     def next(self) -> Arrival:
         while True:
-            residents = self._residents
-            answer = None if residents is None else residents.next(PATIENCE)
-            if residents is None or residents is not self._residents:
+            actors = self._actors
+            answer = None if actors is None else actors.next(PATIENCE)
+            if actors is None or actors is not self._actors:
                 return Arrival(0, error=EnvError("the workers were closed"), lost=True)
             if answer is None:
                 continue
             worker = answer.number
             if answer.lost:
-                return self._after_loss(residents, worker, f"worker {worker} was lost ({answer.error})")
+                return self._after_loss(actors, worker, f"worker {worker} was lost ({answer.error})")
             if answer.error:
-                self._begin(residents, worker)
+                self._begin(actors, worker)
                 return Arrival(worker, error=EnvError(f"worker {worker}: {answer.error}"), lost=True)
             if not answer.made:
                 serial, fragment, error = answer.value
@@ -122,9 +122,9 @@ class RayWorkers:
                 return Arrival(worker, serial, fragment, error)
             self._ready.add(worker)
 
-    def _after_loss(self, residents: Residents, worker: int, sentence: str) -> Arrival:
+    def _after_loss(self, actors: Actors, worker: int, sentence: str) -> Arrival:
         arrival = self._losses.take(worker, sentence, self._health[worker])
-        self._begin(residents, worker)  # also where it is an error: the next trajectory may be asked for
+        self._begin(actors, worker)  # also where it is an error: the next trajectory may be asked for
         return arrival
 
     @property
@@ -132,7 +132,7 @@ class RayWorkers:
         return self._losses.health(len(self._ready), self._health)
 
     def close(self) -> None:
-        residents, self._residents = self._residents, None
+        actors, self._actors = self._actors, None
         self._ready.clear()
-        if residents is not None:
-            residents.close()
+        if actors is not None:
+            actors.close()

@@ -87,7 +87,7 @@ def main() -> None:
             watch(algorithm, None, 5.0)  # to get warm
             before = watch(algorithm, None)
             print(f"before: {before.speed:.0f} steps a second, longest gap {before.gap:.2f} s", flush=True)
-            actor = algorithm._training.workers._residents._actors[0]  # type: ignore[attr-defined]
+            actor = algorithm._training.workers._actors._handles[0]  # type: ignore[attr-defined]
             events: dict[str, Callable[[], Any]] = {
                 "ray.kill of a worker": lambda: ray.kill(actor),
                 "SIGKILL of a raylet": lambda: lose(first),

@@ -51,7 +51,7 @@ def test_actors_and_nodes_come_and_go_and_training_as_they_come_goes_on(cluster)
     node = cluster.add_node(**NODE)
     with waiting_for_none().resources(ray=True).build() as algorithm:
         algorithm.train()
-        ray.kill(algorithm._training.workers._residents._actors[0])
+        ray.kill(algorithm._training.workers._actors._handles[0])
         train_until(algorithm, lambda result: result["num_remote_worker_restarts"] == 1)
         train_until(algorithm, lambda result: result["num_healthy_workers"] == 2)
         lose(node)

@@ -1,4 +1,4 @@
-"""Trials in a Ray cluster: the slots of `athlete/tune/worker.py` as residents, each in an actor that Ray places.
+"""Trials in a Ray cluster: the slots of `athlete/tune/worker.py` as actors that Ray places.
 
 Checkpoints travel as bytes. The experiment's folder is on the machine that called `tune.run`, and nodes need not share
 a file system.
@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from athlete.cluster import Answer, Request, Residents, connect, is_near, require_room, room
+from athlete.cluster import Actors, Answer, Request, connect, is_near, require_room, room
 from athlete.tune.worker import Outcome, Slot, Stage, WorkerError, environments, register
 
 LARGEST_PARCEL = 1 << 30  # bytes of a checkpoint that travels; it is in memory on both sides
@@ -111,7 +111,7 @@ def unpack(parcel: bytes, folder: Path) -> Path:
 
 
 class RemoteStage(Stage):
-    """A stage, as a resident: checkpoints come and go as bytes."""
+    """A stage, as an actor: checkpoints come and go as bytes."""
 
     def __init__(self, parcels: Mapping[str, bytes]):
         super().__init__()
@@ -154,7 +154,7 @@ class RaySlot:
         self._folder = Path(arguments[0]) if command == "save" else None
         if command == "make" and isinstance(arguments[2], str):
             arguments = (*arguments[:2], packed(arguments[2]))
-        self._pool.residents.ask(self.number, command, *arguments)
+        self._pool.actors.ask(self.number, command, *arguments)
 
     def take(self) -> Outcome:
         while not self.answers:
@@ -169,7 +169,7 @@ class RaySlot:
         return Outcome(value, WorkerError(trace) if trace else None, trace)
 
     def end(self, patience: float) -> None:
-        self._pool.residents.end(self.number, patience)
+        self._pool.actors.end(self.number, patience)
 
 
 class RayPool:
@@ -178,7 +178,7 @@ class RayPool:
     def __init__(self, cluster: Cluster, size: int):
         self._size, self._begun = size, 0
         surroundings = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}  # several trials share a GPU's memory
-        self.residents = Residents(cluster.ray, cluster.request, size, surroundings)
+        self.actors = Actors(cluster.ray, cluster.request, size, surroundings)
         self._make = functools.partial(RemoteStage, environments())
         self._slots: list[RaySlot] = []
 
@@ -191,7 +191,7 @@ class RayPool:
         slot = RaySlot(self, self._begun)
         self._begun += 1
         self._slots.append(slot)
-        self.residents.begin(slot.number, self._make)
+        self.actors.begin(slot.number, self._make)
         return slot
 
     def has_room(self) -> bool:
@@ -210,7 +210,7 @@ class RayPool:
 
     def listen(self, timeout: float | None) -> bool:
         """Wait for an answer, and keep it for its slot. False where none came within so many seconds."""
-        answer = self.residents.next(timeout)
+        answer = self.actors.next(timeout)
         if answer is None:
             return False
         for slot in self._slots:
@@ -233,7 +233,7 @@ class RayPool:
 
     def close(self) -> None:
         self._slots = []
-        self.residents.close()
+        self.actors.close()
 
 
 def _put_in_place(parcel: bytes, folder: Path) -> Path:
