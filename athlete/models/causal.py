@@ -59,15 +59,16 @@ def apply_blocks(params: Tree, x: Array, visible: Array, heads: int, dropout: Dr
     """What tokens `[B, N, dim]` become; token i sees token j where `visible[b, i, j]`, and itself at least."""
     keys: Iterator[Key] = iter([] if dropout is None else jax.random.split(dropout.key, 3 * len(params["blocks"])))
 
-    def kept(x: Array, share: str) -> Array:
-        return x if dropout is None else drop(x, getattr(dropout, share), next(keys))
+    def kept(x: Array, share: Array | None) -> Array:
+        return x if share is None else drop(x, share, next(keys))
 
+    attention, residual = (None, None) if dropout is None else (dropout.attention, dropout.residual)
     for block in params["blocks"]:
         weights, value = _attention(block, layer_norm(block["norm1"], x), visible, heads)
-        seen = jnp.einsum("bhnm,bmhd->bnhd", kept(weights, "attention"), value).reshape(x.shape)
-        x = x + kept(dense(block["out"], seen), "residual")
+        seen = jnp.einsum("bhnm,bmhd->bnhd", kept(weights, attention), value).reshape(x.shape)
+        x = x + kept(dense(block["out"], seen), residual)
         wide = jax.nn.gelu(dense(block["in"], layer_norm(block["norm2"], x)))
-        x = x + kept(dense(block["back"], wide), "residual")
+        x = x + kept(dense(block["back"], wide), residual)
     return layer_norm(params["norm"], x)
 
 
