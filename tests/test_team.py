@@ -128,7 +128,7 @@ def test_own_steps_are_those_that_a_plain_interpreter_counts(length):
     assert ring.filled.tolist() == [len(steps) for steps in found["other"]], "every step is in memory, once"
 
 
-FAST = ("PPO", "A2C", "DQN", "PQN")
+FAST = ("PPO", "A2C", "DQN", "PQN", "ApexDQN")
 CONFIGS = {name: get_config_class(name) for name in ALGORITHMS}
 ALL = [name for name, config in CONFIGS.items() if not config.agent_class.joint and not config.offline]
 CONTINUOUS_ONLY = [name for name in ALL if "discrete" not in get_config_class(name).agent_class.serves]

@@ -420,7 +420,8 @@ MEMORY = [
             'jnp.abs(trajectory.extras["td_error"])',
         ),
         ("jnp.concatenate([before, given])", "jnp.concatenate([given, before])"),
-        ("jnp.maximum(store.largest, jnp.max(given))", "store.largest"),
+        ("jnp.max(priority, initial=store.largest)", "store.largest"),
+        ("jnp.max(priority, initial=store.largest)", "jnp.max(new, initial=store.largest)"),
     ),
     *_in(
         "athlete/ops/td.py",

@@ -55,7 +55,7 @@ class Prioritized(Memory):
         # The newest `window - 1` beginnings are not complete yet; as many before the new ones now are, unless windows
         # lie within a trajectory.
         offset = jnp.arange(0 if self.apart else 1 - self.window, length)
-        new, largest = self._priority_of_new(store, trajectory, len(offset))
+        new = self._priority_of_new(store, trajectory, len(offset))
         if store.ring.cursor.ndim:
             leaf, complete = self._leaves_of_valid(store.ring, trajectory, offset[:, None])
             priority = jnp.where(complete, new, 0.0)
@@ -66,6 +66,7 @@ class Prioritized(Memory):
             leaf = slot[:, None] * rows + jnp.arange(rows)
             each = jnp.where(complete[:, None], new, 0.0) if self.rated else jnp.where(complete, new, 0.0)[:, None]
             priority = jnp.broadcast_to(each, leaf.shape)
+        largest = jnp.max(priority, initial=store.largest)
         ring = ring_add(store.ring, self._kept(trajectory), self.stack_axis)
         if ring.frames is not None:
             forgotten = self._forgotten(ring, length)
@@ -73,14 +74,14 @@ class Prioritized(Memory):
             priority = jnp.concatenate([priority, jnp.zeros(forgotten.shape)])
         return PrioritizedRing(ring, tree_set(store.tree, leaf.reshape(-1), priority.reshape(-1)), largest)
 
-    def _priority_of_new(self, store: PrioritizedRing, trajectory: Transition, count: int) -> tuple[Array, Array]:
-        """p^alpha of the `count` beginnings that the end of a trajectory completes, and the largest from now on."""
+    def _priority_of_new(self, store: PrioritizedRing, trajectory: Transition, count: int) -> Array:
+        """p^alpha of the `count` beginnings that a trajectory may complete: `[count, rows]` where rated, else `[]`."""
         if not self.rated:
-            return store.largest, store.largest
+            return store.largest
         given = (jnp.abs(trajectory.extras["td_error"]) + self.epsilon) ** self.alpha
         # Those before it were begun by another trajectory, which could not tell.
         before = jnp.full((count - given.shape[0], given.shape[1]), store.largest)
-        return jnp.concatenate([before, given]), jnp.maximum(store.largest, jnp.max(given))
+        return jnp.concatenate([before, given])
 
     def _leaves_of_valid(self, ring: Ring, trajectory: Transition, offset: Array) -> tuple[Array, Array]:
         """Leaves `[n, rows]` of slots at `offset` `[n, 1]` from each row's cursor, and whether windows there are whole.
