@@ -62,7 +62,7 @@ def _algorithms() -> str:
     from athlete.algorithms.catalog import entries, is_joint
     from athlete.spaces import ACTION_KINDS
 
-    rows = [("algorithm", "actions", "memory", "agents", "learns from", "paper")]
+    rows: list[tuple[str, ...]] = [("algorithm", "actions", "memory", "agents", "learns from", "paper")]
     for entry in entries():
         actions = "any" if set(entry.actions) == set(ACTION_KINDS) else ", ".join(entry.actions)
         agents = "a team" if is_joint(entry.name) else "any number"

@@ -406,8 +406,8 @@ def env_name(env: Any) -> str:
         return env
     if isinstance(env, type):
         return env.__name__
-    made_from = getattr(getattr(env, "spec", None), "id", None)  # of an environment of Gymnasium that is wrapped
-    return made_from or getattr(env, "__name__", type(env).__name__)
+    made_from = getattr(getattr(env, "spec", None), "id", None)  # of Gymnasium's, which may be wrapped
+    return str(made_from or getattr(env, "__name__", type(env).__name__))
 
 
 # Wrappers, whose pictures are those of what they wrap.
