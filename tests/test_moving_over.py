@@ -92,6 +92,7 @@ def test_a_model_of_stable_baselines3_says_what_there_is_instead(tmp_path, monke
     import gymnasium
 
     from athlete.env.world import env_name
+    from athlete.record.checkpoint import CheckpointError
     from athlete.sb3 import DQN, PPO
 
     with pytest.raises(ValueError, match=r"PPO\(n_step=128\): did you mean 'n_steps'"):
@@ -102,7 +103,13 @@ def test_a_model_of_stable_baselines3_says_what_there_is_instead(tmp_path, monke
         model.get_env()
     monkeypatch.chdir(tmp_path)
     model.save("cartpole.zip")
-    assert PPO.load("cartpole").num_timesteps == PPO.load("cartpole.zip").num_timesteps == 0
+    assert PPO.load("cartpole.zip", "CartPole-v1").num_timesteps == 0
+    acting = PPO.load("cartpole")
+    assert acting.predict([0.0] * 4, deterministic=True) == model.predict([0.0] * 4, deterministic=True)
+    with pytest.raises(AttributeError, match=r"Model\.load\(path, env\) learns on"):
+        acting.learn(32)
+    with pytest.raises(CheckpointError, match="there is no such folder"):
+        PPO.load("nowhere")
     two = DQN("MlpPolicy", "CartPole-v1", train_freq=4, gradient_steps=2, batch_size=32)
     as_many = DQN("MlpPolicy", "CartPole-v1", train_freq=4, gradient_steps=-1, batch_size=32)
     one = DQN("MlpPolicy", "CartPole-v1", train_freq=4, gradient_steps=1, batch_size=32)

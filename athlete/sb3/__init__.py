@@ -14,6 +14,7 @@ import numpy as np
 from athlete.algorithm import Algorithm
 from athlete.algorithms import get_config_class
 from athlete.policy import Policy
+from athlete.record.checkpoint import CheckpointError
 from athlete.rllib.names import find
 from athlete.settings.config import AlgorithmConfig
 from athlete.settings.rllib_names import STABLE_BASELINES, no_attribute
@@ -49,6 +50,10 @@ _INSTEAD = {
     **dict.fromkeys(
         ("get_env", "env"),
         "play in an environment of Gymnasium: obs, info = env.reset(), then model.predict(obs) and env.step(action)",
+    ),
+    **dict.fromkeys(
+        ("algorithm", "num_timesteps"),
+        "the model's environment was an object, which no file holds: Model.load(path, env) learns on",
     ),
     "set_env": "Model.load(path, env) goes on in another environment",
     **dict.fromkeys(("get_parameters", "set_parameters"), "model.algorithm has get_weights() and set_weights(weights)"),
@@ -97,6 +102,7 @@ class Model:
     """
 
     name: ClassVar[str]
+    _alone: Policy | None  # what acts where no environment can be made again
 
     def __init__(self, policy: Any, env: Any, verbose: int = 0, **arguments: Any):
         if policy not in POLICIES:
@@ -104,7 +110,7 @@ class Model:
                 f"{self.name}({policy!r}, ...): expected one of {', '.join(POLICIES)}; a network of your own is an "
                 "athlete.core.Model in a configuration"
             )
-        self.verbose = verbose
+        self.verbose, self._alone = verbose, None
         self.algorithm: Algorithm = configured(self.name, env, arguments).build()
 
     if not TYPE_CHECKING:  # which would take every name for one that is there
@@ -119,7 +125,7 @@ class Model:
     @property
     def policy(self) -> Policy:
         """What acts, as it is now."""
-        return self.algorithm.get_policy()
+        return self.algorithm.get_policy() if self._alone is None else self._alone
 
     def learn(self, total_timesteps: int, callback: Any = None, progress_bar: bool = False, **of_logs: Any) -> Self:
         """Train for at least so many timesteps more."""
@@ -157,10 +163,18 @@ class Model:
 
     @classmethod
     def load(cls, path: str | Path, env: Any = None) -> Self:
-        """The model that was saved in the folder `path`, ready to act and to learn on."""
+        """The model that was saved in the folder `path`, ready to act and to learn on.
+
+        One whose environment was an object acts without it, and learns on where it is given again.
+        """
         model = cls.__new__(cls)
-        model.verbose = 0
-        model.algorithm = Algorithm.from_checkpoint(_folder(path), env)
+        model.verbose, model._alone = 0, None
+        try:
+            model.algorithm = Algorithm.from_checkpoint(_folder(path), env)
+        except CheckpointError:
+            if env is not None:
+                raise
+            model._alone = Policy.from_checkpoint(_folder(path))
         return model
 
 
