@@ -10,7 +10,7 @@ import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import jax
 import numpy as np
@@ -56,6 +56,7 @@ from athlete.recording import Recording
 from athlete.restoring import read_config, read_training
 from athlete.settings.checks import is_count, require_known
 from athlete.settings.config import AlgorithmConfig
+from athlete.settings.rllib_names import no_attribute
 from athlete.teams import columns_of, horizon_of, keeps_memory, make_heuristic, mapping_to_save
 from athlete.totals import Totals, rllib_results
 
@@ -131,6 +132,11 @@ class Algorithm:
         self._last_checkpoint: Path | None = None  # written here or restored from
         self._saved: set[Path] = set()  # checkpoints written here
         self._callbacks.on_algorithm_init(algorithm=self)
+
+    if not TYPE_CHECKING:  # which would take every name for one that is there
+
+        def __getattr__(self, name: str) -> Any:
+            raise no_attribute(self, name)
 
     def _make_keeper(self) -> Keeper:
         config = self.config
