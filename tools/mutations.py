@@ -586,7 +586,6 @@ LOOPS = [
         ("here & (np.arange(source.rows) < episodes)", "here"),
         ("lengths += ~finished", "lengths += 1"),
         ("first = step.terminated | step.truncated", "first = step.terminated"),
-        ("here & (np.arange(source.rows) < episodes)", "here"),
         ("_nth(key, start), episodes)", "_nth(key, 0), episodes)"),
         (
             "return data[0], data[1 : 1 + rows], data[1 + rows :]",
