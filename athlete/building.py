@@ -138,7 +138,8 @@ def _start_hosted(
     config: AlgorithmConfig, world: World, source: Source, hooks: Hooks, key: np.ndarray, begins: bool, devices: int
 ) -> HostedTraining:
     length = _fragment_length(config, source.spec)
-    asynchronous = bool(config.get("sample_async")) and not config.workers_act  # else of workers, and there are none
+    # Of workers that act, "sample_async" is how they are waited for, and here are none.
+    asynchronous = not config.workers_act and bool(_sample_async(config, source.spec))
     agent = _make_agent(config, world, source.spec, begins, length, getattr(source, "agent_ids", ()))
     watched, batch_hooks = hooks.watch_training(source, length), hooks.of_batches(agent)
     horizon = horizon_of(config, agent)
@@ -154,7 +155,7 @@ def _start_worked(
     one = world.source()
     one.close()
     count, each = config.num_rollout_workers, config.num_envs_per_worker
-    length, fragments, asynchronous = _fragment_length(config, one.spec), count, config.get("sample_async", False)
+    length, fragments, asynchronous = _fragment_length(config, one.spec), count, _sample_async(config, one.spec)
     as_they_come = asynchronous is True
     if as_they_come:
         length, fragments = _batch_of_fragments(config, length)
@@ -254,6 +255,21 @@ def _fragment_length(config: AlgorithmConfig, spec: Spec) -> int:
     least = -(-config.fragment_length() // agents)
     # What has a memory rounds it up to whole sequences.
     return config.sized(config.num_envs_per_worker, config.num_rollout_workers, least).fragment_length()
+
+
+def _sample_async(config: AlgorithmConfig, spec: Spec) -> bool | str:
+    """Whether learning waits for collecting: "lagged" of many policies where the default is True, which needs one."""
+    assert config.agent_class is not None
+    how = config.get("sample_async", False)
+    if how is not True or not spec.groups or config.agent_class.joint:
+        return how
+    if "sample_async" in config.chosen():
+        raise ValueError(
+            "rollouts(sample_async=True) does not fit many agents, whose policies learn when all have their steps; set "
+            "it to 'lagged' or False"
+        )
+    logger.info("sample_async='lagged': policies of many agents learn when all have their steps")
+    return "lagged"
 
 
 def _make_agent(

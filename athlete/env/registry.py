@@ -172,6 +172,12 @@ def is_environment_class(found: Any) -> bool:
     return core is None or not issubclass(found, core.Source)
 
 
+def is_of_package(env: str) -> bool:
+    """Whether a name begins with that of a package of others: `"brax/ant"`, `"pettingzoo:mpe2.simple_spread_v3"`."""
+    package, slash, _ = env.partition("/")
+    return env.startswith(PETTINGZOO) or (bool(slash) and package in JAX_PACKAGES)
+
+
 def resolve(env: Any) -> Any:
     """What stands behind `env`: the factory of a registered or built-in name, the class of a path `"module.Class"`.
 
