@@ -39,6 +39,7 @@ from athlete.log import logger, set_level
 from athlete.loops.compiling import compilations, set_up
 from athlete.loops.devices import gathered, here
 from athlete.loops.evaluate import LONG_EPISODE
+from athlete.loops.offline import OfflineTraining
 from athlete.loops.progress import Progress, joined
 from athlete.matches import Matches, Player, players_of
 from athlete.offline.dataset import DataSet
@@ -555,9 +556,9 @@ class Algorithm:
         saved = read_training(checkpoint_path, self._training, self.config, compiled=self._keeps_rows())
         self._evaluator.give_up()
         self._training.restore(saved.run, saved.memory_since, saved.load_store)
+        self._has_seed_of(saved.seed)
         self._totals.restore(saved.counters)
         self._recording.close()  # to go on after the iteration of the checkpoint
-        self.seed = saved.seed
         self._policy = None
         self._last_checkpoint = Path(checkpoint_path).resolve()
         self._callbacks.on_checkpoint_loaded(algorithm=self)
@@ -586,10 +587,16 @@ class Algorithm:
         self._evaluator.give_up()
         run = jax.tree.map(np.array, other._training.run)  # its buffers are given away by the next iteration
         self._training.restore(run, other._training.memory_since)
+        self._has_seed_of(other.seed)
         self._totals.restore(other._totals.counters())
         self._recording.close()
-        self.seed = other.seed
         self._policy = None
+
+    def _has_seed_of(self, seed: int) -> None:
+        """Go on as the training of this seed."""
+        self.seed = seed
+        if isinstance(self._training, OfflineTraining):
+            self._training.read_in_order_of(seed)
 
     @classmethod
     def from_checkpoint(cls, path: str | Path, env: Any = None, **settings: Any) -> Algorithm:

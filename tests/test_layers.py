@@ -92,6 +92,7 @@ ROOMS: dict[str, set[str]] = {
     "randomness": set(),
     "supervision": set(),
     "registry": set(),
+    "goals": set(),
     "multi_agent": set(),
     "wrappers": {"masks", "multi_agent"},
     "adapters": {"errors", "masks", "wrappers", "membership", "randomness", "registry", "supervision", "multi_agent"},

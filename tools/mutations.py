@@ -340,6 +340,52 @@ OPS = [
     ),
 ]
 
+HINDSIGHT = [
+    *_in(
+        "athlete/memory/hindsight.py",
+        "tests/test_memory_hindsight.py",
+        ("jnp.cumsum(first, axis=0, dtype=jnp.int32)) % slots", "jnp.cumsum(first, axis=0, dtype=jnp.int32))"),
+        ("store.number + jnp.cumsum(first", "jnp.cumsum(first"),
+        ("jnp.concatenate([first[1:], jnp.ones((1, rows), bool)])", "jnp.ones((length, rows), bool)"),
+        ("begun = jnp.where(first, number, slots)", "begun = number"),
+        ("store.last.at[number, row].set(cursor + end)", "store.last.at[number, row].set(end)"),
+        ("jnp.broadcast_to(cursor + time, first.shape)", "jnp.broadcast_to(time, first.shape)"),
+        ("self.n_sampled_goal / (self.n_sampled_goal + 1)", "1 / (self.n_sampled_goal + 1)"),
+        ("(store.last[number, row] - slot) % slots", "(store.last[number, row] - slot) % slots - 1"),
+        ("jnp.where(cut, oldest, store.begin[number, row])", "store.begin[number, row]"),
+        ("jnp.where(cut, oldest, store.begin[number, row])", "oldest"),
+        ("slot.shape, -before, after + 1)", "slot.shape, -before, after)"),
+        ("slot.shape, -before, after + 1)", "slot.shape, 0 * before, after + 1)"),
+        ("reached = (slot + self._distance(store, slot, row, goal_key))", "reached = (slot + 0 * row)"),
+        ("jnp.where(replaced, reward, steps.reward)", "reward"),
+        ("jnp.where(replaced, reward, steps.reward)", "steps.reward"),
+        ("jnp.where(replaced, terminated, steps.terminated)", "steps.terminated"),
+        ("jnp.where(replaced, terminated, steps.terminated)", "terminated"),
+        ("for seen in (steps.obs, steps.next_obs)", "for seen in (steps.obs, steps.obs)"),
+        ("return store.ring.filled >= self.window", "return store.ring.filled >= 0"),
+    ),
+    *_in(
+        "athlete/env/goals.py",
+        "tests/test_goals.py",
+        ('if hasattr(env, "compute_terminated"):', "if False:"),
+        ("np.asarray(terminated) if self.compute_terminated is None", "np.zeros(4) if self.compute_terminated is None"),
+        ("np.asarray(result)[...] = found", "np.asarray(result)[...] = 0"),
+        ("if rewards.shape != (2,):", "if False:"),
+    ),
+    *_in(
+        "athlete/env/games/goals/bit_flip.py",
+        "tests/test_goals.py",
+        ("jnp.all(achieved_goal == desired_goal)", "jnp.any(achieved_goal == desired_goal)"),
+        ("jnp.arange(self.bits) == action", "jnp.arange(self.bits) != action"),
+    ),
+    *_in(
+        "athlete/env/games/goals/goal_pendulum.py",
+        "tests/test_goals.py",
+        ("cosine >= jnp.cos(self.angle_tolerance)", "cosine >= 0.0"),
+        ("jnp.abs(achieved_goal[2] - desired_goal[2])", "(achieved_goal[2] - desired_goal[2])"),
+    ),
+]
+
 MEMORY = [
     *_in(
         "athlete/memory/ring.py",
@@ -2202,6 +2248,7 @@ MUTATIONS = [
     *OPS,
     *ON_DEVICES,
     *MEMORY,
+    *HINDSIGHT,
     *LOOPS,
     *COMBINE,
     *EXPLORING,

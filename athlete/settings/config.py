@@ -127,9 +127,10 @@ class AlgorithmConfig:
     def offline_data(self, **settings: Any) -> typing.Self:
         """`input_` (recorded data to learn from in place of an environment's: a file, a folder, a pattern or a list of
         these, columns as a dictionary of arrays, or a dictionary from files to their shares of a batch),
-        `input_config` (`max_episode_steps`, `format`), `actions_in_input_normalized` (they are in [-1, 1] already),
-        `output` (a folder that all collected episodes are written into), `output_config` (`format`: "safetensors",
-        "json" or "npz"), `output_max_file_size` (bytes of episodes after which a file is written).
+        `input_config` (`max_episode_steps`, `format`, `capacity`: steps in memory at a time, where there are more),
+        `actions_in_input_normalized` (they are in [-1, 1] already), `output` (a folder that all collected episodes are
+        written into), `output_config` (`format`: "safetensors", "json" or "npz"), `output_max_file_size` (bytes of
+        episodes after which a file is written).
         """
         return self._set("offline_data", settings)
 

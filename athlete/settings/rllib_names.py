@@ -107,7 +107,8 @@ IGNORED: dict[str, str] = {
     "ope_split_batch_by_episode": "estimators see whole episodes",
     "output_compress_columns": "files hold arrays as they are",
     **dict.fromkeys(
-        ("shuffle_buffer_size", "offline_sampling"), "recorded steps are read once and drawn from all of them"
+        ("shuffle_buffer_size", "offline_sampling"),
+        "recorded steps are drawn from all of them, or from input_config={'capacity': ...} at a time",
     ),
     "postprocess_inputs": "what an algorithm needs of recorded episodes is computed as they are read",
     "use_critic": "there always is a critic; PG alone can do without",
