@@ -61,9 +61,9 @@ OPS = [
     *_in(
         "athlete/ops/gradient.py",
         "tests/test_ops_gradient.py",
-        ("jnp.sqrt(sum(jnp.sum(part * part) for part in gradient))", "sum(jnp.sum(part * part) for part in gradient)"),
+        ("jnp.sqrt(sum(jnp.sum(part * part) for part in parts))", "sum(jnp.sum(part * part) for part in parts)"),
         ("scale = jnp.minimum(1.0, grad_clip / (norm + 1e-6))", "scale = grad_clip / (norm + 1e-6)"),
-        ("gradient = [scale * part for part in gradient]", "gradient = [1.0 * part for part in gradient]"),
+        ("parts = [scale * part for part in parts]", "parts = [1.0 * part for part in parts]"),
         ("beta1 * old + (1.0 - beta1) * new for", "beta1 * old + new for"),
         ("0.999 * old + 0.001 * new * new", "0.999 * old + 0.001 * jnp.abs(new)"),
         ("count = state.count + 1", "count = state.count + 2"),
@@ -83,7 +83,13 @@ OPS = [
         ("gradients = l2_penalized(gradients, params, self.l2)", "pass"),
         ("epsilon=self.epsilon, beta1=self.beta1)", "epsilon=self.epsilon)"),
         ("epsilon=self.epsilon, beta1=self.beta1)", "beta1=self.beta1)"),
-        ("state, learning_rate, self.grad_clip", "state, learning_rate, None"),
+        ("state, learning_rate, self.grad_clip, epsilon", "state, learning_rate, None, epsilon"),
+        ("leaf + learning_rate * update", "leaf + update", "tests/test_optimizer.py"),
+        (
+            "OptimizerState(inner, state.count + 1)",
+            "OptimizerState(state.inner, state.count + 1)",
+            "tests/test_optimizer.py",
+        ),
         ("jax.lax.pmean(gradient, axis_name)", "jax.lax.psum(gradient, axis_name)"),
     ),
     *_in(
@@ -925,7 +931,7 @@ Q_LEARNING = [
         f"{Q}[DQN]",
         ("value_at(self.lr, progress)", "value_at(self.lr, 0.0)"),
         ("Adam(self.grad_clip,", "Adam(None,"),
-        ("Adam(self.grad_clip, self.adam_epsilon)", "Adam(self.grad_clip)", f"'{Q}[DQN, plain]'"),
+        ("Adam(self.grad_clip, self.adam_epsilon,", "Adam(self.grad_clip,", f"'{Q}[DQN, plain]'"),
         ("state.optimizer, lr, weight)", "state.optimizer, lr, None)"),
         ("learned.params, self.tau,", "learned.params, 1.0,"),
         ("learned.params, self.tau,", "state.params, self.tau,"),
@@ -1307,7 +1313,7 @@ ON_POLICY = [
     *_in(
         "athlete/algorithms/pg.py",
         f"{ONE_STEP}[PG] tests/test_references.py::test_pg_without_a_critic",
-        ("Adam(self.grad_clip)", "Adam(None)"),
+        ("Adam(self.grad_clip,", "Adam(None,"),
         ("-policy.log_prob(batch.action) * batch.advantage", "-policy.log_prob(batch.action) * batch.target"),
         ("policy_loss + self.vf_loss_coeff * vf_loss", "policy_loss + vf_loss"),
         ("weighted_mean(jnp.square(value - batch.target)", "weighted_mean(jnp.abs(value - batch.target)"),
@@ -1921,7 +1927,7 @@ RECORDED = [
         "athlete/algorithms/bc.py",
         "tests/test_references.py::test_bc",
         ("return -policy.log_prob(action), policy.entropy()", "return policy.log_prob(action), policy.entropy()"),
-        ("Adam(self.grad_clip)", "Adam(None)"),
+        ("Adam(self.grad_clip,", "Adam(None,"),
         ("lr = value_at(self.lr, progress)", "lr = value_at(self.lr, 0.0)"),
     ),
     *_in(
@@ -1938,7 +1944,7 @@ RECORDED = [
         (", self.max_weight)", ", jnp.inf)"),
         ("vf_loss = half_square(advantage)", "vf_loss = 2.0 * half_square(advantage)"),
         ("* (square - state.sqd_adv_norm)", "* square"),
-        ("Adam(self.grad_clip)", "Adam(None)"),
+        ("Adam(self.grad_clip,", "Adam(None,"),
     ),
     *_in(
         "athlete/algorithms/iql.py",

@@ -65,6 +65,15 @@ def adam_init(params: Tree, instead: Optimizer | None = None) -> Any:
     return AdamState(zeros, jax.tree.map(jnp.copy, zeros), jnp.zeros((), jnp.int32))
 
 
+def clipped(parts: list[Array], grad_clip: Array | float | None) -> tuple[list[Array], Array]:
+    """A gradient's parts, scaled down to the global norm `grad_clip` where it is larger, and its norm before."""
+    norm = jnp.sqrt(sum(jnp.sum(part * part) for part in parts))
+    if grad_clip is not None:
+        scale = jnp.minimum(1.0, grad_clip / (norm + 1e-6))
+        parts = [scale * part for part in parts]
+    return parts, norm
+
+
 def adam(
     params: Tree,
     gradients: Tree,
@@ -83,10 +92,7 @@ def adam(
     gradient = to_parts(gradients)
     if axis_name is not None:
         gradient = jax.lax.pmean(gradient, axis_name)
-    norm = jnp.sqrt(sum(jnp.sum(part * part) for part in gradient))
-    if grad_clip is not None:
-        scale = jnp.minimum(1.0, grad_clip / (norm + 1e-6))
-        gradient = [scale * part for part in gradient]
+    gradient, norm = clipped(gradient, grad_clip)
     mean = [beta1 * old + (1.0 - beta1) * new for old, new in zip(state.mean, gradient, strict=True)]
     square = [0.999 * old + 0.001 * new * new for old, new in zip(state.square, gradient, strict=True)]
     count = state.count + 1
@@ -114,11 +120,9 @@ def transformed(
 
     Gradients are clipped before, as Adam's are.
     """
-    norm = jnp.sqrt(sum(jnp.sum(leaf * leaf) for leaf in jax.tree.leaves(gradients)))
-    if grad_clip is not None:
-        scale = jnp.minimum(1.0, grad_clip / (norm + 1e-6))
-        gradients = jax.tree.map(lambda leaf: scale * leaf, gradients)
-    updates, inner = optimizer.update(gradients, state.inner, params)
+    leaves, structure = jax.tree.flatten(gradients)
+    leaves, norm = clipped(leaves, grad_clip)
+    updates, inner = optimizer.update(jax.tree.unflatten(structure, leaves), state.inner, params)
     params = jax.tree.map(lambda leaf, update: leaf + learning_rate * update, params, updates)
     return params, OptimizerState(inner, state.count + 1), norm
 
