@@ -10,7 +10,7 @@ import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import jax
 import numpy as np
@@ -39,6 +39,7 @@ from athlete.log import logger, set_level
 from athlete.loops.compiling import compilations, set_up
 from athlete.loops.devices import gathered, here
 from athlete.loops.evaluate import LONG_EPISODE
+from athlete.loops.offline import OfflineTraining
 from athlete.loops.progress import Progress, joined
 from athlete.loops.train import CompiledTraining
 from athlete.matches import Matches, Player, players_of
@@ -56,6 +57,7 @@ from athlete.recording import Recording
 from athlete.restoring import read_config, read_training
 from athlete.settings.checks import is_count, require_known
 from athlete.settings.config import AlgorithmConfig
+from athlete.settings.rllib_names import no_attribute
 from athlete.teams import columns_of, horizon_of, keeps_memory, make_heuristic, mapping_to_save
 from athlete.totals import Totals, rllib_results
 
@@ -131,6 +133,11 @@ class Algorithm:
         self._last_checkpoint: Path | None = None  # written here or restored from
         self._saved: set[Path] = set()  # checkpoints written here
         self._callbacks.on_algorithm_init(algorithm=self)
+
+    if not TYPE_CHECKING:  # which would take every name for one that is there
+
+        def __getattr__(self, name: str) -> Any:
+            raise no_attribute(self, name)
 
     def _make_keeper(self) -> Keeper:
         config = self.config
@@ -556,9 +563,9 @@ class Algorithm:
         saved = read_training(checkpoint_path, self._training, self.config, compiled=self._keeps_rows())
         self._evaluator.give_up()
         self._training.restore(saved.run, saved.memory_since, saved.load_store)
+        self._has_seed_of(saved.seed)
         self._totals.restore(saved.counters)
         self._recording.close()  # to go on after the iteration of the checkpoint
-        self.seed = saved.seed
         self._policy = None
         self._last_checkpoint = Path(checkpoint_path).resolve()
         self._callbacks.on_checkpoint_loaded(algorithm=self)
@@ -587,10 +594,16 @@ class Algorithm:
         self._evaluator.give_up()
         run = jax.tree.map(np.array, other._training.run)  # its buffers are given away by the next iteration
         self._training.restore(run, other._training.memory_since)
+        self._has_seed_of(other.seed)
         self._totals.restore(other._totals.counters())
         self._recording.close()
-        self.seed = other.seed
         self._policy = None
+
+    def _has_seed_of(self, seed: int) -> None:
+        """Go on as the training of this seed."""
+        self.seed = seed
+        if isinstance(self._training, OfflineTraining):
+            self._training.read_in_order_of(seed)
 
     @classmethod
     def from_checkpoint(cls, path: str | Path, env: Any = None, **settings: Any) -> Algorithm:

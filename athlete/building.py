@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 import os
@@ -16,7 +17,9 @@ import numpy as np
 from athlete.callbacks import BATCH_HOOKS
 from athlete.cluster import Request, is_near
 from athlete.combine.team import Team
+from athlete.combine.wrapper import with_memory
 from athlete.core import Agent, Evolution, Source, Spec
+from athlete.env.goals import goals_of
 from athlete.env.supervision import Supervision
 from athlete.env.world import World, env_name, find_world, no_world
 from athlete.env.wrappers.frame_stack import require_stack
@@ -40,6 +43,7 @@ from athlete.loops.output import OutputSource
 from athlete.loops.train import CompiledTraining, HostedTraining, Training
 from athlete.loops.worked import WorkedTraining
 from athlete.loops.workers import Collector, Worker, Workers
+from athlete.memory.hindsight import Hindsight
 from athlete.memory.room import require_room, require_room_for_batch, store_bytes
 from athlete.offline_training import output_of, start_offline, with_recorded
 from athlete.ray_workers import RayWorkers
@@ -118,7 +122,7 @@ def start_training(
     try:
         if (output := output_of(config, source.spec)) is not None:
             source = OutputSource(source, output)
-        training = _start_hosted(config, source, hooks, key, begins, devices)
+        training = _start_hosted(config, world, source, hooks, key, begins, devices)
         training.output = output
         return training
     except BaseException:
@@ -171,7 +175,7 @@ def _start_compiled(
     assert world.env is not None
     spec = spec_of(world.env)
     length = _fragment_length(config, spec)
-    agent = _make_agent(config, spec, begins, length)
+    agent = _make_agent(config, world, spec, begins, length)
     if (axis := getattr(agent.memory, "stack_axis", None)) is not None:
         require_stack(world.env, axis)
     if config.get("sample_async") and "sample_async" in config.chosen():
@@ -184,11 +188,12 @@ def _start_compiled(
 
 
 def _start_hosted(
-    config: AlgorithmConfig, source: Source, hooks: Hooks, key: np.ndarray, begins: bool, devices: int
+    config: AlgorithmConfig, world: World, source: Source, hooks: Hooks, key: np.ndarray, begins: bool, devices: int
 ) -> HostedTraining:
     length = _fragment_length(config, source.spec)
-    asynchronous = bool(config.get("sample_async")) and not config.workers_act  # else of workers, and there are none
-    agent = _make_agent(config, source.spec, begins, length, getattr(source, "agent_ids", ()))
+    # Of workers that act, "sample_async" is how they are waited for, and here are none.
+    asynchronous = not config.workers_act and bool(_sample_async(config, source.spec))
+    agent = _make_agent(config, world, source.spec, begins, length, getattr(source, "agent_ids", ()))
     watched, batch_hooks = hooks.watch_training(source, length), hooks.of_batches(agent)
     horizon = horizon_of(config, agent)
     return HostedTraining(agent, watched, length, horizon, key, asynchronous, batch_hooks, begins, devices)
@@ -203,7 +208,7 @@ def _start_worked(
     one = world.source()
     one.close()
     count, each = config.num_rollout_workers, config.num_envs_per_worker
-    length, fragments, asynchronous = _fragment_length(config, one.spec), count, config.get("sample_async", False)
+    length, fragments, asynchronous = _fragment_length(config, one.spec), count, _sample_async(config, one.spec)
     as_they_come = asynchronous is True
     if as_they_come:
         length, fragments = _batch_of_fragments(config, length)
@@ -217,7 +222,7 @@ def _start_worked(
             f"{config.broadcast_interval} iterations, and so have older ones; make it {config.broadcast_interval - 1} "
             "or more"
         )
-    agent = _make_agent(batched, one.spec, begins, length, one.agent_ids)
+    agent = _make_agent(batched, world, one.spec, begins, length, one.agent_ids)
     watched = supervision(config, hooks)
     makes = functools.partial(make_source, world, count, each, watched, int(key[1]), config.info_metrics)
     collects = functools.partial(Collector, agent, makes, length, as_they_come)
@@ -305,11 +310,43 @@ def _fragment_length(config: AlgorithmConfig, spec: Spec) -> int:
     return config.sized(config.num_envs_per_worker, config.num_rollout_workers, least).fragment_length()
 
 
-def _make_agent(config: AlgorithmConfig, spec: Spec, begins: bool, length: int, ids: Sequence[str] = ()) -> Agent:
-    agent = agent_for(config, spec, length, ids)
+def _sample_async(config: AlgorithmConfig, spec: Spec) -> bool | str:
+    """Whether learning waits for collecting: "lagged" of many policies where the default is True, which needs one."""
+    assert config.agent_class is not None
+    how = config.get("sample_async", False)
+    if how is not True or not spec.groups or config.agent_class.joint:
+        return how
+    if "sample_async" in config.chosen():
+        raise ValueError(
+            "rollouts(sample_async=True) does not fit many agents, whose policies learn when all have their steps; set "
+            "it to 'lagged' or False"
+        )
+    logger.info("sample_async='lagged': policies of many agents learn when all have their steps")
+    return "lagged"
+
+
+def _make_agent(
+    config: AlgorithmConfig, world: World, spec: Spec, begins: bool, length: int, ids: Sequence[str] = ()
+) -> Agent:
+    agent = with_goals(agent_for(config, spec, length, ids), world)
     if begins:
         require_memory_room(config, agent)
     return with_recorded(config, agent, spec)
+
+
+def with_goals(agent: Agent, world: World) -> Agent:
+    """The agent, with who judges goals where its memory needs that: `world`'s environment.
+
+    Raises ValueError where that has no goals.
+    """
+    members = agent.members if isinstance(agent, Team) else ()
+    if any(isinstance(member.agent.memory, Hindsight) for member in members):
+        raise ValueError(f"hindsight is for one agent, and {world.name} has many; take 'ReplayBuffer'")
+    if not isinstance(agent.memory, Hindsight):
+        return agent
+    env = world.env if world.env is not None else world.make_one()
+    goals = goals_of(env, agent.spec.obs, world.name)
+    return with_memory(agent, dataclasses.replace(agent.memory, goals=goals))
 
 
 def require_memory_room(config: AlgorithmConfig, agent: Agent) -> None:

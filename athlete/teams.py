@@ -108,8 +108,6 @@ def agent_for(config: AlgorithmConfig, spec: Spec, length: int, ids: Sequence[An
         if config.policies is not None:
             logger.info("%s learns for all agents together: policies are left out", config.algorithm_name)
         return config.make_agent(spec)
-    if config.get("sample_async"):
-        raise ValueError("sample_async=True does not fit many agents: their policies learn when all have their steps")
     return make_team(config, spec, length, ids)
 
 

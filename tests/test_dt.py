@@ -115,7 +115,7 @@ def test_observations_are_standardised_by_the_data():
     obs = np.random.default_rng(0).normal(3.0, 2.0, size=(50, 1, 2)).astype(np.float32)
     reward, first = np.full((50, 1), -1.0, np.float32), np.arange(50)[:, None] % 20 == 0
     steps = Transition((obs, obs[..., :1]), first, None, reward, None, None, None, (), {})
-    state, _ = agent.observe(agent.init(KEY), (), steps)
+    state, _ = agent.observe(agent.init(KEY), agent.accumulators(1), steps)
     np.testing.assert_allclose(state.data.mean, obs.mean(axis=(0, 1)), rtol=1e-5)
     np.testing.assert_allclose(state.data.std, obs.std(axis=(0, 1)), rtol=1e-5)
     assert state.data.return_ == 20.0
@@ -170,7 +170,7 @@ def test_networks_with_memory_see_the_step_before_in_recorded_data_as_in_an_envi
     model = {"use_lstm": True, "lstm_cell_size": 8, "lstm_use_prev_action": True, "lstm_use_prev_reward": True}
     made = BCConfig().offline_data(input_=columns).training(model={**model, "fcnet_hiddens": [8]})
     with made.build() as algo:
-        steps = algo._training._steps
+        (steps,) = algo._training._steps()
     action, reward = steps.obs[1][:, 0], steps.obs[2][:, 0, 0]
     first = steps.first[:, 0]
     assert (action[first] == 0).all() and (reward[first] == 0).all()

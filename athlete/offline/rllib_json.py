@@ -12,7 +12,7 @@ import io
 import json
 import pickle
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ import numpy as np
 
 from athlete.offline.columns import NAMES, columns_of, from_columns
 from athlete.offline.dataset import DataError, DataSet, joined
+from athlete.offline.streamed import Blocks
 
 _OF_ARRAYS = {
     ("numpy", "ndarray"),
@@ -30,6 +31,7 @@ _OF_ARRAYS = {
     *((f"numpy.{core}.numeric", "_frombuffer") for core in ("core", "_core")),
 }
 BATCH = 200  # steps a line holds at most, as RLlib's
+BLOCK = 1 << 20  # bytes of lines that are read together, where a file is read part by part
 
 
 class ArraysOnly(pickle.Unpickler):
@@ -43,27 +45,48 @@ class ArraysOnly(pickle.Unpickler):
 
 def read_json(path: Path, options: Mapping[str, Any]) -> DataSet:
     """The batches of one file, or of the files in a zip, one behind the other."""
-    sets = []
-    for name, lines in _documents(path):
-        row = 0
-        columns: dict[str, list[Any]] = {}
-        for number, line in enumerate(lines, 1):
-            if not line.strip():
-                continue
-            batch = _batch(line, f"{name}, line {number}, row {row}")
-            if columns and set(columns) != set(batch):
-                raise DataError(
-                    f"{name}, line {number}, row {row}: the columns are {', '.join(sorted(batch))}, and those before "
-                    f"have {', '.join(sorted(columns))}: the file is mixed"
-                )
-            for column, value in batch.items():
-                columns.setdefault(column, []).append(value)
-            row += len(batch.get("rewards", ()))
-        if not columns:
-            raise DataError(f"{name} holds no batch")
-        joint = {column: _joined(parts, f"{name}: {column}") for column, parts in columns.items()}
-        sets.append(from_columns(joint, name, max_episode_steps=options.get("max_episode_steps")))
+    limit = options.get("max_episode_steps")
+    sets = [from_columns(_columns(lines, name), name, max_episode_steps=limit) for name, lines in _documents(path)]
     return joined(sets)
+
+
+def json_blocks(path: Path, given: Mapping[str, Any]) -> Blocks:
+    """The lines of a file, about `BLOCK` bytes of them in each block."""
+    begins, line = [(0, 1)], 1  # where each block begins, and with which line
+    with path.open("rb") as file:
+        while lines := file.read(BLOCK) + file.readline():
+            line += lines.count(b"\n")
+            begins.append((file.tell(), line))
+            if not lines.strip():  # empty lines at the end
+                begins.pop(-2)
+
+    def read(number: int, row: int) -> dict[str, Any]:
+        (begin, line), (end, _) = begins[number : number + 2]
+        with path.open("rb") as file:
+            file.seek(begin)
+            return _columns(file.read(end - begin).split(b"\n"), str(path), line, row)
+
+    return Blocks(str(path), len(begins) - 1, read, given)
+
+
+def _columns(lines: Iterable[bytes], name: str, first_line: int = 1, row: int = 0) -> dict[str, Any]:
+    """The columns of all batches; the first line is `first_line` of the file, and its first step step `row`."""
+    columns: dict[str, list[Any]] = {}
+    for number, line in enumerate(lines, first_line):
+        if not line.strip():
+            continue
+        batch = _batch(line, f"{name}, line {number}, row {row}")
+        if columns and set(columns) != set(batch):
+            raise DataError(
+                f"{name}, line {number}, row {row}: the columns are {', '.join(sorted(batch))}, and those before "
+                f"have {', '.join(sorted(columns))}: the file is mixed"
+            )
+        for column, value in batch.items():
+            columns.setdefault(column, []).append(value)
+        row += len(batch.get("rewards", ()))
+    if not columns:
+        raise DataError(f"{name} holds no batch")
+    return {column: _joined(parts, f"{name}: {column}") for column, parts in columns.items()}
 
 
 def _documents(path: Path) -> Iterator[tuple[str, Any]]:

@@ -251,6 +251,7 @@ class ReplayConfig(ExplorationConfig):
     def validate(self) -> None:
         super().validate()
         self._check_recurrence()
+        self._check_hindsight()
         if self.is_offline():
             return
         title, batch, memory = self._title(), self.train_batch_size, self._memory()
@@ -300,6 +301,23 @@ class ReplayConfig(ExplorationConfig):
                 f"{title}: training_intensity={self.training_intensity} is less than one update of "
                 f"{self.learned_per_update()} timesteps for {self.rows() * self.fragment_length()} timesteps sampled; "
                 f"make rollout_fragment_length at least {self._shortest_fragment()}"
+            )
+
+    def _check_hindsight(self) -> None:
+        """Raise ValueError where samples cannot have other goals than those that were wanted."""
+        memory = self._memory()
+        if MEMORIES[memory["type"]] != "hindsight":
+            return
+        assert self.agent_class is not None
+        wrong = "it learns from sequences" if self._takes_sequences() else None
+        wrong = "it learns for several agents together" if self.agent_class.joint else wrong
+        if self.num_rollout_workers and (self.workers_act or self.ray):
+            wrong = "workers that act by themselves do not bring steps episode by episode"
+        wrong = "observations have goals, and are no stacks of frames" if memory["stack_axis"] is not None else wrong
+        if wrong is not None:
+            raise ValueError(
+                f"{self._title()}: replay_buffer_config={{'type': {memory['type']!r}}}: hindsight is for single steps "
+                f"of one agent, and {wrong}; take 'ReplayBuffer'"
             )
 
     def _check_recurrence(self) -> None:
