@@ -18,6 +18,7 @@ PROCESSES = min(len(SEEDS), os.cpu_count() or 1)
 # Those that take seconds a seed and together stand for every family of algorithms; `make learning-all` runs all.
 QUICK = {
     "acrobot-ppo",
+    "bit-flip-14-dqn-hindsight",
     "cartpole-a2c",
     "cartpole-appo",
     "cartpole-dqn",

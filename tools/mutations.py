@@ -31,6 +31,9 @@ def _in(file: str, tests: str, *changes: tuple) -> list[Mutation]:
 
 
 Q = "tests/test_references.py::test_q_learning"
+EVOLUTION = "tests/test_evolution.py::test_"
+FILTER = f"{EVOLUTION}the_filter_has_seen_every_observation_that_was_acted_on_once"
+MERGED = f"{EVOLUTION}moments_that_were_counted_apart_are_merged_as_if_they_had_been_seen_together"
 
 OPS = [
     *_in(
@@ -61,9 +64,9 @@ OPS = [
     *_in(
         "athlete/ops/gradient.py",
         "tests/test_ops_gradient.py",
-        ("jnp.sqrt(sum(jnp.sum(part * part) for part in gradient))", "sum(jnp.sum(part * part) for part in gradient)"),
+        ("jnp.sqrt(sum(jnp.sum(part * part) for part in parts))", "sum(jnp.sum(part * part) for part in parts)"),
         ("scale = jnp.minimum(1.0, grad_clip / (norm + 1e-6))", "scale = grad_clip / (norm + 1e-6)"),
-        ("gradient = [scale * part for part in gradient]", "gradient = [1.0 * part for part in gradient]"),
+        ("parts = [scale * part for part in parts]", "parts = [1.0 * part for part in parts]"),
         ("beta1 * old + (1.0 - beta1) * new for", "beta1 * old + new for"),
         ("0.999 * old + 0.001 * new * new", "0.999 * old + 0.001 * jnp.abs(new)"),
         ("count = state.count + 1", "count = state.count + 2"),
@@ -83,7 +86,13 @@ OPS = [
         ("gradients = l2_penalized(gradients, params, self.l2)", "pass"),
         ("epsilon=self.epsilon, beta1=self.beta1)", "epsilon=self.epsilon)"),
         ("epsilon=self.epsilon, beta1=self.beta1)", "beta1=self.beta1)"),
-        ("state, learning_rate, self.grad_clip", "state, learning_rate, None"),
+        ("state, learning_rate, self.grad_clip, epsilon", "state, learning_rate, None, epsilon"),
+        ("leaf + learning_rate * update", "leaf + update", "tests/test_optimizer.py"),
+        (
+            "OptimizerState(inner, state.count + 1)",
+            "OptimizerState(state.inner, state.count + 1)",
+            "tests/test_optimizer.py",
+        ),
         ("jax.lax.pmean(gradient, axis_name)", "jax.lax.psum(gradient, axis_name)"),
     ),
     *_in(
@@ -286,7 +295,27 @@ OPS = [
         ("(center(leaf) - mean) * size / total", "(center(leaf) - mean)"),
         ("variance * moments.count + spread(leaf) * size", "variance + spread(leaf) * size"),
         ("(squares + shift * shift * moments.count * size / total) / total", "squares / total"),
-        ("jnp.minimum(total, MOST_SAMPLES)", "total"),
+        ("jnp.minimum(total, MOST_SAMPLES)", "total", 1),
+        (
+            "(means - mean), axis=0) / total",
+            "(means - mean), axis=0)",
+            MERGED,
+        ),
+        (
+            "(variances + (means - middle) ** 2)",
+            "variances",
+            MERGED,
+        ),
+        (
+            "(variance + (mean - middle) ** 2)",
+            "variance",
+            MERGED,
+        ),
+        (
+            "where(number > 0,",
+            "where(number >= 0,",
+            MERGED,
+        ),
         ("/ jnp.sqrt(variance + 1e-8), -clip, clip)", "/ (variance + 1e-8), -clip, clip)"),
         ("/ jnp.sqrt(variance + 1e-8), -clip, clip)", "/ jnp.sqrt(variance + 1e-8), -99.0, 99.0)"),
     ),
@@ -337,6 +366,52 @@ OPS = [
         ("key[0] ^ jnp.uint32(0x9E3779B9)", "key[0]"),
         ("for _ in range(2):", "for _ in range(0):"),
         ("x, y, z = x ^ (x >> 16), y ^ (y >> 16), z ^ (z >> 16)", "pass"),
+    ),
+]
+
+HINDSIGHT = [
+    *_in(
+        "athlete/memory/hindsight.py",
+        "tests/test_memory_hindsight.py",
+        ("jnp.cumsum(first, axis=0, dtype=jnp.int32)) % slots", "jnp.cumsum(first, axis=0, dtype=jnp.int32))"),
+        ("store.number + jnp.cumsum(first", "jnp.cumsum(first"),
+        ("jnp.concatenate([first[1:], jnp.ones((1, rows), bool)])", "jnp.ones((length, rows), bool)"),
+        ("begun = jnp.where(first, number, slots)", "begun = number"),
+        ("store.last.at[number, row].set(cursor + end)", "store.last.at[number, row].set(end)"),
+        ("jnp.broadcast_to(cursor + time, first.shape)", "jnp.broadcast_to(time, first.shape)"),
+        ("self.n_sampled_goal / (self.n_sampled_goal + 1)", "1 / (self.n_sampled_goal + 1)"),
+        ("(store.last[number, row] - slot) % slots", "(store.last[number, row] - slot) % slots - 1"),
+        ("jnp.where(cut, oldest, store.begin[number, row])", "store.begin[number, row]"),
+        ("jnp.where(cut, oldest, store.begin[number, row])", "oldest"),
+        ("slot.shape, -before, after + 1)", "slot.shape, -before, after)"),
+        ("slot.shape, -before, after + 1)", "slot.shape, 0 * before, after + 1)"),
+        ("reached = (slot + self._distance(store, slot, row, goal_key))", "reached = (slot + 0 * row)"),
+        ("jnp.where(replaced, reward, steps.reward)", "reward"),
+        ("jnp.where(replaced, reward, steps.reward)", "steps.reward"),
+        ("jnp.where(replaced, terminated, steps.terminated)", "steps.terminated"),
+        ("jnp.where(replaced, terminated, steps.terminated)", "terminated"),
+        ("for seen in (steps.obs, steps.next_obs)", "for seen in (steps.obs, steps.obs)"),
+        ("return store.ring.filled >= self.window", "return store.ring.filled >= 0"),
+    ),
+    *_in(
+        "athlete/env/goals.py",
+        "tests/test_goals.py",
+        ('if hasattr(env, "compute_terminated"):', "if False:"),
+        ("np.asarray(terminated) if self.compute_terminated is None", "np.zeros(4) if self.compute_terminated is None"),
+        ("np.asarray(result)[...] = found", "np.asarray(result)[...] = 0"),
+        ("if rewards.shape != (2,):", "if False:"),
+    ),
+    *_in(
+        "athlete/env/games/goals/bit_flip.py",
+        "tests/test_goals.py",
+        ("jnp.all(achieved_goal == desired_goal)", "jnp.any(achieved_goal == desired_goal)"),
+        ("jnp.arange(self.bits) == action", "jnp.arange(self.bits) != action"),
+    ),
+    *_in(
+        "athlete/env/games/goals/goal_pendulum.py",
+        "tests/test_goals.py",
+        ("cosine >= jnp.cos(self.angle_tolerance)", "cosine >= 0.0"),
+        ("jnp.abs(achieved_goal[2] - desired_goal[2])", "(achieved_goal[2] - desired_goal[2])"),
     ),
 ]
 
@@ -560,10 +635,9 @@ LOOPS = [
         ("ends = episodes.done & ~play.finished", "ends = episodes.done"),
         ("play.finished | episodes.done", "episodes.done"),
         ("np.where(whole, play.returns, play.rows.episode_return)", "play.rows.episode_return"),
-        ("np.where(finished if returns.ndim == 1 else finished[:, None], 0.0, step.reward)", "step.reward"),
+        ("here & (np.arange(source.rows) < episodes)", "here"),
         ("lengths += ~finished", "lengths += 1"),
         ("first = step.terminated | step.truncated", "first = step.terminated"),
-        ("returns[:episodes][here[:episodes]]", "returns[here]"),
         ("_nth(key, start), episodes)", "_nth(key, 0), episodes)"),
         (
             "return data[0], data[1 : 1 + rows], data[1 + rows :]",
@@ -879,7 +953,7 @@ Q_LEARNING = [
         f"{Q}[DQN]",
         ("value_at(self.lr, progress)", "value_at(self.lr, 0.0)"),
         ("Adam(self.grad_clip,", "Adam(None,"),
-        ("Adam(self.grad_clip, self.adam_epsilon)", "Adam(self.grad_clip)", f"'{Q}[DQN, plain]'"),
+        ("Adam(self.grad_clip, self.adam_epsilon,", "Adam(self.grad_clip,", f"'{Q}[DQN, plain]'"),
         ("state.optimizer, lr, weight)", "state.optimizer, lr, None)"),
         ("learned.params, self.tau,", "learned.params, 1.0,"),
         ("learned.params, self.tau,", "state.params, self.tau,"),
@@ -1259,9 +1333,56 @@ ON_POLICY = [
         ("kl > 2.0 * self.kl_target, state.kl_coeff * 1.5", "kl > 2.0 * self.kl_target, state.kl_coeff"),
     ),
     *_in(
+        "athlete/algorithms/es.py",
+        "tests/test_references_evolution.py::test_es",
+        ("-(-self.episodes_per_batch // 2)", "self.episodes_per_batch // 2"),
+        ("state.parameters - moved]", "state.parameters + moved]"),
+        ("moved = self.noise_stdev * noise", "moved = noise"),
+        ("(plus - minus) @ drawn / returns.size", "(plus + minus) @ drawn / returns.size"),
+        ("(plus - minus) @ drawn / returns.size", "(plus - minus) @ drawn / played.returns.size"),
+        ("-gradient + self.l2_coeff * state.parameters", "-gradient"),
+        ("value_at(self.stepsize, progress)", "value_at(self.stepsize, 0.0)"),
+        (
+            "self._filter_after(state.filter, played)",
+            "state.filter",
+            FILTER,
+        ),
+    ),
+    *_in(
+        "athlete/algorithms/evolution.py",
+        "tests/test_evolution.py",
+        ("(episode == 1)", "(episode >= 1)"),
+        ("seen.squares + distance * (shown - mean)", "seen.squares + distance * distance"),
+        ("seen.squares / jnp.maximum(seen.count, 1.0)[:, None]", "seen.squares"),
+        ("        if explore:\n            action", "        if True:\n            action"),
+        ("played.returns[:number], played.lengths", "played.returns, played.lengths"),
+        (
+            "MemberCarry(inner, with_shown(carry.seen, shown, first))",
+            "MemberCarry(carry.model, with_shown(carry.seen, shown, first))",
+        ),
+        ("with_shown(carry.seen, shown, first)", "with_shown(carry.seen, standard, first)"),
+        ("standardize(shown, view.filter.mean, view.filter.variance, FILTER_CLIP) if view.filter else shown", "shown"),
+    ),
+    *_in(
+        "athlete/loops/generations.py",
+        "tests/test_evolution.py",
+        ("(first + np.arange(self._waves.rows)) % self.rows", "np.arange(self._waves.rows) % self.rows"),
+        ("evaluation.returns[-told:]", "evaluation.returns[:told]"),
+        ("self._evolution.policy_episodes or self.rows", "self.rows"),
+        ("while len(self._taken) < iterations", "while len(self._taken) < 1"),
+        ("evaluation.lengths.sum()", "evaluation.lengths[-told:].sum()"),
+    ),
+    *_in(
+        "athlete/ops/ranks.py",
+        "tests/test_evolution.py::test_ranks_are_centred_and_equal_returns_share_theirs",
+        ("below + 0.5 * (equal - 1)", "below"),
+        ("(0.5 if values.size > 1 else 0.0)", "0.5"),
+        ("values[:, None] > values[None, :]", "values[:, None] < values[None, :]"),
+    ),
+    *_in(
         "athlete/algorithms/pg.py",
         f"{ONE_STEP}[PG] tests/test_references.py::test_pg_without_a_critic",
-        ("Adam(self.grad_clip)", "Adam(None)"),
+        ("Adam(self.grad_clip,", "Adam(None,"),
         ("-policy.log_prob(batch.action) * batch.advantage", "-policy.log_prob(batch.action) * batch.target"),
         ("policy_loss + self.vf_loss_coeff * vf_loss", "policy_loss + vf_loss"),
         ("weighted_mean(jnp.square(value - batch.target)", "weighted_mean(jnp.abs(value - batch.target)"),
@@ -1875,7 +1996,7 @@ RECORDED = [
         "athlete/algorithms/bc.py",
         "tests/test_references.py::test_bc",
         ("return -policy.log_prob(action), policy.entropy()", "return policy.log_prob(action), policy.entropy()"),
-        ("Adam(self.grad_clip)", "Adam(None)"),
+        ("Adam(self.grad_clip,", "Adam(None,"),
         ("lr = value_at(self.lr, progress)", "lr = value_at(self.lr, 0.0)"),
     ),
     *_in(
@@ -1892,7 +2013,7 @@ RECORDED = [
         (", self.max_weight)", ", jnp.inf)"),
         ("vf_loss = half_square(advantage)", "vf_loss = 2.0 * half_square(advantage)"),
         ("* (square - state.sqd_adv_norm)", "* square"),
-        ("Adam(self.grad_clip)", "Adam(None)"),
+        ("Adam(self.grad_clip,", "Adam(None,"),
     ),
     *_in(
         "athlete/algorithms/iql.py",
@@ -2202,6 +2323,7 @@ MUTATIONS = [
     *OPS,
     *ON_DEVICES,
     *MEMORY,
+    *HINDSIGHT,
     *LOOPS,
     *COMBINE,
     *EXPLORING,

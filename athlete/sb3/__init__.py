@@ -91,6 +91,10 @@ class DummyVecEnv:
     """For `make_vec_env(vec_env_cls=DummyVecEnv)`: environments in this process."""
 
 
+class HerReplayBuffer:
+    """For `replay_buffer_class=HerReplayBuffer`: hindsight, with its `replay_buffer_kwargs`."""
+
+
 class Model:
     """An algorithm in its environment under Stable-Baselines3's names. Subclasses name it: `PPO`, `DQN`, `SAC`, ...
 
@@ -202,8 +206,11 @@ def configured(name: str, env: Any, arguments: dict[str, Any]) -> AlgorithmConfi
         settings |= dict.fromkeys(_RATES.get(name, ("actor_lr", "critic_lr")), given.pop("learning_rate"))
     if replay and given.get("ent_coef") == "auto":
         del given["ent_coef"]
-    if "buffer_size" in given:
-        settings["replay_buffer_config"] = {"capacity": given.pop("buffer_size")}
+    memory = {"capacity": given.pop("buffer_size")} if "buffer_size" in given else {}
+    if replay and given.get("replay_buffer_class") is not None:
+        memory |= {"type": given.pop("replay_buffer_class"), **(given.pop("replay_buffer_kwargs", None) or {})}
+    if memory:
+        settings["replay_buffer_config"] = memory
     epsilons = {ours: given.pop(theirs) for theirs, ours in _EPSILONS.items() if theirs in given}
     if epsilons:
         settings["exploration_config"] = {"type": "EpsilonGreedy", **epsilons}
