@@ -75,7 +75,6 @@ def test_an_alias_and_rllibs_spelling_are_the_algorithm():
         ("from athlete.rllib.utils.replay_buffers import ReplayBuffer", "memories are chosen by name"),
         ("from athlete.tune.search.hyperopt import HyperOptSearch", "searchers are BasicVariantGenerator and Optuna"),
         ("from athlete.air.integrations.comet import CometLoggerCallback", "a tune.Callback sees every result"),
-        ("from athlete.sb3 import HerReplayBuffer", "there is no hindsight yet"),
         ("import athlete.sb3.common.base_class", "`Coming from Stable-Baselines3` in the documentation lists"),
     ],
 )

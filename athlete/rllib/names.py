@@ -173,7 +173,6 @@ ABSENT: dict[str, str] = {
     **dict.fromkeys(("VecMonitor", "sb3.common.monitor"), "reporting(monitor=True) writes monitor.csv by itself"),
     "sb3.common.results_plotter": "`athlete plot FOLDER` and `athlete report FOLDER` draw what tensorboard_log wrote",
     "sb3.common.utils": "seeds, schedules and devices are settings of a configuration",
-    "HerReplayBuffer": "there is no hindsight yet; replay_buffer_config has the memories that there are",
     "sb3.common.noise": "exploration_config={'type': 'GaussianNoise', ...} or 'OrnsteinUhlenbeckNoise'",
     "sb3.common.logger": _LOGGERS,
     **dict.fromkeys(("sb3.common.torch_layers", "sb3.common.policies"), _NETWORKS),
