@@ -31,6 +31,9 @@ def _in(file: str, tests: str, *changes: tuple) -> list[Mutation]:
 
 
 Q = "tests/test_references.py::test_q_learning"
+EVOLUTION = "tests/test_evolution.py::test_"
+FILTER = f"{EVOLUTION}the_filter_has_seen_every_observation_that_was_acted_on_once"
+MERGED = f"{EVOLUTION}moments_that_were_counted_apart_are_merged_as_if_they_had_been_seen_together"
 
 OPS = [
     *_in(
@@ -292,7 +295,27 @@ OPS = [
         ("(center(leaf) - mean) * size / total", "(center(leaf) - mean)"),
         ("variance * moments.count + spread(leaf) * size", "variance + spread(leaf) * size"),
         ("(squares + shift * shift * moments.count * size / total) / total", "squares / total"),
-        ("jnp.minimum(total, MOST_SAMPLES)", "total"),
+        ("jnp.minimum(total, MOST_SAMPLES)", "total", 1),
+        (
+            "(means - mean), axis=0) / total",
+            "(means - mean), axis=0)",
+            MERGED,
+        ),
+        (
+            "(variances + (means - middle) ** 2)",
+            "variances",
+            MERGED,
+        ),
+        (
+            "(variance + (mean - middle) ** 2)",
+            "variance",
+            MERGED,
+        ),
+        (
+            "where(number > 0,",
+            "where(number >= 0,",
+            MERGED,
+        ),
         ("/ jnp.sqrt(variance + 1e-8), -clip, clip)", "/ (variance + 1e-8), -clip, clip)"),
         ("/ jnp.sqrt(variance + 1e-8), -clip, clip)", "/ jnp.sqrt(variance + 1e-8), -99.0, 99.0)"),
     ),
@@ -612,10 +635,9 @@ LOOPS = [
         ("ends = episodes.done & ~play.finished", "ends = episodes.done"),
         ("play.finished | episodes.done", "episodes.done"),
         ("np.where(whole, play.returns, play.rows.episode_return)", "play.rows.episode_return"),
-        ("np.where(finished if returns.ndim == 1 else finished[:, None], 0.0, step.reward)", "step.reward"),
+        ("here & (np.arange(source.rows) < episodes)", "here"),
         ("lengths += ~finished", "lengths += 1"),
         ("first = step.terminated | step.truncated", "first = step.terminated"),
-        ("returns[:episodes][here[:episodes]]", "returns[here]"),
         ("_nth(key, start), episodes)", "_nth(key, 0), episodes)"),
         (
             "return data[0], data[1 : 1 + rows], data[1 + rows :]",
@@ -1309,6 +1331,53 @@ ON_POLICY = [
         ("polyak_update(state.target, state.params, self.tau)", "state.params"),
         ("jnp.where(due, 0, since)", "since"),
         ("kl > 2.0 * self.kl_target, state.kl_coeff * 1.5", "kl > 2.0 * self.kl_target, state.kl_coeff"),
+    ),
+    *_in(
+        "athlete/algorithms/es.py",
+        "tests/test_references_evolution.py::test_es",
+        ("-(-self.episodes_per_batch // 2)", "self.episodes_per_batch // 2"),
+        ("state.parameters - moved]", "state.parameters + moved]"),
+        ("moved = self.noise_stdev * noise", "moved = noise"),
+        ("(plus - minus) @ drawn / returns.size", "(plus + minus) @ drawn / returns.size"),
+        ("(plus - minus) @ drawn / returns.size", "(plus - minus) @ drawn / played.returns.size"),
+        ("-gradient + self.l2_coeff * state.parameters", "-gradient"),
+        ("value_at(self.stepsize, progress)", "value_at(self.stepsize, 0.0)"),
+        (
+            "self._filter_after(state.filter, played)",
+            "state.filter",
+            FILTER,
+        ),
+    ),
+    *_in(
+        "athlete/algorithms/evolution.py",
+        "tests/test_evolution.py",
+        ("(episode == 1)", "(episode >= 1)"),
+        ("seen.squares + distance * (shown - mean)", "seen.squares + distance * distance"),
+        ("seen.squares / jnp.maximum(seen.count, 1.0)[:, None]", "seen.squares"),
+        ("        if explore:\n            action", "        if True:\n            action"),
+        ("played.returns[:number], played.lengths", "played.returns, played.lengths"),
+        (
+            "MemberCarry(inner, with_shown(carry.seen, shown, first))",
+            "MemberCarry(carry.model, with_shown(carry.seen, shown, first))",
+        ),
+        ("with_shown(carry.seen, shown, first)", "with_shown(carry.seen, standard, first)"),
+        ("standardize(shown, view.filter.mean, view.filter.variance, FILTER_CLIP) if view.filter else shown", "shown"),
+    ),
+    *_in(
+        "athlete/loops/generations.py",
+        "tests/test_evolution.py",
+        ("(first + np.arange(self._waves.rows)) % self.rows", "np.arange(self._waves.rows) % self.rows"),
+        ("evaluation.returns[-told:]", "evaluation.returns[:told]"),
+        ("self._evolution.policy_episodes or self.rows", "self.rows"),
+        ("while len(self._taken) < iterations", "while len(self._taken) < 1"),
+        ("evaluation.lengths.sum()", "evaluation.lengths[-told:].sum()"),
+    ),
+    *_in(
+        "athlete/ops/ranks.py",
+        "tests/test_evolution.py::test_ranks_are_centred_and_equal_returns_share_theirs",
+        ("below + 0.5 * (equal - 1)", "below"),
+        ("(0.5 if values.size > 1 else 0.0)", "0.5"),
+        ("values[:, None] > values[None, :]", "values[:, None] < values[None, :]"),
     ),
     *_in(
         "athlete/algorithms/pg.py",

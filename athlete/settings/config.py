@@ -374,6 +374,10 @@ class AlgorithmConfig:
         sequence = self.sequence_length()
         return math.ceil(length / sequence) * sequence
 
+    def smoothing(self) -> int:
+        """Over how many episodes `episode_reward_mean` is."""
+        return self.metrics_num_episodes_for_smoothing
+
     def minibatch_timesteps(self) -> int:
         """How many timesteps a minibatch has, of all workers and devices together."""
         return min(self.minibatch_size, self.rows() * self.fragment_length())

@@ -98,6 +98,7 @@ IGNORED: dict[str, str] = {
     "compress_observations": "observations stay as arrays",
     "shuffle_sequences": "every epoch takes the samples in a new random order",
     "shuffle_batch_per_epoch": "every epoch takes the samples in a new random order",
+    **dict.fromkeys(("noise_size", "tf_single_threaded"), "noise is drawn anew for each generation, from no table"),
     "use_gae": "advantages are generalised advantage estimates; lambda_=1.0 gives plain returns",
     **dict.fromkeys(("optim_alpha", "optim_eps"), "Adam takes the place of RMSProp"),
     **dict.fromkeys(
