@@ -9,15 +9,16 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jax
 import numpy as np
 
+from athlete.callbacks import BATCH_HOOKS
 from athlete.cluster import Request, is_near
 from athlete.combine.team import Team
 from athlete.combine.wrapper import with_memory
-from athlete.core import Agent, Source, Spec
+from athlete.core import Agent, Evolution, Source, Spec
 from athlete.env.goals import goals_of
 from athlete.env.supervision import Supervision
 from athlete.env.world import World, env_name, find_world, no_world
@@ -28,6 +29,15 @@ from athlete.hooks import Hooks
 from athlete.log import logger
 from athlete.loops.asynchronous import AsynchronousTraining
 from athlete.loops.collect import spec_of
+from athlete.loops.evaluation_workers import EvaluationWorker, EvaluationWorkers, Sharing
+from athlete.loops.generations import (
+    CompiledWaves,
+    GenerationTraining,
+    HostedWaves,
+    Waves,
+    WorkedWaves,
+    members_shapes,
+)
 from athlete.loops.learn import transition_shapes
 from athlete.loops.output import OutputSource
 from athlete.loops.train import CompiledTraining, HostedTraining, Training
@@ -39,10 +49,10 @@ from athlete.offline_training import output_of, start_offline, with_recorded
 from athlete.ray_workers import RayWorkers
 from athlete.settings.config import AlgorithmConfig
 from athlete.settings.devices import most_that_fit, wanted_devices
-from athlete.settings.families import ReplayConfig
+from athlete.settings.families import EvolutionConfig, ReplayConfig
 from athlete.spaces import zeros
 from athlete.teams import agent_for, horizon_of
-from athlete.worker_processes import ProcessWorkers, make_source
+from athlete.worker_processes import ProcessWorkers, make_evaluated, make_source
 
 
 def training_world(config: AlgorithmConfig) -> World:
@@ -92,6 +102,10 @@ def start_training(
     key = np.array([0, seed & 0xFFFFFFFF], np.uint32)
     if config.is_offline():
         return start_offline(config, world, key, begins, devices)
+    if isinstance(config, EvolutionConfig):
+        return _start_generations(config, world, hooks, key, begins)
+    if isinstance(config, EvolutionConfig):
+        return _start_generations(config, world, hooks, key, begins)
     if world.env is not None:
         return _start_compiled(config, world, key, begins, devices)
     if is_in_ray(config) or (config.workers_act and (config.num_rollout_workers or "workers_act" in config.chosen())):
@@ -114,6 +128,45 @@ def start_training(
     except BaseException:
         source.close()
         raise
+
+
+def _start_generations(
+    config: EvolutionConfig, world: World, hooks: Hooks, key: np.ndarray, begins: bool
+) -> GenerationTraining:
+    """A population that plays whole episodes: all at once where the environment is compiled, else in waves of rows."""
+    if unheard := hooks.hosted & {*BATCH_HOOKS, "on_sample_end"}:
+        names = ", ".join(sorted(unheard))
+        raise ValueError(f"callbacks: {config.algorithm_name} plays whole episodes, without the batches of {names}")
+    workers, each, watched = config.num_rollout_workers, config.num_envs_per_worker, supervision(config, hooks)
+    if world.env is not None:
+        agent = _evolution(config, spec_of(world.env))
+        waves: Waves = CompiledWaves(with_info_metrics(world.env, config.info_metrics))
+    elif workers and why_not_in_workers(world, hooks) is None:
+        world, sharing = world.portable(), Sharing(workers * each, each, 1)
+        one = world.source()
+        one.close()
+        agent = _evolution(config, one.spec)
+        makes = functools.partial(make_evaluated, world, sharing, watched, config.info_metrics)
+        plays = functools.partial(EvaluationWorker, agent, jax.tree.map(lambda _: 0, members_shapes(agent)), makes)
+        waves = WorkedWaves(
+            EvaluationWorkers(make_workers(config, plays, workers, each, watched), sharing), workers * each
+        )
+    else:
+        source = world.source(
+            num_workers=workers, num_envs_per_worker=each, seeded_resets=True, supervision=watched, seed=0
+        )
+        agent, waves = _evolution(config, source.spec), HostedWaves(hooks.watch_evaluation(source))
+    try:
+        return GenerationTraining(agent, waves, horizon_of(config, agent), key, begins)
+    except BaseException:
+        waves.close()
+        raise
+
+
+def _evolution(config: EvolutionConfig, spec: Spec) -> Evolution:
+    if spec.groups:
+        raise ValueError(f"{config.algorithm_name} learns for one agent, and this environment has many")
+    return cast(Evolution, agent_for(config, spec, 1))
 
 
 def _start_compiled(

@@ -31,6 +31,9 @@ def _in(file: str, tests: str, *changes: tuple) -> list[Mutation]:
 
 
 Q = "tests/test_references.py::test_q_learning"
+EVOLUTION = "tests/test_evolution.py::test_"
+FILTER = f"{EVOLUTION}the_filter_has_seen_every_observation_that_was_acted_on_once"
+MERGED = f"{EVOLUTION}moments_that_were_counted_apart_are_merged_as_if_they_had_been_seen_together"
 
 OPS = [
     *_in(
@@ -61,9 +64,9 @@ OPS = [
     *_in(
         "athlete/ops/gradient.py",
         "tests/test_ops_gradient.py",
-        ("jnp.sqrt(sum(jnp.sum(part * part) for part in gradient))", "sum(jnp.sum(part * part) for part in gradient)"),
+        ("jnp.sqrt(sum(jnp.sum(part * part) for part in parts))", "sum(jnp.sum(part * part) for part in parts)"),
         ("scale = jnp.minimum(1.0, grad_clip / (norm + 1e-6))", "scale = grad_clip / (norm + 1e-6)"),
-        ("gradient = [scale * part for part in gradient]", "gradient = [1.0 * part for part in gradient]"),
+        ("parts = [scale * part for part in parts]", "parts = [1.0 * part for part in parts]"),
         ("beta1 * old + (1.0 - beta1) * new for", "beta1 * old + new for"),
         ("0.999 * old + 0.001 * new * new", "0.999 * old + 0.001 * jnp.abs(new)"),
         ("count = state.count + 1", "count = state.count + 2"),
@@ -83,7 +86,13 @@ OPS = [
         ("gradients = l2_penalized(gradients, params, self.l2)", "pass"),
         ("epsilon=self.epsilon, beta1=self.beta1)", "epsilon=self.epsilon)"),
         ("epsilon=self.epsilon, beta1=self.beta1)", "beta1=self.beta1)"),
-        ("state, learning_rate, self.grad_clip", "state, learning_rate, None"),
+        ("state, learning_rate, self.grad_clip, epsilon", "state, learning_rate, None, epsilon"),
+        ("leaf + learning_rate * update", "leaf + update", "tests/test_optimizer.py"),
+        (
+            "OptimizerState(inner, state.count + 1)",
+            "OptimizerState(state.inner, state.count + 1)",
+            "tests/test_optimizer.py",
+        ),
         ("jax.lax.pmean(gradient, axis_name)", "jax.lax.psum(gradient, axis_name)"),
     ),
     *_in(
@@ -286,7 +295,27 @@ OPS = [
         ("(center(leaf) - mean) * size / total", "(center(leaf) - mean)"),
         ("variance * moments.count + spread(leaf) * size", "variance + spread(leaf) * size"),
         ("(squares + shift * shift * moments.count * size / total) / total", "squares / total"),
-        ("jnp.minimum(total, MOST_SAMPLES)", "total"),
+        ("jnp.minimum(total, MOST_SAMPLES)", "total", 1),
+        (
+            "(means - mean), axis=0) / total",
+            "(means - mean), axis=0)",
+            MERGED,
+        ),
+        (
+            "(variances + (means - middle) ** 2)",
+            "variances",
+            MERGED,
+        ),
+        (
+            "(variance + (mean - middle) ** 2)",
+            "variance",
+            MERGED,
+        ),
+        (
+            "where(number > 0,",
+            "where(number >= 0,",
+            MERGED,
+        ),
         ("/ jnp.sqrt(variance + 1e-8), -clip, clip)", "/ (variance + 1e-8), -clip, clip)"),
         ("/ jnp.sqrt(variance + 1e-8), -clip, clip)", "/ jnp.sqrt(variance + 1e-8), -99.0, 99.0)"),
     ),
@@ -648,10 +677,9 @@ LOOPS = [
         ("ends = episodes.done & ~play.finished", "ends = episodes.done"),
         ("play.finished | episodes.done", "episodes.done"),
         ("np.where(whole, play.returns, play.rows.episode_return)", "play.rows.episode_return"),
-        ("np.where(finished if returns.ndim == 1 else finished[:, None], 0.0, step.reward)", "step.reward"),
+        ("here & (np.arange(source.rows) < episodes)", "here"),
         ("lengths += ~finished", "lengths += 1"),
         ("first = step.terminated | step.truncated", "first = step.terminated"),
-        ("returns[:episodes][here[:episodes]]", "returns[here]"),
         ("_nth(key, start), episodes)", "_nth(key, 0), episodes)"),
         (
             "return data[0], data[1 : 1 + rows], data[1 + rows :]",
@@ -967,7 +995,7 @@ Q_LEARNING = [
         f"{Q}[DQN]",
         ("value_at(self.lr, progress)", "value_at(self.lr, 0.0)"),
         ("Adam(self.grad_clip,", "Adam(None,"),
-        ("Adam(self.grad_clip, self.adam_epsilon)", "Adam(self.grad_clip)", f"'{Q}[DQN, plain]'"),
+        ("Adam(self.grad_clip, self.adam_epsilon,", "Adam(self.grad_clip,", f"'{Q}[DQN, plain]'"),
         ("state.optimizer, lr, weight)", "state.optimizer, lr, None)"),
         ("learned.params, self.tau,", "learned.params, 1.0,"),
         ("learned.params, self.tau,", "state.params, self.tau,"),
@@ -1347,9 +1375,56 @@ ON_POLICY = [
         ("kl > 2.0 * self.kl_target, state.kl_coeff * 1.5", "kl > 2.0 * self.kl_target, state.kl_coeff"),
     ),
     *_in(
+        "athlete/algorithms/es.py",
+        "tests/test_references_evolution.py::test_es",
+        ("-(-self.episodes_per_batch // 2)", "self.episodes_per_batch // 2"),
+        ("state.parameters - moved]", "state.parameters + moved]"),
+        ("moved = self.noise_stdev * noise", "moved = noise"),
+        ("(plus - minus) @ drawn / returns.size", "(plus + minus) @ drawn / returns.size"),
+        ("(plus - minus) @ drawn / returns.size", "(plus - minus) @ drawn / played.returns.size"),
+        ("-gradient + self.l2_coeff * state.parameters", "-gradient"),
+        ("value_at(self.stepsize, progress)", "value_at(self.stepsize, 0.0)"),
+        (
+            "self._filter_after(state.filter, played)",
+            "state.filter",
+            FILTER,
+        ),
+    ),
+    *_in(
+        "athlete/algorithms/evolution.py",
+        "tests/test_evolution.py",
+        ("(episode == 1)", "(episode >= 1)"),
+        ("seen.squares + distance * (shown - mean)", "seen.squares + distance * distance"),
+        ("seen.squares / jnp.maximum(seen.count, 1.0)[:, None]", "seen.squares"),
+        ("        if explore:\n            action", "        if True:\n            action"),
+        ("played.returns[:number], played.lengths", "played.returns, played.lengths"),
+        (
+            "MemberCarry(inner, with_shown(carry.seen, shown, first))",
+            "MemberCarry(carry.model, with_shown(carry.seen, shown, first))",
+        ),
+        ("with_shown(carry.seen, shown, first)", "with_shown(carry.seen, standard, first)"),
+        ("standardize(shown, view.filter.mean, view.filter.variance, FILTER_CLIP) if view.filter else shown", "shown"),
+    ),
+    *_in(
+        "athlete/loops/generations.py",
+        "tests/test_evolution.py",
+        ("(first + np.arange(self._waves.rows)) % self.rows", "np.arange(self._waves.rows) % self.rows"),
+        ("evaluation.returns[-told:]", "evaluation.returns[:told]"),
+        ("self._evolution.policy_episodes or self.rows", "self.rows"),
+        ("while len(self._taken) < iterations", "while len(self._taken) < 1"),
+        ("evaluation.lengths.sum()", "evaluation.lengths[-told:].sum()"),
+    ),
+    *_in(
+        "athlete/ops/ranks.py",
+        "tests/test_evolution.py::test_ranks_are_centred_and_equal_returns_share_theirs",
+        ("below + 0.5 * (equal - 1)", "below"),
+        ("(0.5 if values.size > 1 else 0.0)", "0.5"),
+        ("values[:, None] > values[None, :]", "values[:, None] < values[None, :]"),
+    ),
+    *_in(
         "athlete/algorithms/pg.py",
         f"{ONE_STEP}[PG] tests/test_references.py::test_pg_without_a_critic",
-        ("Adam(self.grad_clip)", "Adam(None)"),
+        ("Adam(self.grad_clip,", "Adam(None,"),
         ("-policy.log_prob(batch.action) * batch.advantage", "-policy.log_prob(batch.action) * batch.target"),
         ("policy_loss + self.vf_loss_coeff * vf_loss", "policy_loss + vf_loss"),
         ("weighted_mean(jnp.square(value - batch.target)", "weighted_mean(jnp.abs(value - batch.target)"),
@@ -1963,7 +2038,7 @@ RECORDED = [
         "athlete/algorithms/bc.py",
         "tests/test_references.py::test_bc",
         ("return -policy.log_prob(action), policy.entropy()", "return policy.log_prob(action), policy.entropy()"),
-        ("Adam(self.grad_clip)", "Adam(None)"),
+        ("Adam(self.grad_clip,", "Adam(None,"),
         ("lr = value_at(self.lr, progress)", "lr = value_at(self.lr, 0.0)"),
     ),
     *_in(
@@ -1980,7 +2055,7 @@ RECORDED = [
         (", self.max_weight)", ", jnp.inf)"),
         ("vf_loss = half_square(advantage)", "vf_loss = 2.0 * half_square(advantage)"),
         ("* (square - state.sqd_adv_norm)", "* square"),
-        ("Adam(self.grad_clip)", "Adam(None)"),
+        ("Adam(self.grad_clip,", "Adam(None,"),
     ),
     *_in(
         "athlete/algorithms/iql.py",

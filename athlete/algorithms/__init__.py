@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from athlete.algorithms.ddppo import DDPPOConfig as DDPPOConfig
     from athlete.algorithms.dqn import DQNConfig as DQNConfig
     from athlete.algorithms.dt import DTConfig as DTConfig
+    from athlete.algorithms.es import ESConfig as ESConfig
     from athlete.algorithms.impala import IMPALAConfig as IMPALAConfig
     from athlete.algorithms.iql import IQLConfig as IQLConfig
     from athlete.algorithms.iqn import IQNConfig as IQNConfig
@@ -75,6 +76,7 @@ ALGORITHMS: dict[str, str] = {
     "MAPPO": "athlete.algorithms.mappo",
     "MADDPG": "athlete.algorithms.maddpg",
     "AlphaStar": "athlete.algorithms.alpha_star",
+    "ES": "athlete.algorithms.es",
     "BC": "athlete.algorithms.bc",
     "MARWIL": "athlete.algorithms.marwil",
     "IQL": "athlete.algorithms.iql",
@@ -95,7 +97,7 @@ _MODEL = "there is no learning of a model of the environment yet"
 NOT_HERE: dict[str, str] = {
     **dict.fromkeys(("dreamer", "dreamerv3", "mbmpo", "alphazero", "leelachesszero"), _MODEL),
     "bandit": "its bandits are BanditLinUCB and BanditLinTS",
-    **dict.fromkeys(("es", "ars"), "there is no learning without gradients yet"),
+    "ars": "there is no augmented random search yet; ES is its neighbour",
     "maml": "there is no meta-learning yet",
     "slateq": "there are no slates yet; actions of several numbers are MultiDiscrete's",
 }

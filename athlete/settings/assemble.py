@@ -88,7 +88,7 @@ def surrounded(config: AlgorithmConfig, agent: Agent, seen: Spec) -> Agent:
     """
     if agent.joint:
         _refuse_around_joint(config)
-    standardize = config.observation_filter == "MeanStdFilter"
+    standardize = config.observation_filter == "MeanStdFilter" and not agent.filters
     if standardize or config.normalize_rewards:
         gamma = float(config.get("gamma", 0.99))
         agent = Normalize(agent, gamma, observations=standardize, rewards=config.normalize_rewards)
