@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from athlete.algorithms.maddpg import MADDPGConfig as MADDPGConfig
     from athlete.algorithms.mappo import MAPPOConfig as MAPPOConfig
     from athlete.algorithms.marwil import MARWILConfig as MARWILConfig
+    from athlete.algorithms.mpo import MPOConfig as MPOConfig
     from athlete.algorithms.pg import PGConfig as PGConfig
     from athlete.algorithms.ppo import PPOConfig as PPOConfig
     from athlete.algorithms.pqn import PQNConfig as PQNConfig
@@ -60,6 +61,7 @@ ALGORITHMS: dict[str, str] = {
     "ApexDQN": "athlete.algorithms.apex_dqn",
     "SAC": "athlete.algorithms.sac",
     "TQC": "athlete.algorithms.tqc",
+    "MPO": "athlete.algorithms.mpo",
     "DDPG": "athlete.algorithms.ddpg",
     "ApexDDPG": "athlete.algorithms.apex_ddpg",
     "TD3": "athlete.algorithms.td3",
