@@ -98,9 +98,14 @@ def train(training: Training, seed: int, folder: Path) -> dict[str, Any]:
         evaluation = learner.evaluate(episodes=training.episodes)["evaluation"]
     curve["evaluation"] = round(evaluation["episode_reward_mean"], 3)
     if evaluation["custom_metrics"]:
-        curve["custom_metrics"] = {name: round(value, 4) for name, value in evaluation["custom_metrics"].items()}
+        curve["custom_metrics"] = rounded(evaluation["custom_metrics"])
+        curve["custom_metrics_of_training"] = rounded(result["custom_metrics"])
     shutil.rmtree(folder, ignore_errors=True)
     return curve
+
+
+def rounded(metrics: dict[str, float]) -> dict[str, float]:
+    return {name: round(value, 5) for name, value in metrics.items()}
 
 
 def begin(seed: int) -> dict[str, Any]:

@@ -35,6 +35,8 @@ QUICK = {
     "cartpole-trpo",
     "deep-sea-dqn-rnd",
     "frozen-lake-ppo",
+    "item-bandit-lints",
+    "linear-bandit-linucb",
     "memory-chain-ppo-gtrxl",
     "mountain-car-continuous-ppo",
     "pendulum-bc",

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import json
+import subprocess
+import sys
+import weakref
 
 import jax
 import numpy as np
@@ -17,9 +21,12 @@ from athlete.algorithms.dt import DTConfig
 from athlete.algorithms.iql import IQLConfig
 from athlete.algorithms.marwil import MARWILConfig
 from athlete.loops.refill import rechunked
+from athlete.memory.ring import ring_take
 from athlete.offline.columns import from_columns
 from athlete.offline.dataset import DataError, joined, spaces_of
 from athlete.offline.files import read_data, stream_data, write_data
+from athlete.offline.streamed import Piece
+from athlete.spaces import Discrete
 
 LENGTHS = (7, 3, 12, 5, 9, 4)  # of the episodes of one file
 FILES = 4
@@ -172,8 +179,6 @@ def held(algo):
 
 
 def ring_steps(ring):
-    from athlete.memory.ring import ring_take
-
     return ring_take(ring, np.zeros(1, int), np.zeros(1, int), ring.packed.table.shape[0])
 
 
@@ -304,23 +309,51 @@ def test_the_program_that_learns_is_compiled_once(tmp_path):
 
 
 def test_no_more_steps_are_read_at_once_than_the_memory_holds(tmp_path, monkeypatch):
-    """Rows, not bytes: of every array that a file is read into."""
-    most, read = [], np.load
-    folder = written(tmp_path)
+    """Rows of files that are somewhere in NumPy's arrays, whoever has them: beside those in the learner's memory."""
+    alive, counts, read = [], [], Piece.read
 
-    def counted(self, seed, step):
-        for number, left_out in from_step(self, seed, step):
-            most.append(self.pieces[number].steps)
-            yield number, left_out
+    def counted(piece):
+        data = read(piece)
+        alive.append(weakref.ref(data.reward))
+        counts.append(sum(len(each()) for each in alive if each() is not None))
+        return data
 
-    from athlete.offline.streamed import Streamed
-
-    from_step = Streamed.from_step
-    monkeypatch.setattr(Streamed, "from_step", counted)
-    with config_of(folder, 30).build() as algo:
-        for _ in range(8):
+    monkeypatch.setattr(Piece, "read", counted)
+    with config_of(written(tmp_path), 40).build() as algo:
+        for _ in range(12):
             algo.train()
-    assert read and max(most) <= 30 and sum(most) > STEPS
+    assert len(counts) > 50 and 12 < max(counts) <= 2 * 40
+
+
+@pytest.mark.thorough
+def test_the_memory_that_a_training_takes_hangs_on_its_capacity(tmp_path):
+    """The most that a process ever took, beyond what one took whose data are few: 300,000 steps of 400 bytes."""
+    random = np.random.default_rng(0)
+    for number in range(3):
+        columns = {"obs": random.normal(size=(100_000, 48)), "actions": random.uniform(-1, 1, (100_000, 2))}
+        columns |= {"new_obs": columns["obs"], "rewards": np.zeros(100_000), "eps_id": np.arange(100_000) // 100}
+        write_data(from_columns(columns, "x"), tmp_path / f"{number}.safetensors")
+    program = (
+        "import resource, sys\n"
+        "from athlete.algorithms.td3_bc import TD3BCConfig\n"
+        "source, capacity = sys.argv[1], int(sys.argv[2])\n"
+        "config = TD3BCConfig().offline_data(input_=source, input_config={'capacity': capacity})\n"
+        "config.update_from_dict({'min_sample_timesteps_per_iteration': 20_000, 'seed': 0, 'logdir': False})\n"
+        "with config.training(model={'fcnet_hiddens': [8]}).build() as algo:\n"
+        "    for _ in range(20):\n"
+        "        algo.train()\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)\n"
+    )
+
+    def most(capacity):
+        command = [sys.executable, "-c", program, str(tmp_path), str(capacity)]
+        return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[-1])
+
+    size = sum(file.stat().st_size for file in tmp_path.iterdir())
+    small, larger, whole = most(5_000), most(50_000), most(300_000)
+    assert small < larger < whole
+    assert whole - small > size, "all data are in memory, and more than once"
+    assert larger - small < 0.75 * size, "a sixth of the data, three times: learned from, read ahead, and as it is read"
 
 
 # What is refused ------------------------------------------------------------------------------------------------------
@@ -369,9 +402,7 @@ def test_what_is_wrong_far_behind_names_file_and_row(tmp_path):
     folder = written(tmp_path)
     columns = columns_of_file(9)
     columns["rewards"][33] = np.nan
-    (tmp_path / "9.json").write_text(
-        __import__("json").dumps({name: column.tolist() for name, column in columns.items()})
-    )
+    (tmp_path / "9.json").write_text(json.dumps({name: column.tolist() for name, column in columns.items()}))
     with pytest.raises(DataError, match=r"9\.json, row 33: rewards holds NaN"):
         config_of(folder, 50).build()
 
@@ -382,7 +413,7 @@ def test_an_action_outside_the_space_names_file_and_row(tmp_path):
     write_data(from_columns(columns, "x"), written(tmp_path) / "3.npz")
     (tmp_path / "3.safetensors").unlink()
     with pytest.raises(DataError, match=r"3\.npz, row 17: actions is 2, outside of Discrete\(n=2"):
-        config_of(tmp_path, 50).environment(action_space=__import__("gymnasium").spaces.Discrete(2)).build()
+        config_of(tmp_path, 50).environment(action_space=Discrete(2)).build()
 
 
 def test_a_file_that_changes_is_told(tmp_path):

@@ -70,6 +70,7 @@ def test_an_alias_and_rllibs_spelling_are_the_algorithm():
         ("from athlete.rllib.algorithms.ppo import PPOConfi", "did you mean 'PPOConfig'"),
         ("from athlete.tune.logger import UnifiedLogger", "result.json, progress.csv and TensorBoard are written"),
         ("from athlete.train.rl import RLTrainer", "Ray Train is no part of it; `tune.Tuner` and"),
+        ("from athlete.rllib.env.wrappers.pettingzoo_env import PettingZooEnv", "are taken as they are"),
         ("import athlete.rllib.nothing", "`Coming from RLlib` in the documentation lists"),
         ("from athlete.rllib.algorithms.callbacks import MultiCallbacks", "takes one class; its hooks may call"),
         ("from athlete.rllib.utils.replay_buffers import ReplayBuffer", "memories are chosen by name"),

@@ -371,6 +371,48 @@ OPS = [
     ),
 ]
 
+BANDITS = [
+    *_in(
+        "athlete/algorithms/bandit.py",
+        "tests/test_bandits.py",
+        ("self.lambda_ * jnp.eye(size)", "jnp.eye(size)"),
+        ("solve_triangular(lower, identity, lower=True)", "identity"),
+        ("_transposed_product(whitening, _product(whitening, state.moment))", "_product(whitening, state.moment)"),
+        ("theta + self.alpha * _transposed_product", "theta + _transposed_product"),
+        ("_transposed_product(view.whitening, noise)", "_product(view.whitening, noise)"),
+        ("if explore and self.thompson:", "if self.thompson:"),
+        ("if explore and not self.thompson:", "if not self.thompson:"),
+        ("score + self.alpha * jnp.linalg.norm", "score + jnp.linalg.norm"),
+        ("score + self.alpha * jnp.linalg.norm", "score - self.alpha * jnp.linalg.norm"),
+        ("action_mask(self.spec, obs)), carry", "None), carry"),
+        ("which = which * weight.reshape(-1, 1)", "pass"),
+        ("steps.reward[:, None] * taken", "taken"),
+        ("predicted - steps.reward", "predicted"),
+        ("jax.nn.one_hot(steps.action, arms) if", "jnp.ones((len(taken), arms)) if"),
+        ("weighted_mean(loss, weight)", "jnp.mean(loss)"),
+    ),
+    *_in(
+        "athlete/env/games/bandits/linear.py",
+        "tests/test_bandits.py",
+        ("jnp.max(expected) - expected[action]", "jnp.max(expected) - reward"),
+        ("expected[action] + noise * jax.random.normal(key)", "expected[action]"),
+        ("np.linalg.norm(drawn, axis=1, keepdims=True)", "np.linalg.norm(drawn)"),
+        ("SCALE = 1.0 / 3.0", "SCALE = 1.0"),
+    ),
+    *_in(
+        "athlete/env/games/bandits/wheel.py",
+        "tests/test_bandits.py",
+        ("jnp.where(y > 0.0, 1, 4), jnp.where(y > 0.0, 2, 3)", "jnp.where(y > 0.0, 1, 3), jnp.where(y > 0.0, 2, 4)"),
+        ("jnp.linalg.norm(context) >= self.delta", "jnp.linalg.norm(context) > -1.0"),
+        ("jnp.sqrt(square) *", "square *"),
+    ),
+    *_in(
+        "athlete/env/games/bandits/contextual.py",
+        "tests/test_bandits.py",
+        ("10.0 * state.context[0] *", "10.0 *"),
+    ),
+]
+
 HINDSIGHT = [
     *_in(
         "athlete/memory/hindsight.py",
@@ -2374,6 +2416,7 @@ MUTATIONS = [
     *ON_DEVICES,
     *MEMORY,
     *HINDSIGHT,
+    *BANDITS,
     *LOOPS,
     *COMBINE,
     *EXPLORING,

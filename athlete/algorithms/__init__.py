@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from athlete.algorithms.apex_dqn import ApexDQNConfig as ApexDQNConfig
     from athlete.algorithms.appo import APPOConfig as APPOConfig
     from athlete.algorithms.ars import ARSConfig as ARSConfig
+    from athlete.algorithms.bandit import BanditLinTSConfig as BanditLinTSConfig
+    from athlete.algorithms.bandit import BanditLinUCBConfig as BanditLinUCBConfig
     from athlete.algorithms.bc import BCConfig as BCConfig
     from athlete.algorithms.cmaes import CMAESConfig as CMAESConfig
     from athlete.algorithms.cql import CQLConfig as CQLConfig
@@ -89,17 +91,18 @@ ALGORITHMS: dict[str, str] = {
     "CQL": "athlete.algorithms.cql",
     "CRR": "athlete.algorithms.crr",
     "DT": "athlete.algorithms.dt",
+    "BanditLinUCB": "athlete.algorithms.bandit",
+    "BanditLinTS": "athlete.algorithms.bandit",
 }
 
 # Other name -> the algorithm that serves it: A3C's settings are A2C's, whose gradients are synchronous.
 ALIASES: dict[str, str] = {"A3C": "A2C", "APEX": "ApexDQN", "APEX_DDPG": "ApexDDPG"}
 
-_BANDIT = "there are no bandits yet"
 _MODEL = "there is no learning of a model of the environment yet"
 # RLlib's algorithms that are not here, in lower case without other signs -> what is so instead.
 NOT_HERE: dict[str, str] = {
     **dict.fromkeys(("dreamer", "dreamerv3", "mbmpo", "alphazero", "leelachesszero"), _MODEL),
-    **dict.fromkeys(("bandit", "banditlinucb", "banditlints"), _BANDIT),
+    "bandit": "its bandits are BanditLinUCB and BanditLinTS",
     "maml": "there is no meta-learning yet",
     "slateq": "there are no slates yet; actions of several numbers are MultiDiscrete's",
 }

@@ -40,7 +40,9 @@ MULTI_AGENT = [
     "RockPaperScissors-v0",
     "MultiAgentCartPole-v1",
 ]
+BANDITS = ["LinearBandit-v0", "ItemBandit-v0", "WheelBandit-v0", "ContextualBandit-v0"]
 BUILT_IN: dict[str, tuple[str, str]] = {
+    **dict.fromkeys(BANDITS, ("athlete.env.games.bandits", "make_bandit")),
     **dict.fromkeys(MINATAR, ("athlete.env.games.minatar", "make_minatar")),
     **dict.fromkeys(PARTIAL, ("athlete.env.games.partial", "make_partial")),
     "DeepSea-v0": ("athlete.env.games.deep_sea", "make_deep_sea"),

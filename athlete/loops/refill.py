@@ -60,6 +60,7 @@ class Refill:
             goes_on = (self.seed, now[1] - 1) == self._told_by
             self._told_by = None  # unless all goes well
             if not goes_on:
+                self._filled = []  # lets go of the memory before there is another
                 self._filled = [
                     _Filled(part, *now, devices) if isinstance(part, Feed) else devices.everywhere(jax.device_put(part))
                     for part in self._parts

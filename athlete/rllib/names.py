@@ -145,6 +145,7 @@ ABSENT: dict[str, str] = {
     **dict.fromkeys(("rllib.execution", "rllib.evaluation", "rllib.policy"), _LEARNING),
     **dict.fromkeys(("build_trainer", "build_tf_policy", "build_policy_class", "with_common_config"), _LEARNING),
     "rllib.env": "environments are of Gymnasium, PettingZoo, MultiAgentEnv or JAX (docs: Your own environment)",
+    "rllib.env.wrappers": "PettingZoo's environments are taken as they are; pictures of Atari become small and stacked",
     "rllib.examples": "environments of RLlib's examples are known by their paths, env='ray.rllib.examples...'",
     "rllib.connectors": "observations are changed by settings (docs: Filters and connectors)",
     "rllib.utils.exploration": "explorations are chosen by name: exploration(exploration_config={'type': ...})",
