@@ -66,7 +66,7 @@ mutants-sample: install
 # gymnax and JaxMARL want an older Gymnasium, EnvPool is large, mpe2 brings another pygame: their tests have an environment of their own.
 $(VENV)-extras/.ready: pyproject.toml
 	$(PYTHON) -m venv $(VENV)-extras
-	$(VENV)-extras/bin/python -m pip install --quiet --disable-pip-version-check --retries 5 --editable '.[gymnax,jaxmarl,envpool,atari,pettingzoo,parquet,minari,lz4,ray]' pytest cloudpickle mpe2 "ray[serve]"
+	$(VENV)-extras/bin/python -m pip install --quiet --disable-pip-version-check --retries 5 --editable '.[gymnax,jaxmarl,envpool,atari,pettingzoo,parquet,minari,lz4,ray,optuna]' pytest cloudpickle mpe2 "ray[serve]"
 	@touch $@
 
 # JAX packages of others, with physics engines among them: an environment of their own again.

@@ -10,7 +10,7 @@ import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import jax
 import numpy as np
@@ -39,7 +39,9 @@ from athlete.log import logger, set_level
 from athlete.loops.compiling import compilations, set_up
 from athlete.loops.devices import gathered, here
 from athlete.loops.evaluate import LONG_EPISODE
+from athlete.loops.offline import OfflineTraining
 from athlete.loops.progress import Progress, joined
+from athlete.loops.train import CompiledTraining
 from athlete.matches import Matches, Player, players_of
 from athlete.offline.dataset import DataSet
 from athlete.offline.files import write_data
@@ -55,6 +57,7 @@ from athlete.recording import Recording
 from athlete.restoring import read_config, read_training
 from athlete.settings.checks import is_count, require_known
 from athlete.settings.config import AlgorithmConfig
+from athlete.settings.rllib_names import no_attribute
 from athlete.teams import columns_of, horizon_of, keeps_memory, make_heuristic, mapping_to_save
 from athlete.totals import Totals, rllib_results
 
@@ -114,7 +117,7 @@ class Algorithm:
         self._evaluator = Evaluator(config, self._evaluation_world, hooks, self._world)
         self._training = start_training(config, self._world, hooks, self.seed, begins, devices)
         self._has_room = begins or config.is_offline()  # for its replay memory: asked before that is made
-        self._totals = Totals(config.metrics_num_episodes_for_smoothing, columns_of(self._training.agent))
+        self._totals = Totals(config.smoothing(), columns_of(self._training.agent))
         self._policy: Policy | None = None
         self._recorded: DataSet | None = None  # what estimators read, once they have
         self._told_of_endless = False
@@ -130,6 +133,11 @@ class Algorithm:
         self._last_checkpoint: Path | None = None  # written here or restored from
         self._saved: set[Path] = set()  # checkpoints written here
         self._callbacks.on_algorithm_init(algorithm=self)
+
+    if not TYPE_CHECKING:  # which would take every name for one that is there
+
+        def __getattr__(self, name: str) -> Any:
+            raise no_attribute(self, name)
 
     def _make_keeper(self) -> Keeper:
         config = self.config
@@ -181,7 +189,7 @@ class Algorithm:
         batch = self._training.rows * self._training.length
         iterations = max(1, -(-self.config.min_sample_timesteps_per_iteration // batch))
         parts: list[Progress] = []
-        while not parts or time.perf_counter() - start < (self.config.min_time_s_per_iteration or 0.0):
+        while not parts or self._goes_on(time.perf_counter() - start, parts):
             self._policy = None
             self._advancing = threading.get_ident()
             try:
@@ -221,6 +229,12 @@ class Algorithm:
         self._recording.write(result, progress)
         self._keeper.take(result, self.save)
         return result
+
+    def _goes_on(self, seconds: float, parts: Sequence[Progress]) -> bool:
+        """Whether an iteration of so many seconds is still shorter than it has to be."""
+        sampled = sum(part.timesteps for part in parts)
+        wanted = 0 if self.config.is_offline() else self.config.min_sample_timesteps_per_iteration
+        return seconds < (self.config.min_time_s_per_iteration or 0.0) or sampled < wanted
 
     def learn(self, total_timesteps: int | None = None, stop: Any = None, progress_bar: bool = False) -> dict[str, Any]:
         """`train()` until there are `total_timesteps` more, or a result satisfies `stop`; the last, which is `done`.
@@ -549,9 +563,9 @@ class Algorithm:
         saved = read_training(checkpoint_path, self._training, self.config, compiled=self._keeps_rows())
         self._evaluator.give_up()
         self._training.restore(saved.run, saved.memory_since, saved.load_store)
+        self._has_seed_of(saved.seed)
         self._totals.restore(saved.counters)
         self._recording.close()  # to go on after the iteration of the checkpoint
-        self.seed = saved.seed
         self._policy = None
         self._last_checkpoint = Path(checkpoint_path).resolve()
         self._callbacks.on_checkpoint_loaded(algorithm=self)
@@ -580,10 +594,16 @@ class Algorithm:
         self._evaluator.give_up()
         run = jax.tree.map(np.array, other._training.run)  # its buffers are given away by the next iteration
         self._training.restore(run, other._training.memory_since)
+        self._has_seed_of(other.seed)
         self._totals.restore(other._totals.counters())
         self._recording.close()
-        self.seed = other.seed
         self._policy = None
+
+    def _has_seed_of(self, seed: int) -> None:
+        """Go on as the training of this seed."""
+        self.seed = seed
+        if isinstance(self._training, OfflineTraining):
+            self._training.read_in_order_of(seed)
 
     @classmethod
     def from_checkpoint(cls, path: str | Path, env: Any = None, **settings: Any) -> Algorithm:
@@ -674,8 +694,8 @@ class Algorithm:
         return getattr(self._training, "agent_ids", ())
 
     def _keeps_rows(self) -> bool:
-        """Whether checkpoints hold the environments: compiled ones that are stepped."""
-        return self._world.env is not None and not self.config.is_offline()
+        """Whether checkpoints hold the environments: compiled ones that are in the middle of episodes."""
+        return isinstance(self._training, CompiledTraining)
 
     def _stores_memory(self) -> bool:
         """Whether checkpoints hold the replay memory; without it a restored training fills a new one first.

@@ -218,7 +218,7 @@ def fitted_values(
         model=model,
     ).bind(spec)
     memory = recorded(Replay(batch_size=settings["batch_size"]), steps)
-    training = OfflineTraining(agent, memory, steps, 1.0, np.array([seed, 0x465145], np.uint32))
+    training = OfflineTraining(agent, memory, lambda: [steps], 1.0, np.array([seed, 0x465145], np.uint32))
     training.advance(settings["updates"])
     value, state_value = _told_values(training.agent, training.run.state.params, row, np.array([seed, 1], np.uint32))
     return np.asarray(value, np.float64), np.asarray(state_value, np.float64)

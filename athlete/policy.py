@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import jax
 import numpy as np
@@ -32,6 +32,7 @@ from athlete.ops.finite import NonFiniteError, first_nonfinite
 from athlete.ops.masks import without_action
 from athlete.ops.random import wrap
 from athlete.record.checkpoint import open_checkpoint
+from athlete.settings.rllib_names import no_attribute
 from athlete.spaces import ACTION_MASK, Space, has_mask, to_environment
 from athlete.teams import agent_for, horizon_of
 
@@ -79,6 +80,11 @@ class Policy:
         progress = progress_at(metadata["counters"]["timesteps_total"], horizon_of(config, agent))
         player = player_of(agent, state, view_of(agent, state, progress), policy_id, "Policy.from_checkpoint")
         return cls(*player, metadata["seed"], previous_of(config))
+
+    if not TYPE_CHECKING:  # which would take every name for one that is there
+
+        def __getattr__(self, name: str) -> Any:
+            raise no_attribute(self, name)
 
     @property
     def observation_space(self) -> Space:

@@ -1,7 +1,7 @@
 """What trials cost in a running Ray cluster, here and under Ray Tune: trials that do nothing but report.
 
     pip install 'ray[tune]'
-    python benchmarks/ray_trials.py --trials 16 --at-once 4 --rounds 3
+    python benchmarks/ray_trials.py --trials 16 --at-once 4 --json benchmarks/results/ray-trials.json
 
 Prints the seconds of each, in rounds that alternate, the medians and their ratio.
 """
@@ -11,12 +11,14 @@ from __future__ import annotations
 import argparse
 import os
 import statistics
+import sys
 import tempfile
 import time
 from typing import Any
 
 import ray
 import ray.tune
+from manifest import add_speed_options, require_idle, write_manifest
 
 from athlete import tune
 
@@ -54,8 +56,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trials", type=int, default=16)
     parser.add_argument("--at-once", type=int, default=4)
-    parser.add_argument("--rounds", type=int, default=3)
+    add_speed_options(parser, rounds=3)
     arguments = parser.parse_args()
+    require_idle(arguments)
     os.environ.pop("RAY_ADDRESS", None)
     settings = {"object_store_memory": 200_000_000, "include_dashboard": False, "logging_level": "ERROR"}
     ray.init("local", num_cpus=arguments.at_once, log_to_driver=False, **settings)
@@ -70,6 +73,9 @@ def main() -> None:
     medians = {name: statistics.median(taken) for name, taken in seconds.items()}
     ratio = medians["athlete"] / medians["Ray Tune"]
     print(f"medians: athlete {medians['athlete']:.1f} s, Ray Tune {medians['Ray Tune']:.1f} s, ratio {ratio:.2f}")
+    if arguments.json:
+        figures = {"trials": arguments.trials, "seconds": medians, "ratio": ratio}
+        write_manifest(arguments.json, figures, {"athlete": sys.executable}, seconds=seconds)
 
 
 if __name__ == "__main__":

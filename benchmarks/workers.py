@@ -1,7 +1,7 @@
 """How many steps a second workers take that act by themselves, in an environment whose step takes a while.
 
     python benchmarks/workers.py --delay 5 --workers 1 2 4 8 --seconds 10
-    python benchmarks/workers.py --workers 1 8 16 --where processes ray --rounds 3
+    python benchmarks/workers.py --workers 1 8 16 --where processes ray --json benchmarks/results/workers.json
 
 IMPALA learns as trajectories come, one environment a worker: of `--delay` milliseconds a step, a worker can take
 1000 / delay steps a second at most. Prints a line for each number of workers, beside the ratio to the first; of several
@@ -11,11 +11,13 @@ rounds, which alternate between processes and Ray, the medians, and what Ray rea
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from typing import Any
 
 import gymnasium
 import numpy as np
+from manifest import add_speed_options, require_idle, write_manifest
 
 from athlete.algorithms.impala import IMPALAConfig
 
@@ -70,14 +72,16 @@ def main() -> None:
     parser.add_argument("--length", type=int, default=32, help="steps of a trajectory")
     parser.add_argument("--how", choices=("async", "lagged", "sync"), default="async")
     parser.add_argument("--where", choices=("processes", "ray"), nargs="+", default=["processes"])
-    parser.add_argument("--rounds", type=int, default=1)
+    add_speed_options(parser, rounds=3)
     arguments = parser.parse_args()
+    require_idle(arguments)
     if "ray" in arguments.where:
         import ray
 
         # CPUs as Ray counts them: one for each worker, as workers that wait for their environments hardly use theirs.
         settings = {"object_store_memory": 200_000_000, "include_dashboard": False, "logging_level": "ERROR"}
         ray.init("local", num_cpus=max(arguments.workers), log_to_driver=False, **settings)
+    figures: list[dict[str, Any]] = []
     first: dict[str, float] = {}
     for workers in arguments.workers:
         found: dict[str, list[tuple[float, float]]] = {where: [] for where in arguments.where}
@@ -87,9 +91,12 @@ def main() -> None:
         speeds = {where: float(np.median([speed for speed, _ in runs])) for where, runs in found.items()}
         for where, speed in speeds.items():
             lag, times = float(np.median([lag for _, lag in found[where]])), speed / first.setdefault(where, speed)
+            figures.append({"workers": workers, "where": where, "steps_per_s": speed, "times": times, "lag": lag})
             print(f"{workers} workers, {where}: {speed:.0f} steps a second, {times:.1f}x; lag {lag:.1f}", flush=True)
         if len(speeds) == 2:
             print(f"{workers} workers: Ray reaches {speeds['ray'] / speeds['processes']:.2f} of processes", flush=True)
+    if arguments.json:
+        write_manifest(arguments.json, figures, {"athlete": sys.executable}, delay_ms=arguments.delay)
 
 
 if __name__ == "__main__":

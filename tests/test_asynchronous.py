@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import pytest
 from test_workers import ROWS, assert_equal_to_the_last_bit, config, frail
+from toy_agents import DictRoster
 from working import Pole
 
 from athlete import Algorithm
@@ -60,6 +61,18 @@ def test_it_learns_from_the_policy_of_one_iteration_before():
     first, second = zip(*losses.values(), strict=True)
     assert first[0] == first[1], "there is no older policy than the first"
     assert second[0]["policy_loss"] != second[1]["policy_loss"]
+
+
+def test_policies_of_many_agents_are_one_behind_where_one_policy_would_not_wait():
+    with config("IMPALA", 2, DictRoster).build() as algorithm:
+        told = [algorithm.train() for _ in range(3)]
+    assert told[2]["policy_lag"] == 1.0
+    with config("IMPALA", 0, DictRoster).build() as algorithm:
+        assert algorithm.train()["timesteps_total"], "without workers nobody waits"
+    sentence = r"rollouts\(sample_async=True\) does not fit many agents.*set it to 'lagged' or False"
+    for workers, kind in [(2, "IMPALA"), (0, "DQN")]:
+        with pytest.raises(ValueError, match=sentence):
+            config(kind, workers, DictRoster).rollouts(sample_async=True, rollout_fragment_length="auto").build()
 
 
 # As they come -------------------------------------------------------------------------------------------------------

@@ -382,7 +382,12 @@ def test_paths_are_said_as_one_types_them(tmp_path: Path, monkeypatch: pytest.Mo
 
 @pytest.mark.parametrize(
     ("env", "sentence"),
-    [("CartPol-v1", "did you mean 'CartPole-v1'"), ("Ant-v2", "cannot be made here|gymnasium-robotics|mujoco")],
+    [
+        ("CartPol-v1", "did you mean 'CartPole-v1'"),
+        ("Ant-v2", "cannot be made here|gymnasium-robotics|mujoco"),
+        ("navix/Navix-Empty-5x5-v1", "navix is missing; pip install navix|did you mean 'navix/Navix-Empty"),
+        ("pettingzoo:mpe2.simple_spred_v3", "pip install|there is no module"),
+    ],
 )
 def test_an_environment_that_is_not_there_is_an_error_before_a_folder_is_made(
     tmp_path: Path, env: str, sentence: str
@@ -518,7 +523,23 @@ def test_check_says_ok_or_what_is_wrong(here: Path) -> None:
     assert "is_slipery" in athlete("check FrozenLake-v1 --env-config '{is_slipery: false}'").stderr
 
 
-def test_lists() -> None:
+def test_the_list_of_algorithms_fits_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    listed = athlete("list").stdout.splitlines()
+    assert max(map(len, listed)) <= 80
+    assert listed[0].split() == ["algorithm", "actions", "memory", "agents", "paper"]
+    assert next(line for line in listed if line.startswith("R2D2")).endswith("Kapturowski et al. 2019")
+
+
+def test_what_commands_do_is_told_whole_at_80_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert "..." not in athlete("--help").stdout.partition("Commands:")[2].replace('{"observation": ...}', "").replace(
+        '{"action": ...}', ""
+    )
+
+
+def test_lists(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
     listed = {line.split()[0]: line for line in athlete("list algorithms").stdout.splitlines()}
     assert listed.pop("algorithm").split() == ["algorithm", "actions", "memory", "agents", "learns", "from", "paper"]
     assert set(listed) == set(ALGORITHMS)

@@ -43,7 +43,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "checkpointing": BELOW_AGENTS | {"algorithms", "env", "models", "record", "settings", "version"},
     "export": BELOW_AGENTS | {"version"},
     "policy": BELOW_AGENTS
-    | {"combine", "teams", "acting", "checkpointing", "env", "export", "loops", "matches", "record"},
+    | {"combine", "teams", "acting", "checkpointing", "env", "export", "loops", "matches", "record", "settings"},
 }
 # What `Algorithm` is made of.
 MAY_IMPORT["cluster"] = set()
@@ -62,7 +62,7 @@ MAY_IMPORT["offline_training"] = BELOW_AGENTS | {
     "settings",
     "teams",
 }
-MAY_IMPORT["building"] |= {"teams", "offline_training", "cluster", "ray_workers", "worker_processes"}
+MAY_IMPORT["building"] |= {"callbacks", "teams", "offline_training", "cluster", "ray_workers", "worker_processes"}
 MAY_IMPORT["matches"] = BELOW_AGENTS | {"algorithms", "combine", "loops", "teams"}
 MAY_IMPORT["evaluation"] = BELOW_AGENTS | {"teams", "building", "env", "hooks", "loops", "policy", "settings", "totals"}
 MAY_IMPORT["evaluation"] |= {"combine", "log", "matches", "offline", "worker_processes"}
@@ -92,6 +92,7 @@ ROOMS: dict[str, set[str]] = {
     "randomness": set(),
     "supervision": set(),
     "registry": set(),
+    "goals": set(),
     "multi_agent": set(),
     "wrappers": {"masks", "multi_agent"},
     "adapters": {"errors", "masks", "wrappers", "membership", "randomness", "registry", "supervision", "multi_agent"},

@@ -86,3 +86,31 @@ def test_a_block_for_stable_baselines3_runs_or_is_answered(block, caplog, tmp_pa
     monkeypatch.chdir(tmp_path)
     head, code = (text.replace("stable_baselines3", "athlete.sb3") for text in (SB3_HEAD, block.code))
     check(block._replace(code=code), head, caplog)
+
+
+def test_a_model_of_stable_baselines3_says_what_there_is_instead(tmp_path, monkeypatch):
+    import gymnasium
+
+    from athlete.env.world import env_name
+    from athlete.record.checkpoint import CheckpointError
+    from athlete.sb3 import DQN, PPO
+
+    with pytest.raises(ValueError, match=r"PPO\(n_step=128\): did you mean 'n_steps'"):
+        PPO("MlpPolicy", "CartPole-v1", n_step=128)
+    model = PPO("MlpPolicy", gymnasium.make("CartPole-v1"), n_steps=32, batch_size=32, n_epochs=1)
+    assert env_name(model.algorithm.config.env) == "CartPole-v1"
+    with pytest.raises(AttributeError, match=r"no attribute 'get_env': play in an environment of Gymnasium"):
+        model.get_env()
+    monkeypatch.chdir(tmp_path)
+    model.save("cartpole.zip")
+    assert PPO.load("cartpole.zip", "CartPole-v1").num_timesteps == 0
+    acting = PPO.load("cartpole")
+    assert acting.predict([0.0] * 4, deterministic=True) == model.predict([0.0] * 4, deterministic=True)
+    with pytest.raises(AttributeError, match=r"Model\.load\(path, env\) learns on"):
+        acting.learn(32)
+    with pytest.raises(CheckpointError, match="there is no such folder"):
+        PPO.load("nowhere")
+    two = DQN("MlpPolicy", "CartPole-v1", train_freq=4, gradient_steps=2, batch_size=32)
+    as_many = DQN("MlpPolicy", "CartPole-v1", train_freq=4, gradient_steps=-1, batch_size=32)
+    one = DQN("MlpPolicy", "CartPole-v1", train_freq=4, gradient_steps=1, batch_size=32)
+    assert [model.algorithm.config.updates() for model in (one, two, as_many)] == [1, 2, 4]

@@ -16,10 +16,13 @@ from athlete.algorithms.rnnsac import RNNSAC
 from athlete.algorithms.sac import SAC
 from athlete.algorithms.td3 import TD3
 from athlete.algorithms.tqc import TQC
+from athlete.env.games.goals import make_goal_env
+from athlete.env.goals import CompiledGoals
 from athlete.exploration import EpsilonGreedy, OrnsteinUhlenbeckNoise, ParameterNoise
 from athlete.loops.collect import spec_of
 from athlete.loops.learn import phases
 from athlete.loops.train import CompiledTraining
+from athlete.memory.hindsight import Hindsight
 from athlete.memory.prioritized import Prioritized
 from athlete.memory.replay import Replay
 from athlete.memory.ring import ring_take
@@ -47,8 +50,23 @@ DDPG = {
 }
 EPSILON = EpsilonGreedy(Schedule((0.0, 0.5), (1.0, 0.1)))
 
+FLIPS = make_goal_env("BitFlip-v0", {"bits": 4})
+SWINGS = make_goal_env("GoalPendulum-v0", {"max_episode_steps": 5})
+
 # Name -> environment, agent, rows, steps an iteration.
 CASES = {
+    "DQN with hindsight": (
+        FLIPS,
+        DQN(exploration=EPSILON, memory=Hindsight(CompiledGoals(FLIPS.env), 4, "episode", 64, 8, unroll=2), **SMALL),
+        2,
+        2,
+    ),
+    "SAC with hindsight of three steps": (
+        SWINGS,
+        SAC(n_step=3, memory=Hindsight(CompiledGoals(SWINGS.env), capacity=64, batch_size=8, window=3), **SMALL_ACTOR),
+        1,
+        1,
+    ),
     "DQN, one step at a time": (
         CARTPOLE,
         DQN(exploration=EPSILON, memory=Replay(64, 8), random_timesteps=6, **SMALL),

@@ -89,6 +89,13 @@ def test_a_memory_of_several_sets_takes_of_each_its_share():
     assert [owner[value] for value in batch.reward[0].tolist()] == [0] * 5 + [1] * 3 + [2] * 2
 
 
+def test_what_several_sets_hold_is_learned_from_side_by_side(tmp_path):
+    for seed in range(2):
+        write_data(from_columns(cartpole_like(seed), "x"), tmp_path / f"{seed}.npz")
+    with quick(data={str(tmp_path / "0.npz"): 0.75, str(tmp_path / "1.npz"): 0.25}).build() as algo:
+        assert algo.train()["timesteps_total"] == 400
+
+
 def test_a_mixture_of_memories_adds_to_those_that_take_and_is_ready_when_all_are():
     steps = steps_of(cartpole_like())
     memory = Mixed((Replay(capacity=8, batch_size=2), recorded(Replay(batch_size=2), steps)))

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from test_fault_tolerance import wait_for
 from test_layers import modules_after
-from tune_fakes import Counter
+from tune_fakes import Counter, Halves
 
 from athlete import Algorithm, tune
 from athlete.algorithms.dqn import DQNConfig
@@ -131,6 +131,19 @@ def test_schedulers_decide_as_they_do_here(scheduler: Any) -> None:
     assert max(trial.last_result["episode_reward_mean"] for trial in analysis.trials) == 32.0
 
 
+def test_searchers_suggest_and_hear_what_they_do_here() -> None:
+    settings = {"config": {"gain": tune.uniform(0.0, 10.0)}, "num_samples": 4, "stop": {"training_iteration": 2}}
+    searcher = Halves()
+    analysis = run(Counter, search_alg=tune.search.ConcurrencyLimiter(searcher, max_concurrent=1), **settings)
+    assert [trial.config["gain"] for trial in analysis.trials] == [4.0, 2.0, 1.0, 0.5]
+    assert searcher.told == [("0", 8.0), ("1", 4.0), ("2", 2.0), ("3", 1.0)]
+    pytest.importorskip("optuna")
+    metric = {"metric": "episode_reward_mean", "mode": "max"}
+    analysis = run(Counter, search_alg=tune.search.OptunaSearch(), **metric, **settings)
+    gains = [trial.config["gain"] for trial in analysis.trials]
+    assert len(set(gains)) == 4 and analysis.best_result["episode_reward_mean"] == 2 * max(gains)
+
+
 def test_without_a_frequency_a_trial_in_ray_saves_by_the_clock_and_keeps_the_newest(monkeypatch) -> None:
     monkeypatch.setattr(sys.modules["athlete.tune.run"], "CHECKPOINT_SECONDS", 0.0)
     (trial,) = run(Counter, stop={"training_iteration": 3}).trials
@@ -142,7 +155,7 @@ PROGRAM = textwrap.dedent("""
     sys.path.insert(0, sys.argv[1])
     import ray
     from athlete import tune
-    from tune_fakes import Counter
+    from tune_fakes import Counter, Halves
     ray.init("local", num_cpus=2, object_store_memory=100_000_000, include_dashboard=False, logging_level="ERROR")
     config = {"gain": tune.grid_search([1.0, 2.0]), "sleep": 0.05}
     stop = {"training_iteration": 1000}

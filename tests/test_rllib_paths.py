@@ -61,8 +61,8 @@ def test_an_alias_and_rllibs_spelling_are_the_algorithm():
     ("program", "told"),
     [
         (
-            "from athlete.rllib.algorithms.es import ESConfig",
-            "RLlib's es is not here: there is no learning without",
+            "from athlete.rllib.algorithms.maml import MAMLConfig",
+            "RLlib's maml is not here: there is no meta-learning",
         ),
         ("from athlete.rllib.models.torch.torch_modelv2 import TorchModelV2", "networks are JAX's here"),
         ("from athlete.rllib.utils.framework import try_import_torch", "networks are JAX's here"),
@@ -70,7 +70,14 @@ def test_an_alias_and_rllibs_spelling_are_the_algorithm():
         ("from athlete.rllib.algorithms.ppo import PPOConfi", "did you mean 'PPOConfig'"),
         ("from athlete.tune.logger import UnifiedLogger", "result.json, progress.csv and TensorBoard are written"),
         ("from athlete.train.rl import RLTrainer", "Ray Train is no part of it; `tune.Tuner` and"),
+        ("from athlete.rllib.env.wrappers.pettingzoo_env import PettingZooEnv", "are taken as they are"),
         ("import athlete.rllib.nothing", "`Coming from RLlib` in the documentation lists"),
+        ("from athlete.rllib.algorithms.callbacks import MultiCallbacks", "takes one class; its hooks may call"),
+        ("from athlete.rllib.utils.replay_buffers import ReplayBuffer", "memories are chosen by name"),
+        ("from athlete.tune.search.hyperopt import HyperOptSearch", "searchers are BasicVariantGenerator and Optuna"),
+        ("from athlete.air.integrations.comet import CometLoggerCallback", "a tune.Callback sees every result"),
+        ("from athlete.sb3 import BaseAlgorithm", "athlete.sb3 has no 'BaseAlgorithm'"),
+        ("import athlete.sb3.common.base_class", "`Coming from Stable-Baselines3` in the documentation lists"),
     ],
 )
 def test_what_is_not_here_is_answered_by_a_sentence(program, told):
@@ -81,6 +88,26 @@ def test_what_is_not_here_is_answered_by_a_sentence(program, told):
 def test_a_mistyped_module_of_tune_is_pythons_own_error():
     with pytest.raises(ModuleNotFoundError, match=r"No module named 'athlete\.tune\.nothing'"):
         importlib.import_module("athlete.tune.nothing")
+
+
+def test_what_was_made_elsewhere_has_rllibs_paths_too():
+    assert find("tune.registry", "get_trainable_cls")("DQN") is algorithm_of("DQN")
+    integrations = importlib.import_module("athlete.tune.integrations")
+    assert find("air.integrations.wandb", "WandbLoggerCallback") is integrations.WandbLoggerCallback
+    assert find("tune.schedulers.pb2", "PB2") is importlib.import_module("athlete.tune.schedulers").PB2
+
+
+def test_attributes_of_rllibs_that_are_not_there_say_what_there_is_instead():
+    with PPOConfig().environment("CartPole-v1").update_from_dict(SMALL).build() as algo:
+        with pytest.raises(AttributeError, match="'Algorithm' object has no attribute 'workers': environments are"):
+            algo.workers.local_worker()
+        with pytest.raises(AttributeError, match=r"'export_policy_model': policy\.export"):
+            algo.export_policy_model("here")
+        with pytest.raises(AttributeError, match="'Policy' object has no attribute 'model': get_weights"):
+            _ = algo.get_policy().model
+        with pytest.raises(AttributeError) as caught:
+            algo.trian()
+    assert str(caught.value) == "'Algorithm' object has no attribute 'trian'" and caught.value.obj is algo
 
 
 def test_no_name_is_both_here_and_not():

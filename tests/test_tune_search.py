@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tune_fakes import Counter
+from tune_fakes import Counter, Halves
 
 from athlete import tune
 from athlete.tune.schedulers import ASHAScheduler, PopulationBasedTraining
-from athlete.tune.search import BasicVariantGenerator, ConcurrencyLimiter, OptunaSearch, Searcher, create_searcher
+from athlete.tune.search import BasicVariantGenerator, ConcurrencyLimiter, OptunaSearch, create_searcher
 from athlete.tune.space import Path as ConfigPath
 
 run = functools.partial(tune.run, verbose=0, stop={"training_iteration": 2})
@@ -22,25 +22,6 @@ run = functools.partial(tune.run, verbose=0, stop={"training_iteration": 2})
 @pytest.fixture(autouse=True)
 def results_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ATHLETE_RESULTS_DIR", str(tmp_path))
-
-
-class Halves(Searcher):
-    """Suggests half of what the last suggestion was; remembers what it was told."""
-
-    def __init__(self, **names: Any):
-        super().__init__(**names)
-        self.gain, self.told, self.resumed = 8.0, [], []
-
-    def suggest(self, trial_id: str) -> dict[ConfigPath, Any] | None:
-        self.gain /= 2
-        return {("gain",): self.gain}
-
-    def on_trial_complete(self, trial_id: str, score: float | None) -> None:
-        self.told.append((trial_id, score))
-
-    def resume(self, trials: Any) -> None:
-        self.resumed = list(trials)
-        self.gain = min(picks[("gain",)] for _, picks, _, _ in self.resumed)
 
 
 SPACE = {"gain": tune.uniform(0.0, 10.0)}

@@ -1,4 +1,4 @@
-"""A trainable without a network, for the tests of tune: it counts."""
+"""For the tests of tune: a trainable without a network, which counts, and a searcher that halves."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ import os
 import time
 from pathlib import Path
 from typing import Any
+
+from athlete.tune.search import Searcher
+from athlete.tune.space import Path as ConfigPath
 
 
 class Counter:
@@ -54,6 +57,25 @@ class Counter:
 
     def stop(self) -> None:
         pass
+
+
+class Halves(Searcher):
+    """Suggests half of what the last suggestion was; remembers what it was told."""
+
+    def __init__(self, **names: Any):
+        super().__init__(**names)
+        self.gain, self.told, self.resumed = 8.0, [], []
+
+    def suggest(self, trial_id: str) -> dict[ConfigPath, Any] | None:
+        self.gain /= 2
+        return {("gain",): self.gain}
+
+    def on_trial_complete(self, trial_id: str, score: float | None) -> None:
+        self.told.append((trial_id, score))
+
+    def resume(self, trials: Any) -> None:
+        self.resumed = list(trials)
+        self.gain = min(picks[("gain",)] for _, picks, _, _ in self.resumed)
 
 
 def saved_iterations(folder: str | Path) -> list[int]:

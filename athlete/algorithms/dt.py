@@ -56,6 +56,13 @@ class Data(NamedTuple):
     return_: Array  # without its sign
 
 
+class Looked(NamedTuple):
+    """How far `observe` has come, `[B]` each."""
+
+    steps: Array
+    return_: Array  # of the running episode so far
+
+
 class DTView(NamedTuple):
     """What acts."""
 
@@ -128,12 +135,21 @@ class DT(Agent):
         return DTView(state.params, state.data)
 
     def observe(self, state: DTState, accumulators: Tree, trajectory: Transition) -> tuple[DTState, Tree]:
-        """Look at the data, `[N, 1, ...]`, all of which come at once."""
+        """Look at the data, or at a part of them, `[N, 1, ...]`."""
+        before, data = accumulators, state.data
         seen = features(self._obs_space, trajectory.obs[0])
-        std = jnp.maximum(jnp.std(seen, axis=(0, 1)), 1e-3)
-        so_far = discounted_sums(trajectory.reward, trajectory.first, 1.0, jnp.zeros(trajectory.reward.shape[1]))
-        largest = jnp.maximum(jnp.max(jnp.abs(so_far)), 1e-6)
-        return state._replace(data=Data(jnp.mean(seen, axis=(0, 1)), std, largest)), accumulators
+        so_far = discounted_sums(trajectory.reward, trajectory.first, 1.0, before.return_)
+        steps = before.steps + seen.shape[0]
+        share = seen.shape[0] / steps[0]  # of what was seen so far
+        shift = jnp.mean(seen, axis=(0, 1)) - data.mean
+        squares = (1.0 - share) * jnp.square(data.std) + share * jnp.var(seen, axis=(0, 1))
+        std = jnp.sqrt(squares + share * (1.0 - share) * jnp.square(shift))
+        largest = jnp.maximum(jnp.max(jnp.abs(so_far)), jnp.where(before.steps[0] > 0, data.return_, 1e-6))
+        data = Data(data.mean + share * shift, jnp.maximum(std, 1e-3), largest)
+        return state._replace(data=data), Looked(steps, so_far[-1])
+
+    def accumulators(self, rows: int) -> Looked:
+        return Looked(jnp.zeros(rows), jnp.zeros(rows))
 
     # Acting
 

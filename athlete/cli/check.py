@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import shutil
 from typing import Annotated
 
 import typer
@@ -15,7 +16,10 @@ def check(
     env_config: Annotated[str, typer.Option("--env-config", help="What it is made with, as JSON or YAML.")] = "{}",
     verbose: Verbose = 0,
 ) -> None:
-    """Play an environment with random actions and say precisely what is wrong with it, if anything is."""
+    """Say precisely what is wrong with an environment, if anything is.
+
+    It is played with random actions.
+    """
     from athlete.env.checks.check import check_env
     from athlete.log import show_log
     from athlete.tuned_examples.experiment_file import parse_yaml
@@ -38,9 +42,11 @@ class Listed(enum.StrEnum):
 
 
 def list_names(
-    what: Annotated[Listed, typer.Argument(metavar="algorithms|environments|examples", help="What to list.")],
+    what: Annotated[
+        Listed, typer.Argument(metavar="algorithms|environments|examples", help="What to list.")
+    ] = Listed.algorithms,
 ) -> None:
-    """List the algorithms, the environments, or the tuned examples."""
+    """List algorithms, environments or tuned examples."""
     if what is Listed.algorithms:
         typer.echo(_algorithms())
     elif what is Listed.environments:
@@ -56,7 +62,7 @@ def _algorithms() -> str:
     from athlete.algorithms.catalog import entries, is_joint
     from athlete.spaces import ACTION_KINDS
 
-    rows = [("algorithm", "actions", "memory", "agents", "learns from", "paper")]
+    rows: list[tuple[str, ...]] = [("algorithm", "actions", "memory", "agents", "learns from", "paper")]
     for entry in entries():
         actions = "any" if set(entry.actions) == set(ACTION_KINDS) else ", ".join(entry.actions)
         agents = "a team" if is_joint(entry.name) else "any number"
@@ -64,6 +70,8 @@ def _algorithms() -> str:
             agents = "one"
         learns_from = entry.learns_from.removesuffix(", of all agents together")
         rows.append((entry.name, actions, entry.memory, agents, learns_from, entry.paper))
+    if max(map(len, aligned(rows).splitlines())) > shutil.get_terminal_size((1000, 24)).columns:
+        rows = [(*row[:4], row[5].partition(", ")[0]) for row in rows]  # where to find a paper is on the page of each
     return aligned(rows)
 
 
@@ -86,7 +94,10 @@ def _environments() -> str:
 
 
 def doctor() -> None:
-    """Check this installation: versions, devices, folders, films; exit with 1 if a core part does not work."""
+    """Check this installation: versions, devices, folders, films.
+
+    Exit with 1 if a core part does not work.
+    """
     from athlete.cli.doctor import examine
 
     text, is_well = examine()

@@ -20,7 +20,10 @@ def data(
     max_episode_steps: Limit = None,
     verbose: Verbose = 0,
 ) -> None:
-    """Check recorded data and tell what is in them: spaces, episodes, statistics, a histogram of returns."""
+    """Check recorded data and tell what is in them.
+
+    Spaces, episodes, statistics, and a histogram of returns.
+    """
     from athlete.log import show_log
     from athlete.offline.files import read_data
     from athlete.offline.report import report
@@ -35,7 +38,10 @@ def convert(
     max_episode_steps: Limit = None,
     verbose: Verbose = 0,
 ) -> None:
-    """Write recorded data in another format: .safetensors (the fastest), .json (RLlib's), .npz."""
+    """Write recorded data in another format.
+
+    .safetensors (the fastest), .json (RLlib's), .npz.
+    """
     from athlete.log import show_log
     from athlete.offline.files import read_data, write_data
 
@@ -54,7 +60,7 @@ def record(
     env: Annotated[str | None, typer.Option(help="The environment, where the checkpoint cannot say it.")] = None,
     verbose: Verbose = 0,
 ) -> None:
-    """Play episodes with a trained policy and write them as data to learn from."""
+    """Play episodes with a trained policy, and write them as data."""
     from athlete.algorithm import Algorithm
     from athlete.log import show_log
 

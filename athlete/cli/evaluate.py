@@ -41,7 +41,10 @@ def evaluate(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
     verbose: Verbose = 0,
 ) -> None:
-    """Play whole episodes with a trained policy, greedily, and tell their rewards. The same numbers every time."""
+    """Play whole episodes with a trained policy: their rewards.
+
+    Greedily, with the same numbers every time.
+    """
     from athlete.algorithm import Algorithm
     from athlete.log import show_log
     from athlete.record.results import to_json

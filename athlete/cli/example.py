@@ -9,7 +9,7 @@ import typer
 from athlete.cli.common import Verbose, aligned
 
 app = typer.Typer(
-    help="Tuned examples: list them, show one, or train one and see whether it reaches its threshold.",
+    help="List tuned examples, show one, or train one to its threshold.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )

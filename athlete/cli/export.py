@@ -29,7 +29,10 @@ def export(
     policy_id: Annotated[str, typer.Option("--policy", help="Which of several.")] = "default_policy",
     verbose: Verbose = 0,
 ) -> None:
-    """Write a trained policy for use without Athlete: ONNX, StableHLO, PyTorch, NumPy, or a page in which it plays."""
+    """Write a trained policy for use without Athlete.
+
+    As ONNX, StableHLO, PyTorch, NumPy, or a page in which it plays.
+    """
     from athlete.export.formats import FORMATS
     from athlete.log import show_log
     from athlete.policy import Policy

@@ -18,7 +18,9 @@ def plot(
     out: Annotated[Path | None, typer.Option(help="Where the pictures go; else into the experiment's folder.")] = None,
     picture: Annotated[str, typer.Option("--format", help="svg, png, html or pdf.")] = "svg",
 ) -> None:
-    """Draw learning curves with bands over seeds, and the search of an experiment as parallel coordinates.
+    """Draw learning curves, and the search of an experiment.
+
+    Curves have bands over seeds; a search is drawn as parallel coordinates.
 
     athlete plot results/rates --format png
     """

@@ -14,7 +14,9 @@ def report(
     mode: Annotated[str | None, typer.Option(help="max or min: which is better.")] = None,
     out: Annotated[Path | None, typer.Option(help="The page; else report.html in the folder.")] = None,
 ) -> None:
-    """Write an HTML page with curves, results, film, settings, machine and how to repeat it. It needs no other file.
+    """Write an HTML page about a training or an experiment.
+
+    It has curves, results, film, settings, machine and how to repeat it, and needs no other file.
 
     athlete report ~/athlete_results/PPO_2026-01-31_12-00-00
     """

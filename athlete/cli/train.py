@@ -91,7 +91,7 @@ def train(
     ] = 10,
     verbose: Verbose = 0,
 ) -> None:
-    """Train an algorithm in an environment, or the experiments of a file.
+    """Train an algorithm in an environment, or a file of experiments.
 
     athlete train PPO CartPole-v1 --stop-reward 475
     """

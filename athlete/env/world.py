@@ -16,7 +16,16 @@ from athlete.env.adapters.stepped import require_unstepped
 from athlete.env.checks.check import check_env
 from athlete.env.masks import mask_path, say_masks_are_read, told_path
 from athlete.env.multi_agent import JointEnv
-from athlete.env.registry import PARTLY_SHOWN, EnvContext, create, is_dotted_path, is_jax_env, registered, resolve
+from athlete.env.registry import (
+    PARTLY_SHOWN,
+    EnvContext,
+    create,
+    is_dotted_path,
+    is_jax_env,
+    is_of_package,
+    registered,
+    resolve,
+)
 from athlete.env.supervision import UNSUPERVISED, Supervision
 from athlete.env.twins import find_twin
 from athlete.env.wrappers.acting_together import ActingTogetherSource
@@ -189,6 +198,14 @@ class World(NamedTuple):
             source = ActingTogetherSource(source)
         return PreviousStepSource(source, self.previous) if any(self.previous) else source
 
+    def make_one(self) -> Any:
+        """One environment of Gymnasium, whose methods answer for all of them; where somebody made one, that one."""
+        from athlete.env.adapters.gymnasium import make_gymnasium
+
+        if self.pooled or self.many_agents:
+            raise ValueError(f"{self.name} is no environment of Gymnasium, whose methods could be called")
+        return make_gymnasium(self.maker, self.env_config)
+
     def _unpooled(self) -> tuple[Any, dict[str, Any]]:
         """Gymnasium's maker of an environment of EnvPool and its `env_config`, as near as they come."""
         from athlete.env.adapters.envpool import as_ale_config, is_atari_of_pool
@@ -264,10 +281,16 @@ def find_world(
 
 
 def require_there(env: Any, env_config: Mapping[str, Any], backend: str) -> None:
-    """Raise ValueError for a name that no environment has, or whose package is not installed. None is made.
+    """Raise ValueError for a name that no environment has, or whose package is not installed.
 
-    What is no plain name (a class, a path that would be imported) is found out when it is made.
+    What is no plain name (a class, a path that would be imported) is found out when it is made. Only the packages of
+    others know their names, so that one of theirs is made.
     """
+    if isinstance(env, str) and not registered(env) and is_of_package(env):
+        made = resolve(env)(env_config)
+        if hasattr(made, "close"):
+            made.close()
+        return
     if not isinstance(env, str) or backend == "envpool" or ":" in env or is_dotted_path(env) or registered(env):
         return
     if _is_atari(env):
@@ -391,7 +414,8 @@ def env_name(env: Any) -> str:
         return env
     if isinstance(env, type):
         return env.__name__
-    return getattr(env, "__name__", type(env).__name__)
+    made_from = getattr(getattr(env, "spec", None), "id", None)  # of Gymnasium's, which may be wrapped
+    return str(made_from or getattr(env, "__name__", type(env).__name__))
 
 
 # Wrappers, whose pictures are those of what they wrap.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 
@@ -44,3 +46,8 @@ class Mixed(Memory):
 
     def ready(self, store: Tree) -> Array:
         return jnp.stack([part.ready(own) for part, own in zip(self.parts, store, strict=True)]).all()
+
+
+def mixed(parts: Sequence[Memory]) -> Memory:
+    """The memory of all `parts`; of one alone that one."""
+    return parts[0] if len(parts) == 1 else Mixed(tuple(parts))

@@ -66,7 +66,7 @@ class Prioritized(Memory):
             leaf = slot[:, None] * rows + jnp.arange(rows)
             each = jnp.where(complete[:, None], new, 0.0) if self.rated else jnp.where(complete, new, 0.0)[:, None]
             priority = jnp.broadcast_to(each, leaf.shape)
-        largest = jnp.max(priority, initial=store.largest)
+        largest = jnp.max(priority, initial=store.largest) if self.rated else store.largest
         ring = ring_add(store.ring, self._kept(trajectory), self.stack_axis)
         if ring.frames is not None:
             forgotten = self._forgotten(ring, length)

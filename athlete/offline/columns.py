@@ -24,6 +24,7 @@ NAMES: dict[str, str] = {
     "action_logp": "action_logp",
     "action_prob": "action_prob",
 }
+ENDS = ("terminateds", "truncateds", "dones", "eps_id")  # what tells where episodes end
 
 
 def from_columns(
@@ -34,14 +35,51 @@ def from_columns(
     action_space: Space | None = None,
     max_episode_steps: int | None = None,
     normalized: bool = False,
+    first_row: int = 0,
+    doubts: bool = True,
 ) -> DataSet:
     """A data set of columns `[N, ...]`, episodes one behind the other. `name` is what messages call it.
 
     `obs`, `actions` and `rewards` there must be, and something that tells where episodes end: `terminateds` and
     `truncateds`, `dones`, or `eps_id`. `dones` cannot tell an end from a time limit: those after `max_episode_steps`
     are taken for cut. Where `new_obs` is missing it is the next step's `obs`, and a cut episode ends one step earlier.
+    The first step is row `first_row` of what `name` names; `doubts` are warned of, unless that was done before.
 
     Raises DataError, naming row and column, for what is missing, of another length, or no finite number.
+    """
+    known = known_columns(columns, name)
+    steps = len(known["rewards"])
+    for column, tree in known.items():
+        for path, leaf in named_leaves(tree, column):
+            _require_finite(leaf, path, name, first_row)
+    terminated, truncated = _ends(known, name, max_episode_steps, doubts)
+    next_obs, kept = known.get("new_obs"), None
+    if next_obs is None:
+        next_obs, truncated, kept = _shifted(known["obs"], terminated, truncated)
+    data = DataSet(
+        known["obs"],
+        known["actions"],
+        known["rewards"].astype(np.float32).reshape(steps),
+        next_obs,
+        terminated,
+        truncated,
+        log_prob=_log_prob(known, name, first_row),
+        observation_space=observation_space,
+        action_space=action_space,
+        normalized=normalized,
+        parts=[Part(name, steps, first_row)],
+    )
+    if kept is None:
+        return data
+    if not kept.any():
+        raise DataError(f"{name}: no step is left, as new_obs is missing and each episode is cut after its first step")
+    return data.mapped(lambda array: array[kept], [Part(name, int(kept.sum()), first_row)])
+
+
+def known_columns(columns: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Those of the columns that data are made of, under RLlib's names, as arrays `[N, ...]` or trees of them.
+
+    Raises DataError for what is missing or of another length.
     """
     known = {NAMES[key]: _arrays(value, f"{name}: {key}") for key, value in columns.items() if key in NAMES}
     for needed in ("obs", "actions", "rewards"):
@@ -56,29 +94,19 @@ def from_columns(
                 raise DataError(
                     f"{name}: {path} has {len(leaf)} rows, and rewards has {steps}: the file is cut or mixed"
                 )
-            _require_finite(leaf, path, name)
-    terminated, truncated = _ends(known, name, max_episode_steps)
-    next_obs, kept = known.get("new_obs"), None
-    if next_obs is None:
-        next_obs, truncated, kept = _shifted(known["obs"], terminated, truncated)
-    data = DataSet(
-        known["obs"],
-        known["actions"],
-        known["rewards"].astype(np.float32).reshape(steps),
-        next_obs,
-        terminated,
-        truncated,
-        log_prob=_log_prob(known, name),
-        observation_space=observation_space,
-        action_space=action_space,
-        normalized=normalized,
-        parts=[Part(name, steps)],
-    )
-    if kept is None:
-        return data
-    if not kept.any():
-        raise DataError(f"{name}: no step is left, as new_obs is missing and each episode is cut after its first step")
-    return data.mapped(lambda array: array[kept], [Part(name, int(kept.sum()))])
+    if not any(column in known for column in ENDS):
+        raise DataError(
+            f"{name} does not tell where episodes end: it has neither terminateds and truncateds, dones nor eps_id"
+        )
+    return known
+
+
+def steps_of_whole_episodes(known: Mapping[str, Any]) -> int:
+    """How many of the steps are of episodes of which these columns hold the end."""
+    ends = [np.flatnonzero(known[column].reshape(-1)) for column in ENDS[:-1] if column in known]
+    if "eps_id" in known:
+        ends.append(np.flatnonzero(np.diff(known["eps_id"].reshape(-1))))
+    return int(max((each[-1] + 1 for each in ends if each.size), default=0))
 
 
 def _arrays(value: Any, where: str) -> Any:
@@ -101,21 +129,18 @@ def _arrays(value: Any, where: str) -> Any:
     return np.ascontiguousarray(array, narrow.get(array.dtype.name, array.dtype))
 
 
-def _require_finite(leaf: np.ndarray, column: str, name: str) -> None:
+def _require_finite(leaf: np.ndarray, column: str, name: str, first_row: int) -> None:
     if leaf.dtype.kind == "f" and not np.isfinite(leaf).all():
-        row = int(np.flatnonzero(~np.isfinite(leaf).reshape(len(leaf), -1).all(axis=1))[0])
+        row = first_row + int(np.flatnonzero(~np.isfinite(leaf).reshape(len(leaf), -1).all(axis=1))[0])
         raise DataError(f"{name}, row {row}: {column} holds NaN or infinity")
 
 
-def _ends(known: Mapping[str, Any], name: str, max_episode_steps: int | None) -> tuple[np.ndarray, np.ndarray]:
+def _ends(
+    known: Mapping[str, Any], name: str, max_episode_steps: int | None, doubts: bool
+) -> tuple[np.ndarray, np.ndarray]:
     """Which steps terminated and which cut their episode; the last one of all cuts what it did not end."""
     steps = len(known["rewards"])
-    given = [column for column in ("terminateds", "truncateds", "dones", "eps_id") if column in known]
-    if not given:
-        raise DataError(
-            f"{name} does not tell where episodes end: it has neither terminateds and truncateds, dones nor eps_id"
-        )
-    flags = {column: known[column].reshape(steps).astype(bool) for column in given if column != "eps_id"}
+    flags = {column: known[column].reshape(steps).astype(bool) for column in ENDS[:-1] if column in known}
     none = np.zeros(steps, bool)
     truncated = flags.get("truncateds", none)
     terminated = flags.get("terminateds", flags.get("dones", none) & ~truncated)
@@ -123,8 +148,10 @@ def _ends(known: Mapping[str, Any], name: str, max_episode_steps: int | None) ->
         changes = np.diff(known["eps_id"].reshape(steps)) != 0
         truncated = truncated | np.append(changes & ~terminated[:-1], False)
     if "terminateds" not in flags and "truncateds" not in flags and "dones" in flags:
-        terminated, truncated = _told_apart(terminated, truncated, name, max_episode_steps)
-    if not (terminated | truncated).any():
+        if doubts and max_episode_steps is None:
+            _doubt_ends(terminated | truncated, terminated, name)
+        terminated, truncated = _told_apart(terminated, truncated, max_episode_steps)
+    if doubts and not (terminated | truncated).any():
         logger.warning("%s: no episode ends in its %d steps; the last one is taken for cut", name, steps)
     truncated = truncated.copy()
     truncated[-1] |= not terminated[-1]
@@ -132,15 +159,21 @@ def _ends(known: Mapping[str, Any], name: str, max_episode_steps: int | None) ->
 
 
 def _told_apart(
-    done: np.ndarray, truncated: np.ndarray, name: str, max_episode_steps: int | None
+    done: np.ndarray, truncated: np.ndarray, max_episode_steps: int | None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Ends and cuts where only `dones` are told."""
+    if max_episode_steps is None:
+        return done, truncated
     ends = np.flatnonzero(done | truncated)
     lengths = np.diff(ends, prepend=-1)
-    if max_episode_steps is not None:
-        cut = np.zeros(len(done), bool)
-        cut[ends[lengths >= max_episode_steps]] = True
-        return done & ~cut, truncated | (done & cut)
+    cut = np.zeros(len(done), bool)
+    cut[ends[lengths >= max_episode_steps]] = True
+    return done & ~cut, truncated | (done & cut)
+
+
+def _doubt_ends(ended: np.ndarray, done: np.ndarray, name: str) -> None:
+    """Warn where only `dones` are told, and all episodes are of one length."""
+    lengths = np.diff(np.flatnonzero(ended), prepend=-1)
     if len(lengths) > 1 and (lengths == lengths[0]).all() and lengths[0] > 1 and done.any():
         logger.warning(
             "%s: all of its %d episodes have %d steps and are told as dones alone, which look terminated: if a time "
@@ -150,7 +183,6 @@ def _told_apart(
             lengths[0],
             lengths[0],
         )
-    return done, truncated
 
 
 def _shifted(obs: Any, terminated: np.ndarray, truncated: np.ndarray) -> tuple[Any, np.ndarray, np.ndarray]:
@@ -161,7 +193,7 @@ def _shifted(obs: Any, terminated: np.ndarray, truncated: np.ndarray) -> tuple[A
     return next_obs, truncated | before, kept
 
 
-def _log_prob(known: Mapping[str, Any], name: str) -> np.ndarray | None:
+def _log_prob(known: Mapping[str, Any], name: str, first_row: int) -> np.ndarray | None:
     if "action_logp" in known:
         return known["action_logp"].astype(np.float32).reshape(-1)
     if "action_prob" not in known:
@@ -169,7 +201,9 @@ def _log_prob(known: Mapping[str, Any], name: str) -> np.ndarray | None:
     probability = known["action_prob"].astype(np.float64).reshape(-1)
     if (probability <= 0).any():
         row = int(np.flatnonzero(probability <= 0)[0])
-        raise DataError(f"{name}, row {row}: action_prob is {probability[row]}, and what was done has a probability")
+        raise DataError(
+            f"{name}, row {first_row + row}: action_prob is {probability[row]}, and what was done has a probability"
+        )
     return np.log(probability).astype(np.float32)
 
 

@@ -23,6 +23,7 @@ class Part(NamedTuple):
 
     name: str  # of the file, or what the user gave
     steps: int
+    first: int = 0  # which row of it the first step is
 
 
 class DataSet:
@@ -90,7 +91,7 @@ class DataSet:
         """Where step `row` came from, for messages: `walker.json, row 12`."""
         for part in self.parts:
             if row < part.steps:
-                return f"{part.name}, row {row}"
+                return f"{part.name}, row {part.first + row}"
             row -= part.steps
         return f"row {row}"
 
@@ -125,13 +126,15 @@ class DataSet:
         index = np.concatenate(steps) if steps else np.zeros(0, np.int64)
         return self.mapped(lambda array: array[index], [Part(f"episodes of {self.parts[0].name}", len(index))])
 
-    def transitions(self, spec: Spec) -> Transition:
-        """All steps as a trajectory of one row, `[N, 1, ...]`, with canonical actions.
+    def transitions(self, spec: Spec, doubts: bool = True) -> Transition:
+        """All steps as a trajectory of one row, `[N, 1, ...]`, with canonical actions. `doubts` are warned of, unless
+        that was done before.
 
         Raises DataError, naming file and row, for what does not fit the spaces.
         """
         check_fit(self, spec)
-        _doubt_units(self, spec.action)
+        if doubts:
+            _doubt_units(self, spec.action)
         action = self.action if self.normalized else to_canonical(spec.action, self.action)
         action = mapped(_as_trained, action)
         action = mapped(lambda part: part.clip(-1.0, 1.0), action) if _is_bounded(spec.action) else action

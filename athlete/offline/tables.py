@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,9 @@ import numpy as np
 
 from athlete.offline.columns import columns_of, from_columns
 from athlete.offline.dataset import DataError, DataSet
+from athlete.offline.streamed import Blocks
 
+ROW_GROUP = 1 << 16  # rows that a file is read by, where it is larger than memory
 _NUMBERED = re.compile(r"(.+)[_.](\d+)")
 
 
@@ -62,12 +64,38 @@ def read_csv(path: Path, options: Mapping[str, Any]) -> DataSet:
 def read_parquet(path: Path, options: Mapping[str, Any]) -> DataSet:
     """A row for each step; columns of numbers and of lists."""
     parquet = _parquet(path)
+    table = _of_parquet(path, lambda: parquet.read_table(path))
+    return from_columns(_columns(table, path), str(path), max_episode_steps=options.get("max_episode_steps"))
+
+
+def parquet_blocks(path: Path, given: Mapping[str, Any]) -> Blocks:
+    """The file's row groups."""
+    parquet = _parquet(path)
+    number = _of_parquet(path, lambda: parquet.ParquetFile(path).num_row_groups)
+
+    def read(number: int, row: int) -> dict[str, np.ndarray]:
+        return _columns(_of_parquet(path, lambda: parquet.ParquetFile(path).read_row_group(number)), path)
+
+    return Blocks(str(path), number, read, given)
+
+
+def parquet_bytes(path: Path) -> int:
+    """How many bytes are in a file, unpacked."""
+    parquet = _parquet(path)
+    about = _of_parquet(path, lambda: parquet.read_metadata(path))
+    return sum(about.row_group(number).total_byte_size for number in range(about.num_row_groups))
+
+
+def _columns(table: Any, path: Path) -> dict[str, np.ndarray]:
+    return _gathered({name: _of_arrow(table[name], f"{path}: {name}") for name in table.column_names})
+
+
+def _of_parquet(path: Path, read: Callable[[], Any]) -> Any:
+    """What `read` reads from the file."""
     try:
-        table = parquet.read_table(path)
+        return read()
     except Exception as error:  # pyarrow's own, which would have to be imported for its name
         raise DataError(f"{path} is cut or no Parquet: {error}") from error
-    columns = {name: _of_arrow(table[name], f"{path}: {name}") for name in table.column_names}
-    return from_columns(_gathered(columns), str(path), max_episode_steps=options.get("max_episode_steps"))
 
 
 def _of_arrow(column: Any, where: str) -> np.ndarray:
@@ -89,7 +117,7 @@ def write_parquet(data: DataSet, path: Path) -> None:
     import pyarrow
 
     table = {name: _to_arrow(pyarrow, column) for name, column in columns_of(data).items()}
-    parquet.write_table(pyarrow.table(table), path)
+    parquet.write_table(pyarrow.table(table), path, row_group_size=ROW_GROUP)
 
 
 def _to_arrow(pyarrow: Any, column: np.ndarray) -> Any:

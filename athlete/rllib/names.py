@@ -17,12 +17,20 @@ from athlete.algorithms import ALGORITHMS, ALIASES, told_of_absent
 
 TRAINER, UTILITIES = "athlete.rllib.trainer", "athlete.rllib.utilities"
 
+# What RLlib's annotations say.
+TYPES = (
+    *("AgentID", "EnvID", "EpisodeID", "PolicyID"),
+    *("EnvType", "EnvCreator", "EnvConfigDict", "EnvActionType", "EnvObsType", "EnvInfoDict", "MultiAgentDict"),
+    *("AlgorithmConfigDict", "PartialAlgorithmConfigDict", "TrainerConfigDict", "ModelConfigDict", "ModelWeights"),
+    *("ResultDict", "GradInfoDict", "TensorType", "TensorStructType"),
+)
 # Name of theirs -> the module in which it is here.
 HOMES: dict[str, str] = {
     "Algorithm": TRAINER,
     "Trainer": TRAINER,
     "get_algorithm_class": TRAINER,
     "get_trainer_class": TRAINER,
+    "get_trainable_cls": TRAINER,
     "AlgorithmConfig": "athlete.settings.config",
     "DefaultCallbacks": "athlete.callbacks",
     "EnvContext": "athlete.env.registry",
@@ -49,6 +57,11 @@ HOMES: dict[str, str] = {
     **dict.fromkeys(("CLIReporter", "JupyterNotebookReporter", "ProgressReporter"), "athlete.record.progress"),
     **dict.fromkeys(("evaluate_policy", "make_vec_env", "SubprocVecEnv", "DummyVecEnv"), "athlete.sb3"),
     **dict.fromkeys(("ExperimentAnalysis", "ResultGrid", "Callback"), "athlete.tune"),
+    **dict.fromkeys(("WandbLoggerCallback", "MLflowLoggerCallback"), "athlete.tune.integrations"),
+    **dict.fromkeys(("PB2", "PopulationBasedTraining", "MedianStoppingRule"), "athlete.tune.schedulers"),
+    **dict.fromkeys(("ASHAScheduler", "AsyncHyperBandScheduler", "HyperBandScheduler"), "athlete.tune.schedulers"),
+    **dict.fromkeys(("OptunaSearch", "ConcurrencyLimiter", "BasicVariantGenerator"), "athlete.tune.search"),
+    **dict.fromkeys(TYPES, UTILITIES),
 }
 
 PACKAGES = ("rllib", "air", "tune", "sb3", "train", "data", "util")
@@ -82,12 +95,27 @@ MODULES: dict[str, tuple[str, ...]] = {
     "rllib.utils.pre_checks": ("check_env",),
     "rllib.utils.pre_checks.env": ("check_env",),
     "rllib.utils.test_utils": ("check_learning_achieved",),
+    "rllib.utils.typing": TYPES,
     "air": (*_RUNS, "Checkpoint", "Result"),
     "air.checkpoint": ("Checkpoint",),
     "air.config": _RUNS,
     "air.result": ("Result",),
     "air.session": ("report", "get_checkpoint"),
-    "tune.registry": ("register_env", "register_trainable"),
+    **{
+        f"{place}.{service}": (name,)
+        for place in ("air.integrations", "air.callbacks", "tune.integration")
+        for service, name in (("wandb", "WandbLoggerCallback"), ("mlflow", "MLflowLoggerCallback"))
+    },
+    "tune.registry": ("register_env", "register_trainable", "get_trainable_cls"),
+    "tune.schedulers.async_hyperband": ("ASHAScheduler", "AsyncHyperBandScheduler"),
+    "tune.schedulers.hyperband": ("HyperBandScheduler",),
+    "tune.schedulers.median_stopping_rule": ("MedianStoppingRule",),
+    "tune.schedulers.pb2": ("PB2",),
+    "tune.schedulers.pbt": ("PopulationBasedTraining",),
+    "tune.search.basic_variant": ("BasicVariantGenerator",),
+    "tune.search.concurrency_limiter": ("ConcurrencyLimiter",),
+    "tune.suggest": ("ConcurrencyLimiter", "BasicVariantGenerator"),
+    "tune.suggest.optuna": ("OptunaSearch",),
     "tune.logger": ("pretty_print",),
     "tune.progress_reporter": _REPORTERS,
     "tune.result_grid": ("ResultGrid",),
@@ -114,13 +142,27 @@ ABSENT: dict[str, str] = {
     **dict.fromkeys(("try_import_torch", "try_import_tf", "try_import_jax", "rllib.utils.framework"), _NETWORKS),
     **dict.fromkeys(("rllib.utils.torch_utils", "rllib.utils.tf_utils", "rllib.models.action_dist"), _NETWORKS),
     **dict.fromkeys(("rllib.offline", "rllib.utils.policy"), _OFFLINE),
-    **dict.fromkeys(("rllib.execution", "rllib.evaluation", "rllib.utils.replay_buffers", "rllib.policy"), _LEARNING),
+    **dict.fromkeys(("rllib.execution", "rllib.evaluation", "rllib.policy"), _LEARNING),
     **dict.fromkeys(("build_trainer", "build_tf_policy", "build_policy_class", "with_common_config"), _LEARNING),
     "rllib.env": "environments are of Gymnasium, PettingZoo, MultiAgentEnv or JAX (docs: Your own environment)",
+    "rllib.env.wrappers": "PettingZoo's environments are taken as they are; pictures of Atari become small and stacked",
     "rllib.examples": "environments of RLlib's examples are known by their paths, env='ray.rllib.examples...'",
     "rllib.connectors": "observations are changed by settings (docs: Filters and connectors)",
     "rllib.utils.exploration": "explorations are chosen by name: exploration(exploration_config={'type': ...})",
     "rllib.utils.schedules": "a schedule is a list, lr=[[0, 1e-3], [100_000, 1e-5]]",
+    "rllib.utils.replay_buffers": "memories are chosen by name: replay_buffer_config={'type': ...}",
+    "rllib.utils.metrics": "results are read by their names, result['num_env_steps_sampled']",
+    "rllib.utils.numpy": "jax.nn and NumPy have it",
+    "rllib.models.preprocessors": "networks see every space; rollouts(observation_fn=...) changes observations before",
+    **dict.fromkeys(
+        ("MultiCallbacks", "make_multi_callbacks"),
+        "callbacks(...) takes one class; its hooks may call those of others",
+    ),
+    **dict.fromkeys(("framework_iterator", "check_compute_single_action"), "networks run on JAX alone"),
+    **dict.fromkeys(("tune.search", "tune.suggest"), "searchers are BasicVariantGenerator and OptunaSearch"),
+    "tune.schedulers": "schedulers are ASHA, HyperBand, the median stopping rule, PBT and PB2",
+    "tune.result": "results are read by their names, result['timesteps_total']",
+    "tune.utils": "objects are given to functions by tune.with_parameters",
     **dict.fromkeys(("air.integrations", "tune.integration", "tune.logger", "UnifiedLogger"), _LOGGERS),
     "tune.syncer": "files stay where they are written",
     "train": "Ray Train is no part of it; `tune.Tuner` and `config.build()` train",
@@ -129,7 +171,9 @@ ABSENT: dict[str, str] = {
     "sb3.common.callbacks": _STOPS,
     "VecNormalize": "rollouts(observation_filter='MeanStdFilter'), environment(normalize_rewards=True)",
     **dict.fromkeys(("VecFrameStack", "sb3.common.atari_wrappers"), "pictures of Atari are stacked by themselves"),
-    **dict.fromkeys(("VecMonitor", "sb3.common.monitor"), "every training keeps the returns of its episodes"),
+    **dict.fromkeys(("VecMonitor", "sb3.common.monitor"), "reporting(monitor=True) writes monitor.csv by itself"),
+    "sb3.common.results_plotter": "`athlete plot FOLDER` and `athlete report FOLDER` draw what tensorboard_log wrote",
+    "sb3.common.utils": "seeds, schedules and devices are settings of a configuration",
     "sb3.common.noise": "exploration_config={'type': 'GaussianNoise', ...} or 'OrnsteinUhlenbeckNoise'",
     "sb3.common.logger": _LOGGERS,
     **dict.fromkeys(("sb3.common.torch_layers", "sb3.common.policies"), _NETWORKS),
@@ -224,7 +268,8 @@ class RayModules(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         told = _instead(inside, parts[-1], [])
         if not told and parts[0] == "tune":
             return None
-        told = told or "; `Coming from RLlib` in the documentation lists what there is"
+        page = "Stable-Baselines3" if parts[0] == "sb3" else "RLlib"
+        told = told or f"; `Coming from {page}` in the documentation lists what there is"
         raise ModuleNotFoundError(f"there is no module {fullname!r}{told}", name=fullname)
 
     def exec_module(self, module: ModuleType) -> None:

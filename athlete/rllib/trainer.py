@@ -138,7 +138,7 @@ def get_algorithm_class(name: str, return_config: bool = False) -> Any:
     return (found, found.default_config()) if return_config else found
 
 
-get_trainer_class = get_algorithm_class
+get_trainer_class = get_trainable_cls = get_algorithm_class
 
 
 def __getattr__(name: str) -> Any:

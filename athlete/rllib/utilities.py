@@ -12,6 +12,12 @@ from athlete.models.catalog import register_custom_model
 _Method = TypeVar("_Method")
 DEFAULT_POLICY_ID = "default_policy"
 
+# The types of RLlib's annotations, which nothing reads here.
+AgentID = EnvID = EpisodeID = PolicyID = Any
+EnvType = EnvCreator = EnvConfigDict = EnvActionType = EnvObsType = EnvInfoDict = MultiAgentDict = Any
+AlgorithmConfigDict = PartialAlgorithmConfigDict = TrainerConfigDict = ModelConfigDict = ModelWeights = Any
+ResultDict = GradInfoDict = TensorType = TensorStructType = Any
+
 
 class ModelCatalog:
     """RLlib's catalogue, where networks of the user's own get names."""

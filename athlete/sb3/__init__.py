@@ -5,16 +5,19 @@ Defaults are Athlete's. `model.algorithm` is what stands behind, with all there 
 
 from __future__ import annotations
 
+import difflib
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 
 from athlete.algorithm import Algorithm
 from athlete.algorithms import get_config_class
 from athlete.policy import Policy
+from athlete.record.checkpoint import CheckpointError
+from athlete.rllib.names import find
 from athlete.settings.config import AlgorithmConfig
-from athlete.settings.rllib_names import STABLE_BASELINES
+from athlete.settings.rllib_names import STABLE_BASELINES, no_attribute
 from athlete.spaces import Dict, Space, Tuple
 
 POLICIES = ("MlpPolicy", "CnnPolicy", "MultiInputPolicy")
@@ -42,6 +45,22 @@ _REPLAY = {
     "policy_delay": "policy_delay",
 }
 _RATES = {"DQN": ("lr",), "SAC": ("actor_lr", "critic_lr", "alpha_lr")}
+# Attribute of their models -> what there is instead.
+_INSTEAD = {
+    **dict.fromkeys(
+        ("get_env", "env"),
+        "play in an environment of Gymnasium: obs, info = env.reset(), then model.predict(obs) and env.step(action)",
+    ),
+    **dict.fromkeys(
+        ("algorithm", "num_timesteps"),
+        "the model's environment was an object, which no file holds: Model.load(path, env) learns on",
+    ),
+    "set_env": "Model.load(path, env) goes on in another environment",
+    **dict.fromkeys(("get_parameters", "set_parameters"), "model.algorithm has get_weights() and set_weights(weights)"),
+    **dict.fromkeys(("save_replay_buffer", "load_replay_buffer", "replay_buffer"), "save(path) keeps the memory too"),
+    **dict.fromkeys(("logger", "set_logger"), "tensorboard_log=FOLDER writes TensorBoard, CSV and JSON"),
+    "get_vec_normalize_env": "filters are settings: rollouts(observation_filter='MeanStdFilter')",
+}
 _EPSILONS = {"exploration_initial_eps": "initial_epsilon", "exploration_final_eps": "final_epsilon"}
 
 
@@ -72,6 +91,10 @@ class DummyVecEnv:
     """For `make_vec_env(vec_env_cls=DummyVecEnv)`: environments in this process."""
 
 
+class HerReplayBuffer:
+    """For `replay_buffer_class=HerReplayBuffer`: hindsight, with its `replay_buffer_kwargs`."""
+
+
 class Model:
     """An algorithm in its environment under Stable-Baselines3's names. Subclasses name it: `PPO`, `DQN`, `SAC`, ...
 
@@ -83,6 +106,7 @@ class Model:
     """
 
     name: ClassVar[str]
+    _alone: Policy | None  # what acts where no environment can be made again
 
     def __init__(self, policy: Any, env: Any, verbose: int = 0, **arguments: Any):
         if policy not in POLICIES:
@@ -90,8 +114,13 @@ class Model:
                 f"{self.name}({policy!r}, ...): expected one of {', '.join(POLICIES)}; a network of your own is an "
                 "athlete.core.Model in a configuration"
             )
-        self.verbose = verbose
+        self.verbose, self._alone = verbose, None
         self.algorithm: Algorithm = configured(self.name, env, arguments).build()
+
+    if not TYPE_CHECKING:  # which would take every name for one that is there
+
+        def __getattr__(self, name: str) -> Any:
+            raise no_attribute(self, name, _INSTEAD)
 
     @property
     def num_timesteps(self) -> int:
@@ -100,7 +129,7 @@ class Model:
     @property
     def policy(self) -> Policy:
         """What acts, as it is now."""
-        return self.algorithm.get_policy()
+        return self.algorithm.get_policy() if self._alone is None else self._alone
 
     def learn(self, total_timesteps: int, callback: Any = None, progress_bar: bool = False, **of_logs: Any) -> Self:
         """Train for at least so many timesteps more."""
@@ -134,15 +163,28 @@ class Model:
 
     def save(self, path: str | Path) -> None:
         """Write the model into the folder `path`."""
-        self.algorithm.save(Path(path) / "checkpoint")
+        self.algorithm.save(_folder(path))
 
     @classmethod
     def load(cls, path: str | Path, env: Any = None) -> Self:
-        """The model that was saved in the folder `path`, ready to act and to learn on."""
+        """The model that was saved in the folder `path`, ready to act and to learn on.
+
+        One whose environment was an object acts without it, and learns on where it is given again.
+        """
         model = cls.__new__(cls)
-        model.verbose = 0
-        model.algorithm = Algorithm.from_checkpoint(Path(path) / "checkpoint", env)
+        model.verbose, model._alone = 0, None
+        try:
+            model.algorithm = Algorithm.from_checkpoint(_folder(path), env)
+        except CheckpointError:
+            if env is not None:
+                raise
+            model._alone = Policy.from_checkpoint(_folder(path))
         return model
+
+
+def _folder(path: str | Path) -> Path:
+    """Where a model is; the `.zip` of their files may be said and is left out."""
+    return Path(str(path).removesuffix(".zip")) / "checkpoint"
 
 
 def configured(name: str, env: Any, arguments: dict[str, Any]) -> AlgorithmConfig:
@@ -164,22 +206,36 @@ def configured(name: str, env: Any, arguments: dict[str, Any]) -> AlgorithmConfi
         settings |= dict.fromkeys(_RATES.get(name, ("actor_lr", "critic_lr")), given.pop("learning_rate"))
     if replay and given.get("ent_coef") == "auto":
         del given["ent_coef"]
-    if "buffer_size" in given:
-        settings["replay_buffer_config"] = {"capacity": given.pop("buffer_size")}
+    memory = {"capacity": given.pop("buffer_size")} if "buffer_size" in given else {}
+    if replay and given.get("replay_buffer_class") is not None:
+        memory |= {"type": given.pop("replay_buffer_class"), **(given.pop("replay_buffer_kwargs", None) or {})}
+    if memory:
+        settings["replay_buffer_config"] = memory
     epsilons = {ours: given.pop(theirs) for theirs, ours in _EPSILONS.items() if theirs in given}
     if epsilons:
         settings["exploration_config"] = {"type": "EpsilonGreedy", **epsilons}
     if given.get("policy_kwargs") is not None:
         settings["model"] = _network(given.pop("policy_kwargs"))
     known = _REPLAY if replay else _LATEST
+    if replay and (updates := given.pop("gradient_steps", 1)) != 1:  # one is what None means
+        batch = given.get("batch_size", config.train_batch_size)
+        steps = given.get("train_freq", config.fragment_length()) * vec.n_envs
+        settings["training_intensity"] = batch if updates < 0 else updates * batch / steps
     for argument, value in given.items():
         if value is None:
             continue
         if argument not in known or known[argument] not in config:
-            told = STABLE_BASELINES.get(argument, f"not among {', '.join(known)}")
-            raise ValueError(f"{name}({argument}={value!r}): in a configuration of Athlete it is {told}")
+            raise ValueError(f"{name}({argument}={value!r}): {_told(argument, [*known, *STABLE_BASELINES])}")
         settings[known[argument]] = value
     return config.update_from_dict(settings)
+
+
+def _told(argument: str, names: list[str]) -> str:
+    """The end of the sentence about an argument without a meaning here."""
+    if argument in STABLE_BASELINES:
+        return f"in a configuration of Athlete it is {STABLE_BASELINES[argument]}"
+    near = difflib.get_close_matches(argument, names, n=1)
+    return f"did you mean {near[0]!r}?" if near else "`Coming from Stable-Baselines3` lists what there is instead"
 
 
 def _network(policy_kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -239,3 +295,7 @@ def _model(name: str) -> type[Model]:
 
 
 PPO, A2C, DQN, SAC, TD3, DDPG = map(_model, ("PPO", "A2C", "DQN", "SAC", "TD3", "DDPG"))
+
+
+def __getattr__(name: str) -> Any:
+    return find("sb3", name)

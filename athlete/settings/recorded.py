@@ -13,6 +13,7 @@ from athlete.offline.files import read_data
 from athlete.offline.minari_sets import is_minari
 from athlete.offline.spaces import space_of
 from athlete.settings.checks import is_number
+from athlete.settings.memory import MEMORIES
 from athlete.spaces import Space
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 SAMPLER = "sampler"  # the environment
 SPACES = ("observation_space", "action_space")  # of data without an environment
-INPUT_SETTINGS = ("max_episode_steps", "format", "path", "paths")
+INPUT_SETTINGS = ("max_episode_steps", "format", "path", "paths", "capacity")
 
 
 def is_input(value: Any) -> bool:
@@ -94,10 +95,33 @@ def require_learnable(config: AlgorithmConfig) -> None:
                 f"offline_data(input_config={{{name!r}: ...}}): there is no {name!r}; there are "
                 f"{', '.join(INPUT_SETTINGS)}"
             )
+    _require_capacity(config)
     if config.model.get("use_lstm") and SAMPLER in shares_of(config.input_, config.input_config):
         raise ValueError(f"{title}: recorded steps hold no recurrent state, and those that are collected do")
     if config.policies is not None:
         raise ValueError(f"{title}: recorded data are of one agent, and policies={list(config.policies)} were given")
+
+
+def _require_capacity(config: AlgorithmConfig) -> None:
+    """Raise ValueError where data cannot be read part by part, `capacity` steps at a time."""
+    capacity = config.input_config.get("capacity")
+    if capacity is None:
+        return
+    if not isinstance(capacity, int) or isinstance(capacity, bool) or capacity < 1:
+        raise ValueError(
+            f"offline_data(input_config={{'capacity': {capacity!r}}}): expected a whole number of steps, 1 or more"
+        )
+    if not config.is_offline():
+        raise ValueError(
+            f"{config.algorithm_name}: input_config={{'capacity': {capacity}}} reads data part by part between the "
+            "iterations of a training that collects nothing; leave it out beside 'sampler'"
+        )
+    kind = str(config.get("replay_buffer_config", {}).get("type", ""))
+    if MEMORIES.get(kind, "uniform") != "uniform" and "replay_buffer_config" in config.chosen():
+        raise ValueError(
+            f"{config.algorithm_name}: replay_buffer_config has the type {kind!r}, and of data that are read part by "
+            "part steps are drawn uniformly; take 'ReplayBuffer', or leave input_config={'capacity': ...} out"
+        )
 
 
 OUTPUT_FORMATS = ("safetensors", "json", "npz", "parquet")

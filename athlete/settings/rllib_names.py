@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 # Other name -> ours.
 SPELLINGS: dict[str, str] = {
     "lambda": "lambda_",
@@ -53,11 +55,16 @@ STABLE_BASELINES: dict[str, str] = {
     "net_arch": "fcnet_hiddens",
     "activation_fn": "fcnet_activation",
     "train_freq": "rollouts(rollout_fragment_length=...)",
-    "gradient_steps": "training_intensity: timesteps learned from over timesteps sampled,",
+    "gradient_steps": "training_intensity, timesteps learned from over timesteps sampled",
     "target_update_interval": "target_network_update_freq, in timesteps,",
     "exploration_fraction": "exploration_config={'epsilon_timesteps': ...}",
     "exploration_initial_eps": "exploration_config={'initial_epsilon': ...}",
     "exploration_final_eps": "exploration_config={'final_epsilon': ...}",
+    "action_noise": "exploration_config={'type': 'GaussianNoise', 'stddev': ...}",
+    "target_policy_noise": "target_noise",
+    **dict.fromkeys(
+        ("replay_buffer_class", "replay_buffer_kwargs"), "replay_buffer_config={'type': 'PrioritizedReplayBuffer'}"
+    ),
     "tensorboard_log": "reporting(logdir=...)",
     "device": "what the JAX that is installed decides",
 }
@@ -91,6 +98,7 @@ IGNORED: dict[str, str] = {
     "compress_observations": "observations stay as arrays",
     "shuffle_sequences": "every epoch takes the samples in a new random order",
     "shuffle_batch_per_epoch": "every epoch takes the samples in a new random order",
+    **dict.fromkeys(("noise_size", "tf_single_threaded"), "noise is drawn anew for each generation, from no table"),
     "use_gae": "advantages are generalised advantage estimates; lambda_=1.0 gives plain returns",
     **dict.fromkeys(("optim_alpha", "optim_eps"), "Adam takes the place of RMSProp"),
     **dict.fromkeys(
@@ -100,7 +108,8 @@ IGNORED: dict[str, str] = {
     "ope_split_batch_by_episode": "estimators see whole episodes",
     "output_compress_columns": "files hold arrays as they are",
     **dict.fromkeys(
-        ("shuffle_buffer_size", "offline_sampling"), "recorded steps are read once and drawn from all of them"
+        ("shuffle_buffer_size", "offline_sampling"),
+        "recorded steps are drawn from all of them, or from input_config={'capacity': ...} at a time",
     ),
     "postprocess_inputs": "what an algorithm needs of recorded episodes is computed as they are read",
     "use_critic": "there always is a critic; PG alone can do without",
@@ -147,7 +156,7 @@ UNSERVED: dict[str, str] = {
     **dict.fromkeys(("soft_horizon", "no_done_at_end"), _ENDS),
     "env_task_fn": "environments have no tasks; one that grows harder counts its own episodes",
     "use_kl_loss": "kl_coeff=0.0 is without the penalty, any other with it",
-    "optimizer": "networks learn by Adam, with lr and grad_clip",
+    "optimizer": "networks learn by Adam, with lr and grad_clip; those with one rate take an optax transformation",
     "minibatch_buffer_size": "a batch is learned from num_epochs times at once, and then dropped",
     **dict.fromkeys(("_separate_vf_optimizer", "_lr_vf"), "policy and values learn by one Adam, with vf_loss_coeff"),
     "grad_clip_by": "gradients are clipped by their global norm",
@@ -182,6 +191,35 @@ REFUSED: dict[str, str] = {
     ),
     **dict.fromkeys(("vtrace", "vtrace_drop_last_ts", "replay_proportion", "learner_queue_size"), _TRACE),
 }
+
+
+_STEPPED = "environments are stepped by the training itself; callbacks are given `worker` and `base_env`"
+_EXPORTED = "policy.export(path), of a policy from get_policy(), writes ONNX, StableHLO, PyTorch, NumPy or a page"
+_POLICIES = "policies are those of multi_agent(policies=...)"
+_LEARNS = "a policy acts and does not learn; callbacks see batches"
+_NETWORK = "get_weights() has the parameters of the network, and compute_actions() calls it"
+# Attribute of RLlib's algorithms or policies that ours have not -> what there is instead.
+ATTRIBUTES: dict[str, str] = {
+    **dict.fromkeys(("workers", "evaluation_workers", "env_runner", "env_runner_group", "env_creator"), _STEPPED),
+    **dict.fromkeys(("export_policy_model", "export_model"), _EXPORTED),
+    **dict.fromkeys(
+        ("export_policy_checkpoint", "export_checkpoint"), "algo.save(path) is what Policy.from_checkpoint(path) reads"
+    ),
+    **dict.fromkeys(("add_policy", "remove_policy", "add_module", "remove_module"), _POLICIES),
+    **dict.fromkeys(("local_replay_buffer", "learner_group"), "memory and learner are parts of one compiled program"),
+    **dict.fromkeys(("training_step", "step"), "train() is one iteration; collecting and learning are one program"),
+    **dict.fromkeys(("save_checkpoint", "load_checkpoint"), "save(path) and restore(path) do it"),
+    **dict.fromkeys(("model", "dist_class", "framework"), _NETWORK),
+    **dict.fromkeys(("learn_on_batch", "postprocess_trajectory", "compute_gradients", "loss"), _LEARNS),
+}
+
+
+def no_attribute(owner: object, name: str, instead: Mapping[str, str] = ATTRIBUTES) -> AttributeError:
+    """The error for an attribute that is not there; where the other library has it, with what there is instead."""
+    told = f": {instead[name]}" if name in instead else ""
+    # With an object Python would add a name that is spelled alike.
+    near = None if told else owner
+    return AttributeError(f"{type(owner).__name__!r} object has no attribute {name!r}{told}", name=name, obj=near)
 
 
 def said(name: str, value: object) -> str | None:
