@@ -104,8 +104,6 @@ def start_training(
         return start_offline(config, world, key, begins, devices)
     if isinstance(config, EvolutionConfig):
         return _start_generations(config, world, hooks, key, begins)
-    if isinstance(config, EvolutionConfig):
-        return _start_generations(config, world, hooks, key, begins)
     if world.env is not None:
         return _start_compiled(config, world, key, begins, devices)
     if is_in_ray(config) or (config.workers_act and (config.num_rollout_workers or "workers_act" in config.chosen())):
