@@ -105,9 +105,8 @@ class Evaluator:
             )
         if self._is_shared:
             raise ValueError(
-                f"{method}: {self._world.name} is one instance, and the training is in the middle of an episode of it; give "
-                "environment(...) its id, its class or a factory, or give "
-                "evaluation_config={'env': ...} another"
+                f"{method}: {self._world.name} is one instance, and the training is in the middle of an episode of it; "
+                "give environment(...) its id, its class or a factory, or give evaluation_config={'env': ...} another"
             )
 
     def evaluate(self, policy: Policy, iteration: int, seed: int, episodes: int | None) -> dict[str, Any]:
