@@ -29,7 +29,7 @@ RESULTS = HERE / "results" / "untuned.json"
 PAGE = HERE.parent / "docs" / "untuned.md"
 SEEDS = 5
 RAINBOW = {"noisy": True, "num_atoms": 51, "v_min": 0.0, "v_max": 100.0, "n_step": 3}
-ON_POLICY = ("PPO", "A2C", "PG", "TRPO", "PQN", "ES")  # whose steps are cheap
+ON_POLICY = ("PPO", "A2C", "PG", "TRPO", "PQN", "ES", "ARS", "CMAES", "PGPE")  # whose steps are cheap
 RIVALS = ("PPO", "A2C", "DQN", "SAC", "TD3", "DDPG")
 
 

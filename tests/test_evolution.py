@@ -20,14 +20,20 @@ from athlete.env import make_multi_agent
 from athlete.loops.collect import spec_of
 from athlete.loops.generations import CompiledWaves, GenerationTraining, HostedWaves
 from athlete.loops.host import HostedEnv
+from athlete.memory import room
 from athlete.models.mlp import MLP
 from athlete.models.recurrent import GRU
+from athlete.ops.cma import adapt, constants_of, default_population, draw, start_search
 from athlete.ops.moments import Moments, initial_moments, merge_moments, update_moments
 from athlete.ops.random import wrap
 from athlete.ops.ranks import centered_ranks
 
-NAMES = ("ES",)
-SMALL: dict[str, dict[str, Any]] = {"ES": {"episodes_per_batch": 6}}
+SMALL: dict[str, dict[str, Any]] = {
+    "ES": {"episodes_per_batch": 6},
+    "ARS": {"num_rollouts": 6, "rollouts_used": 4},
+    "CMAES": {"popsize": 6},
+    "PGPE": {"popsize": 6},
+}
 SETTINGS = {"model": {"fcnet_hiddens": [4]}, "eval_prob": 0.2}
 
 
@@ -55,8 +61,7 @@ def ended(config: Any, generations: int = 3) -> tuple[Any, list[Any]]:
 # The same everywhere
 
 
-@pytest.mark.parametrize("model", [MLP((4,)), GRU(3, (4,))])
-@pytest.mark.parametrize("env", [CARTPOLE, PENDULUM])
+@pytest.mark.parametrize(("env", "model"), [(CARTPOLE, MLP((4,))), (PENDULUM, GRU(3, (4,)))])
 def test_compiled_and_hosted_generations_are_equal_whatever_the_number_of_rows(env: Any, model: Any) -> None:
     env = AlwaysAlike(env)
     agent = ES(
@@ -78,9 +83,8 @@ def test_compiled_and_hosted_generations_are_equal_whatever_the_number_of_rows(e
     assert np.abs(begun.parameters - trainings[0].run.state.parameters).max() > 0.1
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_on_gymnasium_workers_play_what_one_process_plays_to_the_last_bit(name: str) -> None:
-    config = small(name, backend="gymnasium")
+def test_on_gymnasium_workers_play_what_one_process_plays_to_the_last_bit() -> None:
+    config = small("ES", backend="gymnasium")
     alone = ended(config.copy().rollouts(num_envs_per_worker=4))
     shared = ended(config.copy().rollouts(num_rollout_workers=2, num_envs_per_worker=2))
     assert shared[1] == alone[1]
@@ -89,7 +93,7 @@ def test_on_gymnasium_workers_play_what_one_process_plays_to_the_last_bit(name: 
 
 
 @pytest.mark.parametrize("backend", ["auto", "gymnasium"])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", SMALL)
 def test_resuming_is_exact_on_gymnasium_too(name: str, backend: str, tmp_path: Any) -> None:
     assert_resumes(small(name, backend=backend), tmp_path)
 
@@ -229,6 +233,64 @@ def test_what_does_not_fit_is_said(settings: dict[str, Any], sentence: str) -> N
 def test_it_is_for_one_agent() -> None:
     with pytest.raises(ValueError, match="ES learns for one agent, and this environment has many"):
         ESConfig().environment(make_multi_agent("CartPole-v1")).build()
+
+
+def test_a_full_covariance_of_a_large_network_is_refused_and_auto_takes_its_diagonal() -> None:
+    config = get_config_class("CMAES")().environment("CartPole-v1").training(model={"fcnet_hiddens": [64, 64]})
+    with pytest.raises(ValueError, match="covariance='full' of 4610 parameters is a matrix of 4610 x 4610; take 'diag"):
+        config.copy().training(covariance="full").build()
+    agent = config.make_agent(spec_of(CARTPOLE))
+    assert jax.eval_shape(agent.init, wrap(KEY)).search.covariance.shape == (4610,)
+    small = config.training(model={"fcnet_hiddens": [8]}).make_agent(spec_of(CARTPOLE))
+    assert jax.eval_shape(small.init, wrap(KEY)).search.covariance.shape == (58, 58)
+
+
+def test_a_population_that_does_not_fit_into_memory_is_refused_before_it_is_made(monkeypatch: Any) -> None:
+    monkeypatch.setattr(room, "available_bytes", lambda: 100_000)
+    config = ESConfig().environment("CartPole-v1").training(episodes_per_batch=1000)
+    with pytest.raises(ValueError, match=r"a population: 38.0 MB, .* has 100.0 kB available; make episodes_per_batch"):
+        config.build()
+
+
+@pytest.mark.parametrize("n", [4, 12])
+@pytest.mark.parametrize("diagonal", [False, True])
+def test_cma_es_finds_the_minimum_of_an_ellipsoid(n: int, diagonal: bool) -> None:
+    """Axes of unlike length, along those of the coordinates: the diagonal alone can learn them."""
+    scales, population = np.logspace(0, 3, n).astype(np.float32), default_population(n)
+    constants = constants_of(n, population, diagonal)
+
+    def unfinished(search: Any) -> Any:
+        return (search.mean**2 @ scales > 1e-8) & (search.generation < 300 * n)
+
+    def generation(search: Any) -> Any:
+        steps = draw(search, jax.random.fold_in(wrap(KEY), search.generation), population)
+        points = search.mean + search.sigma * steps
+        return adapt(search, steps, -(points**2 @ scales), constants)
+
+    begun = start_search(np.ones(n, np.float32), 0.5, diagonal)
+    found = jax.jit(lambda search: jax.lax.while_loop(unfinished, generation, search))(begun)
+    assert found.generation < 300 * n
+    deviations = np.sqrt(found.covariance if diagonal else np.diag(found.covariance))
+    assert deviations[0] > 5 * deviations[-1]
+
+
+def test_variances_that_float32_cannot_tell_from_none_are_kept_apart_from_it() -> None:
+    flat = start_search(np.zeros(2, np.float32), 1.0)._replace(
+        covariance=np.array([[1.0, 1.0], [1.0, 1.0]], np.float32)
+    )
+    after = adapt(flat, np.zeros((4, 2), np.float32), np.arange(4.0), constants_of(2, 4))
+    assert np.linalg.eigvalsh(after.covariance).min() > 0 and after.scales.min() > 0
+
+
+def test_constants_are_those_of_the_tutorials_table() -> None:
+    """Worked out by hand for n = 2 and six members: mu = 3, log(3.5 / i) for the weights."""
+    c = constants_of(2, 6)
+    raw = np.log(3.5 / np.arange(1, 7))
+    np.testing.assert_allclose(c.weights[:3], raw[:3] / raw[:3].sum(), rtol=1e-6)
+    assert c.mu_eff == pytest.approx(2.0286, abs=1e-3)
+    assert c.weights[:3].sum() == pytest.approx(1.0) and (c.weights[3:] < 0).all()
+    assert c.chi == pytest.approx(np.sqrt(np.pi / 2), abs=0.01)  # of a standard normal vector in the plane
+    assert default_population(10) == 10 and default_population(40) == 15
 
 
 def test_hooks_of_batches_are_never_called_and_it_says_so() -> None:

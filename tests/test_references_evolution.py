@@ -11,7 +11,10 @@ import references_evolution as references
 from references import Adam
 from test_references import CONTINUOUS, FALLING, PROGRESS, QUICK, TINY
 
+from athlete.algorithms.ars import ARS
+from athlete.algorithms.cmaes import CMAES
 from athlete.algorithms.es import ES
+from athlete.algorithms.pgpe import PGPE
 from athlete.core import Played
 from athlete.ops.random import wrap
 
@@ -72,3 +75,77 @@ def test_es() -> None:
         return SimpleNamespace(parameters=parameters, optimizer=Adam(parameters))
 
     hold(agent, references.es, held, pairs_of)
+
+
+@pytest.mark.parametrize("used", [4, 99])
+def test_ars(used: int) -> None:
+    agent = ARS(
+        sgd_stepsize=FALLING, noise_stdev=0.3, num_rollouts=11, rollouts_used=used, offset=-0.5, model=TINY
+    )  # eleven episodes are six pairs; the sign of the offset does not count
+
+    def held(parameters):
+        return SimpleNamespace(parameters=parameters)
+
+    hold(agent, references.ars, held, pairs_of)
+
+
+def test_ars_stands_still_where_all_are_as_good() -> None:
+    agent = ARS(num_rollouts=4, model=TINY).bind(CONTINUOUS)
+    state = agent.init(wrap(np.array([0, 1], np.uint32)))
+    population, drawn = agent.ask(state, wrap(np.array([0, 2], np.uint32)), 0.0)
+    number = len(population)
+    alike = Played(np.full(number, 3.0, np.float32), np.ones(number, np.int32), ())
+    after, _ = agent.tell(state, drawn, alike, 0.0)
+    np.testing.assert_array_equal(after.parameters, state.parameters)
+
+
+def test_pgpe() -> None:
+    agent = PGPE(stepsize=FALLING, stdev_init=0.3, stdev_learning_rate=2.0, popsize=7, policy_episodes=2, model=TINY)
+
+    def held(parameters):
+        stdev = np.full_like(parameters, 0.3)
+        return SimpleNamespace(parameters=parameters, stdev=stdev, optimizer=Adam(parameters))
+
+    def steps_of(agent, center, members):
+        plus, minus = np.split(members - center, 2)
+        np.testing.assert_allclose(plus, -minus, atol=1e-6)
+        return plus
+
+    held_at = {}
+
+    def keeping(parameters):
+        return held_at.setdefault("held", held(parameters))
+
+    state = hold(agent, references.pgpe, keeping, steps_of)
+    np.testing.assert_allclose(state.stdev, held_at["held"].stdev, rtol=1e-3)
+    assert np.abs(np.asarray(state.stdev) - 0.3).max() > 0.05
+
+
+@pytest.mark.parametrize("covariance", ["full", "diagonal"])
+def test_cma_es(covariance: str) -> None:
+    agent = CMAES(sigma0=0.4, popsize=9, episodes_per_member=2, covariance=covariance, model=TINY)
+    held_at = {}
+
+    def held(parameters):
+        n = len(parameters)
+        covariance_at = np.ones(n) if agent.covariance == "diagonal" else np.eye(n)
+        held_at["held"] = SimpleNamespace(
+            parameters=parameters,
+            sigma=0.4,
+            covariance=covariance_at,
+            path_sigma=np.zeros(n),
+            path_c=np.zeros(n),
+            generation=0,
+        )
+        return held_at["held"]
+
+    def steps_of(agent, center, members):
+        once, again = members[::2], members[1::2]
+        np.testing.assert_array_equal(once, again)  # a member plays two episodes
+        return (once - center) / held_at["held"].sigma
+
+    state = hold(agent, references.cma_es, held, steps_of)
+    search, expected = state.search, held_at["held"]
+    for name in ("sigma", "covariance", "path_sigma", "path_c"):
+        np.testing.assert_allclose(getattr(search, name), getattr(expected, name), rtol=2e-3, atol=2e-4, err_msg=name)
+    assert int(search.generation) == 3

@@ -32,6 +32,8 @@ def _in(file: str, tests: str, *changes: tuple) -> list[Mutation]:
 
 Q = "tests/test_references.py::test_q_learning"
 EVOLUTION = "tests/test_evolution.py::test_"
+REFERENCE_EVOLUTION = "tests/test_references_evolution.py::test_"
+STILL = f"{REFERENCE_EVOLUTION}ars_stands_still_where_all_are_as_good"
 FILTER = f"{EVOLUTION}the_filter_has_seen_every_observation_that_was_acted_on_once"
 MERGED = f"{EVOLUTION}moments_that_were_counted_apart_are_merged_as_if_they_had_been_seen_together"
 
@@ -366,6 +368,41 @@ OPS = [
         ("key[0] ^ jnp.uint32(0x9E3779B9)", "key[0]"),
         ("for _ in range(2):", "for _ in range(0):"),
         ("x, y, z = x ^ (x >> 16), y ^ (y >> 16), z ^ (z >> 16)", "pass"),
+    ),
+]
+
+MPO_TEST = "tests/test_references.py::test_mpo"
+
+MPO = [
+    *_in(
+        "athlete/ops/mpo.py",
+        MPO_TEST,
+        ("jax.nn.softmax(values / temperature + log_prior, axis=0)", "jax.nn.softmax(values / temperature, axis=0)"),
+        ("jax.nn.softmax(values / temperature + log_prior, axis=0)", "jax.nn.softmax(values + log_prior, axis=0)"),
+        (
+            "jax.nn.logsumexp(values / temperature + log_prior, axis=0)",
+            "jax.nn.logsumexp(values / temperature, axis=0)",
+        ),
+        ("temperature * (epsilon + jnp.mean(spread))", "temperature * epsilon + jnp.mean(spread)"),
+        ("multiplier * (epsilon - jax.lax.stop_gradient(divergence))", "multiplier * (divergence - epsilon)"),
+    ),
+    *_in(
+        "athlete/algorithms/mpo.py",
+        MPO_TEST,
+        ("policy = self._policy(state.target.actor, step.obs", "policy = self._policy(state.online.actor, step.obs"),
+        ("next_policy = self._policy(state.target.actor,", "next_policy = self._policy(state.online.actor,"),
+        ("self._candidates(policy, state.target.critics", "self._candidates(policy, state.online.critics"),
+        ("self._candidates(next_policy, state.target.critics", "self._candidates(next_policy, state.online.critics"),
+        ("jnp.exp(following.log_prior) * following.value", "following.value"),
+        ("+ jnp.sum(multipliers * divergence)", "+ jnp.sum(divergence)"),
+        ("-jnp.mean(jnp.sum(weight * likelihood, axis=0))", "jnp.mean(jnp.sum(weight * likelihood, axis=0))"),
+        ("jnp.mean(policy.kl(part))", "jnp.mean(part.kl(policy))"),
+        ("DiagonalGaussian(new.mean, old.log_std)", "DiagonalGaussian(new.mean, new.log_std)"),
+        ("DiagonalGaussian(old.mean, new.log_std)", "DiagonalGaussian(new.mean, new.log_std)"),
+        ("jnp.clip(action, -1.0, 1.0)", "action"),
+        ("found._replace(mean=jnp.tanh(found.mean))", "found"),
+        ("self.epsilon_mean, self.epsilon_stddev", "self.epsilon_stddev, self.epsilon_mean"),
+        ("return dual + multiplier_dual(divergence, alpha, limits)", "return dual"),
     ),
 ]
 
@@ -1377,9 +1414,7 @@ ON_POLICY = [
     *_in(
         "athlete/algorithms/es.py",
         "tests/test_references_evolution.py::test_es",
-        ("-(-self.episodes_per_batch // 2)", "self.episodes_per_batch // 2"),
-        ("state.parameters - moved]", "state.parameters + moved]"),
-        ("moved = self.noise_stdev * noise", "moved = noise"),
+        ("self.noise_stdev * noise", "noise"),
         ("(plus - minus) @ drawn / returns.size", "(plus + minus) @ drawn / returns.size"),
         ("(plus - minus) @ drawn / returns.size", "(plus - minus) @ drawn / played.returns.size"),
         ("-gradient + self.l2_coeff * state.parameters", "-gradient"),
@@ -1391,8 +1426,58 @@ ON_POLICY = [
         ),
     ),
     *_in(
+        "athlete/algorithms/ars.py",
+        f"{REFERENCE_EVOLUTION}ars",
+        ("jnp.abs(self.offset) * lengths", "self.offset * lengths"),
+        ("jnp.max(pairs, axis=0)", "jnp.min(pairs, axis=0)"),
+        ("min(pairs_of(self.rollouts_used), pairs.shape[1])", "pairs.shape[1]"),
+        ("jnp.std(pairs[:, best])", "jnp.std(pairs)"),
+        ("(plus - minus) @ drawn[best] / used", "(plus - minus) @ drawn[:used] / used"),
+        (
+            "jnp.where(spread > 1e-8, spread, 1.0)",
+            "spread",
+            STILL,
+        ),
+        ("state.parameters + stepsize * gradient", "state.parameters - stepsize * gradient"),
+    ),
+    *_in(
+        "athlete/algorithms/pgpe.py",
+        f"{REFERENCE_EVOLUTION}pgpe",
+        ("(plus - minus) / 2 @ drawn", "(plus - minus) @ drawn"),
+        ("-gradient, state.optimizer", "gradient, state.optimizer"),
+        ("(drawn**2 - state.stdev**2) / state.stdev", "(drawn**2 - state.stdev**2)"),
+        ("(plus + minus) / 2 @ shape", "(plus - minus) / 2 @ shape"),
+        ("jnp.clip(moved, -most, most)", "moved"),
+    ),
+    *_in(
+        "athlete/algorithms/cmaes.py",
+        f"{REFERENCE_EVOLUTION}cma_es",
+        ("search.mean + search.sigma * steps", "search.mean + steps"),
+        ("returns.reshape(self.popsize, -1), axis=1", "returns.reshape(-1, self.popsize), axis=0"),
+        ("diagonal=before.covariance.ndim == 1", "diagonal=False"),
+        ("jnp.max(search.scales) / jnp.min(search.scales)", "jnp.max(search.scales)"),
+    ),
+    *_in(
+        "athlete/ops/cma.py",
+        f"{REFERENCE_EVOLUTION}cma_es",
+        ("(1 - c.c_sigma) * search.path_sigma", "search.path_sigma"),
+        ("(c.c_sigma / c.d_sigma)", "c.c_sigma"),
+        ("(1 - c.c_c) * search.path_c", "search.path_c"),
+        ("1 + forgotten - c.c_1", "1 - c.c_1"),
+        ("weights * n / (sizes + 1e-12)", "weights"),
+        ("jnp.argsort(-returns)", "jnp.argsort(returns)"),
+        ("jnp.maximum(weights, 0.0) @ ordered", "weights @ ordered"),
+        ("raw[:better].sum() ** 2", "raw.sum() ** 2"),
+        ("c_mu * (n + 2) / 3", "c_mu"),
+        ("(1 - c_1 - c_mu) / (n * c_mu)", "1.0"),
+        ("(2 - c.c_c) * c.mu_eff) * step", "(2 - c.c_c)) * step"),
+        ("/ search.scales) @ search.basis.T", ") @ search.basis.T"),
+    ),
+    *_in(
         "athlete/algorithms/evolution.py",
         "tests/test_evolution.py",
+        ("-(-episodes // 2)", "episodes // 2", "tests/test_references_evolution.py::test_es"),
+        ("parameters - steps]", "parameters + steps]", "tests/test_references_evolution.py::test_es"),
         ("(episode == 1)", "(episode >= 1)"),
         ("seen.squares + distance * (shown - mean)", "seen.squares + distance * distance"),
         ("seen.squares / jnp.maximum(seen.count, 1.0)[:, None]", "seen.squares"),
@@ -2433,6 +2518,7 @@ MUTATIONS = [
     *MEMORY,
     *HINDSIGHT,
     *BANDITS,
+    *MPO,
     *LOOPS,
     *COMBINE,
     *EXPLORING,

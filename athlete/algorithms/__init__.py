@@ -12,9 +12,11 @@ if TYPE_CHECKING:
     from athlete.algorithms.apex_ddpg import ApexDDPGConfig as ApexDDPGConfig
     from athlete.algorithms.apex_dqn import ApexDQNConfig as ApexDQNConfig
     from athlete.algorithms.appo import APPOConfig as APPOConfig
+    from athlete.algorithms.ars import ARSConfig as ARSConfig
     from athlete.algorithms.bandit import BanditLinTSConfig as BanditLinTSConfig
     from athlete.algorithms.bandit import BanditLinUCBConfig as BanditLinUCBConfig
     from athlete.algorithms.bc import BCConfig as BCConfig
+    from athlete.algorithms.cmaes import CMAESConfig as CMAESConfig
     from athlete.algorithms.cql import CQLConfig as CQLConfig
     from athlete.algorithms.crossq import CrossQConfig as CrossQConfig
     from athlete.algorithms.crr import CRRConfig as CRRConfig
@@ -29,7 +31,9 @@ if TYPE_CHECKING:
     from athlete.algorithms.maddpg import MADDPGConfig as MADDPGConfig
     from athlete.algorithms.mappo import MAPPOConfig as MAPPOConfig
     from athlete.algorithms.marwil import MARWILConfig as MARWILConfig
+    from athlete.algorithms.mpo import MPOConfig as MPOConfig
     from athlete.algorithms.pg import PGConfig as PGConfig
+    from athlete.algorithms.pgpe import PGPEConfig as PGPEConfig
     from athlete.algorithms.ppo import PPOConfig as PPOConfig
     from athlete.algorithms.pqn import PQNConfig as PQNConfig
     from athlete.algorithms.qmix import QMIXConfig as QMIXConfig
@@ -60,6 +64,7 @@ ALGORITHMS: dict[str, str] = {
     "ApexDQN": "athlete.algorithms.apex_dqn",
     "SAC": "athlete.algorithms.sac",
     "TQC": "athlete.algorithms.tqc",
+    "MPO": "athlete.algorithms.mpo",
     "DDPG": "athlete.algorithms.ddpg",
     "ApexDDPG": "athlete.algorithms.apex_ddpg",
     "TD3": "athlete.algorithms.td3",
@@ -77,6 +82,9 @@ ALGORITHMS: dict[str, str] = {
     "MADDPG": "athlete.algorithms.maddpg",
     "AlphaStar": "athlete.algorithms.alpha_star",
     "ES": "athlete.algorithms.es",
+    "ARS": "athlete.algorithms.ars",
+    "CMAES": "athlete.algorithms.cmaes",
+    "PGPE": "athlete.algorithms.pgpe",
     "BC": "athlete.algorithms.bc",
     "MARWIL": "athlete.algorithms.marwil",
     "IQL": "athlete.algorithms.iql",
@@ -97,7 +105,6 @@ _MODEL = "there is no learning of a model of the environment yet"
 NOT_HERE: dict[str, str] = {
     **dict.fromkeys(("dreamer", "dreamerv3", "mbmpo", "alphazero", "leelachesszero"), _MODEL),
     "bandit": "its bandits are BanditLinUCB and BanditLinTS",
-    "ars": "there is no augmented random search yet; ES is its neighbour",
     "maml": "there is no meta-learning yet",
     "slateq": "there are no slates yet; actions of several numbers are MultiDiscrete's",
 }

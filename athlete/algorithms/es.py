@@ -26,6 +26,8 @@ import jax.numpy as jnp
 from athlete.algorithms.evolution import (
     EvolutionStrategy,
     members_of,
+    mirrored_members,
+    pairs_of,
     population_metrics,
     step_metrics,
     with_policy,
@@ -63,10 +65,8 @@ class ES(EvolutionStrategy):
 
     def ask(self, state: ESState, key: Key, progress: Array) -> tuple[Array, Array]:
         """What is drawn is the noise of the pairs, `[pairs, N]`: members are theta + and then theta - of it."""
-        pairs = -(-self.episodes_per_batch // 2)
-        noise = jax.random.normal(key, (pairs, state.parameters.size))
-        moved = self.noise_stdev * noise
-        members = jnp.concatenate([state.parameters + moved, state.parameters - moved])
+        noise = jax.random.normal(key, (pairs_of(self.episodes_per_batch), state.parameters.size))
+        members = mirrored_members(state.parameters, self.noise_stdev * noise)
         return with_policy(members, state.parameters, self.policy_episodes), noise
 
     def tell(self, state: ESState, drawn: Array, played: Played, progress: Array) -> tuple[ESState, dict[str, Array]]:

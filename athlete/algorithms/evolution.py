@@ -145,6 +145,10 @@ class EvolutionStrategy(Evolution):
         """The network's parameters as shapes; computes nothing."""
         return jax.eval_shape(lambda data: self._params(wrap(data)), jax.ShapeDtypeStruct((2,), np.uint32))
 
+    def size(self) -> int:
+        """How many parameters the network has."""
+        return sum(leaf.size for leaf in jax.tree.leaves(self._like()))
+
     def _first_filter(self) -> Moments | tuple[()]:
         return initial_moments(jnp.zeros(feature_size(self.spec.obs))) if self.standardizes else ()
 
@@ -182,6 +186,16 @@ def members_of(played: Played, policy_episodes: int) -> tuple[Array, Array]:
     """Returns and lengths `[P]` of the members that are not the policy itself."""
     number = len(played.returns) - policy_episodes
     return played.returns[:number], played.lengths[:number]
+
+
+def mirrored_members(parameters: Array, steps: Array) -> Array:
+    """Members `[2 K, N]` on either side of the parameters `[N]`: first plus and then minus the steps `[K, N]`."""
+    return jnp.concatenate([parameters + steps, parameters - steps])
+
+
+def pairs_of(episodes: int) -> int:
+    """How many mirrored pairs play at least so many episodes."""
+    return -(-episodes // 2)
 
 
 def with_policy(members: Array, parameters: Array, policy_episodes: int) -> Array:
