@@ -44,7 +44,7 @@ from athlete.loops.train import CompiledTraining, HostedTraining, Training
 from athlete.loops.worked import WorkedTraining
 from athlete.loops.workers import Collector, Worker, Workers
 from athlete.memory.hindsight import Hindsight
-from athlete.memory.room import require_room, require_room_for_batch, store_bytes
+from athlete.memory.room import require_room, require_room_for_batch, require_room_for_population, store_bytes
 from athlete.offline_training import output_of, start_offline, with_recorded
 from athlete.ray_workers import RayWorkers
 from athlete.settings.config import AlgorithmConfig
@@ -155,6 +155,8 @@ def _start_generations(
         )
         agent, waves = _evolution(config, source.spec), HostedWaves(hooks.watch_evaluation(source))
     try:
+        if begins:
+            require_room_for_population(members_shapes(agent), config.members_setting)
         return GenerationTraining(agent, waves, horizon_of(config, agent), key, begins)
     except BaseException:
         waves.close()

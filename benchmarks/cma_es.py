@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 TARGET = 1e-8
-SEEDS = 5
+FIRST_SEED, SEEDS = 1000, 5
 RESULTS = Path(__file__).parent / "results" / "cma_es.json"
 
 
@@ -41,7 +41,7 @@ def _default(n: int) -> int:
 PROBLEMS = [
     *(Problem("sphere", n, _default(n), 1.0, 0.5, 100_000) for n in (10, 40)),
     *(Problem("rosenbrock", n, _default(n), 0.5, 0.3, 400_000) for n in (10, 40)),
-    *(Problem("rastrigin", n, population, 3.0, 2.0, 2_000_000) for n, population in ((10, 200), (40, 800))),
+    *(Problem("rastrigin", n, population, 3.0, 2.0, 2_000 * population) for n, population in ((10, 200), (40, 800))),
 ]
 
 
@@ -103,6 +103,13 @@ def run_pycma(problem: Problem, seed: int) -> int | None:
     return evaluations if best <= TARGET else None
 
 
+def run_rival(python: str, number: int) -> list[int | None]:
+    """What pycma needs for the problem of that number, in an interpreter that has it."""
+    command = [python, "-W", "ignore", __file__, "--play", str(number)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=sys.stderr, text=True, check=True)
+    return json.loads(done.stdout)
+
+
 def summary(found: list[int | None]) -> str:
     reached = [each for each in found if each is not None]
     return f"{np.median(reached):9.0f} ({len(reached)} of {len(found)})" if reached else "none"
@@ -111,21 +118,16 @@ def summary(found: list[int | None]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rival", help="an interpreter that has pycma")
-    parser.add_argument("--play", action="store_true", help=argparse.SUPPRESS)  # as the rival's interpreter
+    parser.add_argument("--play", type=int, help=argparse.SUPPRESS)  # a problem by number, as the rival's interpreter
     arguments = parser.parse_args()
-    if arguments.play:
-        for problem in PROBLEMS:
-            print(json.dumps([run_pycma(problem, seed) for seed in range(1000, 1000 + SEEDS)]), flush=True)
+    seeds = range(FIRST_SEED, FIRST_SEED + SEEDS)
+    if arguments.play is not None:
+        print(json.dumps([run_pycma(PROBLEMS[arguments.play], seed) for seed in seeds]))
         return
-    theirs: list[Any] = [None] * len(PROBLEMS)
-    if arguments.rival:
-        done = subprocess.run(
-            [arguments.rival, __file__, "--play"], stdout=subprocess.PIPE, stderr=sys.stderr, text=True, check=True
-        )
-        theirs = [json.loads(line) for line in done.stdout.splitlines()]
     results = []
-    for problem, rival in zip(PROBLEMS, theirs, strict=True):
-        ours = [run_ours(problem, seed) for seed in range(1000, 1000 + SEEDS)]
+    for number, problem in enumerate(PROBLEMS):
+        ours = [run_ours(problem, seed) for seed in seeds]
+        rival = run_rival(arguments.rival, number) if arguments.rival else None
         results.append({**problem._asdict(), "ours": ours, "pycma": rival})
         told = f"{problem.name:10} n={problem.n:<3} population {problem.population:<4} ours {summary(ours)}"
         print(told + (f"  pycma {summary(rival)}" if rival else ""), flush=True)

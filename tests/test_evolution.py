@@ -20,6 +20,7 @@ from athlete.env import make_multi_agent
 from athlete.loops.collect import spec_of
 from athlete.loops.generations import CompiledWaves, GenerationTraining, HostedWaves
 from athlete.loops.host import HostedEnv
+from athlete.memory import room
 from athlete.models.mlp import MLP
 from athlete.models.recurrent import GRU
 from athlete.ops.cma import adapt, constants_of, default_population, draw, start_search
@@ -60,8 +61,7 @@ def ended(config: Any, generations: int = 3) -> tuple[Any, list[Any]]:
 # The same everywhere
 
 
-@pytest.mark.parametrize("model", [MLP((4,)), GRU(3, (4,))])
-@pytest.mark.parametrize("env", [CARTPOLE, PENDULUM])
+@pytest.mark.parametrize(("env", "model"), [(CARTPOLE, MLP((4,))), (PENDULUM, GRU(3, (4,)))])
 def test_compiled_and_hosted_generations_are_equal_whatever_the_number_of_rows(env: Any, model: Any) -> None:
     env = AlwaysAlike(env)
     agent = ES(
@@ -83,9 +83,8 @@ def test_compiled_and_hosted_generations_are_equal_whatever_the_number_of_rows(e
     assert np.abs(begun.parameters - trainings[0].run.state.parameters).max() > 0.1
 
 
-@pytest.mark.parametrize("name", ["ES", "CMAES"])
-def test_on_gymnasium_workers_play_what_one_process_plays_to_the_last_bit(name: str) -> None:
-    config = small(name, backend="gymnasium")
+def test_on_gymnasium_workers_play_what_one_process_plays_to_the_last_bit() -> None:
+    config = small("ES", backend="gymnasium")
     alone = ended(config.copy().rollouts(num_envs_per_worker=4))
     shared = ended(config.copy().rollouts(num_rollout_workers=2, num_envs_per_worker=2))
     assert shared[1] == alone[1]
@@ -244,6 +243,13 @@ def test_a_full_covariance_of_a_large_network_is_refused_and_auto_takes_its_diag
     assert jax.eval_shape(agent.init, wrap(KEY)).search.covariance.shape == (4610,)
     small = config.training(model={"fcnet_hiddens": [8]}).make_agent(spec_of(CARTPOLE))
     assert jax.eval_shape(small.init, wrap(KEY)).search.covariance.shape == (58, 58)
+
+
+def test_a_population_that_does_not_fit_into_memory_is_refused_before_it_is_made(monkeypatch: Any) -> None:
+    monkeypatch.setattr(room, "available_bytes", lambda: 100_000)
+    config = ESConfig().environment("CartPole-v1").training(episodes_per_batch=1000)
+    with pytest.raises(ValueError, match=r"a population: 38.0 MB, .* has 100.0 kB available; make episodes_per_batch"):
+        config.build()
 
 
 @pytest.mark.parametrize("n", [4, 12])
