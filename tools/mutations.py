@@ -2350,7 +2350,8 @@ RECORDED = [
         "athlete/loops/offline.py",
         "tests/test_offline_streamed.py",
         ("run, accumulators = _observe(self.agent, run, accumulators, steps)", "pass"),
-        ("self._memory.seed = seed", "pass"),
+        ("self._memory.seed = seed & 0xFFFFFFFF", "pass"),
+        ("self._memory.seed = seed & 0xFFFFFFFF", "self._memory.seed = seed"),
         ("min(left, most)", "left"),
     ),
     *_in(
