@@ -212,6 +212,15 @@ def test_noise_is_on_the_actions_of_members_and_never_on_greedy_ones() -> None:
     assert np.unique(np.asarray(unlike).round(5)).size == 3
 
 
+def test_members_see_what_a_function_makes_of_observations() -> None:
+    config = small("ES").rollouts(observation_fn=lambda obs: obs[:2])
+    with config.build() as algorithm:
+        result = algorithm.train()
+        state = jax.device_get(algorithm.run.state)
+    assert state.filter.mean.shape == (2,) and float(state.filter.count) == result["timesteps_total"]
+    assert state.parameters.size == 2 * 4 + 4 + 4 * 2 + 2
+
+
 def test_members_like_the_policy_act_as_it_does_with_memory_and_filter() -> None:
     agent = ES(standardizes=True, action_noise_std=0.0, episodes_per_batch=2, model=GRU(3, (4,))).bind(
         spec_of(PENDULUM)

@@ -34,6 +34,7 @@ Q = "tests/test_references.py::test_q_learning"
 EVOLUTION = "tests/test_evolution.py::test_"
 REFERENCE_EVOLUTION = "tests/test_references_evolution.py::test_"
 STILL = f"{REFERENCE_EVOLUTION}ars_stands_still_where_all_are_as_good"
+LONG_PATH = f"{REFERENCE_EVOLUTION}cma_es_lets_no_long_path_into_the_covariance"
 FILTER = f"{EVOLUTION}the_filter_has_seen_every_observation_that_was_acted_on_once"
 OWN_EPISODES = f"{EVOLUTION}episodes_of_the_policy_are_those_that_results_tell_of"
 MERGED = f"{EVOLUTION}moments_that_were_counted_apart_are_merged_as_if_they_had_been_seen_together"
@@ -1429,7 +1430,12 @@ ON_POLICY = [
         ("(1 - c.c_sigma) * search.path_sigma", "search.path_sigma"),
         ("(c.c_sigma / c.d_sigma)", "c.c_sigma"),
         ("(1 - c.c_c) * search.path_c", "search.path_c"),
-        ("1 + forgotten - c.c_1", "1 - c.c_1"),
+        ("1 + forgotten - c.c_1", "1 - c.c_1", LONG_PATH),
+        (
+            "(1 - c.c_c) * search.path_c + moves *",
+            "(1 - c.c_c) * search.path_c +",
+            LONG_PATH,
+        ),
         ("weights * n / (sizes + 1e-12)", "weights"),
         ("jnp.argsort(-returns)", "jnp.argsort(returns)"),
         ("jnp.maximum(weights, 0.0) @ ordered", "weights @ ordered"),
