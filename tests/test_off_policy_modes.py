@@ -10,6 +10,7 @@ from athlete.algorithms import get_config_class
 from athlete.algorithms.crossq import CrossQ
 from athlete.algorithms.dqn import DQN
 from athlete.algorithms.iqn import IQN
+from athlete.algorithms.mpo import MPO
 from athlete.algorithms.r2d2 import R2D2
 from athlete.algorithms.redq import REDQ
 from athlete.algorithms.rnnsac import RNNSAC
@@ -94,6 +95,13 @@ CASES = {
         DQN(exploration=ParameterNoise(0.1, 0.01), memory=Replay(64, 8, unroll=2), **SMALL),
         2,
         2,
+    ),
+    "MPO": (PENDULUM, MPO(num_samples=3, memory=Replay(64, 8, unroll=2), random_timesteps=6, **SMALL_ACTOR), 2, 2),
+    "MPO, discrete, prioritised": (
+        CARTPOLE,
+        MPO(n_step=2, memory=Prioritized(capacity=64, batch_size=8, window=2), **SMALL_ACTOR),
+        1,
+        1,
     ),
     "DDPG, prioritised, with drifting noise": (
         PENDULUM,
@@ -268,6 +276,18 @@ CONTINUOUS = {
 }
 # Algorithm -> environment and settings of a small training that is saved and restored in the middle.
 TRAININGS = {
+    "MPO": (
+        "Pendulum-v1",
+        {
+            "train_batch_size": 8,
+            "num_samples": 4,
+            "num_steps_sampled_before_learning_starts": 16,
+            "target_network_update_freq": 10,
+            "model": {"fcnet_hiddens": [8]},
+            "replay_buffer_config": {"capacity": 200},
+            "min_sample_timesteps_per_iteration": 40,
+        },
+    ),
     "DQN": (
         "CartPole-v1",
         {

@@ -373,6 +373,41 @@ OPS = [
     ),
 ]
 
+MPO_TEST = "tests/test_references.py::test_mpo"
+
+MPO = [
+    *_in(
+        "athlete/ops/mpo.py",
+        MPO_TEST,
+        ("jax.nn.softmax(values / temperature + log_prior, axis=0)", "jax.nn.softmax(values / temperature, axis=0)"),
+        ("jax.nn.softmax(values / temperature + log_prior, axis=0)", "jax.nn.softmax(values + log_prior, axis=0)"),
+        (
+            "jax.nn.logsumexp(values / temperature + log_prior, axis=0)",
+            "jax.nn.logsumexp(values / temperature, axis=0)",
+        ),
+        ("temperature * (epsilon + jnp.mean(spread))", "temperature * epsilon + jnp.mean(spread)"),
+        ("multiplier * (epsilon - jax.lax.stop_gradient(divergence))", "multiplier * (divergence - epsilon)"),
+    ),
+    *_in(
+        "athlete/algorithms/mpo.py",
+        MPO_TEST,
+        ("policy = self._policy(state.target.actor, step.obs", "policy = self._policy(state.online.actor, step.obs"),
+        ("next_policy = self._policy(state.target.actor,", "next_policy = self._policy(state.online.actor,"),
+        ("self._candidates(policy, state.target.critics", "self._candidates(policy, state.online.critics"),
+        ("self._candidates(next_policy, state.target.critics", "self._candidates(next_policy, state.online.critics"),
+        ("jnp.exp(following.log_prior) * following.value", "following.value"),
+        ("+ jnp.sum(multipliers * divergence)", "+ jnp.sum(divergence)"),
+        ("-jnp.mean(jnp.sum(weight * likelihood, axis=0))", "jnp.mean(jnp.sum(weight * likelihood, axis=0))"),
+        ("jnp.mean(policy.kl(part))", "jnp.mean(part.kl(policy))"),
+        ("DiagonalGaussian(new.mean, old.log_std)", "DiagonalGaussian(new.mean, new.log_std)"),
+        ("DiagonalGaussian(old.mean, new.log_std)", "DiagonalGaussian(new.mean, new.log_std)"),
+        ("jnp.clip(action, -1.0, 1.0)", "action"),
+        ("found._replace(mean=jnp.tanh(found.mean))", "found"),
+        ("self.epsilon_mean, self.epsilon_stddev", "self.epsilon_stddev, self.epsilon_mean"),
+        ("return dual + multiplier_dual(divergence, alpha, limits)", "return dual"),
+    ),
+]
+
 BANDITS = [
     *_in(
         "athlete/algorithms/bandit.py",
@@ -2327,7 +2362,8 @@ RECORDED = [
         "athlete/loops/offline.py",
         "tests/test_offline_streamed.py",
         ("run, accumulators = _observe(self.agent, run, accumulators, steps)", "pass"),
-        ("self._memory.seed = seed", "pass"),
+        ("self._memory.seed = seed & 0xFFFFFFFF", "pass"),
+        ("self._memory.seed = seed & 0xFFFFFFFF", "self._memory.seed = seed"),
         ("min(left, most)", "left"),
     ),
     *_in(
@@ -2494,6 +2530,7 @@ MUTATIONS = [
     *MEMORY,
     *HINDSIGHT,
     *BANDITS,
+    *MPO,
     *LOOPS,
     *COMBINE,
     *EXPLORING,

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from athlete.algorithms.maddpg import MADDPGConfig as MADDPGConfig
     from athlete.algorithms.mappo import MAPPOConfig as MAPPOConfig
     from athlete.algorithms.marwil import MARWILConfig as MARWILConfig
+    from athlete.algorithms.mpo import MPOConfig as MPOConfig
     from athlete.algorithms.pg import PGConfig as PGConfig
     from athlete.algorithms.pgpe import PGPEConfig as PGPEConfig
     from athlete.algorithms.ppo import PPOConfig as PPOConfig
@@ -63,6 +64,7 @@ ALGORITHMS: dict[str, str] = {
     "ApexDQN": "athlete.algorithms.apex_dqn",
     "SAC": "athlete.algorithms.sac",
     "TQC": "athlete.algorithms.tqc",
+    "MPO": "athlete.algorithms.mpo",
     "DDPG": "athlete.algorithms.ddpg",
     "ApexDDPG": "athlete.algorithms.apex_ddpg",
     "TD3": "athlete.algorithms.td3",

@@ -16,6 +16,7 @@ from athlete.algorithms import get_config_class
 from athlete.policy import Policy
 from athlete.record.checkpoint import CheckpointError
 from athlete.rllib.names import find
+from athlete.sb3.played import Played
 from athlete.settings.config import AlgorithmConfig
 from athlete.settings.rllib_names import STABLE_BASELINES, no_attribute
 from athlete.spaces import Dict, Space, Tuple
@@ -47,10 +48,7 @@ _REPLAY = {
 _RATES = {"DQN": ("lr",), "SAC": ("actor_lr", "critic_lr", "alpha_lr")}
 # Attribute of their models -> what there is instead.
 _INSTEAD = {
-    **dict.fromkeys(
-        ("get_env", "env"),
-        "play in an environment of Gymnasium: obs, info = env.reset(), then model.predict(obs) and env.step(action)",
-    ),
+    "env": "get_env() gives environments to play in",
     **dict.fromkeys(
         ("algorithm", "num_timesteps"),
         "the model's environment was an object, which no file holds: Model.load(path, env) learns on",
@@ -161,6 +159,10 @@ class Model:
         action, state, _ = act(observation, state, explore=not deterministic)
         return action, state if policy.is_recurrent() else None
 
+    def get_env(self) -> Played:
+        """Environments like the model's, to play in."""
+        return Played(self.algorithm.config)
+
     def save(self, path: str | Path) -> None:
         """Write the model into the folder `path`."""
         self.algorithm.save(_folder(path))
@@ -264,6 +266,8 @@ def evaluate_policy(
     With `return_episode_rewards=True` the returns and lengths themselves. An environment of Gymnasium that is given is
     played in.
     """
+    if isinstance(env, Played):
+        env = env.envs[0]
     if hasattr(env, "step"):
         returns, lengths = _played(model, env, n_eval_episodes, deterministic)
     elif not deterministic:
