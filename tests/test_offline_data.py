@@ -369,8 +369,8 @@ def test_files_too_large_for_memory_are_not_read(tmp_path, monkeypatch):
     assert len(read_data(paths[0])) == 1000, "one alone fits"
     with pytest.raises(DataError, match=told):
         read_data(tmp_path)
-    with pytest.raises(DataError, match=r"a\.npz and 1 more: "):
-        read_data(paths)
+    with pytest.raises(DataError, match=r"a\.npz and 1 more: .*; make input_config=\{'capacity': \.\.\.\} smaller, or"):
+        read_data(paths, {"capacity": 9})
 
 
 def test_files_of_different_environments_are_not_mixed(tmp_path):

@@ -219,7 +219,7 @@ def test_a_memory_that_holds_everything_learns_as_one_that_was_read_at_once(tmp_
 
 
 @pytest.mark.parametrize("config_class", [BCConfig, MARWILConfig])
-@pytest.mark.parametrize("seed", [0, None])
+@pytest.mark.parametrize("seed", [0, None, 2**40 + 3])
 def test_it_resumes_exactly(config_class, seed, tmp_path):
     config = config_of(written(tmp_path / "data"), 30, config_class, seed=seed, observation_filter="MeanStdFilter")
     assert_resumes(config, tmp_path / "saved")

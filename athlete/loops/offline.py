@@ -156,7 +156,7 @@ class OfflineTraining:
     def read_in_order_of(self, seed: int) -> None:
         """Take the parts of data larger than memory in the order of this seed: the one of who goes on here."""
         if isinstance(self._memory, Refill):
-            self._memory.seed = seed
+            self._memory.seed = seed & 0xFFFFFFFF  # of a key, which has 32 bits
 
     def restore(self, run: Run, memory_since: int = 0, load_store: LoadStore | None = None) -> None:
         """Go on from `run`, with the data that are here."""

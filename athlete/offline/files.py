@@ -165,9 +165,12 @@ def _require_room(source: Any, options: Options) -> None:
     size = sum(_unfolded_bytes(path, options) for path in files)
     if available is not None and COPIES * size > (1 - SPARE) * available:
         name = str(source) if isinstance(source, str | Path) else f"{files[0]} and {len(files) - 1} more"
+        advice = "say input_config={'capacity': STEPS} to have so many there at a time"
+        if "capacity" in options:  # which holds all of them, or they are for estimators, which see all at once
+            advice = "make input_config={'capacity': ...} smaller, or give evaluation_config={'input': ...} fewer"
         raise DataError(
             f"{name}: {in_words(size)} are read, {COPIES} times as much is needed, and this machine has "
-            f"{in_words(available)} available; say input_config={{'capacity': STEPS}} to have so many there at a time"
+            f"{in_words(available)} available; {advice}"
         )
 
 
