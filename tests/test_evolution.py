@@ -181,9 +181,10 @@ def test_moments_that_were_counted_apart_are_merged_as_if_they_had_been_seen_tog
     assert merged.count == 15
     np.testing.assert_allclose(merged.mean, whole.mean(axis=0), rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(merged.variance, whole.var(axis=0), rtol=1e-5)
-    nothing = merge_moments(moments, Moments(np.zeros(3), others.mean, others.variance))
-    for a, b in zip(nothing, moments, strict=True):
-        np.testing.assert_array_equal(a, b)
+    nothing = Moments(np.zeros(3), others.mean, others.variance)
+    for known in (moments, initial_moments(np.zeros(2))):
+        for a, b in zip(merge_moments(known, nothing), known, strict=True):
+            np.testing.assert_array_equal(a, b)
 
 
 def test_ranks_are_centred_and_equal_returns_share_theirs() -> None:
