@@ -104,7 +104,8 @@ def test_resuming_is_exact_on_gymnasium_too(name: str, backend: str, tmp_path: A
 
 
 def test_episodes_of_the_policy_are_those_that_results_tell_of() -> None:
-    with small("ES").training(eval_prob=0.5, noise_stdev=1e-6, action_noise_std=0.0).build() as algorithm:
+    config = small("ES").environment("CartPole-v1", env_config={"max_episode_steps": 100})
+    with config.training(eval_prob=0.5, noise_stdev=1e-6, action_noise_std=0.0).build() as algorithm:
         result = algorithm.train()
     assert result["episodes_this_iter"] == 3  # half of six, besides these
     assert result["hist_stats"]["episode_reward"] == result["hist_stats"]["episode_lengths"], "CartPole gives 1 a step"
