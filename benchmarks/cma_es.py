@@ -13,14 +13,12 @@ import json
 import math
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 TARGET = 1e-8
 FIRST_SEED, SEEDS = 1000, 5
-RESULTS = Path(__file__).parent / "results" / "cma_es.json"
 
 
 class Problem(NamedTuple):
@@ -124,14 +122,11 @@ def main() -> None:
     if arguments.play is not None:
         print(json.dumps([run_pycma(PROBLEMS[arguments.play], seed) for seed in seeds]))
         return
-    results = []
     for number, problem in enumerate(PROBLEMS):
         ours = [run_ours(problem, seed) for seed in seeds]
         rival = run_rival(arguments.rival, number) if arguments.rival else None
-        results.append({**problem._asdict(), "ours": ours, "pycma": rival})
         told = f"{problem.name:10} n={problem.n:<3} population {problem.population:<4} ours {summary(ours)}"
         print(told + (f"  pycma {summary(rival)}" if rival else ""), flush=True)
-    RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

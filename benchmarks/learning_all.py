@@ -45,6 +45,7 @@ GROUPS = {
         *("PPO MemoryChain-v0 --timesteps 200000", "PPO RepeatAfterMe-v0 --timesteps 200000"),
         *("deep-sea-ppo-rnd", "deep-sea-ppo-rnd --without exploration_config", "deep-sea-dqn-counts"),
         *("deep-sea-dqn-curiosity", "deep-sea-dqn-rnd --without exploration_config", "cartpole-iqn", "pendulum-redq"),
+        *("cartpole-es", "cartpole-ars", "cartpole-pgpe", "pendulum-es", "cartpole-cmaes"),
         *("linear-bandit-linucb", "linear-bandit-lints", "item-bandit-linucb", "item-bandit-lints"),
         *("contextual-bandit-linucb", "contextual-bandit-lints", "wheel-bandit-linucb", "wheel-bandit-lints"),
         *("bit-flip-14-dqn-hindsight", "bit-flip-14-dqn-hindsight --without replay_buffer_config"),

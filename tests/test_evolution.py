@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -15,7 +16,7 @@ from athlete.algorithms.es import ES, ESConfig
 from athlete.algorithms.evolution import Seen, with_shown
 from athlete.algorithms.ppo import PPOConfig
 from athlete.callbacks import DefaultCallbacks
-from athlete.core import EnvWrapper, hyper
+from athlete.core import EnvWrapper, Played, hyper
 from athlete.env import make_multi_agent
 from athlete.loops.collect import spec_of
 from athlete.loops.generations import CompiledWaves, GenerationTraining, HostedWaves
@@ -78,6 +79,7 @@ def test_compiled_and_hosted_generations_are_equal_whatever_the_number_of_rows(e
         for other in others:
             assert other.timesteps == first.timesteps and other.metrics == pytest.approx(first.metrics, rel=1e-4)
             np.testing.assert_allclose(other.returns, first.returns, rtol=1e-5)
+    assert int(trainings[0].run.iteration) == 4
     for training in trainings[1:]:
         assert_close(trainings[0].run, training.run, 1e-4)
     assert np.abs(begun.parameters - trainings[0].run.state.parameters).max() > 0.1
@@ -105,6 +107,7 @@ def test_episodes_of_the_policy_are_those_that_results_tell_of() -> None:
     with small("ES").training(eval_prob=0.5, noise_stdev=1e-6, action_noise_std=0.0).build() as algorithm:
         result = algorithm.train()
     assert result["episodes_this_iter"] == 3  # half of six, besides these
+    assert result["hist_stats"]["episode_reward"] == result["hist_stats"]["episode_lengths"], "CartPole gives 1 a step"
     assert result["timesteps_this_iter"] > 3 * 9
     learner = result["info"]["learner"]["default_policy"]["learner_stats"]
     assert learner["population_len_mean"] * 6 + sum(result["hist_stats"]["episode_lengths"]) == pytest.approx(
@@ -207,6 +210,43 @@ def test_noise_is_on_the_actions_of_members_and_never_on_greedy_ones() -> None:
     assert np.abs(acted(alike) - still).min() > 1e-3
     unlike = acted(agent.members(state, population), explore=False)
     assert np.unique(np.asarray(unlike).round(5)).size == 3
+
+
+def test_members_see_what_a_function_makes_of_observations() -> None:
+    config = small("ES").rollouts(observation_fn=lambda obs: obs[:2])
+    with config.build() as algorithm:
+        result = algorithm.train()
+        state = jax.device_get(algorithm.run.state)
+    assert state.filter.mean.shape == (2,) and float(state.filter.count) == result["timesteps_total"]
+    assert state.parameters.size == 2 * 4 + 4 + 4 * 2 + 2
+
+
+def test_members_like_the_policy_act_as_it_does_with_memory_and_filter() -> None:
+    agent = ES(standardizes=True, action_noise_std=0.0, episodes_per_batch=2, model=GRU(3, (4,))).bind(
+        spec_of(PENDULUM)
+    )
+    moments = Moments(np.float32(9.0), np.float32([1.0, -2.0, 0.5]), np.float32([4.0, 0.3, 1.0]))
+    state = agent.init(wrap(KEY))._replace(filter=moments)
+    policy, members = agent.view(state, 0.0), agent.members(state, np.stack([state.parameters] * 2))
+    plain = dataclasses.replace(agent, standardizes=False)
+    unfiltered = plain.view(state._replace(filter=()), 0.0)
+    act = jax.jit(lambda view, carry, obs, first: agent.act(view, carry, obs, first, wrap(KEY)))
+    carries = [agent.start(view, 2, wrap(KEY)) for view in (policy, members, unfiltered)]
+    shown = np.random.default_rng(0).normal(size=(3, 2, 3)).astype(np.float32)
+    for t in range(3):
+        standard = (shown[t] - moments.mean) / np.sqrt(moments.variance + 1e-8)
+        first, actions = np.full(2, t == 0), []
+        for i, (view, obs) in enumerate([(policy, shown[t]), (members, shown[t]), (unfiltered, standard)]):
+            action, carries[i], _ = act(view, carries[i], obs, first)
+            actions.append(action)
+        np.testing.assert_allclose(actions[1], actions[0], atol=1e-6)
+        np.testing.assert_allclose(actions[2], actions[0], atol=1e-6)
+    np.testing.assert_allclose(carries[1].model, carries[0], atol=1e-6)
+    np.testing.assert_allclose(carries[1].seen.mean, shown.mean(axis=0), atol=1e-6)  # as they were, not standardised
+    played = Played(np.zeros(3, np.float32), np.ones(3, np.int32), carries[1])
+    after = agent.tell(agent.init(wrap(KEY)), agent.ask(state, wrap(KEY), 0.0)[1], played, 0.0)[0].filter
+    np.testing.assert_allclose(after.mean, shown.mean(axis=(0, 1)), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(after.variance, shown.var(axis=(0, 1)), rtol=1e-4)
 
 
 # Bad input

@@ -16,6 +16,7 @@ from athlete.algorithms.cmaes import CMAES
 from athlete.algorithms.es import ES
 from athlete.algorithms.pgpe import PGPE
 from athlete.core import Played
+from athlete.ops.cma import adapt, constants_of, start_search
 from athlete.ops.random import wrap
 
 RANDOM = np.random.default_rng(5)
@@ -149,3 +150,22 @@ def test_cma_es(covariance: str) -> None:
     for name in ("sigma", "covariance", "path_sigma", "path_c"):
         np.testing.assert_allclose(getattr(search, name), getattr(expected, name), rtol=2e-3, atol=2e-4, err_msg=name)
     assert int(search.generation) == 3
+
+
+def test_cma_es_lets_no_long_path_into_the_covariance() -> None:
+    """Where the path of sigma is much longer than a random walk's, the other one stands still (h_sigma is 0)."""
+    n, popsize = 5, 8
+    steps, returns = RANDOM.normal(size=(popsize, n)), np.arange(8.0)
+    search = start_search(np.ones(n, np.float32), 0.4)._replace(path_sigma=np.full(n, 9.0, np.float32))
+    after = adapt(search, steps.astype(np.float32), returns.astype(np.float32), constants_of(n, popsize))
+    held = SimpleNamespace(
+        parameters=np.ones(n),
+        sigma=0.4,
+        covariance=np.eye(n),
+        path_sigma=np.full(n, 9.0),
+        path_c=np.zeros(n),
+        generation=0,
+    )
+    references.cma_es(SimpleNamespace(popsize=popsize), held, steps, returns, None, 0.0)
+    np.testing.assert_array_equal(after.path_c, np.zeros(n))
+    np.testing.assert_allclose(after.covariance, held.covariance, rtol=1e-4, atol=1e-5)

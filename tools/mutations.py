@@ -34,7 +34,9 @@ Q = "tests/test_references.py::test_q_learning"
 EVOLUTION = "tests/test_evolution.py::test_"
 REFERENCE_EVOLUTION = "tests/test_references_evolution.py::test_"
 STILL = f"{REFERENCE_EVOLUTION}ars_stands_still_where_all_are_as_good"
+LONG_PATH = f"{REFERENCE_EVOLUTION}cma_es_lets_no_long_path_into_the_covariance"
 FILTER = f"{EVOLUTION}the_filter_has_seen_every_observation_that_was_acted_on_once"
+OWN_EPISODES = f"{EVOLUTION}episodes_of_the_policy_are_those_that_results_tell_of"
 MERGED = f"{EVOLUTION}moments_that_were_counted_apart_are_merged_as_if_they_had_been_seen_together"
 
 OPS = [
@@ -1463,7 +1465,12 @@ ON_POLICY = [
         ("(1 - c.c_sigma) * search.path_sigma", "search.path_sigma"),
         ("(c.c_sigma / c.d_sigma)", "c.c_sigma"),
         ("(1 - c.c_c) * search.path_c", "search.path_c"),
-        ("1 + forgotten - c.c_1", "1 - c.c_1"),
+        ("1 + forgotten - c.c_1", "1 - c.c_1", LONG_PATH),
+        (
+            "(1 - c.c_c) * search.path_c + moves *",
+            "(1 - c.c_c) * search.path_c +",
+            LONG_PATH,
+        ),
         ("weights * n / (sizes + 1e-12)", "weights"),
         ("jnp.argsort(-returns)", "jnp.argsort(returns)"),
         ("jnp.maximum(weights, 0.0) @ ordered", "weights @ ordered"),
@@ -1475,29 +1482,34 @@ ON_POLICY = [
     ),
     *_in(
         "athlete/algorithms/evolution.py",
-        "tests/test_evolution.py",
-        ("-(-episodes // 2)", "episodes // 2", "tests/test_references_evolution.py::test_es"),
-        ("parameters - steps]", "parameters + steps]", "tests/test_references_evolution.py::test_es"),
-        ("(episode == 1)", "(episode >= 1)"),
-        ("seen.squares + distance * (shown - mean)", "seen.squares + distance * distance"),
-        ("seen.squares / jnp.maximum(seen.count, 1.0)[:, None]", "seen.squares"),
-        ("        if explore:\n            action", "        if True:\n            action"),
-        ("played.returns[:number], played.lengths", "played.returns, played.lengths"),
+        f"{EVOLUTION}members_like_the_policy_act_as_it_does_with_memory_and_filter",
+        ("(episode == 1)", "(episode >= 1)", f"{EVOLUTION}moments_of_first_episodes_are_gathered_row_by_row"),
         (
-            "MemberCarry(inner, with_shown(carry.seen, shown, first))",
-            "MemberCarry(carry.model, with_shown(carry.seen, shown, first))",
+            "seen.squares + distance * (shown - mean)",
+            "seen.squares + distance * distance",
+            f"{EVOLUTION}moments_of_first_episodes_are_gathered_row_by_row",
         ),
+        ("seen.squares / jnp.maximum(seen.count, 1.0)[:, None]", "seen.squares"),
+        (
+            "        if explore:\n            action",
+            "        if True:\n            action",
+            f"{EVOLUTION}noise_is_on_the_actions_of_members_and_never_on_greedy_ones",
+        ),
+        ("MemberCarry(inner, with_shown", "MemberCarry(carry.model, with_shown"),
         ("with_shown(carry.seen, shown, first)", "with_shown(carry.seen, standard, first)"),
         ("standardize(shown, view.filter.mean, view.filter.variance, FILTER_CLIP) if view.filter else shown", "shown"),
+        ("-(-episodes // 2)", "episodes // 2", f"{REFERENCE_EVOLUTION}es"),
+        ("parameters - steps]", "parameters + steps]", f"{REFERENCE_EVOLUTION}es"),
+        ("played.returns[:number], played.lengths", "played.returns, played.lengths", f"{REFERENCE_EVOLUTION}es"),
     ),
     *_in(
         "athlete/loops/generations.py",
-        "tests/test_evolution.py",
+        f"{EVOLUTION}compiled_and_hosted_generations_are_equal_whatever_the_number_of_rows",
         ("(first + np.arange(self._waves.rows)) % self.rows", "np.arange(self._waves.rows) % self.rows"),
-        ("evaluation.returns[-told:]", "evaluation.returns[:told]"),
-        ("self._evolution.policy_episodes or self.rows", "self.rows"),
         ("while len(self._taken) < iterations", "while len(self._taken) < 1"),
-        ("evaluation.lengths.sum()", "evaluation.lengths[-told:].sum()"),
+        ("evaluation.returns[-told:]", "evaluation.returns[:told]", OWN_EPISODES),
+        ("self._evolution.policy_episodes or self.rows", "self.rows", OWN_EPISODES),
+        ("evaluation.lengths.sum()", "evaluation.lengths[-told:].sum()", OWN_EPISODES),
     ),
     *_in(
         "athlete/ops/ranks.py",
