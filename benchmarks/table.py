@@ -22,6 +22,8 @@ PAGES = (ROOT / "README.md", ROOT / "docs" / "benchmarks.md", ROOT / "docs" / "o
 OPTIMA = {
     "masked-grid": "0.907",
     "mirror": "10",
+    "contextual-bandit": "10",
+    "wheel-bandit": "37.8",
     "deep-sea": "0.99",
     "memory-chain": "1",
     "frozen-lake-ppo": "0.74",

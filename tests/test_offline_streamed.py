@@ -281,6 +281,17 @@ def test_returns_are_those_of_whole_episodes(tmp_path):
             algo.train()
 
 
+def test_it_learns_what_was_done_in_all_of_the_data(tmp_path):
+    """Action 1 where the second observation is positive; the first one grows from file to file, and says nothing."""
+    config = config_of(written(tmp_path), 40, lr=3e-2, min_sample_timesteps_per_iteration=200)
+    with config.update_from_dict({"observation_filter": "MeanStdFilter"}).build() as algo:
+        for _ in range(15):
+            algo.train()
+        data = read_data(tmp_path)
+        actions = algo.get_policy().compute_actions(data.obs, explore=False)[0]
+    assert np.mean(actions == data.action) > 0.9
+
+
 def test_windows_stop_with_their_episode_as_ever(tmp_path):
     with config_of(written(tmp_path), 30, DQNConfig, n_step=3, hiddens=[]).build() as algo:
         for _ in range(3):
