@@ -543,7 +543,7 @@ def test_lists(monkeypatch: pytest.MonkeyPatch) -> None:
     listed = {line.split()[0]: line for line in athlete("list algorithms").stdout.splitlines()}
     assert listed.pop("algorithm").split() == ["algorithm", "actions", "memory", "agents", "learns", "from", "paper"]
     assert set(listed) == set(ALGORITHMS)
-    assert listed["R2D2"].split()[1:5] == ["discrete", "yes", "any", "number"] and " a team " in listed["QMIX"]
+    assert listed["R2D2"].split()[1:4] == ["discrete", "yes", "any"] and " a team " in listed["QMIX"]
     assert "discrete" in listed["DQN"] and "replay" in listed["DQN"] and "arXiv" in listed["DQN"]
     assert athlete("list examples").stdout == athlete("example list").stdout
     listed = [line.split()[:3] for line in athlete("example list --filter CARTPOLE").stdout.splitlines()]

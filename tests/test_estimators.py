@@ -106,7 +106,7 @@ def test_the_interval_covers_what_is_true_nineteen_times_in_twenty():
 
 
 def test_the_weighted_interval_holds_what_the_episodes_cannot_tell():
-    """The policy does what the behaviour does once in a hundred times, for 3 a step: the data hold nothing of it."""
+    """The policy does what was recorded a tenth as often: what else it does may be paid as the best step was."""
     episodes, ratio = side_by_side(np.full(40, 1.0), np.full(20, 2), 0.5), np.full(40, 0.1)
     assert weighted_importance_sampling(episodes, ratio).mean() == pytest.approx(1.5)
     rewards = np.where(np.arange(40) < 2, 3.0, 1.0)

@@ -2292,6 +2292,8 @@ RECORDED = [
         ("gamma ** np.arange(valid.shape[1])", "gamma ** np.arange(1, valid.shape[1] + 1)"),
         ("products[:, -1:]", "products[:, :1]"),
         ("weights / np.mean(weights, axis=0)", "weights / np.mean(weights)"),
+        ("np.maximum(1.0 - mean, 0.0)", "np.zeros_like(mean)"),
+        ("np.maximum(mean, 1.0)", "mean"),
         ("episodes.placed(ratio, 1.0)", "episodes.placed(ratio, 0.0)"),
         ("ratios[:, t] * (episodes.reward", "(episodes.reward"),
         ("+ gamma * found - values[:, t]", "+ found - values[:, t]"),
