@@ -27,28 +27,39 @@ from athlete.spaces import (
 )
 
 
-def row_of(space: Space, observation: Any, where: str = "observation") -> Tree:
-    """An observation as one row `[1, ...]`. Raises ValueError, naming the entry, where it does not fit the space."""
+def row_of(space: Space, observation: Any, where: str = "observation", bounded: bool = False) -> Tree:
+    """An observation as one row `[1, ...]`. Raises ValueError, naming the entry, where it does not fit the space.
+
+    With `bounded` the numbers of Box and MultiBinary are held to their bounds too, as those of actions are.
+    """
     if isinstance(space, Tuple):
         if not isinstance(observation, tuple | list) or len(observation) != len(space.spaces):
             raise ValueError(f"{where}: expected a tuple of {len(space.spaces)} entries, got {observation!r}")
-        return tuple(row_of(part, observation[i], f"{where}[{i}]") for i, part in enumerate(space.spaces))
+        return tuple(row_of(part, observation[i], f"{where}[{i}]", bounded) for i, part in enumerate(space.spaces))
     if isinstance(space, Dict):
         _require_entries(space, observation, where)
-        return {name: row_of(part, observation[name], f"{where}[{name!r}]") for name, part in space.items}
+        return {name: row_of(part, observation[name], f"{where}[{name!r}]", bounded) for name, part in space.items}
     if isinstance(space, OneOf):
         numbers = range(len(space.spaces))
         if not isinstance(observation, tuple | list) or len(observation) != 2 or observation[0] not in numbers:
             raise ValueError(f"{where}: expected (number of the chosen space, its element), got {observation!r}")
         choice, chosen = observation
         rows = [zeros(part, (1,)) for part in space.spaces]
-        rows[choice] = row_of(space.spaces[choice], chosen, f"{where}[1]")
+        rows[choice] = row_of(space.spaces[choice], chosen, f"{where}[1]", bounded)
         return np.array([choice], np.int32), *rows
     array = _array_of(space, observation, where)
     if array.shape != space.shape:
-        many = "; compute_actions takes many observations, this one" if array.shape[1:] == space.shape else ""
+        many = (
+            "; compute_actions takes many observations, this one"
+            if array.shape[1:] == space.shape and not bounded
+            else ""
+        )
         raise ValueError(f"{where}: expected shape {space.shape} of {space}, got {array.shape}{many}")
     _require_inside(space, array, where)
+    if bounded and isinstance(space, Box | MultiBinary):
+        low, high = (space.low, space.high) if isinstance(space, Box) else (0, 1)
+        if not ((array >= low) & (array <= high)).all():
+            raise ValueError(f"{where}: {array} is outside {space}")
     return array[None]
 
 

@@ -99,6 +99,7 @@ def start_training(
     """The training of `config` in `world`, spread over `devices`; one that does not begin makes no arrays until it is
     restored.
     """
+    world.tell_clients(_why_no_logged_actions(config))
     key = np.array([0, seed & 0xFFFFFFFF], np.uint32)
     if config.is_offline():
         return start_offline(config, world, key, begins, devices)
@@ -126,6 +127,14 @@ def start_training(
     except BaseException:
         source.close()
         raise
+
+
+def _why_no_logged_actions(config: AlgorithmConfig) -> str | None:
+    """Why a training does not learn from actions that clients chose themselves; None where it does."""
+    if isinstance(config, ReplayConfig) and not config.is_offline():
+        return None
+    what = "recorded data" if config.is_offline() else "its own actions only"
+    return f"{config.algorithm_name} learns from {what}; use get_action"
 
 
 def _start_generations(

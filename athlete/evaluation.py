@@ -63,6 +63,8 @@ class Evaluator:
     def __init__(self, config: AlgorithmConfig, world: World, hooks: Hooks, training: World):
         self._config, self._world, self._hooks = config, world, hooks
         self._is_shared = world.shares_instance(training)
+        if world.maker is not training.maker:
+            world.tell_clients("an evaluation plays the policy's actions; use get_action")
         told = world.exists or bool(config.off_policy_estimation_methods)
         if config.evaluation_interval and not (config.is_offline() and told):
             self.require_own_environment(f"evaluation(evaluation_interval={config.evaluation_interval})")

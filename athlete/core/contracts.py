@@ -90,6 +90,7 @@ class Source:
     spec: Spec
     faulty: Array | None = None  # bool [B]: rows whose last step failed and is cut off there; None where there are none
     here: Array | None = None  # bool [B]: rows that there are, where others are elsewhere and show zeros
+    taken: Tree | None = None  # the actions of the last step, where rows may take others than they are given; else None
     agent_ids: tuple[Any, ...] = ()  # of many agents, as the environment calls them, in the order of rewards
     any_thread: bool = False  # `step` and `reset_where` may be called from a thread that is not the maker's
 
@@ -104,6 +105,10 @@ class Source:
     def reset_where(self, done: Array, obs: Tree, key: Key) -> Tree:
         """Start new episodes in the rows where `done`: `obs` with these rows replaced."""
         raise NotImplementedError
+
+    def taken_of(self, given: Tree) -> Tree:
+        """The canonical actions `[B, ...]` that the rows took in their last step, for which they were `given` these."""
+        return given if self.taken is None else self.taken
 
     @property
     def health(self) -> Health:

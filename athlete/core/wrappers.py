@@ -63,6 +63,10 @@ class SourceWrapper(Source):
         return self.source.faulty
 
     @property
+    def taken(self) -> Tree | None:  # type: ignore[override]
+        return self.source.taken
+
+    @property
     def health(self) -> Health:
         return self.source.health
 

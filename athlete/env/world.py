@@ -33,6 +33,7 @@ from athlete.env.wrappers.copies import Copies
 from athlete.env.wrappers.frame_stack import FrameStack
 from athlete.env.wrappers.grouped import Grouped
 from athlete.env.wrappers.lifted_mask import LiftedMask
+from athlete.env.wrappers.logged_actions import LoggedActionsSource
 from athlete.env.wrappers.previous import FilmedPreviousStep, Previous, PreviousStep, PreviousStepSource
 from athlete.env.wrappers.shuffled_seats import ShuffledSeats, ShuffledSeatsSource
 from athlete.env.wrappers.time_limit import TimeLimit
@@ -95,7 +96,7 @@ class World(NamedTuple):
 
         Raises ValueError with what is wrong with it.
         """
-        if self.is_twin or self.pooled or getattr(self.maker, "external", False):
+        if self.is_twin or self.pooled or self.is_external:
             return self
         if self.env is not None:
             check_env(self.env)
@@ -118,6 +119,16 @@ class World(NamedTuple):
     def is_instance(self) -> bool:
         """Whether it is one environment that is made already, outside JAX."""
         return self.env is None and hasattr(self.maker, "step") and not isinstance(self.maker, type)
+
+    @property
+    def is_external(self) -> bool:
+        """Whether clients play it, who may choose their actions themselves."""
+        return getattr(self.maker, "external", False)
+
+    def tell_clients(self, refusal: str | None) -> None:
+        """Tell those who play it, if any, why actions that they log are not learned from; None where they are."""
+        if self.is_external:
+            self.maker.exchange.tell_clients(refusal)
 
     def shares_instance(self, other: World) -> bool:
         """Whether both are the one environment that somebody made: who steps it in one takes it away from the other."""
@@ -192,6 +203,8 @@ class World(NamedTuple):
                 worker=worker,
                 most_rows=most_rows,
             )
+        if self.is_external:
+            source = LoggedActionsSource(source)
         if self.shuffles_seats:
             source = ShuffledSeatsSource(source)
         if self.acts_together:

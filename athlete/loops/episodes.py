@@ -185,6 +185,7 @@ class WatchedSource(SourceWrapper):
             for row in range(self.rows):
                 self._start(row)
         step = self.source.step(action, key)
+        action = self.source.taken_of(action)
         before, self._obs = self._obs, step.obs
         done = step.terminated | step.truncated
         for row, episode in enumerate(self._episodes):

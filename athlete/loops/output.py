@@ -77,9 +77,9 @@ class OutputSource(SourceWrapper):
 
     def step(self, action: Tree, key: Key) -> Step:
         step = self.source.step(action, key)
-        flags = step.terminated, step.truncated
-        taken = Transition(self._obs, self._first, action, step.reward, step.obs, *flags, (), {})
-        self._output.take(jax.tree.map(lambda leaf: np.array(leaf)[None], taken))
+        taken, flags = self.source.taken_of(action), (step.terminated, step.truncated)
+        transition = Transition(self._obs, self._first, taken, step.reward, step.obs, *flags, (), {})
+        self._output.take(jax.tree.map(lambda leaf: np.array(leaf)[None], transition))
         self._obs, self._first = step.obs, step.terminated | step.truncated
         return step
 

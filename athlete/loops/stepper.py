@@ -331,7 +331,7 @@ class Stepper:
             self._returns, self._lengths = episodes.return_ * running, episodes.length * ~done
         self._taken.episodes.append(episodes)
         self._taken.seconds["env_step"] += time.perf_counter() - start
-        return Outcome(step.reward, step.obs, step.terminated, step.truncated, obs)
+        return Outcome(step.reward, step.obs, step.terminated, step.truncated, obs, self.source.taken)
 
 
 def _nothing() -> Taken:

@@ -49,13 +49,17 @@ class Live(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What a step brought, `[B, ...]`. `obs` is what the next one starts from: that of a reset where one followed."""
+    """What a step brought, `[B, ...]`. `obs` is what the next one starts from: that of a reset where one followed.
+
+    `action` is what the rows took, where that may be another than was chosen: `Source.taken`.
+    """
 
     reward: Array
     next_obs: Tree
     terminated: Array
     truncated: Array
     obs: Tree
+    action: Tree | None = None
 
 
 class Order(NamedTuple):
@@ -172,7 +176,7 @@ def _transition(chosen: Chosen, outcome: Outcome) -> Transition:
     return Transition(
         chosen.obs,
         chosen.first,
-        chosen.action,
+        chosen.action if outcome.action is None else outcome.action,
         outcome.reward,
         outcome.next_obs,
         outcome.terminated,

@@ -1,7 +1,7 @@
 """Environments that call: a simulator plays, and a training that steps rows of environments learns from it.
 
 Each row waits where a client has to speak next. So a training sees an ordinary environment of Gymnasium, and a client
-sees RLlib's commands: start_episode, get_action, log_returns, end_episode.
+sees RLlib's commands: start_episode, get_action, log_action, log_returns, end_episode.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import numpy as np
 
 from athlete.acting import row_of
 from athlete.env.adapters.gymnasium import GymnasiumEnv, to_space
+from athlete.env.wrappers.logged_actions import LOGGED_ACTION
 from athlete.log import logger
 from athlete.spaces import Space
 
@@ -31,6 +32,7 @@ class Told(NamedTuple):
     reward: float  # since the last observation
     ends: bool
     truncated: bool = False
+    action: Any = None  # what it does at the observation, if it chose that itself
 
 
 class Episode:
@@ -42,6 +44,7 @@ class Episode:
         self.actions: queue.Queue[Any] = queue.Queue()  # to the client
         self.reward = 0.0
         self.last: Any = None  # the last observation
+        self.logged: Any = None  # what the client does there, if it chose that itself
         self.lock = threading.Lock()
 
 
@@ -53,6 +56,9 @@ class Exchange:
         self.idle_timeout_s = idle_timeout_s
         self.closed = threading.Event()
         self._space: Space = to_space(observation_space, "observation_space")
+        self._action_space: Space = to_space(action_space, "action_space")
+        self._told = threading.Event()
+        self._refusal: str | None = None  # of logged actions
         self._episodes: dict[str, Episode] = {}
         self._begun: queue.Queue[Episode] = queue.Queue()
 
@@ -71,20 +77,37 @@ class Exchange:
 
     def get_action(self, episode_id: str, observation: Any) -> Any:
         """What the policy does at an observation. Waits until a row of the training takes the episode up."""
+        return self._ask(episode_id, observation)
+
+    def log_action(self, episode_id: str, observation: Any, action: Any) -> None:
+        """Say what the client does at an observation, in the place of `get_action`, and wait for the training as there."""
+        self._episode(episode_id)
+        taken = self._checked(self._action_space, action, "action", bounded=True)
+        while not self._told.wait(timeout=1.0):
+            self._require_open(episode_id)
+        if self._refusal is not None:
+            raise CommandError(self._refusal)
+        self._ask(episode_id, observation, taken)
+
+    def _ask(self, episode_id: str, observation: Any, action: Any = None) -> Any:
+        """The policy's action at an observation, where the client takes `action` if there is one."""
         episode = self._episode(episode_id)
-        seen = self._checked(observation)
+        seen = self._checked(self._space, observation, "observation")
         if not episode.lock.acquire(blocking=False):
             raise CommandError(f"episode {episode_id!r} waits for an action already; ask one after the other")
         try:
-            episode.told.put(Told(seen, self._taken(episode), ends=False))
+            episode.told.put(Told(seen, self._taken(episode), ends=False, action=action))
             while True:
                 try:
                     return episode.actions.get(timeout=1.0)
                 except queue.Empty:
-                    if self.closed.is_set() or episode.name not in self._episodes:
-                        raise CommandError("the training has ended, or has given up this episode") from None
+                    self._require_open(episode_id)
         finally:
             episode.lock.release()
+
+    def _require_open(self, name: str) -> None:
+        if self.closed.is_set() or name not in self._episodes:
+            raise CommandError("the training has ended, or has given up this episode") from None
 
     def log_returns(self, episode_id: str, reward: float) -> None:
         """Add to the reward of the step that the last action began."""
@@ -97,7 +120,7 @@ class Exchange:
         if not isinstance(truncated, bool):
             raise CommandError(f"truncated: expected true or false, got {truncated!r}")
         episode = self._episode(episode_id)
-        seen = self._checked(observation)
+        seen = self._checked(self._space, observation, "observation")
         del self._episodes[episode_id]
         episode.told.put(Told(seen, self._taken(episode), ends=True, truncated=truncated))
 
@@ -109,9 +132,9 @@ class Exchange:
                 f"there is no episode {name!r}; start_episode gives a name, end_episode ends it"
             ) from None
 
-    def _checked(self, observation: Any) -> Any:
+    def _checked(self, space: Space, element: Any, where: str, bounded: bool = False) -> Any:
         try:
-            row = row_of(self._space, observation)
+            row = row_of(space, element, where, bounded)
         except (ValueError, TypeError, KeyError) as error:
             raise CommandError(str(error)) from error
         return jax.tree.map(lambda leaf: leaf[0], row)
@@ -121,6 +144,11 @@ class Exchange:
         return reward
 
     # What rows do -------------------------------------------------------------------------------------------------
+
+    def tell_clients(self, refusal: str | None) -> None:
+        """Say why actions that clients log are not learned from, None where they are: until then `log_action` waits."""
+        self._refusal = refusal
+        self._told.set()
 
     def next_episode(self) -> tuple[Episode, Any]:
         """The next episode that nobody plays yet, and its first observation. Waits for a client."""
@@ -156,7 +184,7 @@ class Exchange:
             told = episode.told.get(timeout=self.idle_timeout_s)
         except queue.Empty:
             return None
-        episode.last = told.observation
+        episode.last, episode.logged = told.observation, told.action
         return told
 
 
@@ -177,7 +205,8 @@ class ExternalEnv(GymnasiumEnv):
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict]:
         assert self._episode is not None
+        info = {} if self._episode.logged is None else {LOGGED_ACTION: self._episode.logged}
         told = self.exchange.step(self._episode, action)
         if told.ends:
             self._episode = None
-        return told.observation, told.reward, told.ends and not told.truncated, told.truncated, {}
+        return told.observation, told.reward, told.ends and not told.truncated, told.truncated, info

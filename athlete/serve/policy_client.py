@@ -48,11 +48,13 @@ class PolicyClient:
         return self._send("get_action", episode_id=episode_id, observation=_plain(observation))
 
     def log_action(self, episode_id: str, observation: Any, action: Any) -> None:
-        """Not served: the algorithms learn from the actions of their own policy. Raises NotImplementedError."""
-        raise NotImplementedError(
-            "log_action: trainings learn from the actions that get_action gave; of others they do not know how likely "
-            "they were"
-        )
+        """Say what the simulator does at an observation by a choice of its own, in the place of `get_action`.
+
+        For algorithms that learn from a replay memory, such as DQN, SAC and TD3: the training then learns from this
+        action. Returns when it has taken it in. Raises ValueError where the action is not of the action space, and of
+        algorithms that learn from their own actions only, such as PPO.
+        """
+        self._send("log_action", episode_id=episode_id, observation=_plain(observation), action=_plain(action))
 
     def log_returns(self, episode_id: str, reward: float, info: Any = None) -> None:
         """Add to the reward of the last action."""

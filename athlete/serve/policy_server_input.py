@@ -16,6 +16,7 @@ from athlete.serve.external import CommandError, Exchange, ExternalEnv
 COMMANDS = {
     "start_episode": ("episode_id",),
     "get_action": ("episode_id", "observation"),
+    "log_action": ("episode_id", "observation", "action"),
     "log_returns": ("episode_id", "reward"),
     "end_episode": ("episode_id", "observation", "truncated"),
 }

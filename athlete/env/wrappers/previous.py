@@ -115,7 +115,7 @@ class PreviousStepSource(SourceWrapper):
 
     def step(self, action: Tree, key: Key) -> Step:
         step = self.source.step(action, key)
-        taken = to_environment(self.spec.action, action)
+        taken = to_environment(self.spec.action, self.source.taken_of(action))
         return step._replace(obs=self.previous.show(self.spec.action, step.obs, taken, step.reward))
 
     def reset_where(self, done: Array, obs: Tree, key: Key) -> Tree:
