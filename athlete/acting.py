@@ -49,11 +49,8 @@ def row_of(space: Space, observation: Any, where: str = "observation", bounded: 
         return np.array([choice], np.int32), *rows
     array = _array_of(space, observation, where)
     if array.shape != space.shape:
-        many = (
-            "; compute_actions takes many observations, this one"
-            if array.shape[1:] == space.shape and not bounded
-            else ""
-        )
+        is_many = array.shape[1:] == space.shape and not bounded
+        many = "; compute_actions takes many observations, this one" if is_many else ""
         raise ValueError(f"{where}: expected shape {space.shape} of {space}, got {array.shape}{many}")
     _require_inside(space, array, where)
     if bounded and isinstance(space, Box | MultiBinary):

@@ -116,7 +116,7 @@ def test_a_memory_holds_the_actions_that_clients_log_and_a_policy_is_learned_fro
         client = PolicyClient(f"http://127.0.0.1:{server.port}")
         playing = clients.submit(play_by_chance, client, played, np.random.default_rng(3))
         with config.build() as algorithm:
-            for _ in range(5):
+            for _ in range(3):
                 steps = algorithm.train()["timesteps_total"]
             ring = algorithm.run.store
             kept = ring_take(ring, np.arange(steps), np.zeros(steps, int), 1)

@@ -80,7 +80,7 @@ class Exchange:
         return self._ask(episode_id, observation)
 
     def log_action(self, episode_id: str, observation: Any, action: Any) -> None:
-        """Say what the client does at an observation, in the place of `get_action`, and wait for the training as there."""
+        """Say what the client does at an observation, instead of `get_action`. Waits for the training as that does."""
         self._episode(episode_id)
         taken = self._checked(self._action_space, action, "action", bounded=True)
         while not self._told.wait(timeout=1.0):
