@@ -29,7 +29,7 @@ def played_of(members, policy_episodes):
     return Played(returns, RANDOM.integers(1, 9, number).astype(np.int32), ())
 
 
-def hold(agent, reference, held, drawn_of):
+def hold(agent, reference, held, drawn_of, number_of_members):
     """Three generations of both sides, of which parameters and metrics must agree."""
     agent = agent.bind(CONTINUOUS)
     jitted = {name: jax.jit(getattr(agent, name), compiler_options=QUICK) for name in ("init", "ask", "tell")}
@@ -38,6 +38,7 @@ def hold(agent, reference, held, drawn_of):
     for number, progress in enumerate(PROGRESS):
         population, drawn = jitted["ask"](state, wrap(np.array([2, number], np.uint32)), progress)
         center, policy = np.asarray(state.parameters), agent.policy_episodes
+        assert len(population) == number_of_members + policy
         np.testing.assert_array_equal(population[-policy:], np.tile(center, (policy, 1)))
         played = played_of(len(population) - policy, policy)
         state, metrics = jitted["tell"](state, drawn, played, progress)
@@ -75,7 +76,7 @@ def test_es() -> None:
     def held(parameters):
         return SimpleNamespace(parameters=parameters, optimizer=Adam(parameters))
 
-    hold(agent, references.es, held, pairs_of)
+    hold(agent, references.es, held, pairs_of, 8)
 
 
 @pytest.mark.parametrize("used", [4, 99])
@@ -87,7 +88,7 @@ def test_ars(used: int) -> None:
     def held(parameters):
         return SimpleNamespace(parameters=parameters)
 
-    hold(agent, references.ars, held, pairs_of)
+    hold(agent, references.ars, held, pairs_of, 12)
 
 
 def test_ars_stands_still_where_all_are_as_good() -> None:
@@ -117,7 +118,7 @@ def test_pgpe() -> None:
     def keeping(parameters):
         return held_at.setdefault("held", held(parameters))
 
-    state = hold(agent, references.pgpe, keeping, steps_of)
+    state = hold(agent, references.pgpe, keeping, steps_of, 8)
     np.testing.assert_allclose(state.stdev, held_at["held"].stdev, rtol=1e-3)
     assert np.abs(np.asarray(state.stdev) - 0.3).max() > 0.05
 
@@ -145,7 +146,7 @@ def test_cma_es(covariance: str) -> None:
         np.testing.assert_array_equal(once, again)  # a member plays two episodes
         return (once - center) / held_at["held"].sigma
 
-    state = hold(agent, references.cma_es, held, steps_of)
+    state = hold(agent, references.cma_es, held, steps_of, 18)
     search, expected = state.search, held_at["held"]
     for name in ("sigma", "covariance", "path_sigma", "path_c"):
         np.testing.assert_allclose(getattr(search, name), getattr(expected, name), rtol=2e-3, atol=2e-4, err_msg=name)
