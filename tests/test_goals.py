@@ -200,6 +200,7 @@ def test_stable_baselines_spelling_is_understood():
         {"buffer_size": 500, "replay_buffer_class": sb3.HerReplayBuffer, "replay_buffer_kwargs": kwargs},
     )
     space = BitFlip(4).observation_space
+    assert config.replay_buffer_config["type"] == "HerReplayBuffer"
     memory = (
         config.training(num_steps_sampled_before_learning_starts=100)
         .make_agent(athlete.core.Spec(space, Discrete(4)))

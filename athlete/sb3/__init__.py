@@ -18,6 +18,7 @@ from athlete.record.checkpoint import CheckpointError
 from athlete.rllib.names import find
 from athlete.sb3.played import Played
 from athlete.settings.config import AlgorithmConfig
+from athlete.settings.memory import memory_name
 from athlete.settings.rllib_names import STABLE_BASELINES, no_attribute
 from athlete.spaces import Dict, Space, Tuple
 
@@ -210,7 +211,8 @@ def configured(name: str, env: Any, arguments: dict[str, Any]) -> AlgorithmConfi
         del given["ent_coef"]
     memory = {"capacity": given.pop("buffer_size")} if "buffer_size" in given else {}
     if replay and given.get("replay_buffer_class") is not None:
-        memory |= {"type": given.pop("replay_buffer_class"), **(given.pop("replay_buffer_kwargs", None) or {})}
+        kind = memory_name(given.pop("replay_buffer_class"))  # a name: checkpoints hold no classes
+        memory |= {"type": kind, **(given.pop("replay_buffer_kwargs", None) or {})}
     if memory:
         settings["replay_buffer_config"] = memory
     epsilons = {ours: given.pop(theirs) for theirs, ours in _EPSILONS.items() if theirs in given}
