@@ -46,10 +46,8 @@ def row_of(space: Space, observation: Any, where: str = "observation") -> Tree:
         return np.array([choice], np.int32), *rows
     array = _array_of(space, observation, where)
     if array.shape != space.shape:
-        raise ValueError(
-            f"{where}: expected shape {space.shape} of {space}, got {array.shape}; "
-            "compute_actions takes many observations, this one"
-        )
+        many = "; compute_actions takes many observations, this one" if array.shape[1:] == space.shape else ""
+        raise ValueError(f"{where}: expected shape {space.shape} of {space}, got {array.shape}{many}")
     _require_inside(space, array, where)
     return array[None]
 

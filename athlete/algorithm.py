@@ -41,6 +41,7 @@ from athlete.loops.devices import gathered, here
 from athlete.loops.evaluate import LONG_EPISODE
 from athlete.loops.offline import OfflineTraining
 from athlete.loops.progress import Progress, joined
+from athlete.loops.train import CompiledTraining
 from athlete.matches import Matches, Player, players_of
 from athlete.offline.dataset import DataSet
 from athlete.offline.files import write_data
@@ -116,7 +117,7 @@ class Algorithm:
         self._evaluator = Evaluator(config, self._evaluation_world, hooks, self._world)
         self._training = start_training(config, self._world, hooks, self.seed, begins, devices)
         self._has_room = begins or config.is_offline()  # for its replay memory: asked before that is made
-        self._totals = Totals(config.metrics_num_episodes_for_smoothing, columns_of(self._training.agent))
+        self._totals = Totals(config.smoothing(), columns_of(self._training.agent))
         self._policy: Policy | None = None
         self._recorded: DataSet | None = None  # what estimators read, once they have
         self._told_of_endless = False
@@ -188,7 +189,7 @@ class Algorithm:
         batch = self._training.rows * self._training.length
         iterations = max(1, -(-self.config.min_sample_timesteps_per_iteration // batch))
         parts: list[Progress] = []
-        while not parts or time.perf_counter() - start < (self.config.min_time_s_per_iteration or 0.0):
+        while not parts or self._goes_on(time.perf_counter() - start, parts):
             self._policy = None
             self._advancing = threading.get_ident()
             try:
@@ -228,6 +229,12 @@ class Algorithm:
         self._recording.write(result, progress)
         self._keeper.take(result, self.save)
         return result
+
+    def _goes_on(self, seconds: float, parts: Sequence[Progress]) -> bool:
+        """Whether an iteration of so many seconds is still shorter than it has to be."""
+        sampled = sum(part.timesteps for part in parts)
+        wanted = 0 if self.config.is_offline() else self.config.min_sample_timesteps_per_iteration
+        return seconds < (self.config.min_time_s_per_iteration or 0.0) or sampled < wanted
 
     def learn(self, total_timesteps: int | None = None, stop: Any = None, progress_bar: bool = False) -> dict[str, Any]:
         """`train()` until there are `total_timesteps` more, or a result satisfies `stop`; the last, which is `done`.
@@ -687,8 +694,8 @@ class Algorithm:
         return getattr(self._training, "agent_ids", ())
 
     def _keeps_rows(self) -> bool:
-        """Whether checkpoints hold the environments: compiled ones that are stepped."""
-        return self._world.env is not None and not self.config.is_offline()
+        """Whether checkpoints hold the environments: compiled ones that are in the middle of episodes."""
+        return isinstance(self._training, CompiledTraining)
 
     def _stores_memory(self) -> bool:
         """Whether checkpoints hold the replay memory; without it a restored training fills a new one first.

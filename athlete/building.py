@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jax
 import numpy as np
 
+from athlete.callbacks import BATCH_HOOKS
 from athlete.cluster import Request, is_near
 from athlete.combine.team import Team
-from athlete.core import Agent, Source, Spec
+from athlete.combine.wrapper import with_memory
+from athlete.core import Agent, Evolution, Source, Spec
+from athlete.env.goals import goals_of
 from athlete.env.supervision import Supervision
 from athlete.env.world import World, env_name, find_world, no_world
 from athlete.env.wrappers.frame_stack import require_stack
@@ -25,20 +29,30 @@ from athlete.hooks import Hooks
 from athlete.log import logger
 from athlete.loops.asynchronous import AsynchronousTraining
 from athlete.loops.collect import spec_of
+from athlete.loops.evaluation_workers import EvaluationWorker, EvaluationWorkers, Sharing
+from athlete.loops.generations import (
+    CompiledWaves,
+    GenerationTraining,
+    HostedWaves,
+    Waves,
+    WorkedWaves,
+    members_shapes,
+)
 from athlete.loops.learn import transition_shapes
 from athlete.loops.output import OutputSource
 from athlete.loops.train import CompiledTraining, HostedTraining, Training
 from athlete.loops.worked import WorkedTraining
 from athlete.loops.workers import Collector, Worker, Workers
-from athlete.memory.room import require_room, require_room_for_batch, store_bytes
+from athlete.memory.hindsight import Hindsight
+from athlete.memory.room import require_room, require_room_for_batch, require_room_for_population, store_bytes
 from athlete.offline_training import output_of, start_offline, with_recorded
 from athlete.ray_workers import RayWorkers
 from athlete.settings.config import AlgorithmConfig
 from athlete.settings.devices import most_that_fit, wanted_devices
-from athlete.settings.families import ReplayConfig
+from athlete.settings.families import EvolutionConfig, ReplayConfig
 from athlete.spaces import zeros
 from athlete.teams import agent_for, horizon_of
-from athlete.worker_processes import ProcessWorkers, make_source
+from athlete.worker_processes import ProcessWorkers, make_evaluated, make_source
 
 
 def training_world(config: AlgorithmConfig) -> World:
@@ -88,6 +102,8 @@ def start_training(
     key = np.array([0, seed & 0xFFFFFFFF], np.uint32)
     if config.is_offline():
         return start_offline(config, world, key, begins, devices)
+    if isinstance(config, EvolutionConfig):
+        return _start_generations(config, world, hooks, key, begins)
     if world.env is not None:
         return _start_compiled(config, world, key, begins, devices)
     if is_in_ray(config) or (config.workers_act and (config.num_rollout_workers or "workers_act" in config.chosen())):
@@ -104,12 +120,53 @@ def start_training(
     try:
         if (output := output_of(config, source.spec)) is not None:
             source = OutputSource(source, output)
-        training = _start_hosted(config, source, hooks, key, begins, devices)
+        training = _start_hosted(config, world, source, hooks, key, begins, devices)
         training.output = output
         return training
     except BaseException:
         source.close()
         raise
+
+
+def _start_generations(
+    config: EvolutionConfig, world: World, hooks: Hooks, key: np.ndarray, begins: bool
+) -> GenerationTraining:
+    """A population that plays whole episodes: all at once where the environment is compiled, else in waves of rows."""
+    if unheard := hooks.hosted & {*BATCH_HOOKS, "on_sample_end"}:
+        names = ", ".join(sorted(unheard))
+        raise ValueError(f"callbacks: {config.algorithm_name} plays whole episodes, without the batches of {names}")
+    workers, each, watched = config.num_rollout_workers, config.num_envs_per_worker, supervision(config, hooks)
+    if world.env is not None:
+        agent = _evolution(config, spec_of(world.env))
+        waves: Waves = CompiledWaves(with_info_metrics(world.env, config.info_metrics))
+    elif workers and why_not_in_workers(world, hooks) is None:
+        world, sharing = world.portable(), Sharing(workers * each, each, 1)
+        one = world.source()
+        one.close()
+        agent = _evolution(config, one.spec)
+        makes = functools.partial(make_evaluated, world, sharing, watched, config.info_metrics)
+        plays = functools.partial(EvaluationWorker, agent, jax.tree.map(lambda _: 0, members_shapes(agent)), makes)
+        waves = WorkedWaves(
+            EvaluationWorkers(make_workers(config, plays, workers, each, watched), sharing), workers * each
+        )
+    else:
+        source = world.source(
+            num_workers=workers, num_envs_per_worker=each, seeded_resets=True, supervision=watched, seed=0
+        )
+        agent, waves = _evolution(config, source.spec), HostedWaves(hooks.watch_evaluation(source))
+    try:
+        if begins:
+            require_room_for_population(members_shapes(agent), config.members_setting)
+        return GenerationTraining(agent, waves, horizon_of(config, agent), key, begins)
+    except BaseException:
+        waves.close()
+        raise
+
+
+def _evolution(config: EvolutionConfig, spec: Spec) -> Evolution:
+    if spec.groups:
+        raise ValueError(f"{config.algorithm_name} learns for one agent, and this environment has many")
+    return cast(Evolution, agent_for(config, spec, 1))
 
 
 def _start_compiled(
@@ -118,7 +175,7 @@ def _start_compiled(
     assert world.env is not None
     spec = spec_of(world.env)
     length = _fragment_length(config, spec)
-    agent = _make_agent(config, spec, begins, length)
+    agent = _make_agent(config, world, spec, begins, length)
     if (axis := getattr(agent.memory, "stack_axis", None)) is not None:
         require_stack(world.env, axis)
     if config.get("sample_async") and "sample_async" in config.chosen():
@@ -131,12 +188,12 @@ def _start_compiled(
 
 
 def _start_hosted(
-    config: AlgorithmConfig, source: Source, hooks: Hooks, key: np.ndarray, begins: bool, devices: int
+    config: AlgorithmConfig, world: World, source: Source, hooks: Hooks, key: np.ndarray, begins: bool, devices: int
 ) -> HostedTraining:
     length = _fragment_length(config, source.spec)
     # Of workers that act, "sample_async" is how they are waited for, and here are none.
     asynchronous = not config.workers_act and bool(_sample_async(config, source.spec))
-    agent = _make_agent(config, source.spec, begins, length, getattr(source, "agent_ids", ()))
+    agent = _make_agent(config, world, source.spec, begins, length, getattr(source, "agent_ids", ()))
     watched, batch_hooks = hooks.watch_training(source, length), hooks.of_batches(agent)
     horizon = horizon_of(config, agent)
     return HostedTraining(agent, watched, length, horizon, key, asynchronous, batch_hooks, begins, devices)
@@ -165,7 +222,7 @@ def _start_worked(
             f"{config.broadcast_interval} iterations, and so have older ones; make it {config.broadcast_interval - 1} "
             "or more"
         )
-    agent = _make_agent(batched, one.spec, begins, length, one.agent_ids)
+    agent = _make_agent(batched, world, one.spec, begins, length, one.agent_ids)
     watched = supervision(config, hooks)
     makes = functools.partial(make_source, world, count, each, watched, int(key[1]), config.info_metrics)
     collects = functools.partial(Collector, agent, makes, length, as_they_come)
@@ -268,11 +325,28 @@ def _sample_async(config: AlgorithmConfig, spec: Spec) -> bool | str:
     return "lagged"
 
 
-def _make_agent(config: AlgorithmConfig, spec: Spec, begins: bool, length: int, ids: Sequence[str] = ()) -> Agent:
-    agent = agent_for(config, spec, length, ids)
+def _make_agent(
+    config: AlgorithmConfig, world: World, spec: Spec, begins: bool, length: int, ids: Sequence[str] = ()
+) -> Agent:
+    agent = with_goals(agent_for(config, spec, length, ids), world)
     if begins:
         require_memory_room(config, agent)
     return with_recorded(config, agent, spec)
+
+
+def with_goals(agent: Agent, world: World) -> Agent:
+    """The agent, with who judges goals where its memory needs that: `world`'s environment.
+
+    Raises ValueError where that has no goals.
+    """
+    members = agent.members if isinstance(agent, Team) else ()
+    if any(isinstance(member.agent.memory, Hindsight) for member in members):
+        raise ValueError(f"hindsight is for one agent, and {world.name} has many; take 'ReplayBuffer'")
+    if not isinstance(agent.memory, Hindsight):
+        return agent
+    env = world.env if world.env is not None else world.make_one()
+    goals = goals_of(env, agent.spec.obs, world.name)
+    return with_memory(agent, dataclasses.replace(agent.memory, goals=goals))
 
 
 def require_memory_room(config: AlgorithmConfig, agent: Agent) -> None:

@@ -104,11 +104,9 @@ class Evaluator:
                 f"{method}: there is no environment, only recorded data; say .environment(...), with its id or class"
             )
         if self._is_shared:
-            name = self._world.name
             raise ValueError(
-                f"{method}: {name} is one instance, and the training is in the middle of an episode of it; give "
-                f"environment(...) its class or a factory, `lambda env_config: {name}(...)`, or give "
-                "evaluation_config={'env': ...} another"
+                f"{method}: {self._world.name} is one instance, and the training is in the middle of an episode of it; "
+                "give environment(...) its id, its class or a factory, or give evaluation_config={'env': ...} another"
             )
 
     def evaluate(self, policy: Policy, iteration: int, seed: int, episodes: int | None) -> dict[str, Any]:

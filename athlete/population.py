@@ -14,6 +14,7 @@ from athlete.loops.collect import spec_of
 from athlete.loops.train import CompiledTraining, join
 from athlete.settings.config import AlgorithmConfig
 from athlete.settings.devices import wanted_devices
+from athlete.settings.families import EvolutionConfig
 from athlete.teams import agent_for
 
 
@@ -42,6 +43,8 @@ def _form(name: str, config: AlgorithmConfig, world: World) -> Any:
     why = None
     if config.is_offline() or world.env is None:
         why = "its environment is not compiled (`athlete check` says why)"
+    elif isinstance(config, EvolutionConfig):
+        why = "its population is what is mapped already"
     elif config.min_time_s_per_iteration:
         why = "min_time_s_per_iteration ends the iterations of each at another time; leave it out"
     elif wanted_devices(config) not in (None, 1):

@@ -16,6 +16,7 @@ from athlete.core import Agent, Group, Spec, agent_ids
 from athlete.env.games.multi_agent.players import beat_last
 from athlete.log import logger
 from athlete.settings.config import AlgorithmConfig
+from athlete.settings.families import EvolutionConfig
 from athlete.settings.multi_agent import Past, mapping_of, never_learns, require_space
 
 DEFAULT_POLICY = "default_policy"
@@ -80,6 +81,11 @@ def _agents_of(
     agents: dict[str, Agent] = {}
     for name, spec in specs.items():
         if name in configs:
+            if isinstance(own := configs[name], EvolutionConfig):
+                raise ValueError(
+                    f"multi_agent: policies[{name!r}]: {own.algorithm_name} learns from whole episodes of one agent; "
+                    "policies of many learn from their steps"
+                )
             require_served(configs[name].algorithm_name, spec.action)
             agents[name] = configs[name].make_agent(spec)
         elif policies[name]["algorithm"] != "past":

@@ -97,8 +97,15 @@ def train(training: Training, seed: int, folder: Path) -> dict[str, Any]:
                 last = time.time()
         evaluation = learner.evaluate(episodes=training.episodes)["evaluation"]
     curve["evaluation"] = round(evaluation["episode_reward_mean"], 3)
+    if evaluation["custom_metrics"]:
+        curve["custom_metrics"] = rounded(evaluation["custom_metrics"])
+        curve["custom_metrics_of_training"] = rounded(result["custom_metrics"])
     shutil.rmtree(folder, ignore_errors=True)
     return curve
+
+
+def rounded(metrics: dict[str, float]) -> dict[str, float]:
+    return {name: round(value, 5) for name, value in metrics.items()}
 
 
 def begin(seed: int) -> dict[str, Any]:
@@ -195,7 +202,8 @@ def main() -> None:
         curve = train(training, seed, HERE / ".runs" / f"{path.stem}-{seed}")
         curves = sorted([*curves, curve], key=lambda each: each["seed"])
         write_json(path, manifest_of(training, curves))
-        print(f"{training.label} seed {seed}: greedy {curve['evaluation']}, {curve['seconds']} s", flush=True)
+        told = "".join(f", {name} {value}" for name, value in curve.get("custom_metrics", {}).items())
+        print(f"{training.label} seed {seed}: greedy {curve['evaluation']}{told}, {curve['seconds']} s", flush=True)
     print(f"{training.label}: {len(curves)} seeds, {json.loads(path.read_text())['figures']} -> {path}")
 
 

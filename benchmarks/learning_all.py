@@ -45,6 +45,11 @@ GROUPS = {
         *("PPO MemoryChain-v0 --timesteps 200000", "PPO RepeatAfterMe-v0 --timesteps 200000"),
         *("deep-sea-ppo-rnd", "deep-sea-ppo-rnd --without exploration_config", "deep-sea-dqn-counts"),
         *("deep-sea-dqn-curiosity", "deep-sea-dqn-rnd --without exploration_config", "cartpole-iqn", "pendulum-redq"),
+        *("cartpole-es", "cartpole-ars", "cartpole-pgpe", "pendulum-es", "cartpole-cmaes"),
+        *("linear-bandit-linucb", "linear-bandit-lints", "item-bandit-linucb", "item-bandit-lints"),
+        *("contextual-bandit-linucb", "contextual-bandit-lints", "wheel-bandit-linucb", "wheel-bandit-lints"),
+        *("bit-flip-14-dqn-hindsight", "bit-flip-14-dqn-hindsight --without replay_buffer_config"),
+        *("bit-flip-25-dqn-hindsight", "bit-flip-25-dqn-hindsight --without replay_buffer_config"),
     ],
     # A minute to ten a seed.
     "middle": [
@@ -53,6 +58,8 @@ GROUPS = {
         *("deep-sea-20-dqn-rnd --without exploration_config", "deep-sea-20-dqn-rnd", "cartpole-rainbow"),
         *("minatar-breakout-pqn", "stateless-cartpole-r2d2", "pendulum-sac", "pendulum-tqc", "acrobot-qrdqn"),
         *("cartpole-impala-workers", "cartpole-appo-workers", "cartpole-apex-dqn-workers", "pendulum-apex-ddpg"),
+        *("pendulum-mpo", "cartpole-mpo"),
+        *("goal-pendulum-sac-hindsight", "goal-pendulum-sac-hindsight --without replay_buffer_config"),
         *(
             "stateless-cartpole-r2d2-workers",
             "lunar-lander-continuous-sac",

@@ -19,10 +19,12 @@ from athlete.ops.statistics import summarize
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
-PAGES = (ROOT / "README.md", ROOT / "docs" / "benchmarks.md")
+PAGES = (ROOT / "README.md", ROOT / "docs" / "benchmarks.md", ROOT / "docs" / "off-policy-estimation.md")
 OPTIMA = {
     "masked-grid": "0.907",
     "mirror": "10",
+    "contextual-bandit": "10",
+    "wheel-bandit": "37.8",
     "deep-sea": "0.99",
     "memory-chain": "1",
     "frozen-lake-ppo": "0.74",
@@ -171,6 +173,24 @@ def offline_table() -> str:
     return table([*OFFLINE, *HEAD, "score", "published score"], rows)
 
 
+def estimation_table() -> str:
+    """How well estimators rank policies, and how often their intervals hold what is true."""
+    names = {
+        "IS": "importance sampling",
+        "WIS": "the same, weighted",
+        "FQE": "direct method (FQE)",
+        "DR": "doubly robust",
+    }
+    rows = []
+    for path in sorted(RESULTS.glob("estimation-*.json")):
+        found = manifest(path.stem)
+        cases = str(sum(len(run["true"]) for run in found["runs"]))
+        for method, figures in found["figures"].items():
+            shown = number(figures["rank_correlation"]), f"{figures['inside']:.0%}", number(figures["relative_std"])
+            rows.append([path.stem.removeprefix("estimation-"), names[method], cases, *shown])
+    return table(["", "estimator", "cases", "rank correlation", "true value inside", "deviation"], rows)
+
+
 def earlier_list() -> str:
     """What was measured on tuning seeds only."""
     published = {path.name for path in RESULTS.glob("learning-*.json")}
@@ -317,6 +337,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "tuned": tuned_table,
     "defaults": defaults_table,
     "offline": offline_table,
+    "estimation": estimation_table,
     "earlier": earlier_list,
     "time": time_table,
     "steady": steady_table,

@@ -29,7 +29,7 @@ RESULTS = HERE / "results" / "untuned.json"
 PAGE = HERE.parent / "docs" / "untuned.md"
 SEEDS = 5
 RAINBOW = {"noisy": True, "num_atoms": 51, "v_min": 0.0, "v_max": 100.0, "n_step": 3}
-ON_POLICY = ("PPO", "A2C", "PG", "TRPO", "PQN")
+ON_POLICY = ("PPO", "A2C", "PG", "TRPO", "PQN", "ES", "ARS", "CMAES", "PGPE")  # whose steps are cheap
 RIVALS = ("PPO", "A2C", "DQN", "SAC", "TD3", "DDPG")
 
 
@@ -54,7 +54,7 @@ TASKS = (
 MORE_STEPS = {("A2C", "CartPole-v1"): 200_000, ("PQN", "CartPole-v1"): 500_000}
 # Milliseconds of one core for a timestep, roughly: the order in which cells are run.
 COST = {
-    **dict.fromkeys(("PPO", "A2C", "PG", "TRPO", "PQN"), 0.05),
+    **dict.fromkeys(ON_POLICY, 0.05),
     **dict.fromkeys(("SimpleQ", "DQN"), 0.1),
     "Rainbow": 0.5,
     "QRDQN": 0.3,

@@ -16,7 +16,10 @@ from athlete.spaces import ACTION_KINDS
 
 ROOT = Path(__file__).parent
 ACTIONS = {"discrete": "`Discrete`", "continuous": "`Box`"}
-PAGES = {"ApexDDPG": "apex-ddpg.md", "ApexDQN": "apex-dqn.md", "DroQ": "redq.md", "SimpleQ": "simple-q.md"}
+PAGES = {
+    "ApexDDPG": "apex-ddpg.md", "ApexDQN": "apex-dqn.md", "DroQ": "redq.md", "SimpleQ": "simple-q.md",
+    **dict.fromkeys(("BanditLinUCB", "BanditLinTS"), "bandits.md"),
+}
 
 
 def algorithms() -> str:

@@ -1514,3 +1514,93 @@ def crr(agent, held, batch, draws, progress):
     held.actor = held.actor_optimizer.step(held.actor, gradient(actor_loss, held.actor), at(agent.actor_lr, progress))
     sync(agent, held, {"actor": held.actor, "critics": held.critics}, agent.tau)
     return metrics
+
+
+# MPO -----------------------------------------------------------------------------------------------------------------
+
+
+def mpo(agent, held, batch, draws, progress):
+    """Abdolmaleki et al. 2018, with the constraints of arXiv:1812.02256, of continuous or discrete actions."""
+    discrete = batch.action.dtype.kind == "i"
+    rows = np.arange(batch.reward.shape[1])
+    temperature, multipliers = np.exp(held.duals.temperature), np.exp(held.duals.multipliers)
+
+    def policy(actor, obs):
+        outputs = mlp(actor, obs)["policy"]
+        if discrete:
+            return Categorical(outputs)
+        found = Gaussian(outputs)
+        found.mean = np.tanh(found.mean)
+        return found
+
+    def values(critics, obs, action):
+        if discrete:
+            return np.stack([mlp(critic, obs)["q"][np.arange(len(obs)), action] for critic in critics])
+        return np.stack([mlp(critic, joined(obs, np.clip(action, -1, 1)))["q"][:, 0] for critic in critics])
+
+    def candidates(obs, normal):
+        """Actions, how probable each was and their values, one after the other."""
+        found = policy(held.target["actor"], obs)
+        if discrete:
+            number = found.log_probs.shape[-1]
+            actions, prior = [np.full(len(obs), i) for i in range(number)], np.exp(found.log_probs).T
+        else:
+            actions, prior = (
+                [found.mean + found.std * each for each in normal],
+                np.full((len(normal), 1), 1 / len(normal)),
+            )
+        return actions, prior, np.stack([values(held.target["critics"], obs, each).min(axis=0) for each in actions])
+
+    reward, discount, last = n_step(batch, agent.gamma)
+    _, prior, following = candidates(batch.next_obs[last, rows], draws.get("next"))
+    target = reward + discount * np.sum(prior * following, axis=0)
+    obs = batch.obs[0]
+    errors = values(held.critics, obs, batch.action[0]) - target
+    actions, prior, worth = candidates(obs, draws.get("now"))
+    old = policy(held.target["actor"], obs)
+    weight = prior * np.exp(worth / temperature)
+    weight = weight / weight.sum(axis=0)
+
+    def critic_loss(critics):
+        error = values(critics, obs, batch.action[0]) - target
+        return np.mean(weights(batch) * 0.5 * np.sum(error**2, axis=0))
+
+    def moved_apart(actor):
+        """The new policy in parts: where both are given, the mean alone and the standard deviation alone."""
+        new = policy(actor, obs)
+        if discrete:
+            return [new]
+        parts = [policy(actor, obs), policy(actor, obs)]
+        parts[0].std, parts[1].mean = old.std, old.mean
+        return parts
+
+    def divergences(actor):
+        return np.array([np.mean(old.kl(part)) for part in moved_apart(actor)])
+
+    def actor_loss(actor):
+        likelihood = [sum(part.log_prob(each) for part in moved_apart(actor)) for each in actions]
+        return -np.mean(np.sum(weight * np.stack(likelihood), axis=0)) + np.sum(multipliers * divergences(actor))
+
+    limits = np.array([agent.epsilon_mean, agent.epsilon_stddev])[: len(multipliers)]
+    divergence = divergences(held.actor)
+
+    def dual(duals):
+        eta = np.exp(duals.temperature)
+        spread = np.mean(np.log(np.sum(prior * np.exp(worth / eta), axis=0)))
+        return eta * (agent.epsilon + spread) + np.sum(np.exp(duals.multipliers) * (limits - divergence))
+
+    metrics = {
+        "critic_loss": critic_loss(held.critics),
+        "actor_loss": actor_loss(held.actor),
+        "kl": np.sum(divergence),
+        "temperature": temperature,
+        "entropy": np.mean(policy(held.actor, obs).entropy()),
+        "td_error": np.abs(errors).mean(axis=0),
+    }
+    actor_slopes, critic_slopes = gradient(actor_loss, held.actor), gradient(critic_loss, held.critics)
+    held.critics = held.critic_optimizer.step(held.critics, critic_slopes, at(agent.critic_lr, progress))
+    metrics["grad_gnorm"] = held.critic_optimizer.norm
+    held.actor = held.actor_optimizer.step(held.actor, actor_slopes, at(agent.actor_lr, progress))
+    held.duals = held.dual_optimizer.step(held.duals, gradient(dual, held.duals), at(agent.dual_lr, progress))
+    sync(agent, held, {"actor": held.actor, "critics": held.critics}, agent.tau)
+    return metrics

@@ -14,7 +14,7 @@ from witness import Witness
 
 from athlete.algorithms import ALGORITHMS, get_config_class
 from athlete.algorithms.a2c import A2C
-from athlete.algorithms.catalog import is_joint
+from athlete.algorithms.catalog import is_joint, learns_from_returns
 from athlete.algorithms.dqn import DQN, DQNConfig
 from athlete.algorithms.ppo import PPO, PPOConfig
 from athlete.algorithms.sac import SAC
@@ -386,7 +386,10 @@ def test_episodes_are_reported_with_the_environments_rewards_alone():
 SPEC = Spec(Box(-1, 1, (3,)), Discrete(2))
 
 
-@pytest.mark.parametrize("algorithm", [name for name in ALGORITHMS if not is_joint(name)])
+OF_STEPS = [name for name in ALGORITHMS if not is_joint(name) and not learns_from_returns(name)]
+
+
+@pytest.mark.parametrize("algorithm", OF_STEPS)
 def test_every_algorithm_of_one_agent_takes_a_bonus(algorithm):
     config = get_config_class(algorithm)().exploration(exploration_config={"type": "RND"})
     space = Discrete(2) if "discrete" in config.agent_class.serves else Box(-1, 1, (2,))

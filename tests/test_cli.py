@@ -394,7 +394,7 @@ def test_an_environment_that_is_not_there_is_an_error_before_a_folder_is_made(
 ) -> None:
     result = athlete(f"train PPO {env} --stop-iters 1 --local-dir {tmp_path / 'results'} --name first")
     assert result.exit_code == 1 and re.search(sentence, result.stderr)
-    assert not list(tmp_path.glob("results/first*"))
+    assert not (tmp_path / "results").exists()
 
 
 def test_python_runs_the_package() -> None:
@@ -543,7 +543,7 @@ def test_lists(monkeypatch: pytest.MonkeyPatch) -> None:
     listed = {line.split()[0]: line for line in athlete("list algorithms").stdout.splitlines()}
     assert listed.pop("algorithm").split() == ["algorithm", "actions", "memory", "agents", "learns", "from", "paper"]
     assert set(listed) == set(ALGORITHMS)
-    assert listed["R2D2"].split()[1:5] == ["discrete", "yes", "any", "number"] and " a team " in listed["QMIX"]
+    assert listed["R2D2"].split()[1:4] == ["discrete", "yes", "any"] and " a team " in listed["QMIX"]
     assert "discrete" in listed["DQN"] and "replay" in listed["DQN"] and "arXiv" in listed["DQN"]
     assert athlete("list examples").stdout == athlete("example list").stdout
     listed = [line.split()[:3] for line in athlete("example list --filter CARTPOLE").stdout.splitlines()]

@@ -215,13 +215,24 @@ def test_the_configuration_page_has_every_algorithms_settings_and_where_its_defa
 
 
 def test_the_configuration_page_has_the_settings_of_learning_from_replay() -> None:
+    from athlete.settings.families import EvolutionConfig
     from athlete.settings.table import SETTINGS
 
     shared: dict[str, Any] = {}
     for algorithm in ALGORITHMS:
         config = get_config_class(algorithm)
+        if issubclass(config, EvolutionConfig):
+            continue
         shared |= {name: setting.default for name, setting in config.more_settings.items() if name not in SETTINGS}
     introduction = section("configuration.md", "Algorithms that learn from replay").partition("\n### ")[0]
+    assert {names[0]: cells[1] for names, cells in rows_of(introduction)} == as_cells(shared)
+
+
+def test_the_configuration_page_has_the_settings_of_learning_without_gradients() -> None:
+    from athlete.settings.families import EvolutionConfig
+
+    shared = {name: setting.default for name, setting in EvolutionConfig.more_settings.items()}
+    introduction = section("configuration.md", "Without gradients").partition("\n### ")[0]
     assert {names[0]: cells[1] for names, cells in rows_of(introduction)} == as_cells(shared)
 
 
@@ -378,7 +389,7 @@ def metrics_of(algorithm: str) -> set[str]:
     import jax.numpy as jnp
 
     from athlete import spaces
-    from athlete.core import Agent
+    from athlete.core import Agent, Evolution
     from athlete.loops.learn import transition_shapes
     from athlete.ops.random import wrap
 
@@ -389,6 +400,8 @@ def metrics_of(algorithm: str) -> set[str]:
         lead = (config.fragment_length(), config.rows())
         if algorithm == "AlphaStar":  # its learners learn apart
             return metrics_of_learning(agent, *lead)
+        if isinstance(agent, Evolution):
+            return metrics_of_a_generation(agent)
         if agent.learns_returns:
             shapes = shapes._replace(extras={"discount": shapes.reward, "time": jax.ShapeDtypeStruct((), jnp.int32)})
         trajectory = jax.tree.map(lambda leaf: jnp.zeros((*lead, *leaf.shape), leaf.dtype), shapes)
@@ -402,6 +415,22 @@ def metrics_of(algorithm: str) -> set[str]:
             break
     found = jax.eval_shape(lambda: one_update(agent))
     return {name for name, metric in found.items() if metric.shape == ()}
+
+
+def metrics_of_a_generation(agent: Any) -> dict:
+    """The metrics of an agent that learns from whole episodes."""
+    import jax.numpy as jnp
+
+    from athlete.core import Played
+    from athlete.ops.random import wrap
+
+    key = wrap(jnp.zeros(2, jnp.uint32))
+    state = agent.init(key)
+    population, drawn = agent.ask(state, key, jnp.zeros(()))
+    number = len(population)
+    carry = agent.start(agent.members(state, population), number, key)
+    played = Played(jnp.zeros(number), jnp.zeros(number, jnp.int32), carry)
+    return agent.tell(state, drawn, played, jnp.zeros(()))[1]
 
 
 def metrics_of_learning(agent: Any, length: int, rows: int) -> dict:

@@ -14,6 +14,7 @@ from athlete import Policy
 from athlete.algorithms.bc import BCConfig
 from athlete.algorithms.dt import DT, Data, DTConfig, visible_tokens
 from athlete.core import Spec, Transition
+from athlete.memory.ring import ring_take
 from athlete.offline.columns import from_columns
 from athlete.offline.files import write_data
 from athlete.ops.random import wrap
@@ -170,7 +171,8 @@ def test_networks_with_memory_see_the_step_before_in_recorded_data_as_in_an_envi
     model = {"use_lstm": True, "lstm_cell_size": 8, "lstm_use_prev_action": True, "lstm_use_prev_reward": True}
     made = BCConfig().offline_data(input_=columns).training(model={**model, "fcnet_hiddens": [8]})
     with made.build() as algo:
-        (steps,) = algo._training._steps()
+        ring = algo._training._memory.steps
+        steps = jax.device_get(ring_take(ring, np.zeros(1, int), np.zeros(1, int), len(ring.packed.table)))
     action, reward = steps.obs[1][:, 0], steps.obs[2][:, 0, 0]
     first = steps.first[:, 0]
     assert (action[first] == 0).all() and (reward[first] == 0).all()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 
 import jax
@@ -14,7 +15,7 @@ from athlete.algorithms.bc import BCConfig
 from athlete.algorithms.fixed import RandomPolicy
 from athlete.algorithms.fqe import FQE
 from athlete.core import Spec, Transition
-from athlete.estimation import estimate
+from athlete.estimation import bounds_of_values, estimate
 from athlete.models.forward import forward
 from athlete.offline.columns import from_columns
 from athlete.offline.dataset import DataError
@@ -104,6 +105,23 @@ def test_the_interval_covers_what_is_true_nineteen_times_in_twenty():
     assert 0.88 < np.mean([low < 0.0 < high for low, high in bounds]) < 0.99
 
 
+def test_the_weighted_interval_holds_what_the_episodes_cannot_tell():
+    """The policy does what was recorded a tenth as often: what else it does may be paid as the best step was."""
+    episodes, ratio = side_by_side(np.full(40, 1.0), np.full(20, 2), 0.5), np.full(40, 0.1)
+    assert weighted_importance_sampling(episodes, ratio).mean() == pytest.approx(1.5)
+    rewards = np.where(np.arange(40) < 2, 3.0, 1.0)
+    low, high = weighted_interval(side_by_side(rewards, np.full(20, 2), 0.5), ratio, "step")
+    assert low <= 1.5 and high > 0.9 * (1 + 0.5) * 3.0
+    same = weighted_interval(side_by_side(rewards, np.full(20, 2), 0.5), np.ones(40), "step")
+    assert same[0] >= 1.5 and same[1] < 2.0  # of the behaviour itself the data hold all
+
+
+def test_values_lie_between_what_rewards_can_add_up_to():
+    assert bounds_of_values(np.array([0.5, 1.0]), 0.98) == (0.0, pytest.approx(50.0))
+    assert bounds_of_values(np.array([-16.0, -1.0]), 0.9) == (pytest.approx(-160.0), 0.0)
+    assert bounds_of_values(np.array([0.0, 1.0]), 1.0) == (0.0, np.inf)
+
+
 # Fitted Q evaluation --------------------------------------------------------------------------------------------------
 
 
@@ -112,6 +130,16 @@ def fqe_batch(action):
     obs = np.arange(8, dtype=np.float32).reshape(1, 4, 2)
     flags = np.array([[False, True, False, False]]), np.array([[False, False, True, False]])
     return Transition(obs, zeros > 1, action, zeros + 1.5, obs + 1, *flags, (), {})
+
+
+def test_targets_stay_within_what_rewards_can_add_up_to():
+    spec = Spec(Box(-9, 9, (2,)), Discrete(3))
+    policy, batch = RandomPolicy().bind(spec), fqe_batch(np.zeros((1, 4), np.int32))
+    free = FQE(policy, (), np.zeros(2, np.float32), np.ones(2, np.float32)).bind(spec)
+    state = free.init(KEY)
+    value = np.asarray(free.values(state.params, batch.obs[0], batch.action[0]))
+    _, metrics = dataclasses.replace(free, least=2.0, most=2.0).update(state, batch, KEY, 0.0)
+    assert metrics["loss"] == pytest.approx(np.mean(0.5 * (value - 2.0) ** 2), rel=1e-5)
 
 
 @pytest.mark.parametrize("action_space", [Discrete(3), Box(-1, 1, (1,))], ids=["discrete", "continuous"])

@@ -19,6 +19,7 @@ ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 LEARNING = sorted(RESULTS.glob("learning-*.json"))
 OFFLINE = sorted(path for path in RESULTS.glob("offline-*.json") if '"recipe"' in path.read_text(encoding="utf-8"))
+ESTIMATION = sorted(RESULTS.glob("estimation-*.json"))
 SELF_PLAY = sorted(RESULTS.glob("self-play-*.json"))
 
 
@@ -127,6 +128,24 @@ def test_recorded_data_were_learned_from_as_the_row_says_today(path: Path) -> No
     found, offline = manifest(path), load_script("offline")
     (row,) = [row for row in offline.ROWS if f"offline-{row.label}" == path.stem]
     assert found == json.loads(json.dumps(offline.manifest_of(row, found["runs"])))
+
+
+@pytest.mark.parametrize("path", ESTIMATION, ids=lambda path: path.stem)
+def test_estimators_were_measured_on_fresh_seeds_as_the_benchmark_says_today(path: Path) -> None:
+    found, estimation = manifest(path), load_script("estimation")
+    assert found == json.loads(json.dumps(estimation.manifest_of(path.stem.removeprefix("estimation-"), found["runs"])))
+    assert min(found["seeds"]) >= 1000 and len(set(found["seeds"])) == len(found["seeds"])
+    for run in found["runs"]:
+        assert re.fullmatch(r"[0-9a-f]{40}", run["commit"]) and run["dirty"] is False
+
+
+def test_the_figures_of_estimators_are_of_ranks_and_of_intervals() -> None:
+    estimation = load_script("estimation")
+    told = {"estimate": [1.0, 3.0, 2.0], "low": [0.0, 2.5, 3.0], "high": [2.0, 4.0, 5.0], "std": [1.0, 2.0, 6.0]}
+    run = {"true": [10.0, 30.0, 20.0], "behaviour_std": 2.0, "told": dict.fromkeys(estimation.METHODS, told)}
+    other = run | {"true": [1.0, 2.0, 3.0]}
+    figures = estimation.figures_of([run, other])["DR"]
+    assert figures == {"rank_correlation": 0.75, "inside": round(2 / 6, 3), "relative_std": 1.0}
 
 
 def test_the_rows_of_recorded_data_have_names_of_their_own_and_examples_that_are_there() -> None:

@@ -62,7 +62,7 @@ MAY_IMPORT["offline_training"] = BELOW_AGENTS | {
     "settings",
     "teams",
 }
-MAY_IMPORT["building"] |= {"teams", "offline_training", "cluster", "ray_workers", "worker_processes"}
+MAY_IMPORT["building"] |= {"callbacks", "teams", "offline_training", "cluster", "ray_workers", "worker_processes"}
 MAY_IMPORT["matches"] = BELOW_AGENTS | {"algorithms", "combine", "loops", "teams"}
 MAY_IMPORT["evaluation"] = BELOW_AGENTS | {"teams", "building", "env", "hooks", "loops", "policy", "settings", "totals"}
 MAY_IMPORT["evaluation"] |= {"combine", "log", "matches", "offline", "worker_processes"}
@@ -92,6 +92,7 @@ ROOMS: dict[str, set[str]] = {
     "randomness": set(),
     "supervision": set(),
     "registry": set(),
+    "goals": set(),
     "multi_agent": set(),
     "wrappers": {"masks", "multi_agent"},
     "adapters": {"errors", "masks", "wrappers", "membership", "randomness", "registry", "supervision", "multi_agent"},

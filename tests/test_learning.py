@@ -18,7 +18,12 @@ PROCESSES = min(len(SEEDS), os.cpu_count() or 1)
 # Those that take seconds a seed and together stand for every family of algorithms; `make learning-all` runs all.
 QUICK = {
     "acrobot-ppo",
+    "bit-flip-14-dqn-hindsight",
     "cartpole-a2c",
+    "cartpole-ars",
+    "cartpole-cmaes",
+    "cartpole-es",
+    "cartpole-pgpe",
     "cartpole-appo",
     "cartpole-dqn",
     "cartpole-impala",
@@ -30,6 +35,8 @@ QUICK = {
     "cartpole-trpo",
     "deep-sea-dqn-rnd",
     "frozen-lake-ppo",
+    "item-bandit-lints",
+    "linear-bandit-linucb",
     "memory-chain-ppo-gtrxl",
     "mountain-car-continuous-ppo",
     "pendulum-bc",

@@ -10,9 +10,21 @@ import numpy as np
 import pytest
 from memory_streams import example_of, stream
 
+from athlete.core import hyper
+from athlete.core.goals import Goals
+from athlete.memory.hindsight import Hindsight
 from athlete.memory.prioritized import Prioritized
 from athlete.memory.replay import Replay
 from athlete.ops.random import wrap
+
+
+@hyper
+class Never(Goals):
+    """Nothing is ever reached."""
+
+    def judge(self, achieved_goal, desired_goal, terminated):
+        return jnp.sum(achieved_goal - desired_goal, axis=-1), terminated
+
 
 # Only shapes: nothing of this size is taken.
 MEMORIES = [
@@ -22,6 +34,8 @@ MEMORIES = [
     Prioritized(capacity=600_000),
     Prioritized(capacity=600_000, window=3, unroll=4),
     Prioritized(capacity=600_000, stack_axis=-1),
+    Hindsight(Never(), capacity=600_000),
+    Hindsight(Never(), goal_selection_strategy="episode", capacity=600_000, window=3, unroll=4),
 ]
 
 
@@ -53,7 +67,10 @@ def many_steps(memory, store, trajectory, keys):
 def test_no_copy_has_the_shape_of_a_store(memory, program, keys):
     rows = 2
     trajectory = stream(memory.unroll, rows)
-    if memory.stack_axis is not None:
+    if isinstance(memory, Hindsight):
+        goals = {"achieved_goal": trajectory.obs["narrow"], "desired_goal": trajectory.obs["narrow"]}
+        trajectory = trajectory._replace(obs=goals, next_obs=goals)
+    elif memory.stack_axis is not None:
         frames = np.zeros((memory.unroll, rows, 4, 70, 4), np.uint8)
         trajectory = trajectory._replace(obs=frames, next_obs=frames)
     store = jax.eval_shape(lambda: memory.init(example_of(trajectory), rows))

@@ -9,6 +9,8 @@ import types
 from pathlib import Path
 from typing import NamedTuple
 
+import gymnasium
+import numpy as np
 import pytest
 
 PROGRAMS = Path(__file__).parent / "programs"
@@ -89,8 +91,6 @@ def test_a_block_for_stable_baselines3_runs_or_is_answered(block, caplog, tmp_pa
 
 
 def test_a_model_of_stable_baselines3_says_what_there_is_instead(tmp_path, monkeypatch):
-    import gymnasium
-
     from athlete.env.world import env_name
     from athlete.record.checkpoint import CheckpointError
     from athlete.sb3 import DQN, PPO
@@ -99,8 +99,8 @@ def test_a_model_of_stable_baselines3_says_what_there_is_instead(tmp_path, monke
         PPO("MlpPolicy", "CartPole-v1", n_step=128)
     model = PPO("MlpPolicy", gymnasium.make("CartPole-v1"), n_steps=32, batch_size=32, n_epochs=1)
     assert env_name(model.algorithm.config.env) == "CartPole-v1"
-    with pytest.raises(AttributeError, match=r"no attribute 'get_env': play in an environment of Gymnasium"):
-        model.get_env()
+    with pytest.raises(AttributeError, match=r"no attribute 'env': get_env\(\) gives environments"):
+        _ = model.env
     monkeypatch.chdir(tmp_path)
     model.save("cartpole.zip")
     assert PPO.load("cartpole.zip", "CartPole-v1").num_timesteps == 0
@@ -114,3 +114,33 @@ def test_a_model_of_stable_baselines3_says_what_there_is_instead(tmp_path, monke
     as_many = DQN("MlpPolicy", "CartPole-v1", train_freq=4, gradient_steps=-1, batch_size=32)
     one = DQN("MlpPolicy", "CartPole-v1", train_freq=4, gradient_steps=1, batch_size=32)
     assert [model.algorithm.config.updates() for model in (one, two, as_many)] == [1, 2, 4]
+
+
+def test_a_model_of_stable_baselines3_has_environments_to_play_in():
+    from athlete.sb3 import PPO, evaluate_policy, make_vec_env
+
+    small = {"n_steps": 32, "batch_size": 32, "n_epochs": 1, "seed": 0}
+    model = PPO("MlpPolicy", gymnasium.make("CartPole-v1", render_mode="rgb_array", max_episode_steps=7), **small)
+    env = model.get_env()
+    obs = env.reset()
+    for _ in range(7):
+        obs, rewards, dones, infos = env.step(model.predict(obs, deterministic=True)[0])
+        assert obs.shape == (1, 4) and rewards.tolist() == [1.0]
+    assert dones.tolist() == [True] and infos[0]["TimeLimit.truncated"] and np.abs(obs).max() <= 0.05, "it is reset"
+    assert infos[0]["terminal_observation"].shape == (4,) and env.render().shape[-1] == 3
+    assert evaluate_policy(model, env, 2, return_episode_rewards=True) == ([7.0, 7.0], [7, 7])
+    env.close()
+    assert PPO("MlpPolicy", make_vec_env("CartPole-v1", 3), **small).get_env().reset().shape == (3, 4)
+    with pytest.raises(ValueError, match=r"get_env\(\): an environment that is an object cannot be made again"):
+        PPO("MlpPolicy", Endless(), **small).get_env()
+
+
+class Endless(gymnasium.Env):
+    observation_space, action_space = gymnasium.spaces.Box(0.0, 1.0, (1,)), gymnasium.spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return self.observation_space.low, {}
+
+    def step(self, action):
+        return self.observation_space.low, 0.0, False, False, {}

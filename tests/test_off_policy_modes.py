@@ -10,16 +10,20 @@ from athlete.algorithms import get_config_class
 from athlete.algorithms.crossq import CrossQ
 from athlete.algorithms.dqn import DQN
 from athlete.algorithms.iqn import IQN
+from athlete.algorithms.mpo import MPO
 from athlete.algorithms.r2d2 import R2D2
 from athlete.algorithms.redq import REDQ
 from athlete.algorithms.rnnsac import RNNSAC
 from athlete.algorithms.sac import SAC
 from athlete.algorithms.td3 import TD3
 from athlete.algorithms.tqc import TQC
+from athlete.env.games.goals import make_goal_env
+from athlete.env.goals import CompiledGoals
 from athlete.exploration import EpsilonGreedy, OrnsteinUhlenbeckNoise, ParameterNoise
 from athlete.loops.collect import spec_of
 from athlete.loops.learn import phases
 from athlete.loops.train import CompiledTraining
+from athlete.memory.hindsight import Hindsight
 from athlete.memory.prioritized import Prioritized
 from athlete.memory.replay import Replay
 from athlete.memory.ring import ring_take
@@ -47,8 +51,23 @@ DDPG = {
 }
 EPSILON = EpsilonGreedy(Schedule((0.0, 0.5), (1.0, 0.1)))
 
+FLIPS = make_goal_env("BitFlip-v0", {"bits": 4})
+SWINGS = make_goal_env("GoalPendulum-v0", {"max_episode_steps": 5})
+
 # Name -> environment, agent, rows, steps an iteration.
 CASES = {
+    "DQN with hindsight": (
+        FLIPS,
+        DQN(exploration=EPSILON, memory=Hindsight(CompiledGoals(FLIPS.env), 4, "episode", 64, 8, unroll=2), **SMALL),
+        2,
+        2,
+    ),
+    "SAC with hindsight of three steps": (
+        SWINGS,
+        SAC(n_step=3, memory=Hindsight(CompiledGoals(SWINGS.env), capacity=64, batch_size=8, window=3), **SMALL_ACTOR),
+        1,
+        1,
+    ),
     "DQN, one step at a time": (
         CARTPOLE,
         DQN(exploration=EPSILON, memory=Replay(64, 8), random_timesteps=6, **SMALL),
@@ -76,6 +95,13 @@ CASES = {
         DQN(exploration=ParameterNoise(0.1, 0.01), memory=Replay(64, 8, unroll=2), **SMALL),
         2,
         2,
+    ),
+    "MPO": (PENDULUM, MPO(num_samples=3, memory=Replay(64, 8, unroll=2), random_timesteps=6, **SMALL_ACTOR), 2, 2),
+    "MPO, discrete, prioritised": (
+        CARTPOLE,
+        MPO(n_step=2, memory=Prioritized(capacity=64, batch_size=8, window=2), **SMALL_ACTOR),
+        1,
+        1,
     ),
     "DDPG, prioritised, with drifting noise": (
         PENDULUM,
@@ -250,6 +276,18 @@ CONTINUOUS = {
 }
 # Algorithm -> environment and settings of a small training that is saved and restored in the middle.
 TRAININGS = {
+    "MPO": (
+        "Pendulum-v1",
+        {
+            "train_batch_size": 8,
+            "num_samples": 4,
+            "num_steps_sampled_before_learning_starts": 16,
+            "target_network_update_freq": 10,
+            "model": {"fcnet_hiddens": [8]},
+            "replay_buffer_config": {"capacity": 200},
+            "min_sample_timesteps_per_iteration": 40,
+        },
+    ),
     "DQN": (
         "CartPole-v1",
         {

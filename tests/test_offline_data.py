@@ -353,11 +353,24 @@ def test_files_that_are_missing_are_told(tmp_path):
         read_data([])
 
 
-def test_a_file_too_large_for_memory_is_not_read(tmp_path, monkeypatch):
-    path = write_data(data_of(), tmp_path / "x.npz")
-    monkeypatch.setattr("athlete.offline.files.available_bytes", lambda: 100)
-    with pytest.raises(DataError, match=r"x\.npz has .*, and this machine has 100 bytes available: data"):
-        read_data(path)
+def test_files_too_large_for_memory_are_not_read(tmp_path, monkeypatch):
+    data = joined([data_of()] * 200)
+    paths = [write_data(data, tmp_path / f"{name}.npz") for name in "ab"]
+    with zipfile.ZipFile(paths[0]) as archive:
+        size = sum(entry.file_size for entry in archive.infolist())
+    assert size > paths[0].stat().st_size, "what is packed is larger in memory"
+    told = (
+        rf"{tmp_path}: [\d.]+ kB are read, 2 times as much is needed, and this machine has [\d.]+ kB available; "
+        r"say input_config=\{'capacity': STEPS\} to have so many there at a time"
+    )
+    monkeypatch.setattr("athlete.offline.files.available_bytes", lambda: int(4 * size / 0.9) + 1)
+    assert len(read_data(tmp_path)) == 2000
+    monkeypatch.setattr("athlete.offline.files.available_bytes", lambda: int(4 * size / 0.9) - 1)
+    assert len(read_data(paths[0])) == 1000, "one alone fits"
+    with pytest.raises(DataError, match=told):
+        read_data(tmp_path)
+    with pytest.raises(DataError, match=r"a\.npz and 1 more: .*; make input_config=\{'capacity': \.\.\.\} smaller, or"):
+        read_data(paths, {"capacity": 9})
 
 
 def test_files_of_different_environments_are_not_mixed(tmp_path):

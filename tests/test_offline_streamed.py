@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import json
+import weakref
 
 import jax
 import numpy as np
@@ -17,9 +19,12 @@ from athlete.algorithms.dt import DTConfig
 from athlete.algorithms.iql import IQLConfig
 from athlete.algorithms.marwil import MARWILConfig
 from athlete.loops.refill import rechunked
+from athlete.memory.ring import ring_take
 from athlete.offline.columns import from_columns
 from athlete.offline.dataset import DataError, joined, spaces_of
 from athlete.offline.files import read_data, stream_data, write_data
+from athlete.offline.streamed import Piece
+from athlete.spaces import Discrete
 
 LENGTHS = (7, 3, 12, 5, 9, 4)  # of the episodes of one file
 FILES = 4
@@ -93,6 +98,7 @@ def test_an_episode_that_lies_in_several_blocks_is_one(tmp_path, monkeypatch):
     pieces = [streamed.read(number) for number in range(len(streamed.pieces))]
     assert [length for piece in pieces for length in piece.lengths] == [*LENGTHS] * FILES
     assert_same(joined(pieces), read_data(tmp_path))
+    assert all(piece.last_block - piece.first_block < 15 for piece in streamed.pieces), "no more than its own are read"
 
 
 def test_row_groups_of_parquet_may_end_anywhere(tmp_path):
@@ -131,6 +137,9 @@ def test_what_steps_go_on_from_is_told_by_their_number_alone(tmp_path):
         return np.concatenate([streamed.read(piece).reward[left_out:] for piece, left_out in pieces])
 
     whole = steps_from(0)
+    for step in range(STEPS):
+        piece, left_out = next(streamed.from_step(SEED, step))
+        assert left_out < streamed.pieces[piece].steps
     for step in (1, 17, STEPS - 1, STEPS, STEPS + 5):
         np.testing.assert_array_equal(steps_from(step)[:200], whole[step : step + 200])
 
@@ -140,6 +149,7 @@ def test_the_extremes_tell_the_spaces_and_what_fits(tmp_path):
     extremes = stream_data(tmp_path, 20).extremes
     assert spaces_of(extremes) == spaces_of(data)
     assert extremes.reward.tolist() == [0, STEPS - 1]
+    np.testing.assert_array_equal(extremes.obs, [data.obs.min(axis=0), data.obs.max(axis=0)])
 
 
 def test_steps_are_cut_anew_into_equal_chunks(tmp_path):
@@ -172,8 +182,6 @@ def held(algo):
 
 
 def ring_steps(ring):
-    from athlete.memory.ring import ring_take
-
     return ring_take(ring, np.zeros(1, int), np.zeros(1, int), ring.packed.table.shape[0])
 
 
@@ -211,7 +219,7 @@ def test_a_memory_that_holds_everything_learns_as_one_that_was_read_at_once(tmp_
 
 
 @pytest.mark.parametrize("config_class", [BCConfig, MARWILConfig])
-@pytest.mark.parametrize("seed", [0, None])
+@pytest.mark.parametrize("seed", [0, None, 2**40 + 3])
 def test_it_resumes_exactly(config_class, seed, tmp_path):
     config = config_of(written(tmp_path / "data"), 30, config_class, seed=seed, observation_filter="MeanStdFilter")
     assert_resumes(config, tmp_path / "saved")
@@ -273,6 +281,17 @@ def test_returns_are_those_of_whole_episodes(tmp_path):
             algo.train()
 
 
+def test_it_learns_what_was_done_in_all_of_the_data(tmp_path):
+    """Action 1 where the second observation is positive; the first one grows from file to file, and says nothing."""
+    config = config_of(written(tmp_path), 40, lr=3e-2, min_sample_timesteps_per_iteration=200)
+    with config.update_from_dict({"observation_filter": "MeanStdFilter"}).build() as algo:
+        for _ in range(15):
+            algo.train()
+        data = read_data(tmp_path)
+        actions = algo.get_policy().compute_actions(data.obs, explore=False)[0]
+    assert np.mean(actions == data.action) > 0.9
+
+
 def test_windows_stop_with_their_episode_as_ever(tmp_path):
     with config_of(written(tmp_path), 30, DQNConfig, n_step=3, hiddens=[]).build() as algo:
         for _ in range(3):
@@ -304,23 +323,20 @@ def test_the_program_that_learns_is_compiled_once(tmp_path):
 
 
 def test_no_more_steps_are_read_at_once_than_the_memory_holds(tmp_path, monkeypatch):
-    """Rows, not bytes: of every array that a file is read into."""
-    most, read = [], np.load
-    folder = written(tmp_path)
+    """Rows of files that are somewhere in NumPy's arrays, whoever has them: beside those in the learner's memory."""
+    alive, counts, read = [], [], Piece.read
 
-    def counted(self, seed, step):
-        for number, left_out in from_step(self, seed, step):
-            most.append(self.pieces[number].steps)
-            yield number, left_out
+    def counted(piece):
+        data = read(piece)
+        alive.append(weakref.ref(data.reward))
+        counts.append(sum(len(each()) for each in alive if each() is not None))
+        return data
 
-    from athlete.offline.streamed import Streamed
-
-    from_step = Streamed.from_step
-    monkeypatch.setattr(Streamed, "from_step", counted)
-    with config_of(folder, 30).build() as algo:
-        for _ in range(8):
+    monkeypatch.setattr(Piece, "read", counted)
+    with config_of(written(tmp_path), 40).build() as algo:
+        for _ in range(12):
             algo.train()
-    assert read and max(most) <= 30 and sum(most) > STEPS
+    assert len(counts) > 50 and 12 < max(counts) <= 2 * 40
 
 
 # What is refused ------------------------------------------------------------------------------------------------------
@@ -369,9 +385,7 @@ def test_what_is_wrong_far_behind_names_file_and_row(tmp_path):
     folder = written(tmp_path)
     columns = columns_of_file(9)
     columns["rewards"][33] = np.nan
-    (tmp_path / "9.json").write_text(
-        __import__("json").dumps({name: column.tolist() for name, column in columns.items()})
-    )
+    (tmp_path / "9.json").write_text(json.dumps({name: column.tolist() for name, column in columns.items()}))
     with pytest.raises(DataError, match=r"9\.json, row 33: rewards holds NaN"):
         config_of(folder, 50).build()
 
@@ -382,7 +396,7 @@ def test_an_action_outside_the_space_names_file_and_row(tmp_path):
     write_data(from_columns(columns, "x"), written(tmp_path) / "3.npz")
     (tmp_path / "3.safetensors").unlink()
     with pytest.raises(DataError, match=r"3\.npz, row 17: actions is 2, outside of Discrete\(n=2"):
-        config_of(tmp_path, 50).environment(action_space=__import__("gymnasium").spaces.Discrete(2)).build()
+        config_of(tmp_path, 50).environment(action_space=Discrete(2)).build()
 
 
 def test_a_file_that_changes_is_told(tmp_path):

@@ -118,7 +118,7 @@ def test_observations_of_nested_spaces_come_as_gymnasium_gives_them_or_as_lists(
         (
             Box(-1, 1, (2,)),
             [0.0],
-            r"observation: expected shape \(2,\) of Box\(-1\.0, 1\.0, \(2,\), float32\), got \(1,\)",
+            r"observation: expected shape \(2,\) of Box\(-1\.0, 1\.0, \(2,\), float32\), got \(1,\)$",
         ),
         (Box(-1, 1, (2,)), [[0.0, 0.0]], r"got \(1, 2\); compute_actions takes many observations, this one"),
         (Box(-1, 1, (2,)), [0.0, np.nan], r"observation: .* is not finite"),

@@ -199,6 +199,14 @@ def test_a_folder_is_a_path_or_false():
         small(logdir=3)
 
 
+def test_the_time_of_a_compiled_program_is_until_it_has_ended():
+    config = get_config_class("PPO")().environment("CartPole-v1").debugging(seed=0).reporting(logdir=False)
+    with config.training(train_batch_size=16384, num_epochs=20).build() as algo:
+        algo.train()
+        timers = algo.train()["timers"]
+    assert timers["learn_time_ms"] > 0.8 * timers["training_iteration_time_ms"], "it is nearly all that happens"
+
+
 def test_results_have_what_scripts_for_rllib_read():
     with small().build() as algo:
         result = algo.train()

@@ -30,6 +30,7 @@ from athlete.algorithms.impala import IMPALA
 from athlete.algorithms.iql import IQL
 from athlete.algorithms.iqn import IQN
 from athlete.algorithms.marwil import MARWIL
+from athlete.algorithms.mpo import MPO, Duals, Networks
 from athlete.algorithms.pg import PG
 from athlete.algorithms.ppo import PPO
 from athlete.algorithms.pqn import PQN
@@ -381,6 +382,54 @@ def test_soft_actor_critics(name):
     held = held_of(agent, state)
     state = follow(agent, state, held, reference, batches_of(spec, steps=agent.n_step), two_draws)
     assert_same_soft_state(state, held)
+
+
+def mpo_draws(agent, key, batch):
+    """Unit normal numbers for the candidates of the next states and of the states; none for discrete actions."""
+    if batch.action.dtype.kind == "i":
+        return {}
+    following, now = jax.random.split(key)
+    shape = (agent.num_samples, *batch.action[0].shape)
+    return {"next": jax.random.normal(following, shape), "now": jax.random.normal(now, shape)}
+
+
+@pytest.mark.parametrize("twin_q", [True, False], ids=["two critics", "one critic"])
+@pytest.mark.parametrize("spec", [CONTINUOUS, DISCRETE], ids=["continuous", "discrete"])
+def test_mpo(spec, twin_q):
+    limits = {
+        "epsilon": 0.3,
+        "epsilon_mean": 0.02,
+        "epsilon_stddev": 0.01,
+        "dual_lr": Schedule((0.0, 1.0), (0.1, 0.02)),
+    }
+    agent = MPO(**RATES, **SMALL, **SYNC, **limits, tau=0.3, n_step=2, num_samples=4, twin_q=twin_q).bind(spec)
+    state = blank(agent)
+    duals = Duals(np.float32(0.3), np.linspace(0.5, 1.5, len(state.duals.multipliers), dtype=np.float32))
+    online, target = (
+        Networks(random_like(part.actor, i), random_like(part.critics, i + 2))
+        for i, part in enumerate((state.online, state.target))
+    )
+    state = state._replace(online=online, target=target, duals=duals)
+    actor, critics, duals = numbers((online.actor, online.critics, duals))
+    held = SimpleNamespace(
+        actor=actor,
+        critics=critics,
+        target={"actor": numbers(target.actor), "critics": numbers(target.critics)},
+        duals=duals,
+        actor_optimizer=Adam(actor, clip=agent.grad_clip),
+        critic_optimizer=Adam(critics, clip=agent.grad_clip),
+        dual_optimizer=Adam(duals),
+        since=0.0,
+    )
+    draws = functools.partial(mpo_draws, agent)
+    state = follow(agent, state, held, references.mpo, batches_of(spec, steps=agent.n_step), draws)
+    assert_equal(tuple(state.online), (held.actor, held.critics), "online")
+    assert_equal(tuple(state.target), (held.target["actor"], held.target["critics"]), "target")
+    assert_equal(state.duals, held.duals, "duals")
+    assert_same_moments(state.actor_optimizer, held.actor_optimizer, "actor_optimizer")
+    assert_same_moments(state.critic_optimizer, held.critic_optimizer, "critic_optimizer")
+    assert_same_moments(state.dual_optimizer, held.dual_optimizer, "dual_optimizer")
+    assert float(state.since_sync) == held.since
 
 
 @pytest.mark.parametrize("spec", [CONTINUOUS, DISCRETE], ids=["continuous", "discrete"])

@@ -42,7 +42,7 @@ def test_every_setting_of_a_file_whose_algorithm_is_here_is_taken(name: str, tmp
         ("ppo/cartpole-ppo.yaml", None),
         ("pg/cartpole-crashing-with-remote-envs-pg.yaml", None),
         ("r2d2/stateless-cartpole-r2d2.yaml", None),
-        ("es/humanoid-es.yaml", "RLlib's ES is not here"),
+        ("ars/cartpole-ars.yaml", None),
         ("ppo/hopper-ppo.yaml", "it has no stop"),
         ("pg/multi-agent-cartpole-crashing-pg.yaml", None),
     ],

@@ -61,8 +61,8 @@ def test_an_alias_and_rllibs_spelling_are_the_algorithm():
     ("program", "told"),
     [
         (
-            "from athlete.rllib.algorithms.es import ESConfig",
-            "RLlib's es is not here: there is no learning without",
+            "from athlete.rllib.algorithms.maml import MAMLConfig",
+            "RLlib's maml is not here: there is no meta-learning",
         ),
         ("from athlete.rllib.models.torch.torch_modelv2 import TorchModelV2", "networks are JAX's here"),
         ("from athlete.rllib.utils.framework import try_import_torch", "networks are JAX's here"),
@@ -70,12 +70,13 @@ def test_an_alias_and_rllibs_spelling_are_the_algorithm():
         ("from athlete.rllib.algorithms.ppo import PPOConfi", "did you mean 'PPOConfig'"),
         ("from athlete.tune.logger import UnifiedLogger", "result.json, progress.csv and TensorBoard are written"),
         ("from athlete.train.rl import RLTrainer", "Ray Train is no part of it; `tune.Tuner` and"),
+        ("from athlete.rllib.env.wrappers.pettingzoo_env import PettingZooEnv", "are taken as they are"),
         ("import athlete.rllib.nothing", "`Coming from RLlib` in the documentation lists"),
         ("from athlete.rllib.algorithms.callbacks import MultiCallbacks", "takes one class; its hooks may call"),
         ("from athlete.rllib.utils.replay_buffers import ReplayBuffer", "memories are chosen by name"),
         ("from athlete.tune.search.hyperopt import HyperOptSearch", "searchers are BasicVariantGenerator and Optuna"),
         ("from athlete.air.integrations.comet import CometLoggerCallback", "a tune.Callback sees every result"),
-        ("from athlete.sb3 import HerReplayBuffer", "there is no hindsight yet"),
+        ("from athlete.sb3 import BaseAlgorithm", "athlete.sb3 has no 'BaseAlgorithm'"),
         ("import athlete.sb3.common.base_class", "`Coming from Stable-Baselines3` in the documentation lists"),
     ],
 )

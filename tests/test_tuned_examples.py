@@ -15,6 +15,7 @@ from athlete.tuned_examples import Experiment, Outcome, judge, load, names, read
 from athlete.tuned_examples.experiment_file import parse_yaml, result_name
 
 RESULTS = {"evaluation/episode_reward_mean", "episode_reward_mean", "timesteps_total"}
+RESULTS |= {"evaluation/custom_metrics/is_success_mean", "evaluation/custom_metrics/regret_mean"}
 OF_GAMES = {"evaluation/policy_reward_mean/main"}
 
 

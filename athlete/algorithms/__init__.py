@@ -12,7 +12,11 @@ if TYPE_CHECKING:
     from athlete.algorithms.apex_ddpg import ApexDDPGConfig as ApexDDPGConfig
     from athlete.algorithms.apex_dqn import ApexDQNConfig as ApexDQNConfig
     from athlete.algorithms.appo import APPOConfig as APPOConfig
+    from athlete.algorithms.ars import ARSConfig as ARSConfig
+    from athlete.algorithms.bandit import BanditLinTSConfig as BanditLinTSConfig
+    from athlete.algorithms.bandit import BanditLinUCBConfig as BanditLinUCBConfig
     from athlete.algorithms.bc import BCConfig as BCConfig
+    from athlete.algorithms.cmaes import CMAESConfig as CMAESConfig
     from athlete.algorithms.cql import CQLConfig as CQLConfig
     from athlete.algorithms.crossq import CrossQConfig as CrossQConfig
     from athlete.algorithms.crr import CRRConfig as CRRConfig
@@ -20,13 +24,16 @@ if TYPE_CHECKING:
     from athlete.algorithms.ddppo import DDPPOConfig as DDPPOConfig
     from athlete.algorithms.dqn import DQNConfig as DQNConfig
     from athlete.algorithms.dt import DTConfig as DTConfig
+    from athlete.algorithms.es import ESConfig as ESConfig
     from athlete.algorithms.impala import IMPALAConfig as IMPALAConfig
     from athlete.algorithms.iql import IQLConfig as IQLConfig
     from athlete.algorithms.iqn import IQNConfig as IQNConfig
     from athlete.algorithms.maddpg import MADDPGConfig as MADDPGConfig
     from athlete.algorithms.mappo import MAPPOConfig as MAPPOConfig
     from athlete.algorithms.marwil import MARWILConfig as MARWILConfig
+    from athlete.algorithms.mpo import MPOConfig as MPOConfig
     from athlete.algorithms.pg import PGConfig as PGConfig
+    from athlete.algorithms.pgpe import PGPEConfig as PGPEConfig
     from athlete.algorithms.ppo import PPOConfig as PPOConfig
     from athlete.algorithms.pqn import PQNConfig as PQNConfig
     from athlete.algorithms.qmix import QMIXConfig as QMIXConfig
@@ -57,6 +64,7 @@ ALGORITHMS: dict[str, str] = {
     "ApexDQN": "athlete.algorithms.apex_dqn",
     "SAC": "athlete.algorithms.sac",
     "TQC": "athlete.algorithms.tqc",
+    "MPO": "athlete.algorithms.mpo",
     "DDPG": "athlete.algorithms.ddpg",
     "ApexDDPG": "athlete.algorithms.apex_ddpg",
     "TD3": "athlete.algorithms.td3",
@@ -73,6 +81,10 @@ ALGORITHMS: dict[str, str] = {
     "MAPPO": "athlete.algorithms.mappo",
     "MADDPG": "athlete.algorithms.maddpg",
     "AlphaStar": "athlete.algorithms.alpha_star",
+    "ES": "athlete.algorithms.es",
+    "ARS": "athlete.algorithms.ars",
+    "CMAES": "athlete.algorithms.cmaes",
+    "PGPE": "athlete.algorithms.pgpe",
     "BC": "athlete.algorithms.bc",
     "MARWIL": "athlete.algorithms.marwil",
     "IQL": "athlete.algorithms.iql",
@@ -81,18 +93,18 @@ ALGORITHMS: dict[str, str] = {
     "CQL": "athlete.algorithms.cql",
     "CRR": "athlete.algorithms.crr",
     "DT": "athlete.algorithms.dt",
+    "BanditLinUCB": "athlete.algorithms.bandit",
+    "BanditLinTS": "athlete.algorithms.bandit",
 }
 
 # Other name -> the algorithm that serves it: A3C's settings are A2C's, whose gradients are synchronous.
 ALIASES: dict[str, str] = {"A3C": "A2C", "APEX": "ApexDQN", "APEX_DDPG": "ApexDDPG"}
 
-_BANDIT = "there are no bandits yet"
 _MODEL = "there is no learning of a model of the environment yet"
 # RLlib's algorithms that are not here, in lower case without other signs -> what is so instead.
 NOT_HERE: dict[str, str] = {
     **dict.fromkeys(("dreamer", "dreamerv3", "mbmpo", "alphazero", "leelachesszero"), _MODEL),
-    **dict.fromkeys(("bandit", "banditlinucb", "banditlints"), _BANDIT),
-    **dict.fromkeys(("es", "ars"), "there is no learning without gradients yet"),
+    "bandit": "its bandits are BanditLinUCB and BanditLinTS",
     "maml": "there is no meta-learning yet",
     "slateq": "there are no slates yet; actions of several numbers are MultiDiscrete's",
 }

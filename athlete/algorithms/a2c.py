@@ -48,7 +48,7 @@ class A2C(OnPolicy):
 
     def init(self, key: Key) -> ActorCriticState:
         params = init_actor_critic(self.model, key, self.spec, self.free_log_std, self.log_std_init)
-        return ActorCriticState(params, adam_init(params))
+        return ActorCriticState(params, adam_init(params, self.optimizer))
 
     def update(
         self, state: ActorCriticState, batch: Transition, key: Key, progress: Array
@@ -57,7 +57,7 @@ class A2C(OnPolicy):
         sequences = self._prepare(state.params, batch)
         lr = value_at(self.lr, progress)
         gradients, measured = jax.grad(self._loss, has_aux=True)(state.params, sequences, progress)
-        optimizer = Adam(self.grad_clip, epsilon=1e-5)
+        optimizer = Adam(self.grad_clip, epsilon=1e-5, instead=self.optimizer)
         params, moments, norm = optimizer.step(state.params, gradients, state.optimizer, lr)
         metrics = {name: measured[i] for i, name in enumerate(METRICS)}
         metrics["vf_explained_var"] = explained_variance(sequences.target, sequences.value, sequences.weight)

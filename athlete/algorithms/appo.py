@@ -61,11 +61,11 @@ class APPO(ActorLearner):
         params = init_actor_critic(self.model, key, self.spec, self.free_log_std, self.log_std_init)
         kl_coeff = jnp.asarray(0.0 if self.kl_coeff is None else self.kl_coeff, jnp.float32)
         copied = jax.tree.map(jnp.copy, params)
-        return APPOState(params, adam_init(params), copied, jnp.zeros((), jnp.int32), kl_coeff)
+        return APPOState(params, adam_init(params, self.optimizer), copied, jnp.zeros((), jnp.int32), kl_coeff)
 
     def update(self, state: APPOState, batch: Transition, key: Key, progress: Array) -> tuple[APPOState, dict]:
         """The key is not used: nothing here is random."""
-        lr, optimizer = value_at(self.lr, progress), Adam(self.grad_clip, epsilon=1e-5)
+        lr, optimizer = value_at(self.lr, progress), Adam(self.grad_clip, epsilon=1e-5, instead=self.optimizer)
         mu = to_sequences(batch.extras["log_prob"], self.max_seq_len)
 
         def step(carried: tuple[Tree, AdamState], _: None) -> tuple[tuple[Tree, AdamState], Array]:

@@ -40,7 +40,7 @@ class BC(OnPolicy):
 
     def init(self, key: Key) -> ActorCriticState:
         params = init_actor_critic(self.model, key, self.spec, self.free_log_std, self.log_std_init, critic=False)
-        return ActorCriticState(params, adam_init(params))
+        return ActorCriticState(params, adam_init(params, self.optimizer))
 
     def update(
         self, state: ActorCriticState, batch: Transition, key: Key, progress: Array
@@ -55,7 +55,8 @@ class BC(OnPolicy):
             return -policy.log_prob(action), policy.entropy()
 
         lr = value_at(self.lr, progress)
-        learned = Adam(self.grad_clip).minimize(losses_of, state.params, state.optimizer, lr, weight=None)
+        adam = Adam(self.grad_clip, instead=self.optimizer)
+        learned = adam.minimize(losses_of, state.params, state.optimizer, lr, weight=None)
         metrics = {
             "policy_loss": learned.loss,
             "entropy": jnp.mean(learned.aux),

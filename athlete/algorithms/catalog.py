@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from athlete.algorithms import ALGORITHMS, get_config_class
 from athlete.distributions import output_size
-from athlete.settings.families import ReplayConfig
+from athlete.settings.families import EvolutionConfig, ReplayConfig
 from athlete.spaces import Space, action_kind, require_kind
 
 
@@ -27,6 +27,8 @@ def entries() -> list[Entry]:
     for name in ALGORITHMS:
         config = get_config_class(name)
         sequences, learns_from = None, "recorded data" if config.offline else "the latest steps"
+        if learns_from_returns(name):
+            learns_from = "the returns of whole episodes"
         if issubclass(config, ReplayConfig):
             sequences = config.learns_sequences
             learns_from = "sequences of replay" if sequences else "replay"
@@ -62,6 +64,11 @@ def is_joint(name: str) -> bool:
     agent_class = get_config_class(name).agent_class
     assert agent_class is not None
     return agent_class.joint
+
+
+def learns_from_returns(name: str) -> bool:
+    """Whether the algorithm `name` learns from whole episodes of a population, and not from steps."""
+    return issubclass(get_config_class(name), EvolutionConfig)
 
 
 def learns_online(name: str) -> bool:

@@ -2,7 +2,8 @@
 
 Q(s, a) learns towards r + gamma E_{a' ~ pi} Q'(s', a') on recorded steps, with a target network that follows. The mean
 over discrete actions is exact, that over continuous ones is of `num_samples` draws; a policy without chance has its one
-action. Behind `DirectMethod` and `DoublyRobust` of `off_policy_estimation_methods`; it acts in no environment.
+action. Where the policy does what the data do not hold, Q' may be anything, and a target stays within what rewards can
+add up to. Behind `DirectMethod` and `DoublyRobust` of `off_policy_estimation_methods`; it acts in no environment.
 """
 
 from __future__ import annotations
@@ -44,6 +45,8 @@ class FQE(Agent):
     policy_view: jax.Array  # the tree that it acts by
     mean: jax.Array  # of features, [n]
     std: jax.Array
+    least: float = -jnp.inf  # of what a target is taken for: no value lies below what rewards can add up to
+    most: float = jnp.inf
     lr: NonNegativeFloat = 1e-3
     gamma: Fraction = 0.99
     tau: Fraction = 0.01  # how far the target network moves at each update
@@ -67,6 +70,7 @@ class FQE(Agent):
         action = flat_action(self.spec.action, jax.tree.map(lambda leaf: leaf[0], batch.action))
         next_value = self.state_values(state.target, next_obs, key)
         target = batch.reward[0] + self.gamma * jnp.where(batch.terminated[0], 0.0, next_value)
+        target = jnp.clip(target, self.least, self.most)
 
         def losses_of(params: Tree) -> tuple[Array, Array]:
             value = self.values(params, obs, action)

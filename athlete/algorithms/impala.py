@@ -33,13 +33,13 @@ class IMPALA(ActorLearner):
 
     def init(self, key: Key) -> ActorCriticState:
         params = init_actor_critic(self.model, key, self.spec, self.free_log_std, self.log_std_init)
-        return ActorCriticState(params, adam_init(params))
+        return ActorCriticState(params, adam_init(params, self.optimizer))
 
     def update(
         self, state: ActorCriticState, batch: Transition, key: Key, progress: Array
     ) -> tuple[ActorCriticState, dict]:
         """The key is not used: nothing here is random."""
-        lr, optimizer = value_at(self.lr, progress), Adam(self.grad_clip, epsilon=1e-5)
+        lr, optimizer = value_at(self.lr, progress), Adam(self.grad_clip, epsilon=1e-5, instead=self.optimizer)
 
         def step(state: ActorCriticState, _: None) -> tuple[ActorCriticState, Array]:
             sequences = self._prepare(state.params, state.params, batch)

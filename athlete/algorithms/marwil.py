@@ -63,7 +63,7 @@ class MARWIL(OnPolicy):
     def init(self, key: Key) -> MARWILState:
         params = init_actor_critic(self.model, key, self.spec, self.free_log_std, self.log_std_init)
         norm = jnp.full((), self.moving_average_sqd_adv_norm_start, jnp.float32)
-        return MARWILState(params, adam_init(params), norm)
+        return MARWILState(params, adam_init(params, self.optimizer), norm)
 
     def update(self, state: MARWILState, batch: Transition, key: Key, progress: Array) -> tuple[MARWILState, dict]:
         """The key is not used. `batch.reward` are the discounted rewards to the end of each step's episode, and
@@ -90,7 +90,8 @@ class MARWIL(OnPolicy):
             return policy_loss + self.vf_coeff * vf_loss, (norm, measured)
 
         lr = value_at(self.lr, progress)
-        learned = Adam(self.grad_clip).minimize(losses_of, state.params, state.optimizer, lr, weight=None)
+        adam = Adam(self.grad_clip, instead=self.optimizer)
+        learned = adam.minimize(losses_of, state.params, state.optimizer, lr, weight=None)
         norm, measured = learned.aux
         metrics = {name: jnp.mean(each) for name, each in measured.items()}
         metrics |= {"total_loss": learned.loss, "sqd_adv_norm": norm, "grad_gnorm": learned.norm}

@@ -15,7 +15,7 @@ from athlete.models.actor_critic import policy_of, values_of_steps
 from athlete.models.mlp import MLP
 from athlete.models.separate import Separate
 from athlete.ops.features import features
-from athlete.ops.gradient import AdamState
+from athlete.ops.gradient import AdamState, Optimizer
 from athlete.ops.masks import action_mask
 from athlete.ops.returns import generalized_advantages
 from athlete.ops.schedule import Schedule
@@ -51,6 +51,7 @@ class OnPolicy(Agent):
     serves: ClassVar[tuple[str, ...]] = ("discrete", "continuous", "other")
 
     lr: NonNegativeFloat | Schedule = 1e-3
+    optimizer: Optimizer | None = None  # an optax transformation in the place of Adam, whose updates `lr` multiplies
     gamma: Fraction = 0.99
     max_seq_len: int = 1  # timesteps that gradients flow through; 1 for a network without memory
     free_log_std: bool = True  # Box: one log standard deviation an action, whatever the observation

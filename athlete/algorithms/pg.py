@@ -48,7 +48,7 @@ class PG(OnPolicy):
 
     def init(self, key: Key) -> ActorCriticState:
         params = init_actor_critic(self.model, key, self.spec, self.free_log_std, self.log_std_init, self.use_critic)
-        return ActorCriticState(params, adam_init(params))
+        return ActorCriticState(params, adam_init(params, self.optimizer))
 
     def update(
         self, state: ActorCriticState, batch: Transition, key: Key, progress: Array
@@ -57,7 +57,8 @@ class PG(OnPolicy):
         sequences = self._prepare(state.params, batch)
         lr = value_at(self.lr, progress)
         gradients, measured = jax.grad(self._loss, has_aux=True)(state.params, sequences)
-        params, optimizer, norm = Adam(self.grad_clip).step(state.params, gradients, state.optimizer, lr)
+        adam = Adam(self.grad_clip, instead=self.optimizer)
+        params, optimizer, norm = adam.step(state.params, gradients, state.optimizer, lr)
         metrics = {name: measured[i] for i, name in enumerate(METRICS)}
         return ActorCriticState(params, optimizer), metrics | {"grad_gnorm": norm, "cur_lr": lr}
 

@@ -98,7 +98,9 @@ class PPO(OnPolicy):
     def init(self, key: Key) -> PPOState:
         params = init_actor_critic(self.model, key, self.spec, self.free_log_std, self.log_std_init)
         return PPOState(
-            params, adam_init(params), jnp.asarray(0.0 if self.kl_coeff is None else self.kl_coeff, jnp.float32)
+            params,
+            adam_init(params, self.optimizer),
+            jnp.asarray(0.0 if self.kl_coeff is None else self.kl_coeff, jnp.float32),
         )
 
     def act(self, view: Tree, carry: Tree, obs: Tree, first: Array, key: Key, explore: bool = True) -> tuple:
@@ -115,7 +117,7 @@ class PPO(OnPolicy):
         """The key is for the order of minibatches and, with `rpo_alpha`, for the noise on each."""
         sequences = self._prepare(state.params, batch)
         orders, gather = minibatches(sequences, key, self.num_epochs, self.minibatch_size)
-        lr, adam = value_at(self.lr, progress), Adam(self.grad_clip, epsilon=1e-5)
+        lr, adam = value_at(self.lr, progress), Adam(self.grad_clip, epsilon=1e-5, instead=self.optimizer)
 
         def step(carried: tuple[Tree, AdamState, Array], order: Array) -> tuple[tuple[Tree, AdamState, Array], Array]:
             params, optimizer, running = carried

@@ -29,7 +29,7 @@ from athlete.models.forward import forward_step
 from athlete.models.mlp import MLP
 from athlete.models.unroll import step_from
 from athlete.ops.features import features
-from athlete.ops.gradient import Adam, AdamState, adam_init
+from athlete.ops.gradient import Adam, AdamState, Optimizer, adam_init
 from athlete.ops.masks import action_mask, masked
 from athlete.ops.returns import lambda_returns
 from athlete.ops.schedule import Schedule, value_at
@@ -69,6 +69,7 @@ class PQN(Agent):
     serves = ("discrete",)
 
     lr: NonNegativeFloat | Schedule = 5e-4
+    optimizer: Optimizer | None = None  # an optax transformation in the place of Adam, whose updates `lr` multiplies
     gamma: Fraction = 0.99
     lambda_: Fraction = 0.95  # how far targets reach along the trajectory: 0 one step, 1 to its end
     adam_epsilon: NonNegativeFloat = 1e-8
@@ -89,7 +90,7 @@ class PQN(Agent):
     def init(self, key: Key) -> PQNState:
         assert isinstance(self.spec.action, Discrete)
         params = self.model.init(key, self.spec.obs, {"q": (self.spec.action.n, 1.0)})
-        return PQNState(params, adam_init(params))
+        return PQNState(params, adam_init(params, self.optimizer))
 
     def view(self, state: PQNState, progress: Array) -> ActingView:
         return ActingView(state.params, self.exploration.rate(progress))
@@ -108,7 +109,8 @@ class PQN(Agent):
         """The key is for the order of minibatches."""
         sequences = self._prepare(state.params, batch)
         orders, gather = minibatches(sequences, key, self.num_epochs, self.minibatch_size)
-        lr, adam = value_at(self.lr, progress), Adam(self.grad_clip, self.adam_epsilon)
+        lr = value_at(self.lr, progress)
+        adam = Adam(self.grad_clip, self.adam_epsilon, instead=self.optimizer)
 
         def step(carried: PQNState, order: Array) -> tuple[PQNState, Array]:
             gradients, measured = jax.grad(self._loss, has_aux=True)(carried.params, gather(order))

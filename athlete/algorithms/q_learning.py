@@ -16,7 +16,7 @@ from athlete.exploration import ActingView, EpsilonGreedy, Exploration
 from athlete.memory.replay import Replay
 from athlete.models.mlp import MLP
 from athlete.ops.features import features
-from athlete.ops.gradient import Adam, AdamState, adam_init
+from athlete.ops.gradient import Adam, AdamState, Optimizer, adam_init
 from athlete.ops.masks import action_mask
 from athlete.ops.schedule import Schedule, value_at
 from athlete.ops.values import batched_index, greedy, periodic_update
@@ -45,6 +45,7 @@ class QLearner(Agent):
     serves = ("discrete",)
 
     lr: NonNegativeFloat | Schedule = 5e-4
+    optimizer: Optimizer | None = None  # an optax transformation in the place of Adam, whose updates `lr` multiplies
     gamma: Fraction = 0.99
     adam_epsilon: NonNegativeFloat = 1e-8
     grad_clip: Limit | None = 40.0  # of the global norm
@@ -88,7 +89,7 @@ class QLearner(Agent):
 
     def _initial_state(self, params: Tree) -> QState:
         """The state that learning begins with: both networks alike."""
-        return QState(params, jax.tree.map(jnp.copy, params), adam_init(params), jnp.zeros(()))
+        return QState(params, jax.tree.map(jnp.copy, params), adam_init(params, self.optimizer), jnp.zeros(()))
 
     def _learn(
         self,
@@ -103,7 +104,7 @@ class QLearner(Agent):
         the memory.
         """
         lr = value_at(self.lr, progress)
-        optimizer = Adam(self.grad_clip, self.adam_epsilon)
+        optimizer = Adam(self.grad_clip, self.adam_epsilon, instead=self.optimizer)
         learned = optimizer.minimize(losses_of, state.params, state.optimizer, lr, weight)
         since = state.since_sync + self.timesteps_per_update
         target, since = periodic_update(state.target, learned.params, self.tau, since, self.target_network_update_freq)

@@ -66,7 +66,7 @@ class TRPO(OnPolicy):
     def init(self, key: Key) -> TRPOState:
         params = init_actor_critic(self._network(), key, self.spec, self.free_log_std, self.log_std_init)
         value = params["network"].pop("value")
-        return TRPOState(params, value, adam_init(value))
+        return TRPOState(params, value, adam_init(value, self.optimizer))
 
     def view(self, state: TRPOState, progress: Array) -> Tree:
         return joined(state.policy, state.value)
@@ -131,7 +131,7 @@ class TRPO(OnPolicy):
         def step(carried: tuple[Tree, AdamState], order: Array) -> tuple[tuple[Tree, AdamState], Array]:
             value, optimizer = carried
             loss, gradients = jax.value_and_grad(self._value_loss)(value, gather(order))
-            value, optimizer, _ = Adam(grad_clip=None).step(value, gradients, optimizer, lr)
+            value, optimizer, _ = Adam(grad_clip=None, instead=self.optimizer).step(value, gradients, optimizer, lr)
             return (value, optimizer), loss
 
         (value, optimizer), losses = jax.lax.scan(step, (state.value, state.optimizer), orders)

@@ -65,7 +65,7 @@ def _algorithms() -> str:
     rows: list[tuple[str, ...]] = [("algorithm", "actions", "memory", "agents", "learns from", "paper")]
     for entry in entries():
         actions = "any" if set(entry.actions) == set(ACTION_KINDS) else ", ".join(entry.actions)
-        agents = "a team" if is_joint(entry.name) else "any number"
+        agents = "a team" if is_joint(entry.name) else "any"
         if "recorded data" in entry.learns_from:
             agents = "one"
         learns_from = entry.learns_from.removesuffix(", of all agents together")

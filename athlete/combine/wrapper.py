@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, Self
 
-from athlete.core import Agent, Array, Key, Memory, Spec, Transition, Tree
+from athlete.core import Agent, Array, Key, Memory, Played, Spec, Transition, Tree
 
 
 def with_memory(agent: Agent, memory: Memory) -> Agent:
@@ -72,3 +72,17 @@ class AgentWrapper(Agent):
 
     def update(self, state: Tree, batch: Transition, key: Key, progress: Array) -> tuple[Tree, dict[str, Array]]:
         return self.agent.update(state, batch, key, progress)
+
+    @property
+    def policy_episodes(self) -> int:
+        """Of an `Evolution` inside."""
+        return self.agent.policy_episodes  # type: ignore[attr-defined]
+
+    def ask(self, state: Tree, key: Key, progress: Array) -> tuple[Array, Tree]:
+        return self.agent.ask(state, key, progress)  # type: ignore[attr-defined]
+
+    def members(self, state: Tree, population: Array) -> Tree:
+        return self.agent.members(state, population)  # type: ignore[attr-defined]
+
+    def tell(self, state: Tree, drawn: Tree, played: Played, progress: Array) -> tuple[Tree, dict[str, Array]]:
+        return self.agent.tell(state, drawn, played, progress)  # type: ignore[attr-defined]

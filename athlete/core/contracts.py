@@ -232,6 +232,7 @@ class Agent:
     joint: typing.ClassVar[bool] = False  # it learns for all agents of an environment together: see `Spec.groups`
     rates: typing.ClassVar[bool] = False  # it has `td_errors`
     learns_returns: typing.ClassVar[bool] = False  # from recorded steps as `offline.DataSet.to_ends` shows them
+    filters: typing.ClassVar[bool] = False  # it standardises observations by itself
     memory: Memory
     updates: int
     num_steps_sampled_before_learning_starts: int = 0
@@ -327,6 +328,36 @@ class Agent:
 
         Scalar metrics are reported; an array, such as `td_error` `[B]`, is for `Memory.feedback` alone.
         """
+        raise NotImplementedError
+
+
+class Played(NamedTuple):
+    """A generation of an `Evolution`, `[P]`: an episode of each member, which counts as it stood where it was cut."""
+
+    returns: Array  # float32, undiscounted
+    lengths: Array  # int32, steps
+    carry: Tree  # leaves [P, ...], as `act` left it at the end of a wave of episodes
+
+
+class Evolution(Agent):
+    """An agent that learns from the returns of whole episodes: a population plays one each, and there is no batch.
+
+    `act` takes two kinds of views: that of `view`, which is the policy, and that of `members`. The last
+    `policy_episodes` members of every generation are the policy itself, whose returns are those that results tell of.
+    """
+
+    policy_episodes: int
+
+    def ask(self, state: Tree, key: Key, progress: Array) -> tuple[Array, Tree]:
+        """A population, the parameters `[P, N]` of its members, and what `tell` needs to know of how it was drawn."""
+        raise NotImplementedError
+
+    def members(self, state: Tree, population: Array) -> Tree:
+        """What acts with another member in each row, of the parameters `[B, N]`."""
+        raise NotImplementedError
+
+    def tell(self, state: Tree, drawn: Tree, played: Played, progress: Array) -> tuple[Tree, dict[str, Array]]:
+        """Learn from what became of a population: the new state and metrics, scalars."""
         raise NotImplementedError
 
 

@@ -40,12 +40,15 @@ MULTI_AGENT = [
     "RockPaperScissors-v0",
     "MultiAgentCartPole-v1",
 ]
+BANDITS = ["LinearBandit-v0", "ItemBandit-v0", "WheelBandit-v0", "ContextualBandit-v0"]
 BUILT_IN: dict[str, tuple[str, str]] = {
+    **dict.fromkeys(BANDITS, ("athlete.env.games.bandits", "make_bandit")),
     **dict.fromkeys(MINATAR, ("athlete.env.games.minatar", "make_minatar")),
     **dict.fromkeys(PARTIAL, ("athlete.env.games.partial", "make_partial")),
     "DeepSea-v0": ("athlete.env.games.deep_sea", "make_deep_sea"),
     **dict.fromkeys(("Mirror-v0", "MirrorChoice-v0"), ("athlete.env.games.mirror", "make_mirror")),
     **dict.fromkeys(MULTI_AGENT, ("athlete.env.games.multi_agent", "make_game")),
+    **dict.fromkeys(("BitFlip-v0", "GoalPendulum-v0"), ("athlete.env.games.goals", "make_goal_env")),
     "MaskedGrid-v0": ("athlete.env.games.masked_grid", "make_masked_grid"),
 }
 # JAX packages of others, before whose names of environments they stand: `"navix/Navix-Empty-5x5-v0"`. The module of

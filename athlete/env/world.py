@@ -198,6 +198,14 @@ class World(NamedTuple):
             source = ActingTogetherSource(source)
         return PreviousStepSource(source, self.previous) if any(self.previous) else source
 
+    def make_one(self) -> Any:
+        """One environment of Gymnasium, whose methods answer for all of them; where somebody made one, that one."""
+        from athlete.env.adapters.gymnasium import make_gymnasium
+
+        if self.pooled or self.many_agents:
+            raise ValueError(f"{self.name} is no environment of Gymnasium, whose methods could be called")
+        return make_gymnasium(self.maker, self.env_config)
+
     def _unpooled(self) -> tuple[Any, dict[str, Any]]:
         """Gymnasium's maker of an environment of EnvPool and its `env_config`, as near as they come."""
         from athlete.env.adapters.envpool import as_ale_config, is_atari_of_pool

@@ -32,6 +32,7 @@ class Evaluation(NamedTuple):
     returns: np.ndarray  # undiscounted sums of rewards; `[episodes, agents]` of many
     lengths: np.ndarray  # steps
     told: tuple[Told, ...] = ()  # what hooks and entries of info left of these episodes, in the order of their ends
+    carry: Tree = ()  # of the agent, leaves `[episodes, ...]`, after the last step of the wave; where it was asked for
 
 
 class _Play(NamedTuple):
@@ -91,7 +92,14 @@ def evaluate_compiled(agent: Agent, env: Env, view: Tree, key: Array, episodes: 
 
 
 def play_compiled(
-    agent: Agent, env: Env, view: Tree, key: Array, start: int, episodes: int, explore: bool
+    agent: Agent,
+    env: Env,
+    view: Tree,
+    key: Array,
+    start: int,
+    episodes: int,
+    explore: bool,
+    with_carry: bool = False,
 ) -> Evaluation:
     """Of the evaluation of `key` the wave that begins with the episode `start`: `episodes` side by side."""
     play = _start(agent, env, view, _nth(key, start), episodes)
@@ -104,7 +112,8 @@ def play_compiled(
     whole = finished if play.returns.ndim == 1 else finished[:, None]
     returns = np.where(whole, play.returns, play.rows.episode_return)
     lengths = np.where(finished, play.lengths, play.rows.episode_length)
-    return Evaluation(returns, lengths, told_of({n: np.asarray(v)[finished] for n, v in play.info.items()}))
+    told = told_of({n: np.asarray(v)[finished] for n, v in play.info.items()})
+    return Evaluation(returns, lengths, told, play.rows.carry if with_carry else ())
 
 
 def evaluate_hosted(agent: Agent, source: Source, view: Tree, key: Array, episodes: int, explore: bool) -> Evaluation:
@@ -116,25 +125,34 @@ def evaluate_hosted(agent: Agent, source: Source, view: Tree, key: Array, episod
 
 
 def play_hosted(
-    agent: Agent, source: Source, view: Tree, key: Array, start: int, episodes: int, explore: bool
+    agent: Agent,
+    source: Source,
+    view: Tree,
+    key: Array,
+    start: int,
+    episodes: int,
+    explore: bool,
+    with_carry: bool = False,
 ) -> Evaluation:
     """Of the evaluation of `key` the wave that begins with the episode `start`: the first `episodes` rows, those of
     them that are here.
     """
     here = np.ones(source.rows, bool) if source.here is None else source.here
-    returns, lengths = _play_wave(agent, source, view, _nth(key, start), explore, ~here)
+    returns, lengths, carry = _play_wave(agent, source, view, _nth(key, start), explore, ~here)
     told = source.take() if isinstance(source, WatchedSource) else ()
+    counts = here & (np.arange(source.rows) < episodes)
     return Evaluation(
-        returns[:episodes][here[:episodes]],
-        lengths[:episodes][here[:episodes]],
-        tuple(part for part in told if part.row < episodes and here[part.row]),
+        returns[counts],
+        lengths[counts],
+        tuple(part for part in told if counts[part.row]),
+        jax.tree.map(lambda leaf: np.asarray(leaf)[counts], carry) if with_carry else (),
     )
 
 
 def _play_wave(
     agent: Agent, source: Source, view: Tree, key: Array, explore: bool, elsewhere: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """One episode in every row but those `elsewhere` `[B]`: returns and lengths."""
+) -> tuple[np.ndarray, np.ndarray, Tree]:
+    """One episode in every row but those `elsewhere` `[B]`: returns, lengths and the carry after the last step."""
     rows = source.rows
     carry_key, reset_key = _keys(key, 0, 1)[:2]
     obs, carry = source.reset(reset_key[0]), _carry(agent, view, carry_key, rows)
@@ -160,7 +178,7 @@ def _play_wave(
         obs = source.reset_where(first, step.obs, reset_keys) if waits.any() else step.obs
         step_number += 1
     warn_of_cut(~finished)
-    return returns, lengths
+    return returns, lengths, carry
 
 
 def _tell_of_long(finished: np.ndarray) -> None:
@@ -204,5 +222,8 @@ def _keys(key: Key, number: int, rows: int) -> tuple[np.ndarray, np.ndarray, np.
 
 def joined_evaluation(parts: Sequence[Evaluation]) -> Evaluation:
     """The episodes of all parts, one after the other."""
-    returns, lengths, told = zip(*parts, strict=True)
-    return Evaluation(np.concatenate(returns), np.concatenate(lengths), sum(told, ()))
+    if len(parts) == 1:
+        return parts[0]
+    returns, lengths, told, carries = zip(*parts, strict=True)
+    carry = jax.tree.map(lambda *leaves: np.concatenate(leaves), *carries)
+    return Evaluation(np.concatenate(returns), np.concatenate(lengths), sum(told, ()), carry)

@@ -39,6 +39,7 @@ class WaveTask(NamedTuple):
     start: int  # episodes before this wave
     episodes: int  # of this wave that count
     explore: bool
+    with_carry: bool = False
 
 
 class Wave(NamedTuple):
@@ -49,6 +50,7 @@ class Wave(NamedTuple):
     lengths: Array
     told: Sequence[Told]
     health: Health
+    carry: Leaves
 
 
 class EvaluationWorker:
@@ -66,11 +68,13 @@ class EvaluationWorker:
     def collect(self, task: WaveTask) -> Wave:
         """The episodes. Raises what the environments raise."""
         view = jax.device_put(jax.tree.unflatten(self._structure, task.view))
+        wave = task.key, task.start, task.episodes, task.explore, task.with_carry
         if self._env is not None:
-            played = play_compiled(self.agent, self._env, view, task.key, task.start, task.episodes, task.explore)
+            played = play_compiled(self.agent, self._env, view, *wave)
         else:
-            played = play_hosted(self.agent, self.source, view, task.key, task.start, task.episodes, task.explore)
-        return Wave(task.serial, played.returns, played.lengths, played.told, self.source.health)
+            played = play_hosted(self.agent, self.source, view, *wave)
+        carry = [np.asarray(leaf) for leaf in jax.tree.leaves(played.carry)]
+        return Wave(task.serial, played.returns, played.lengths, played.told, self.source.health, carry)
 
     def close(self) -> None:
         self.source.close()
@@ -119,13 +123,29 @@ class EvaluationWorkers:
 
         All episodes that were begun are finished and count, so that short ones are not favoured. Raises EnvError.
         """
-        leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(jax.device_get(view))]
-        task = WaveTask(0, leaves, np.asarray(key), 0, self._sharing.rows, explore)
+        task = WaveTask(0, _leaves(view), np.asarray(key), 0, self._sharing.rows, explore)
+        return self._play(task, episodes, goes_on)
+
+    def play_members(self, members: Callable[[int], Tree], key: Array, episodes: int) -> Evaluation:
+        """`episodes` episodes, exploring, each wave with a view of its own: `members(start)`, told the first episode.
+
+        The carry is a list of leaves.
+        """
+        task = WaveTask(0, [], np.asarray(key), 0, self._sharing.rows, True, with_carry=True)
+        return self._play(task, episodes, members=members)
+
+    def _play(
+        self,
+        task: WaveTask,
+        episodes: int | None,
+        goes_on: Callable[[], bool] | None = None,
+        members: Callable[[int], Tree] | None = None,
+    ) -> Evaluation:
         self._since = self._serial + 1
         asked: dict[int, tuple[int, WaveTask]] = {}  # by worker: the number of its wave
         played: list[tuple[int, int, Evaluation]] = []
         for worker in range(self._sharing.workers):
-            self._ask(asked, worker, 0, task, episodes)
+            self._ask(asked, worker, 0, task, episodes, members)
         while asked:
             arrival = self.workers.next()
             worker = arrival.worker
@@ -137,22 +157,30 @@ class EvaluationWorkers:
             elif arrival.fragment is not None and arrival.serial >= self._since:
                 wave, done = asked.pop(worker)
                 part: Wave = arrival.fragment
-                evaluation = Evaluation(part.returns, part.lengths, tuple(part.told))
+                evaluation = Evaluation(part.returns, part.lengths, tuple(part.told), part.carry)
                 played.append((done.start, self._sharing.first_row(worker), evaluation))
                 if episodes is not None or (goes_on is not None and goes_on()):
-                    self._ask(asked, worker, wave + 1, task, episodes)
+                    self._ask(asked, worker, wave + 1, task, episodes, members)
         found = joined_evaluation([part for *_, part in sorted(played, key=lambda each: each[:2])])
         warn_of_cut(found.lengths >= LONGEST_EPISODE)
         return found
 
     def _ask(
-        self, asked: dict[int, tuple[int, WaveTask]], worker: int, wave: int, task: WaveTask, episodes: int | None
+        self,
+        asked: dict[int, tuple[int, WaveTask]],
+        worker: int,
+        wave: int,
+        task: WaveTask,
+        episodes: int | None,
+        members: Callable[[int], Tree] | None,
     ) -> None:
         """Ask a worker for its part of a wave, if it has any in so many episodes."""
         start = self._sharing.start(worker, wave)
         count = self._sharing.rows if episodes is None else min(self._sharing.rows, episodes - start)
         if self._sharing.first_row(worker) < count:
             self._serial += 1
+            if members is not None:
+                task = task._replace(view=_leaves(members(start)))
             asked[worker] = wave, task._replace(serial=self._serial, start=start, episodes=count)
             self.workers.ask(worker, asked[worker][1])
 
@@ -162,6 +190,10 @@ class EvaluationWorkers:
 
     def close(self) -> None:
         self.workers.close()
+
+
+def _leaves(view: Tree) -> Leaves:
+    return [np.asarray(leaf) for leaf in jax.tree.leaves(jax.device_get(view))]
 
 
 class Beside:

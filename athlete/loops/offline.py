@@ -98,7 +98,8 @@ class OfflineTraining:
         self._devices = Devices(devices)
         self._held = self._devices.everywhere((self.agent, _on_device(horizon)))
         self._memory = memory if isinstance(memory, Refill) else self._devices.everywhere(jax.device_put(memory))
-        self._steps, self._key = steps, key
+        self._steps: Callable[[], Iterable[Transition]] | None = steps  # until they are observed
+        self._key = key
         self._run: Run | None = None
         if begins:
             self._run = self.run
@@ -110,6 +111,7 @@ class OfflineTraining:
     @property
     def run(self) -> Run:
         if self._run is None:
+            assert self._steps is not None
             parts = iter(self._steps())
             run, accumulators = _begin(self.agent, next(parts), self._key)
             for steps in parts:
@@ -120,7 +122,7 @@ class OfflineTraining:
 
     @run.setter
     def run(self, run: Run) -> None:
-        self._run = self._devices.everywhere(run)
+        self._run, self._steps = self._devices.everywhere(run), None
 
     @property
     def learned(self) -> Run:
@@ -154,7 +156,7 @@ class OfflineTraining:
     def read_in_order_of(self, seed: int) -> None:
         """Take the parts of data larger than memory in the order of this seed: the one of who goes on here."""
         if isinstance(self._memory, Refill):
-            self._memory.seed = seed
+            self._memory.seed = seed & 0xFFFFFFFF  # of a key, which has 32 bits
 
     def restore(self, run: Run, memory_since: int = 0, load_store: LoadStore | None = None) -> None:
         """Go on from `run`, with the data that are here."""

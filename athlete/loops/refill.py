@@ -60,6 +60,7 @@ class Refill:
             goes_on = (self.seed, now[1] - 1) == self._told_by
             self._told_by = None  # unless all goes well
             if not goes_on:
+                self._filled = []  # lets go of the memory before there is another
                 self._filled = [
                     _Filled(part, *now, devices) if isinstance(part, Feed) else devices.everywhere(jax.device_put(part))
                     for part in self._parts
@@ -77,8 +78,7 @@ class _Filled:
     def __init__(self, feed: Feed, seed: int, first: int, devices: Devices):
         self._coming, self._devices = _ahead(feed.chunks(seed, first)), devices
         example = jax.tree.map(lambda leaf: np.zeros(leaf.shape[2:], leaf.dtype), steps := next(self._coming))
-        slots, cursor = feed.number * feed.length, first % feed.number * feed.length
-        self.memory = devices.everywhere(room_for_recorded(feed.replay, example, slots, cursor))
+        self.memory = devices.everywhere(room_for_recorded(feed.replay, example, feed.number * feed.length))
         self._write(steps)
         for _ in range(feed.number - 1):
             self.take_in()

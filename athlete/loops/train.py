@@ -166,10 +166,10 @@ class CompiledTraining:
                 self._reports.append(self._iterate(*phase))
                 self._timesteps += phase.iterations * batch
         reports, self._reports = self._reports, []
-        return self._progress(reports, time.perf_counter() - start)
+        return self._progress(reports, start)
 
-    def _progress(self, reports: list[Report], seconds: float) -> Progress:
-        """What one advance told, and those before it that an interrupt kept from telling."""
+    def _progress(self, reports: list[Report], start: float) -> Progress:
+        """What one advance told that began at `start`, and those before it that an interrupt kept from telling."""
         learned = [report.metrics for report in reports if report.metrics.names]
         tables = {
             names: np.concatenate([np.asarray(part.values, np.float64) for part in learned if part.names == names])
@@ -184,7 +184,7 @@ class CompiledTraining:
             for name in self.env.info_metrics
         }
         fault = find_fault(tables, None if all(report.finite for report in reports) else self.run.state)
-        told = {"sample_and_learn": seconds}
+        told = {"sample_and_learn": time.perf_counter() - start}  # the reports are there: the program has ended
         steps = agent_steps(tables)
         return Progress(sampled, batches, means(tables), returns, lengths, told, info, fault=fault, agent_steps=steps)
 

@@ -1,10 +1,9 @@
-"""A memory that is filled before the training and never after: a data set."""
+"""A memory of recorded steps: a data set, or what is in memory of one."""
 
 from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from athlete.core import Array, Key, Memory, Transition, Tree, hyper
 from athlete.memory.replay import Replay
@@ -51,11 +50,10 @@ def recorded(replay: Replay, steps: Transition) -> Recorded:
     return Recorded(jax.jit(ring_of)(steps), replay.batch_size, replay.window, replay.sequence)
 
 
-def room_for_recorded(replay: Replay, example: Transition, slots: int, cursor: int) -> Recorded:
-    """An empty memory of `slots` steps like `example`, the next of which goes to slot `cursor`; see `recorded`."""
+def room_for_recorded(replay: Replay, example: Transition, slots: int) -> Recorded:
+    """An empty memory with room for `slots` steps like `example`; see `recorded`."""
     _require_whole(replay)
-    ring = _empty(example, slots, 1)._replace(cursor=jax.device_put(np.int32(cursor), may_alias=False))
-    return Recorded(ring, replay.batch_size, replay.window, replay.sequence)
+    return Recorded(_empty(example, slots, 1), replay.batch_size, replay.window, replay.sequence)
 
 
 def _require_whole(replay: Replay) -> None:

@@ -68,6 +68,18 @@ def require_room_for_batch(timesteps: int, observation: Tree) -> None:
     )
 
 
+def require_room_for_population(members: Tree, setting: str) -> None:
+    """Raise ValueError where members with leaves `[P, ...]` of these shapes, and the noise that they are made of, take
+    more than nine tenths of the machine's available memory. `setting` says how many they are.
+    """
+    needed, available = 2 * sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(members)), available_bytes()
+    if available is not None and needed > (1 - SPARE) * available:
+        raise ValueError(
+            f"a population: {in_words(needed)}, but this machine has {in_words(available)} available; make {setting} "
+            "or the network smaller"
+        )
+
+
 def _fitting_capacity(memory: Any, example: Transition, rows: int, limit: int) -> int:
     """The largest capacity, within rounding, whose store takes at most `limit` bytes; 0 if there is none."""
     size = store_bytes(memory, example, rows)

@@ -107,12 +107,21 @@ def interval_of_fits(estimates: Sequence[float]) -> tuple[float, float]:
 def weighted_interval(
     episodes: Episodes, ratio: np.ndarray, per: str, seed: int = 0, level: float = 0.95
 ) -> tuple[float, float]:
-    """The same of weighted importance sampling, whose weights are divided anew in every sample of episodes."""
+    """The bootstrap interval of weighted importance sampling over episodes, wide where these tell too little.
+
+    Weights are divided anew in every sample of episodes. They are 1 on average, whatever the policies: what a sample's
+    mean lacks of 1 stands for episodes that the policy would come to and the sample has none of. Each end takes what
+    these are paid at a step for the least, or the most, that the data were paid at any.
+    """
     random, weights = np.random.default_rng(seed), importance_weights(episodes, ratio, per)
-    paid = weights * episodes.discount * episodes.reward
-    means = []
-    for _ in range(RESAMPLES // 4):
+    paid, discount = weights * episodes.discount * episodes.reward, episodes.discount.max(axis=0)
+    least, most = episodes.reward.min(), episodes.reward.max()  # 0 among them where an episode is over before another
+    ends = np.empty((RESAMPLES // 4, 2))
+    for found in ends:
         drawn = random.integers(len(paid), size=len(paid))
-        means.append(np.sum(paid[drawn].mean(axis=0) / weights[drawn].mean(axis=0)))
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+        mean = weights[drawn].mean(axis=0)
+        told = np.sum(paid[drawn].mean(axis=0) / np.maximum(mean, 1.0))
+        unknown = np.sum(np.maximum(1.0 - mean, 0.0) * discount)
+        found[:] = told + unknown * least, told + unknown * most
+    low, high = (np.quantile(ends[:, end], (1 + sign * level) / 2) for end, sign in ((0, -1), (1, 1)))
     return float(low), float(high)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import glob
 import json
+import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from athlete.offline.dataset import DataError, DataSet, from_named, joined, name
 from athlete.offline.minari_sets import is_minari, minari_blocks, read_minari
 from athlete.offline.rllib_json import json_blocks, read_json, write_json
 from athlete.offline.streamed import Blocks, Streamed, look_through
-from athlete.offline.tables import from_frame, parquet_blocks, read_csv, read_parquet, write_parquet
+from athlete.offline.tables import from_frame, parquet_blocks, parquet_bytes, read_csv, read_parquet, write_parquet
 from athlete.record.arrays import open_arrays, save_arrays
 from athlete.record.errors import CheckpointError
 from athlete.record.files import beside
@@ -29,6 +30,7 @@ from athlete.record.space_json import space_from_json, space_to_json
 FORMAT = "athlete data"
 VERSION = 1
 Options = Mapping[str, Any]  # of `input_config`: max_episode_steps, format
+COPIES = 2  # of the numbers in files: as they are read, and as they are learned from
 PIECES = 16  # about so many are in memory at a time, where data are larger than it
 
 
@@ -42,6 +44,7 @@ def read_data(source: Any, options: Options | None = None, normalized: bool = Fa
 
     Raises DataError, naming file and row, for what cannot be read or learned from.
     """
+    _require_room(source, options or {})
     data = _read(source, options or {})
     return data.as_normalized() if normalized else data
 
@@ -141,7 +144,6 @@ def _found(source: str) -> list[Path]:
 def _read_file(path: Path, options: Options) -> DataSet:
     read = _kind(_typed(path, options), READERS, "read")
     try:
-        _require_room(path)
         return read(path, options)
     except OSError as error:
         raise _unreadable(path, error) from error
@@ -157,14 +159,40 @@ def _unreadable(path: Path, error: OSError) -> DataError:
     return DataError(f"{path} cannot be read: {error.strerror or error}")
 
 
-def _require_room(path: Path) -> None:
-    """Raise DataError for a file that is larger than the memory that is left; what it unfolds to is larger still."""
-    size, available = path.stat().st_size, available_bytes()
-    if available is not None and size > (1 - SPARE) * available:
+def _require_room(source: Any, options: Options) -> None:
+    """Raise DataError for files that do not fit into the memory that is left, as they are read and are learned from."""
+    files, available = _files(source), available_bytes()
+    size = sum(_unfolded_bytes(path, options) for path in files)
+    if available is not None and COPIES * size > (1 - SPARE) * available:
+        name = str(source) if isinstance(source, str | Path) else f"{files[0]} and {len(files) - 1} more"
+        advice = "say input_config={'capacity': STEPS} to have so many there at a time"
+        if "capacity" in options:  # which holds all of them, or they are for estimators, which see all at once
+            advice = "make input_config={'capacity': ...} smaller, or give evaluation_config={'input': ...} fewer"
         raise DataError(
-            f"{path} has {in_words(size)}, and this machine has {in_words(available)} available: data are read whole; "
-            "take a part of them"
+            f"{name}: {in_words(size)} are read, {COPIES} times as much is needed, and this machine has "
+            f"{in_words(available)} available; {advice}"
         )
+
+
+def _files(source: Any) -> list[Path]:
+    """The files that data are read from."""
+    if isinstance(source, list | tuple):
+        return [path for part in source for path in _files(part)]
+    return _found(str(source)) if isinstance(source, str | Path) and not is_minari(source) else []
+
+
+def _unfolded_bytes(path: Path, options: Options) -> int:
+    """How many bytes are in a file, packed ones unpacked; 0 where it cannot be read."""
+    kind = _typed(path, options).suffix
+    try:
+        if kind == ".parquet":
+            return parquet_bytes(path)
+        if kind in (".npz", ".zip"):
+            with zipfile.ZipFile(path) as archive:
+                return sum(entry.file_size for entry in archive.infolist())
+        return path.stat().st_size
+    except (OSError, DataError, ImportError, zipfile.BadZipFile):  # to be told where it is read
+        return 0
 
 
 def _kind(path: Path, kinds: Mapping[str, Callable], what: str) -> Callable:

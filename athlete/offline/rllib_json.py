@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import io
+import itertools
 import json
 import pickle
 import zipfile
@@ -83,7 +84,7 @@ def _columns(lines: Iterable[bytes], name: str, first_line: int = 1, row: int = 
             )
         for column, value in batch.items():
             columns.setdefault(column, []).append(value)
-        row += len(batch.get("rewards", ()))
+        row += np.size(batch.get("rewards", ()))
     if not columns:
         raise DataError(f"{name} holds no batch")
     return {column: _joined(parts, f"{name}: {column}") for column, parts in columns.items()}
@@ -121,8 +122,10 @@ def _batch(line: bytes, where: str) -> dict[str, Any]:
 
 
 def _unpacked(value: Any, where: str) -> Any:
+    if isinstance(value, dict):
+        return {key: _unpacked(part, f"{where}[{key!r}]") for key, part in value.items()}
     if not isinstance(value, str):
-        return value
+        return _array(value, where)
     try:
         packed = base64.b64decode(value, validate=True)
     except binascii.Error as error:
@@ -142,12 +145,30 @@ def _unpacked(value: Any, where: str) -> Any:
     return array
 
 
+def _array(value: Any, where: str) -> np.ndarray:
+    """A list of numbers, or of lists of them, as an array, so that Python's objects are of one line at a time."""
+    try:
+        if not _are_rows_of_floats(value):
+            return np.asarray(value)
+        if len({len(row) for row in value}) > 1:
+            raise ValueError("rows of unlike lengths")
+        flat = itertools.chain.from_iterable(value)  # `asarray` takes half as long again: it finds out types and depth
+        return np.fromiter(flat, np.float32, len(value) * len(value[0])).reshape(len(value), -1)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{where} is no column of numbers, all of one shape") from error
+
+
+def _are_rows_of_floats(value: Any) -> bool:
+    row = value[0] if isinstance(value, list) and value else None
+    return isinstance(row, list) and bool(row) and isinstance(row[0], float)
+
+
 def _joined(parts: list[Any], where: str) -> Any:
     """The column of all batches."""
     try:
         if isinstance(parts[0], dict):
             return {key: _joined([part[key] for part in parts], f"{where}[{key!r}]") for key in parts[0]}
-        return np.concatenate([np.asarray(part) for part in parts])
+        return np.concatenate(parts)
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"{where} differs in shape from batch to batch") from error
 

@@ -13,6 +13,7 @@ from athlete.offline.columns import columns_of, from_columns
 from athlete.offline.dataset import DataError, DataSet
 from athlete.offline.streamed import Blocks
 
+ROW_GROUP = 1 << 16  # rows that a file is read by, where it is larger than memory
 _NUMBERED = re.compile(r"(.+)[_.](\d+)")
 
 
@@ -78,6 +79,13 @@ def parquet_blocks(path: Path, given: Mapping[str, Any]) -> Blocks:
     return Blocks(str(path), number, read, given)
 
 
+def parquet_bytes(path: Path) -> int:
+    """How many bytes are in a file, unpacked."""
+    parquet = _parquet(path)
+    about = _of_parquet(path, lambda: parquet.read_metadata(path))
+    return sum(about.row_group(number).total_byte_size for number in range(about.num_row_groups))
+
+
 def _columns(table: Any, path: Path) -> dict[str, np.ndarray]:
     return _gathered({name: _of_arrow(table[name], f"{path}: {name}") for name in table.column_names})
 
@@ -109,7 +117,7 @@ def write_parquet(data: DataSet, path: Path) -> None:
     import pyarrow
 
     table = {name: _to_arrow(pyarrow, column) for name, column in columns_of(data).items()}
-    parquet.write_table(pyarrow.table(table), path)
+    parquet.write_table(pyarrow.table(table), path, row_group_size=ROW_GROUP)
 
 
 def _to_arrow(pyarrow: Any, column: np.ndarray) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +20,21 @@ class AdamState(NamedTuple):
 
     mean: list[Array]  # of the gradient
     square: list[Array]  # of its square, in the same shapes
+    count: Array  # int32 scalar
+
+
+class Optimizer(Protocol):
+    """What takes Adam's place: an `optax.GradientTransformation`. Nothing of optax is imported for it."""
+
+    def init(self, params: Tree, /) -> Tree: ...
+
+    def update(self, gradients: Tree, state: Tree, params: Tree, /) -> tuple[Tree, Tree]: ...
+
+
+class OptimizerState(NamedTuple):
+    """The state of an `Optimizer`, and the number of steps taken."""
+
+    inner: Tree
     count: Array  # int32 scalar
 
 
@@ -42,10 +57,21 @@ def from_parts(parts: list[Array], like: Tree) -> Tree:
     return jax.tree.unflatten(structure, [next(small if leaf.size < LARGE else large) for leaf in leaves])
 
 
-def adam_init(params: Tree) -> AdamState:
-    """Moments of zero for `params`."""
+def adam_init(params: Tree, instead: Optimizer | None = None) -> Any:
+    """An `AdamState` of zeros for `params`, or the `OptimizerState` of what takes Adam's place."""
+    if instead is not None:
+        return OptimizerState(instead.init(params), jnp.zeros((), jnp.int32))
     zeros = [jnp.zeros(part.shape) for part in to_parts(params)]
     return AdamState(zeros, jax.tree.map(jnp.copy, zeros), jnp.zeros((), jnp.int32))
+
+
+def clipped(parts: list[Array], grad_clip: Array | float | None) -> tuple[list[Array], Array]:
+    """A gradient's parts, scaled down to the global norm `grad_clip` where it is larger, and its norm before."""
+    norm = jnp.sqrt(sum(jnp.sum(part * part) for part in parts))
+    if grad_clip is not None:
+        scale = jnp.minimum(1.0, grad_clip / (norm + 1e-6))
+        parts = [scale * part for part in parts]
+    return parts, norm
 
 
 def adam(
@@ -66,10 +92,7 @@ def adam(
     gradient = to_parts(gradients)
     if axis_name is not None:
         gradient = jax.lax.pmean(gradient, axis_name)
-    norm = jnp.sqrt(sum(jnp.sum(part * part) for part in gradient))
-    if grad_clip is not None:
-        scale = jnp.minimum(1.0, grad_clip / (norm + 1e-6))
-        gradient = [scale * part for part in gradient]
+    gradient, norm = clipped(gradient, grad_clip)
     mean = [beta1 * old + (1.0 - beta1) * new for old, new in zip(state.mean, gradient, strict=True)]
     square = [0.999 * old + 0.001 * new * new for old, new in zip(state.square, gradient, strict=True)]
     count = state.count + 1
@@ -83,6 +106,25 @@ def adam(
 
     parts = [moved(*each) for each in zip(to_parts(params), mean, square, strict=True)]
     return from_parts(parts, params), AdamState(mean, square, count), norm
+
+
+def transformed(
+    optimizer: Optimizer,
+    params: Tree,
+    gradients: Tree,
+    state: OptimizerState,
+    learning_rate: Array,
+    grad_clip: Array | None,
+) -> tuple[Tree, OptimizerState, Array]:
+    """One step of an optimiser whose updates are multiplied by the rate: new parameters, state, gradient norm.
+
+    Gradients are clipped before, as Adam's are.
+    """
+    leaves, structure = jax.tree.flatten(gradients)
+    leaves, norm = clipped(leaves, grad_clip)
+    updates, inner = optimizer.update(jax.tree.unflatten(structure, leaves), state.inner, params)
+    params = jax.tree.map(lambda leaf, update: leaf + learning_rate * update, params, updates)
+    return params, OptimizerState(inner, state.count + 1), norm
 
 
 def l2_penalized(gradients: Tree, params: Tree, coefficient: Array | None) -> Tree:
@@ -110,6 +152,7 @@ class Adam:
     epsilon: Array = 1e-8
     beta1: Array = 0.9  # momentum
     l2: Array | None = None  # penalty on half the squared weights of all matrices; None: no penalty
+    instead: Optimizer | None = None  # of the user's, which takes its place
 
     def minimize(
         self,
@@ -133,9 +176,9 @@ class Adam:
         params, state, norm = self.step(params, gradients, state, learning_rate)
         return Minimized(params, state, loss, norm, aux)
 
-    def step(
-        self, params: Tree, gradients: Tree, state: AdamState, learning_rate: Array
-    ) -> tuple[Tree, AdamState, Array]:
+    def step(self, params: Tree, gradients: Tree, state: Any, learning_rate: Array) -> tuple[Tree, Any, Array]:
         """One step along `gradients` that were computed already: new parameters, state and the gradient's norm."""
         gradients = l2_penalized(gradients, params, self.l2)
+        if self.instead is not None:
+            return transformed(self.instead, params, gradients, state, learning_rate, self.grad_clip)
         return adam(params, gradients, state, learning_rate, self.grad_clip, epsilon=self.epsilon, beta1=self.beta1)

@@ -70,3 +70,24 @@ def _last(leaf: Array) -> Array:
 def standardize(leaf: Array, mean: Array, variance: Array, clip: float) -> Array:
     """(leaf - mean) / std, within [-clip, clip]."""
     return jnp.clip((leaf - mean) / jnp.sqrt(variance + 1e-8), -clip, clip)
+
+
+def merge_moments(moments: Moments, others: Moments) -> Moments:
+    """Take in what was counted apart: `others` has leaves `[B, ...]`, a count, mean and variance of each (as above)."""
+    number = jnp.sum(others.count)
+    total = jnp.maximum(moments.count + number, 1.0)
+
+    def spread(count: Array, like: Array) -> Array:
+        return count.reshape(count.shape + (1,) * (like.ndim - count.ndim))
+
+    def mean_of(mean: Array, means: Array) -> Array:
+        return mean + jnp.sum(spread(others.count, means) * (means - mean), axis=0) / total
+
+    def variance_of(variance: Array, mean: Array, means: Array, variances: Array) -> Array:
+        middle = mean_of(mean, means)
+        within = jnp.sum(spread(others.count, means) * (variances + (means - middle) ** 2), axis=0)
+        return (moments.count * (variance + (mean - middle) ** 2) + within) / total
+
+    mean = jax.tree.map(mean_of, moments.mean, others.mean)
+    variance = jax.tree.map(variance_of, moments.variance, moments.mean, others.mean, others.variance)
+    return where(number > 0, Moments(jnp.minimum(total, MOST_SAMPLES), mean, variance), moments)

@@ -16,7 +16,9 @@ from athlete.algorithms import get_config_class
 from athlete.policy import Policy
 from athlete.record.checkpoint import CheckpointError
 from athlete.rllib.names import find
+from athlete.sb3.played import Played
 from athlete.settings.config import AlgorithmConfig
+from athlete.settings.memory import memory_name
 from athlete.settings.rllib_names import STABLE_BASELINES, no_attribute
 from athlete.spaces import Dict, Space, Tuple
 
@@ -47,10 +49,7 @@ _REPLAY = {
 _RATES = {"DQN": ("lr",), "SAC": ("actor_lr", "critic_lr", "alpha_lr")}
 # Attribute of their models -> what there is instead.
 _INSTEAD = {
-    **dict.fromkeys(
-        ("get_env", "env"),
-        "play in an environment of Gymnasium: obs, info = env.reset(), then model.predict(obs) and env.step(action)",
-    ),
+    "env": "get_env() gives environments to play in",
     **dict.fromkeys(
         ("algorithm", "num_timesteps"),
         "the model's environment was an object, which no file holds: Model.load(path, env) learns on",
@@ -89,6 +88,10 @@ class SubprocVecEnv:
 
 class DummyVecEnv:
     """For `make_vec_env(vec_env_cls=DummyVecEnv)`: environments in this process."""
+
+
+class HerReplayBuffer:
+    """For `replay_buffer_class=HerReplayBuffer`: hindsight, with its `replay_buffer_kwargs`."""
 
 
 class Model:
@@ -157,6 +160,10 @@ class Model:
         action, state, _ = act(observation, state, explore=not deterministic)
         return action, state if policy.is_recurrent() else None
 
+    def get_env(self) -> Played:
+        """Environments like the model's, to play in."""
+        return Played(self.algorithm.config)
+
     def save(self, path: str | Path) -> None:
         """Write the model into the folder `path`."""
         self.algorithm.save(_folder(path))
@@ -202,8 +209,12 @@ def configured(name: str, env: Any, arguments: dict[str, Any]) -> AlgorithmConfi
         settings |= dict.fromkeys(_RATES.get(name, ("actor_lr", "critic_lr")), given.pop("learning_rate"))
     if replay and given.get("ent_coef") == "auto":
         del given["ent_coef"]
-    if "buffer_size" in given:
-        settings["replay_buffer_config"] = {"capacity": given.pop("buffer_size")}
+    memory = {"capacity": given.pop("buffer_size")} if "buffer_size" in given else {}
+    if replay and given.get("replay_buffer_class") is not None:
+        kind = memory_name(given.pop("replay_buffer_class"))  # a name: checkpoints hold no classes
+        memory |= {"type": kind, **(given.pop("replay_buffer_kwargs", None) or {})}
+    if memory:
+        settings["replay_buffer_config"] = memory
     epsilons = {ours: given.pop(theirs) for theirs, ours in _EPSILONS.items() if theirs in given}
     if epsilons:
         settings["exploration_config"] = {"type": "EpsilonGreedy", **epsilons}
@@ -257,6 +268,8 @@ def evaluate_policy(
     With `return_episode_rewards=True` the returns and lengths themselves. An environment of Gymnasium that is given is
     played in.
     """
+    if isinstance(env, Played):
+        env = env.envs[0]
     if hasattr(env, "step"):
         returns, lengths = _played(model, env, n_eval_episodes, deterministic)
     elif not deterministic:

@@ -19,6 +19,7 @@ from athlete.combine.observations import Observations, require_space, space_of
 from athlete.combine.rewards import Rewards
 from athlete.core import Agent, Memory, Model, Spec
 from athlete.log import logger
+from athlete.memory.hindsight import Hindsight
 from athlete.memory.prioritized import Prioritized
 from athlete.memory.replay import Replay
 from athlete.models.catalog import (
@@ -87,7 +88,7 @@ def surrounded(config: AlgorithmConfig, agent: Agent, seen: Spec) -> Agent:
     """
     if agent.joint:
         _refuse_around_joint(config)
-    standardize = config.observation_filter == "MeanStdFilter"
+    standardize = config.observation_filter == "MeanStdFilter" and not agent.filters
     if standardize or config.normalize_rewards:
         gamma = float(config.get("gamma", 0.99))
         agent = Normalize(agent, gamma, observations=standardize, rewards=config.normalize_rewards)
@@ -186,7 +187,15 @@ def make_exploration(settings: Mapping[str, Any], horizon: float) -> exploration
 def make_memory(settings: Mapping[str, Any], horizon: float, **shape: Any) -> Memory:
     """The replay memory of `replay_buffer_config`; `shape` holds the fields of `Replay` that other settings decide."""
     shape |= {"capacity": settings["capacity"], "stack_axis": settings["stack_axis"]}
-    if not MEMORIES[settings["type"]]:
+    kind = MEMORIES[settings["type"]]
+    if kind == "hindsight":
+        fields = ("batch_size", "window", "unroll", "capacity")
+        return Hindsight(
+            n_sampled_goal=settings["n_sampled_goal"],
+            goal_selection_strategy=settings["goal_selection_strategy"],
+            **{name: shape[name] for name in fields},
+        )
+    if kind == "uniform":
         return Replay(**shape)
     beta = settings["prioritized_replay_beta"]
     return Prioritized(

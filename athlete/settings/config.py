@@ -374,6 +374,10 @@ class AlgorithmConfig:
         sequence = self.sequence_length()
         return math.ceil(length / sequence) * sequence
 
+    def smoothing(self) -> int:
+        """Over how many episodes `episode_reward_mean` is."""
+        return self.metrics_num_episodes_for_smoothing
+
     def minibatch_timesteps(self) -> int:
         """How many timesteps a minibatch has, of all workers and devices together."""
         return min(self.minibatch_size, self.rows() * self.fragment_length())
@@ -484,12 +488,15 @@ class AlgorithmConfig:
                 if not (name == "framework" and value == "jax"):
                     logger.info("%s: %s", where, IGNORED[name])
                 continue
-            if (name in UNSERVED or name in REFUSED) and name not in self._values:
+            of_torch = name == "optimizer" and isinstance(value, Mapping) and not is_search(value)
+            if (name in UNSERVED or name in REFUSED) and (name not in self._values or of_torch):
                 _tell_unserved(name, value, where)
                 continue
             self._check(name, given, value, section, where, hints)
             values[name] = self._merged(name, value)
             chosen.add(name)
+        if "optimizer" in chosen and not chosen & {"lr", "lr_schedule"}:  # what is given has a rate of its own
+            values["lr"] = type(self)().lr if values["optimizer"] is None else 1.0
         if {"minibatch_size", "train_batch_size"} <= chosen:
             _check_minibatch(values, section, settings)
         self._values, self._chosen = values, chosen

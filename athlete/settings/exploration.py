@@ -47,6 +47,8 @@ EXPLORATIONS: dict[str, dict[str, Any]] = {
     },
     "ParameterNoise": {"initial_stddev": 0.1, "target": 0.1, "random_timesteps": 0},
     "StochasticSampling": {"random_timesteps": 0},
+    "UpperConfidenceBound": {"random_timesteps": 0},
+    "ThompsonSampling": {"random_timesteps": 0},
 }
 
 # Bonus -> its settings and their defaults under RLlib's names. Each also has `sub_exploration`, a type above with its

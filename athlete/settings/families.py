@@ -12,6 +12,7 @@ from athlete.models.streams import without_streams
 from athlete.settings.assemble import level_points, make_exploration, make_memory
 from athlete.settings.checks import is_schedule
 from athlete.settings.config import AlgorithmConfig
+from athlete.settings.devices import wanted_devices
 from athlete.settings.memory import MEMORIES, checked_memory
 from athlete.settings.rllib_places import OPTIMIZATION
 from athlete.settings.table import Setting
@@ -81,6 +82,62 @@ class RecordedConfig(OnPolicyConfig):
             raise ValueError(
                 f"{self._title()} learns from recorded data alone: say .offline_data(input_='FILE'); "
                 "`athlete record CHECKPOINT --out FILE` makes some"
+            )
+
+
+class EvolutionConfig(AlgorithmConfig):
+    """A configuration whose agent learns from whole episodes of a population, without batches and gradients.
+
+    `eval_prob` is the share of episodes that the policy itself plays in each generation, one at least, and
+    `report_length` the number of generations whose such episodes `episode_reward_mean` is of.
+    """
+
+    more_settings: ClassVar[dict[str, Setting]] = {
+        "eval_prob": Setting("training", 0.03, "number"),
+        "report_length": Setting("training", 10, "positive count"),
+    }
+    members_setting: ClassVar[str]  # says how many episodes the members of a generation play
+    fields_set_elsewhere = (*AlgorithmConfig.fields_set_elsewhere, "standardizes", "policy_episodes")
+
+    def agent_parts(self) -> dict[str, Any]:
+        return {
+            "model": make_model({**self.model, "vf_share_layers": True}),
+            "standardizes": self.observation_filter == "MeanStdFilter",
+            "policy_episodes": self.policy_episodes(),
+        }
+
+    def policy_episodes(self) -> int:
+        """Episodes of the policy itself in each generation."""
+        return max(1, round(self.eval_prob * self[self.members_setting])) if self.eval_prob else 0
+
+    def smoothing(self) -> int:
+        if "metrics_num_episodes_for_smoothing" in self._chosen:
+            return super().smoothing()
+        return self.report_length * (self.policy_episodes() or self[self.members_setting])
+
+    def validate(self) -> None:
+        super().validate()
+        title = self._title()
+        for name in ("train_batch_size", "rollout_fragment_length"):
+            if name in self._chosen:
+                members = f"{self.members_setting}={self[self.members_setting]}"
+                logger.info("%s: %s has no effect: a generation is whole episodes, %s", title, name, members)
+        if self.eval_prob > 1.0:
+            raise ValueError(f"{title}: eval_prob={self.eval_prob!r} is a share of episodes; make it 1 or less")
+        changed = {"normalize_rewards": self.normalize_rewards, "clip_rewards": self.clip_rewards}
+        changed |= {"reward_scale": self.reward_scale != 1.0, "a bonus": self.exploration_settings().bonus}
+        for name, is_set in changed.items():
+            if is_set:
+                raise ValueError(
+                    f"{title}: {name} changes rewards, and members are judged by the returns of the environment; "
+                    "leave it out"
+                )
+        if self.output is not None:
+            raise ValueError(f"{title}: output={self.output!r}: no steps are kept; `athlete record` writes episodes")
+        if (wanted_devices(self) or 1) > 1:
+            raise ValueError(
+                f"{title}: num_learners={self.num_learners!r}: a population plays on one device; leave it out "
+                "(num_rollout_workers shares episodes out among processes)"
             )
 
 
@@ -194,6 +251,7 @@ class ReplayConfig(ExplorationConfig):
     def validate(self) -> None:
         super().validate()
         self._check_recurrence()
+        self._check_hindsight()
         if self.is_offline():
             return
         title, batch, memory = self._title(), self.train_batch_size, self._memory()
@@ -243,6 +301,23 @@ class ReplayConfig(ExplorationConfig):
                 f"{title}: training_intensity={self.training_intensity} is less than one update of "
                 f"{self.learned_per_update()} timesteps for {self.rows() * self.fragment_length()} timesteps sampled; "
                 f"make rollout_fragment_length at least {self._shortest_fragment()}"
+            )
+
+    def _check_hindsight(self) -> None:
+        """Raise ValueError where samples cannot have other goals than those that were wanted."""
+        memory = self._memory()
+        if MEMORIES[memory["type"]] != "hindsight":
+            return
+        assert self.agent_class is not None
+        wrong = "it learns from sequences" if self._takes_sequences() else None
+        wrong = "it learns for several agents together" if self.agent_class.joint else wrong
+        if self.num_rollout_workers and (self.workers_act or self.ray):
+            wrong = "workers that act by themselves do not bring steps episode by episode"
+        wrong = "observations have goals, and are no stacks of frames" if memory["stack_axis"] is not None else wrong
+        if wrong is not None:
+            raise ValueError(
+                f"{self._title()}: replay_buffer_config={{'type': {memory['type']!r}}}: hindsight is for single steps "
+                f"of one agent, and {wrong}; take 'ReplayBuffer'"
             )
 
     def _check_recurrence(self) -> None:

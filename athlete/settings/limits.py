@@ -20,6 +20,8 @@ LARGEST: dict[str, float] = {
     **dict.fromkeys(("conjugate_gradient_steps", "line_search_steps", "policy_delay", "num_critics"), 1000),
     "capacity": 10_000_000,  # timesteps of a replay memory
     "max_seq_len": 10_000,
+    **dict.fromkeys(("episodes_per_batch", "num_rollouts", "rollouts_used", "popsize"), 100_000),
+    "report_length": 10_000,
     # Of networks: each head, unit and layer is traced on its own.
     **dict.fromkeys(("attention_num_transformer_units", "attention_num_heads"), 100),
     "replay_burn_in": 10_000,

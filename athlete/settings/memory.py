@@ -8,16 +8,20 @@ from typing import Any
 
 from athlete.settings.checks import is_schedule, require_count, require_known, require_number
 
-# RLlib's names of memories -> whether prioritised. Its multi-agent ones are the same with one agent.
+# Names of memories -> their kind. RLlib's multi-agent ones are the same with one agent; HerReplayBuffer is what
+# Stable-Baselines3 calls hindsight.
 MEMORIES = {
-    "ReplayBuffer": False,
-    "EpisodeReplayBuffer": False,
-    "MultiAgentReplayBuffer": False,
-    "PrioritizedReplayBuffer": True,
-    "PrioritizedEpisodeReplayBuffer": True,
-    "MultiAgentPrioritizedReplayBuffer": True,
+    "ReplayBuffer": "uniform",
+    "EpisodeReplayBuffer": "uniform",
+    "MultiAgentReplayBuffer": "uniform",
+    "PrioritizedReplayBuffer": "prioritized",
+    "PrioritizedEpisodeReplayBuffer": "prioritized",
+    "MultiAgentPrioritizedReplayBuffer": "prioritized",
+    "HindsightReplayBuffer": "hindsight",
+    "HerReplayBuffer": "hindsight",
 }
-UNIFORM_MEMORIES = tuple(name for name, prioritized in MEMORIES.items() if not prioritized)
+UNIFORM_MEMORIES = tuple(name for name, kind in MEMORIES.items() if kind != "prioritized")
+GOAL_STRATEGIES = ("future", "final", "episode")
 MEMORY_SETTINGS: dict[str, Any] = {
     "type": "ReplayBuffer",
     "capacity": 50_000,  # timesteps
@@ -28,6 +32,8 @@ MEMORY_SETTINGS: dict[str, Any] = {
     "prioritized_replay_beta_annealing_timesteps": 20_000,  # how long that takes
     "worker_side_prioritization": False,  # new steps have the TD errors of what acted; else the largest priority
     "stack_axis": None,  # the axis of observations that is a stack of frames: each frame is then stored once
+    "n_sampled_goal": 4,  # of hindsight: samples with a goal that was reached, for each with the one that was wanted
+    "goal_selection_strategy": "future",  # after which steps of the episode that goal was reached
     "replay_burn_in": 0,  # timesteps before each sequence that only bring the recurrent state up to date
 }
 # RLlib's keys with values that say what is so in any case: sequences of max_seq_len begin at every timestep.
@@ -37,6 +43,7 @@ SAME_MEMORIES = (
     ("replay_sequence_length", -1),
     ("replay_mode", "independent"),
     ("_enable_replay_buffer_api", True),
+    ("copy_info_dict", False),
 )
 MEMORY_SPELLINGS = {
     "alpha": "prioritized_replay_alpha",
@@ -61,6 +68,11 @@ def checked_memory(given: Mapping[str, Any], title: str, types: tuple[str, ...])
         raise ValueError(f"{where}={{'type': {kind!r}}}: {title} learns from {', '.join(near or types)}")
     require_count(settings, "capacity", 1, where)
     require_count(settings, "replay_burn_in", 0, where)
+    require_count(settings, "n_sampled_goal", 0, where)
+    if (strategy := settings["goal_selection_strategy"]) not in GOAL_STRATEGIES:
+        raise ValueError(
+            f"{where}={{'goal_selection_strategy': {strategy!r}}}: expected one of {', '.join(GOAL_STRATEGIES)}"
+        )
     axis = settings["stack_axis"]
     if axis is not None and (not isinstance(axis, int) or isinstance(axis, bool)):
         raise ValueError(

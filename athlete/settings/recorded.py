@@ -117,7 +117,7 @@ def _require_capacity(config: AlgorithmConfig) -> None:
             "iterations of a training that collects nothing; leave it out beside 'sampler'"
         )
     kind = str(config.get("replay_buffer_config", {}).get("type", ""))
-    if MEMORIES.get(kind) and "replay_buffer_config" in config.chosen():
+    if MEMORIES.get(kind, "uniform") != "uniform" and "replay_buffer_config" in config.chosen():
         raise ValueError(
             f"{config.algorithm_name}: replay_buffer_config has the type {kind!r}, and of data that are read part by "
             "part steps are drawn uniformly; take 'ReplayBuffer', or leave input_config={'capacity': ...} out"

@@ -98,6 +98,7 @@ IGNORED: dict[str, str] = {
     "compress_observations": "observations stay as arrays",
     "shuffle_sequences": "every epoch takes the samples in a new random order",
     "shuffle_batch_per_epoch": "every epoch takes the samples in a new random order",
+    **dict.fromkeys(("noise_size", "tf_single_threaded"), "noise is drawn anew for each generation, from no table"),
     "use_gae": "advantages are generalised advantage estimates; lambda_=1.0 gives plain returns",
     **dict.fromkeys(("optim_alpha", "optim_eps"), "Adam takes the place of RMSProp"),
     **dict.fromkeys(
@@ -155,7 +156,7 @@ UNSERVED: dict[str, str] = {
     **dict.fromkeys(("soft_horizon", "no_done_at_end"), _ENDS),
     "env_task_fn": "environments have no tasks; one that grows harder counts its own episodes",
     "use_kl_loss": "kl_coeff=0.0 is without the penalty, any other with it",
-    "optimizer": "networks learn by Adam, with lr and grad_clip",
+    "optimizer": "networks learn by Adam, with lr and grad_clip; those with one rate take an optax transformation",
     "minibatch_buffer_size": "a batch is learned from num_epochs times at once, and then dropped",
     **dict.fromkeys(("_separate_vf_optimizer", "_lr_vf"), "policy and values learn by one Adam, with vf_loss_coeff"),
     "grad_clip_by": "gradients are clipped by their global norm",

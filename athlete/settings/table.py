@@ -217,6 +217,9 @@ def check_field(hint: Any, value: Any) -> str | None:
     if value is None:
         return None if "NoneType" in names else "a value, not None"
     bounds = next((part for part in parts if isinstance(part, Range)), Range())
+    if "Optimizer" in names:
+        is_one = hasattr(value, "init") and hasattr(value, "update")
+        return None if is_one else "an optax transformation such as optax.adamw(1.0)"
     if "Schedule" in names and is_schedule(value):
         return None if all(number in bounds for _, number in value) else f"values {bounds}"
     if "float" in names:

@@ -419,6 +419,8 @@ def _locked_folder(held: contextlib.ExitStack, parent: Path, algorithm: str, nam
 
     Raises TuneError where another process is running the experiment of that name.
     """
+    if not parent.exists():
+        held.callback(_remove_if_empty, parent)  # once nothing is locked: a mistake leaves nothing behind
     parent.mkdir(parents=True, exist_ok=True)
     if name is not None:
         folder = parent / legal(str(name), LONGEST_FOLDER)
@@ -437,6 +439,11 @@ def _locked_folder(held: contextlib.ExitStack, parent: Path, algorithm: str, nam
                 held.enter_context(locked(folder))
                 return folder
     raise AssertionError("there are more names than folders")
+
+
+def _remove_if_empty(folder: Path) -> None:
+    with contextlib.suppress(OSError):
+        folder.rmdir()
 
 
 def _make_room(folder: Path) -> None:
