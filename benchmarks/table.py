@@ -285,14 +285,14 @@ def search_table() -> str:
     by_kind: dict[str, list[dict[str, Any]]] = {}
     for each in manifest("search")["figures"]:
         by_kind.setdefault(each["kind"], []).append(each)
-    random = statistics.median(each["timesteps"] for each in by_kind["random"])
+    taken = {kind: [each["timesteps"] for each in searches] for kind, searches in by_kind.items()}
     rows = []
-    for kind, searches in by_kind.items():
-        timesteps = sorted(each["timesteps"] for each in searches)
-        middle, reached = statistics.median(timesteps), sum(each["reached"] for each in searches)
-        spread = f"{timesteps[0]:,} to {timesteps[-1]:,}"
-        rows.append([kind, f"{middle:,.0f}", spread, f"{middle / random:.2f}", f"{reached} of {len(searches)}"])
-    return table(["search", "median timesteps", "", "of random search", "reached"], rows)
+    for kind, timesteps in taken.items():
+        means, medians = (of(timesteps) / of(taken["random"]) for of in (statistics.mean, statistics.median))
+        spread = f"{min(timesteps):,} to {max(timesteps):,}"
+        reached = f"{sum(each['reached'] for each in by_kind[kind])} of {len(timesteps)}"
+        rows.append([kind, f"{statistics.mean(timesteps):,.0f}", spread, f"{means:.2f}", f"{medians:.2f}", reached])
+    return table(["search", "mean timesteps", "", "of random search's", "medians", "reached"], rows)
 
 
 def circumstances_table() -> str:
