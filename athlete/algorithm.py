@@ -33,7 +33,7 @@ from athlete.env.randomness import global_generators_kept, seed_global_generator
 from athlete.env.world import env_name
 from athlete.env.wrappers.previous import previous_of
 from athlete.estimation import estimate, evaluation_data
-from athlete.evaluation import Evaluator
+from athlete.evaluation import Evaluator, metrics_of
 from athlete.hooks import Hooks
 from athlete.log import logger, set_level
 from athlete.loops.compiling import compilations, set_up
@@ -307,10 +307,13 @@ class Algorithm:
         """`{"evaluation": {...}}` over whole episodes, greedy unless `evaluation_config={"explore": True}`.
 
         `episodes` is by default the configured duration. The seed is by default the training's, so that evaluating a
-        restored checkpoint gives the same numbers; it is in the result.
+        restored checkpoint gives the same numbers; it is in the result. Without `episodes` a
+        `custom_evaluation_function` gives the entries in the place of that.
         """
         self._refuse_if_stopped("evaluate")
         self._callbacks.on_evaluate_start(algorithm=self)
+        if (function := self.config.custom_evaluation_function) is not None and episodes is None:
+            return self._evaluated(metrics_of(function, self))
         seed = self.seed if seed is None else seed
         found: dict[str, Any] = {}
         if self._world.exists or not self.config.off_policy_estimation_methods:

@@ -53,6 +53,24 @@ class _Shown(NamedTuple):
     agent_ids: Sequence[Any]
 
 
+class NoWorkers:
+    """What RLlib's users call `eval_workers`, its second argument of a `custom_evaluation_function`: none are here."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(
+            f"eval_workers.{name}: there is no set of workers to be asked; algorithm.evaluate(episodes=10) plays "
+            "episodes, on workers where evaluation_num_workers says so, and algorithm.compute_single_action() acts"
+        )
+
+
+def metrics_of(function: Callable[..., Any], algorithm: Any) -> dict[str, Any]:
+    """What a `custom_evaluation_function` gives. Raises TypeError for what is no dictionary of metrics."""
+    found = function(algorithm, NoWorkers())
+    if not isinstance(found, Mapping):
+        raise TypeError(f"custom_evaluation_function: expected a dictionary of metrics, got {found!r}")
+    return dict(found)
+
+
 class Evaluator:
     """Plays the episodes of `Algorithm.evaluate` in `world`, an environment like that of training.
 
@@ -66,7 +84,8 @@ class Evaluator:
         if world.maker is not training.maker:
             world.tell_clients("an evaluation plays the policy's actions; use get_action")
         told = world.exists or bool(config.off_policy_estimation_methods)
-        if config.evaluation_interval and not (config.is_offline() and told):
+        custom = config.custom_evaluation_function is not None
+        if config.evaluation_interval and not custom and not (config.is_offline() and told):
             self.require_own_environment(f"evaluation(evaluation_interval={config.evaluation_interval})")
         self._env = None if world.env is None else with_info_metrics(world.env, config.info_metrics)
         self.is_beside = self._may_be_beside()
@@ -88,6 +107,12 @@ class Evaluator:
         """Whether evaluations are to run beside the training. Raises ValueError where they cannot."""
         config = self._config
         if not config.evaluation_parallel_to_training or not config.evaluation_interval or not self._world.exists:
+            return False
+        if config.custom_evaluation_function is not None:
+            logger.warning(
+                "evaluation(evaluation_parallel_to_training=True): custom_evaluation_function is called between "
+                "iterations"
+            )
             return False
         if not config.evaluation_num_workers:
             logger.warning(

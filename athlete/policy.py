@@ -41,6 +41,7 @@ OF_TRAINING = (
     "env_config",
     "callbacks",
     "evaluation_config",
+    "custom_evaluation_function",
     "input_",
     "output",
 )  # settings that acting has no need of

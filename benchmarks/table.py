@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import re
+import statistics
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,7 @@ MUJOCO = [
     *("Swimmer-v5", "Reacher-v5", "InvertedPendulum-v5", "InvertedDoublePendulum-v5"),
 ]
 ONE_SETTING = "mujoco-ppo"
+TRIALS = 16  # of `benchmarks/trials_speed.py`
 
 
 def manifest(name: str) -> dict[str, Any]:
@@ -241,6 +243,58 @@ def random_sentence() -> str:
     return f"{medians['athlete']:.1f} s; a loop over Gymnasium takes {medians['gymnasium loop']:.1f} s."
 
 
+def workers_table() -> str:
+    """Steps a second of workers in processes and in Ray."""
+    found: dict[int, dict[str, Any]] = {}
+    for each in manifest("workers")["figures"]:
+        found.setdefault(each["workers"], {})[each["where"]] = each
+    rows = []
+    for workers, by_place in found.items():
+        cells = [f"{each['steps_per_s']:,.0f} ({each['times']:.1f} times one)" for each in by_place.values()]
+        rows.append(
+            [str(workers), *cells, f"{by_place['ray']['steps_per_s'] / by_place['processes']['steps_per_s']:.2f}"]
+        )
+    return table(["workers", "processes", "Ray", "Ray of processes"], rows)
+
+
+def failures_table() -> str:
+    rows = [
+        [event, f"{seen['gap_s']:.1f} s", f"{seen['speed']:.0%}"]
+        for event, seen in manifest("ray-failures")["figures"].items()
+    ]
+    return table(["event", "longest time between two updates", "speed 15 to 20 s later"], rows)
+
+
+def trials_table() -> str:
+    training, trivial = manifest("trials-speed")["figures"], manifest("ray-trials")["figures"]
+    rival = training["ray_tune_trial_s"] * TRIALS
+    theirs = f"{rival:,.0f} s, {TRIALS} times a trial of {training['rival_trials']}"
+    seconds = trivial["seconds"]
+    rows = [
+        [f"{TRIALS} trials of PPO, 100,000 CartPole steps each", f"{training['trials_s']:.1f} s", theirs],
+        [
+            f"{trivial['trials']} trials that only report, in a cluster that runs",
+            *(f"{s:.1f} s" for s in seconds.values()),
+        ],
+    ]
+    return table(["", "Athlete", "Ray Tune (with RLlib)"], rows)
+
+
+def search_table() -> str:
+    """Timesteps that searches took until one of their trials reached -200 on Pendulum."""
+    by_kind: dict[str, list[dict[str, Any]]] = {}
+    for each in manifest("search")["figures"]:
+        by_kind.setdefault(each["kind"], []).append(each)
+    taken = {kind: [each["timesteps"] for each in searches] for kind, searches in by_kind.items()}
+    rows = []
+    for kind, timesteps in taken.items():
+        means, medians = (of(timesteps) / of(taken["random"]) for of in (statistics.mean, statistics.median))
+        spread = f"{min(timesteps):,} to {max(timesteps):,}"
+        reached = f"{sum(each['reached'] for each in by_kind[kind])} of {len(timesteps)}"
+        rows.append([kind, f"{statistics.mean(timesteps):,.0f}", spread, f"{means:.2f}", f"{medians:.2f}", reached])
+    return table(["search", "mean timesteps", "", "of random search's", "medians", "reached"], rows)
+
+
 def circumstances_table() -> str:
     """When and under which load the speeds were measured: a load above 0.5 is other work on the machine."""
     found = {path.name: manifest(path.stem) for path in sorted(RESULTS.glob("*.json"))}
@@ -289,6 +343,10 @@ TABLES: dict[str, Callable[[], str]] = {
     "steady": steady_table,
     "replay": replay_table,
     "random": random_sentence,
+    "workers": workers_table,
+    "failures": failures_table,
+    "trials": trials_table,
+    "search": search_table,
     "circumstances": circumstances_table,
     "self-play": self_play_table,
     "rock-paper-scissors": rock_paper_scissors_table,
@@ -298,7 +356,14 @@ TABLES: dict[str, Callable[[], str]] = {
 def filled(text: str) -> str:
     """A page with its tables as the manifests have them."""
     pattern = r"(<!-- table: ([\w-]+) -->\n).*?(<!-- end -->)"
-    return re.sub(pattern, lambda match: f"{match[1]}\n{TABLES[match[2]]()}\n\n{match[3]}", text, flags=re.S)
+    return re.sub(pattern, lambda match: f"{match[1]}\n{made(match[2])}\n\n{match[3]}", text, flags=re.S)
+
+
+def made(name: str) -> str:
+    try:
+        return TABLES[name]()
+    except FileNotFoundError:  # of a manifest
+        return "Not measured on an idle machine yet."
 
 
 def main() -> None:

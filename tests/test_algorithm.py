@@ -259,6 +259,30 @@ def test_evaluation_can_explore_and_have_an_environment_of_its_own():
         assert algorithm.evaluate()["evaluation"]["hist_stats"]["episode_reward"] == [3.0] * 4
 
 
+def test_a_function_gives_the_metrics_of_evaluations_and_may_play_episodes_itself(tmp_path):
+    seen = []
+
+    def judged(algorithm, eval_workers):
+        seen.append((algorithm.iteration, eval_workers))
+        return {"mean": algorithm.evaluate(episodes=2)["evaluation"]["episode_reward_mean"]}
+
+    settings = {"evaluation_interval": 2, "custom_evaluation_function": judged}
+    with config(**settings).build() as algorithm:
+        assert "evaluation" not in algorithm.train()
+        assert list(algorithm.train()["evaluation"]) == ["mean"]
+        played = algorithm.evaluate(episodes=2)["evaluation"]
+        assert algorithm.evaluate() == {"evaluation": {"mean": played["episode_reward_mean"]}}
+        assert [iteration for iteration, _ in seen] == [2, 2]
+        with pytest.raises(AttributeError, match=r"eval_workers.remote_workers: .* algorithm.evaluate\(episodes=10\)"):
+            seen[0][1].remote_workers()
+        path = algorithm.save(tmp_path)
+    with pytest.raises(ValueError, match="custom_evaluation_function"):
+        Algorithm.from_checkpoint(path)
+    again = Algorithm.from_checkpoint(path, custom_evaluation_function=lambda *_: 7)
+    with again, pytest.raises(TypeError, match="expected a dictionary of metrics, got 7"):
+        again.evaluate()
+
+
 def test_an_environment_of_evaluation_must_exist_and_fit_the_policy():
     with pytest.raises(ValueError, match=r"'OneStap-v0': no Gymnasium id"):
         config(evaluation_config={"env": "OneStap-v0"}).build()

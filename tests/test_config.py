@@ -505,8 +505,8 @@ def test_horizon_is_the_same_in_a_call_an_attribute_and_a_file(caplog, tmp_path)
 @pytest.mark.parametrize("section", OTHER_SECTIONS)
 def test_sections_that_hold_only_such_settings_are_there(section):
     assert getattr(PPOConfig(), section)(render_env=False).chosen() == {}
-    with pytest.raises(ValueError, match=rf"{section}\(custom_evaluation_function=1\): override evaluate\(\)"):
-        getattr(PPOConfig(), section)(custom_evaluation_function=1)
+    with pytest.raises(ValueError, match=rf"{section}\(learner_class=1\): on_learn_on_batch sees batches"):
+        getattr(PPOConfig(), section)(learner_class=1)
 
 
 def test_the_general_configuration_has_the_general_settings_of_training():

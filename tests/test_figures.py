@@ -358,7 +358,8 @@ def test_speeds_are_measured_on_an_idle_machine_in_three_rounds_at_least(
 
 def test_every_measurement_of_speed_asks_for_an_idle_machine() -> None:
     scripts = {path.stem: path.read_text(encoding="utf-8") for path in (ROOT / "benchmarks").glob("*.py")}
-    of_speed = [name for name, text in scripts.items() if "write_manifest(" in text and name != "manifest"]
+    others = ("manifest", "search")  # what the second one counts is timesteps
+    of_speed = [name for name, text in scripts.items() if "write_manifest(" in text and name not in others]
     assert of_speed
     for name in of_speed:
         assert "add_speed_options(parser" in scripts[name] and "require_idle(arguments)" in scripts[name], name

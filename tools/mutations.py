@@ -456,7 +456,7 @@ HINDSIGHT = [
         "tests/test_memory_hindsight.py",
         ("jnp.cumsum(first, axis=0, dtype=jnp.int32)) % slots", "jnp.cumsum(first, axis=0, dtype=jnp.int32))"),
         ("store.number + jnp.cumsum(first", "jnp.cumsum(first"),
-        ("jnp.concatenate([first[1:], jnp.ones((1, rows), bool)])", "jnp.ones((length, rows), bool)"),
+        ("jnp.where(ends, time, length)", "jnp.where(ends, length, time)"),
         ("begun = jnp.where(first, number, slots)", "begun = number"),
         ("store.last.at[number, row].set(cursor + end)", "store.last.at[number, row].set(end)"),
         ("jnp.broadcast_to(cursor + time, first.shape)", "jnp.broadcast_to(time, first.shape)"),

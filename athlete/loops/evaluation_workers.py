@@ -50,7 +50,7 @@ class Wave(NamedTuple):
     lengths: Array
     told: Sequence[Told]
     health: Health
-    carry: Leaves
+    carry: Sequence[Array] = ()  # leaves, where it was asked for
 
 
 class EvaluationWorker:

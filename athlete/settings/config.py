@@ -158,7 +158,8 @@ class AlgorithmConfig:
         """`evaluation_interval` (iterations), `evaluation_duration`, `evaluation_duration_unit` ("episodes" or
         "timesteps"), `evaluation_num_workers` (processes that play them), `evaluation_parallel_to_training` (beside the
         iteration, with the policy that it begins with; `evaluation_duration="auto"` then is as long as that takes),
-        `evaluation_config` (settings that differ, such as `explore`), `off_policy_estimation_methods`
+        `evaluation_config` (settings that differ, such as `explore`), `custom_evaluation_function` (what is called in
+        the place of playing episodes, with algorithm and `eval_workers`), `off_policy_estimation_methods`
         (`{"wis": {"type": "WeightedImportanceSampling"}}`: what recorded data tell of the policy, those of `input_` or
         of `evaluation_config={"input": ...}`).
         """

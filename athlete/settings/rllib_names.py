@@ -181,8 +181,6 @@ _MODULES = "networks are given as model={'custom_model': ...}"
 _TRACE = "it is IMPALA's and APPO's, which learn from what older policies collected"
 # Settings without which a program is another one -> what to do instead. An error, unless they are switched off.
 REFUSED: dict[str, str] = {
-    "custom_evaluation_function": "override evaluate() of a subclass of the algorithm (athlete.rllib), or add to "
-    "evaluation_metrics in the callback on_evaluate_end",
     **dict.fromkeys(("learner_class", "learner_connector", "before_learn_on_batch"), "on_learn_on_batch sees batches"),
     **dict.fromkeys(("rl_module_spec", "model_config", "algorithm_config_overrides_per_module"), _MODULES),
     **dict.fromkeys(

@@ -74,6 +74,7 @@ SETTINGS: dict[str, Setting] = {
     "evaluation_num_workers": Setting("evaluation", 0, "count"),
     "evaluation_parallel_to_training": Setting("evaluation", False, "bool"),
     "evaluation_config": Setting("evaluation", {}, "dict"),
+    "custom_evaluation_function": Setting("evaluation", None, "function or None"),
     "off_policy_estimation_methods": Setting("evaluation", {}, "dict"),
     "seed": Setting("debugging", None, "count or None"),
     "log_level": Setting("debugging", "INFO", "DEBUG|INFO|WARN|WARNING|ERROR"),
@@ -142,6 +143,7 @@ _VALUE_CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
         _is_observation_function,
         "a function from an observation to what the agent sees, or a pair of it and its athlete.spaces.Space",
     ),
+    "function": (callable, "a function"),
     "bool": (lambda value: isinstance(value, bool), "True or False"),
     "space": (is_space, "a space of gymnasium.spaces or athlete.spaces"),
     "data": (
