@@ -63,7 +63,7 @@ def test_every_number_of_an_algorithm_has_a_range_that_its_default_is_in(name):
     """A new hyperparameter cannot be forgotten: floats and integers say what they may be, or that all is well."""
     config = get_config_class(name)()
     hints = config._agent_hints()
-    free = {"entropy_coeff", "target_entropy", "target_return", "v_min", "v_max"}  # of either sign
+    free = {"entropy_coeff", "offset", "target_entropy", "target_return", "v_min", "v_max"}  # of either sign
     for field in config.hyperparameters():
         assert check_field(hints[field], config[field]) is None, field
         numeric = any(kind in str(hints[field]) for kind in ("float", "int"))
