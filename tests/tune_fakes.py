@@ -48,8 +48,10 @@ class Counter:
         return not failed_before
 
     def save(self, checkpoint_dir: str) -> str:
-        Path(checkpoint_dir).mkdir(parents=True)
-        (Path(checkpoint_dir) / "count.json").write_text(json.dumps(self.iteration))
+        beside = Path(checkpoint_dir).with_name(f".tmp-{Path(checkpoint_dir).name}")  # whole or not at all
+        beside.mkdir(parents=True)
+        (beside / "count.json").write_text(json.dumps(self.iteration))
+        beside.rename(checkpoint_dir)
         return checkpoint_dir
 
     def restore(self, checkpoint_path: str) -> None:

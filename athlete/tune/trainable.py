@@ -35,7 +35,10 @@ class Trainable(Protocol):
         """One iteration: its result. `done: True` in it ends the trial, as does None in its place."""
 
     def save(self, checkpoint_dir: str) -> str | None:
-        """Write a checkpoint into that folder and return where it is; None if there is nothing to save."""
+        """Write a checkpoint into that folder and return where it is; None if there is nothing to save.
+
+        Whole or not at all: write beside it and rename, as `tune.Trainable` does, since a resume takes the newest.
+        """
 
     def restore(self, checkpoint_path: str) -> None:
         """Go on from a checkpoint."""
