@@ -85,3 +85,10 @@ def test_what_is_no_transformation_is_answered(caplog):
     PPOConfig().training(optimizer={"adam_epsilon": 1e-8})  # of RLlib's files
     get_config_class("SAC")().training(optimizer=optax.adamw(1.0))
     assert all("networks learn by Adam" in record.getMessage() for record in caplog.records[-2:])
+
+
+def test_a_rate_beside_an_optimizer_is_told_of_since_it_multiplies_the_updates(caplog):
+    PPOConfig().training(optimizer=optax.adam(3e-4))
+    assert not caplog.messages
+    PPOConfig().training(optimizer=optax.adam(3e-4), lr=3e-4)
+    assert caplog.messages == ["optimizer=...: lr=0.0003 multiplies its updates, beside a rate of its own"]

@@ -498,6 +498,8 @@ class AlgorithmConfig:
             chosen.add(name)
         if "optimizer" in chosen and not chosen & {"lr", "lr_schedule"}:  # what is given has a rate of its own
             values["lr"] = type(self)().lr if values["optimizer"] is None else 1.0
+        elif values.get("optimizer") is not None and {"optimizer", "lr", "lr_schedule"} & settings.keys():
+            logger.info("optimizer=...: lr=%r multiplies its updates, beside a rate of its own", values.get("lr"))
         if {"minibatch_size", "train_batch_size"} <= chosen:
             _check_minibatch(values, section, settings)
         self._values, self._chosen = values, chosen
