@@ -191,6 +191,7 @@ def test_what_is_written_and_shown_of_a_step_is_the_action_that_was_taken():
     shown = PreviousStepSource(source, Previous(action=True)).step(given, None)
     assert source.taken.tolist() == [[0.25], [0.5]] and given.tolist() == [[0.25], [0.25]]
     assert shown.obs[1].tolist() == [[0.25], [0.5]]
+    assert list(shown.info) == [{}, {}], "it is no metric of the user's"
     written = []
     output = EpisodeOutput(2, source.spec.action, written.append, most_bytes=1)
     writing = OutputSource(source, output)

@@ -30,7 +30,7 @@ class LoggedActionsSource(SourceWrapper):
         self._taken = jax.tree.map(np.array, action)
         for row, info in enumerate(step.info):
             if LOGGED_ACTION in info:
-                logged = to_canonical(self.spec.action, info[LOGGED_ACTION])
+                logged = to_canonical(self.spec.action, info.pop(LOGGED_ACTION))  # no metric of the user's
                 for taken, own in zip(jax.tree.leaves(self._taken), jax.tree.leaves(logged), strict=True):
                     taken[row] = own
         return step
