@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from athlete.algorithms.a2c import A2CConfig as A2CConfig
     from athlete.algorithms.alpha_star import AlphaStarConfig as AlphaStarConfig
+    from athlete.algorithms.alpha_zero import AlphaZeroConfig as AlphaZeroConfig
     from athlete.algorithms.apex_ddpg import ApexDDPGConfig as ApexDDPGConfig
     from athlete.algorithms.apex_dqn import ApexDQNConfig as ApexDQNConfig
     from athlete.algorithms.appo import APPOConfig as APPOConfig
@@ -65,6 +66,7 @@ ALGORITHMS: dict[str, str] = {
     "SAC": "athlete.algorithms.sac",
     "TQC": "athlete.algorithms.tqc",
     "MPO": "athlete.algorithms.mpo",
+    "AlphaZero": "athlete.algorithms.alpha_zero",
     "DDPG": "athlete.algorithms.ddpg",
     "ApexDDPG": "athlete.algorithms.apex_ddpg",
     "TD3": "athlete.algorithms.td3",
@@ -103,7 +105,7 @@ ALIASES: dict[str, str] = {"A3C": "A2C", "APEX": "ApexDQN", "APEX_DDPG": "ApexDD
 _MODEL = "there is no learning of a model of the environment yet"
 # RLlib's algorithms that are not here, in lower case without other signs -> what is so instead.
 NOT_HERE: dict[str, str] = {
-    **dict.fromkeys(("dreamer", "dreamerv3", "mbmpo", "alphazero", "leelachesszero"), _MODEL),
+    **dict.fromkeys(("dreamer", "dreamerv3", "mbmpo", "leelachesszero"), _MODEL),
     "bandit": "its bandits are BanditLinUCB and BanditLinTS",
     "maml": "there is no meta-learning yet",
     "slateq": "there are no slates yet; actions of several numbers are MultiDiscrete's",
