@@ -1516,6 +1516,47 @@ def crr(agent, held, batch, draws, progress):
     return metrics
 
 
+# AlphaZero ------------------------------------------------------------------------------------------------------------
+
+
+def alpha_zero(agent, held, batch, draws, progress):
+    """Silver et al. 2018, equation 1; with ranked rewards, what a single player got at the end against `held.bar`."""
+    ranked, two = agent.buffer_max_length > 0, agent.simulator.players == 2
+
+    def heads(params, obs):
+        out = mlp(params, obs)
+        value = out["value"][..., 0]
+        return log_softmax(out["policy"]), np.tanh(value) if ranked or two else value
+
+    outcome = np.zeros(batch.reward.shape[1])
+    for row in range(len(outcome)):
+        sign = 1.0
+        for t in range(len(batch.reward)):
+            over, reward = batch.terminated[t, row] or batch.truncated[t, row], batch.reward[t, row]
+            if ranked:
+                reward = 0.0 if not over or held.bar is None else 1.0 if reward >= held.bar else -1.0
+            outcome[row] += sign * reward
+            sign *= -agent.gamma if two else agent.gamma
+            if over:
+                break
+        else:
+            outcome[row] += sign * heads(held.params, batch.next_obs[-1, row])[1]
+    searched = batch.extras["policy"][0]
+
+    def losses(params):
+        log_policy, value = heads(params, batch.obs[0])
+        return np.mean((outcome - value) ** 2), np.mean(-np.sum(searched * log_policy, axis=-1)), log_policy
+
+    slopes = gradient(lambda params: sum(losses(params)[:2]), held.params)
+    slopes = mapped(lambda g, w: g + 2 * agent.l2 * w if w.ndim > 1 else g, slopes, held.params)
+    value_loss, policy_loss, log_policy = losses(held.params)
+    held.params = held.optimizer.step(held.params, slopes, at(agent.lr, progress))
+    if ranked:
+        held.bar = np.percentile(held.returns, agent.percentile)
+    entropy = np.mean(-np.sum(np.exp(log_policy) * log_policy, axis=-1))
+    return {"vf_loss": value_loss, "policy_loss": policy_loss, "entropy": entropy}
+
+
 # MPO -----------------------------------------------------------------------------------------------------------------
 
 

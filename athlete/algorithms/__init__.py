@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from athlete.algorithms.mappo import MAPPOConfig as MAPPOConfig
     from athlete.algorithms.marwil import MARWILConfig as MARWILConfig
     from athlete.algorithms.mpo import MPOConfig as MPOConfig
+    from athlete.algorithms.muzero import MuZeroConfig as MuZeroConfig
     from athlete.algorithms.pg import PGConfig as PGConfig
     from athlete.algorithms.pgpe import PGPEConfig as PGPEConfig
     from athlete.algorithms.ppo import PPOConfig as PPOConfig
@@ -67,6 +68,7 @@ ALGORITHMS: dict[str, str] = {
     "TQC": "athlete.algorithms.tqc",
     "MPO": "athlete.algorithms.mpo",
     "AlphaZero": "athlete.algorithms.alpha_zero",
+    "MuZero": "athlete.algorithms.muzero",
     "DDPG": "athlete.algorithms.ddpg",
     "ApexDDPG": "athlete.algorithms.apex_ddpg",
     "TD3": "athlete.algorithms.td3",

@@ -1,9 +1,13 @@
 """AlphaZero (Silver et al. 2018, Science 362): a tree search improves the policy, and the policy learns from it.
 
 From each position `num_simulations` simulations go down a tree of what may come, by the policy p and the value v of one
-network. The share of them that began with an action, pi, is what is played and what p learns; v learns the outcome z:
+network. What they found, pi, is what is played and what p learns; v learns the outcome z:
 
     loss = (z - v)^2 - pi^T log p + c |theta|^2      (equation 1 of the paper; c is `l2`)
+
+With `gumbel` the search is that of Danihelka et al. 2022 ("Policy improvement by planning with Gumbel"), whose pi is
+better than p with any number of simulations; else that of the paper, whose pi is the share of them that began with an
+action, and which needs more.
 
 Two players take turns through one network that sees the board from the side of who moves: what is good for one is bad
 for the other, so values change their sign from move to move. A single player plays against itself of late: with ranked
@@ -12,7 +16,8 @@ below a percentile of the last ones, and lost, -1, else. That is RLlib's form, f
 
 Departures:
 
-- the search is mctx's: values are scaled to [0, 1] among the actions of a node, and a batch of trees grows in step;
+- searches are mctx's: values are scaled to [0, 1] among the actions of a node, and a batch of trees grows in step;
+- the penalty is on the matrices of weights, not on biases;
 - so that games are of many kinds, the first moves of a game are random with a probability of `opening_randomness`, and
   all others with one of `randomness`: the policy learns what the search found there all the same. Without, play
   narrows to a few games, and the policy loses where it has never been;
@@ -220,7 +225,7 @@ class AlphaZero(Agent):
 
 
 MCTS = {
-    "gumbel": False,
+    "gumbel": True,
     "num_simulations": 32,
     "puct_coefficient": 1.25,
     "temperature": 1.0,
@@ -229,6 +234,7 @@ MCTS = {
     "argmax_tree_policy": False,
     "add_dirichlet_noise": True,
 }
+PUCT = [name for name in MCTS if name not in ("gumbel", "num_simulations")]  # settings of the paper's search
 RANKED = {
     "enable": False,
     "percentile": 75,
@@ -262,7 +268,8 @@ class AlphaZeroConfig(ReplayConfig):
     """Configuration of AlphaZero: `AlphaZeroConfig().environment("TicTacToe-v0").build()`.
 
     `train_batch_size` timesteps are played an iteration, and `num_epochs` times as many learned from, `minibatch_size`
-    at once, drawn from replay. `mcts_config` and `ranked_rewards` are RLlib's; its `temperature` is a power.
+    at once, drawn from replay. `mcts_config` and `ranked_rewards` are RLlib's; with one of the settings of the paper's
+    search, such as `puct_coefficient`, it is that search, else Gumbel AlphaZero's.
     """
 
     algorithm_name = "AlphaZero"
@@ -274,8 +281,8 @@ class AlphaZeroConfig(ReplayConfig):
         **REPLAY_SETTINGS,
         "minibatch_size": Setting("training", 256, "positive count"),
         "num_epochs": Setting("training", 2, "positive count"),
-        "mcts_config": Setting("training", MCTS, "dict"),
-        "ranked_rewards": Setting("training", RANKED, "dict"),
+        "mcts_config": Setting("training", {}, "dict"),
+        "ranked_rewards": Setting("training", {}, "dict"),
     }
     defaults: ClassVar[dict[str, Any]] = {
         "num_envs_per_worker": 64,
@@ -297,6 +304,11 @@ class AlphaZeroConfig(ReplayConfig):
 
     def validate(self) -> None:
         super().validate()
+        if self.is_gumbel() and (unread := set(PUCT) & set(self.mcts_config)):
+            raise ValueError(
+                f"{self._title()}: mcts_config has {min(unread)!r}, of the search by PUCT, and gumbel=True; leave one "
+                "of them out"
+            )
         wrong = next((name for name, plain in CHANGES.items() if self[name] != plain), None)
         wrong = "a bonus" if self.exploration_settings().bonus else wrong
         if wrong is not None:
@@ -304,6 +316,10 @@ class AlphaZeroConfig(ReplayConfig):
                 f"{self._title()}: {wrong} changes what the environment shows or pays, and the search plays on the "
                 "environment itself; leave it out, or change the environment"
             )
+
+    def is_gumbel(self) -> bool:
+        """Which search it is: the paper's where one of its settings is given."""
+        return bool(self.mcts_config.get("gumbel", not set(PUCT) & set(self.mcts_config)))
 
     def fragment_length(self) -> int:
         """How many steps each environment takes an iteration: together `train_batch_size`."""
@@ -321,6 +337,7 @@ class AlphaZeroConfig(ReplayConfig):
     def agent_parts(self) -> dict[str, Any]:
         fields, mcts, ranked = super().agent_parts(), {**MCTS, **self.mcts_config}, {**RANKED, **self.ranked_rewards}
         del fields["timesteps_per_update"]
+        mcts["gumbel"] = self.is_gumbel()
         if not mcts.pop("add_dirichlet_noise"):
             mcts["dirichlet_epsilon"] = 0.0
         if not ranked["enable"]:
