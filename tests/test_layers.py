@@ -208,7 +208,7 @@ INSIDE = {
 HEAVY = {
     *("jax", "numpy", "gymnasium", "pandas", "rich", "yaml", "typer", "safetensors", "tensorboardX", "imageio"),
     "imageio_ffmpeg",
-    *("optuna", "wandb", "mlflow", "trackio", "ray"),
+    *("optuna", "wandb", "mlflow", "trackio", "ray", "mctx"),
     *(
         "pygame",
         "IPython",

@@ -291,7 +291,7 @@ OPS = [
         ("part | ~jnp.any(part, axis=-1, keepdims=True)", "part"),
         ("values if mask is None else jnp.where(mask, values, FORBIDDEN)", "values"),
         ("masked(jnp.zeros(part.shape), part)", "jnp.zeros(part.shape)"),
-        ("if name != ACTION_MASK}", "if True}", 1),
+        ("if name not in HIDDEN}", "if True}", 1),
     ),
     *_in(
         "athlete/ops/moments.py",
@@ -370,6 +370,54 @@ OPS = [
         ("key[0] ^ jnp.uint32(0x9E3779B9)", "key[0]"),
         ("for _ in range(2):", "for _ in range(0):"),
         ("x, y, z = x ^ (x >> 16), y ^ (y >> 16), z ^ (z >> 16)", "pass"),
+    ),
+]
+
+ALPHA_ZERO = "tests/test_references.py::test_alpha_zero"
+
+SEARCH = [
+    *_in(
+        "athlete/algorithms/alpha_zero.py",
+        ALPHA_ZERO,
+        ("over = batch.terminated | batch.truncated", "over = batch.terminated"),
+        ("self.gamma if self.simulator.players == 1 else -self.gamma", "self.gamma"),
+        ("self.gamma if self.simulator.players == 1 else -self.gamma", "-self.gamma"),
+        ("steps.return_ + steps.discount * self._predict", "steps.return_ + self._predict"),
+        ("at_step(batch.next_obs, steps.last)", "batch.next_obs[0]"),
+        ("-jnp.sum(searched * log_policy, axis=-1)", "jnp.sum(searched * log_policy, axis=-1)"),
+        ("return value_loss + policy_loss, jax", "return 0.5 * value_loss + policy_loss, jax"),
+        ("l2=2.0 * self.l2", "l2=self.l2"),
+        ("jnp.tanh(value) if is_game else value", "value"),
+        ("jnp.tanh(value) if is_game else value", "jnp.tanh(value)"),
+        ("jnp.where(reward >= bar.height, 1.0, -1.0)", "jnp.where(reward >= bar.height, 1.0, 0.0)"),
+        ("jnp.where(over & bar.is_set, won, 0.0)", "jnp.where(bar.is_set, won, 0.0)"),
+        ("jnp.where(over & bar.is_set, won, 0.0)", "jnp.where(over, won, 0.0)"),
+        ("percentile_of(state.returns, self.percentile)", "percentile_of(state.returns, 50.0)"),
+    ),
+    *_in(
+        "athlete/ops/ranked.py",
+        "tests/test_ops_ranked.py",
+        ("jnp.cumsum(over) - 1", "jnp.cumsum(over)"),
+        ("kept = over & (place >= number - length)", "kept = over"),
+        ("returns.number + jnp.sum(over)", "returns.number + len(over)"),
+        ("jnp.maximum(held - 1, 0)", "held", 1),
+        ("(place - low) * (ordered[high] - ordered[low])", "0.0"),
+        ("held = jnp.minimum(returns.number, len(returns.values))", "held = len(returns.values)"),
+    ),
+    *_in(
+        "athlete/env/wrappers/turns.py",
+        "tests/test_turns.py",
+        ("reward[mover]", "reward[1 - mover]"),
+        ("_seen_by(step.obs, self.game.mover(state))", "_seen_by(step.obs, mover)"),
+        ("answer._replace(reward=-answer.reward)", "answer"),
+        ("jnp.where(over, first, both)", "both"),
+        ("jnp.where(second, now, then)", "then"),
+    ),
+    *_in(
+        "athlete/env/games/multi_agent/board_game.py",
+        "tests/test_turns.py",
+        ("jnp.where(own, 1 + turn, jnp.where(other, 2 - turn, 0))", "jnp.where(own, 1, jnp.where(other, 2, 0))"),
+        ("jnp.where(jnp.sum(own) == jnp.sum(other), 0, 1)", "jnp.where(jnp.sum(own) == jnp.sum(other), 1, 0)"),
     ),
 ]
 
@@ -2533,6 +2581,7 @@ MUTATIONS = [
     *HINDSIGHT,
     *BANDITS,
     *MPO,
+    *SEARCH,
     *LOOPS,
     *COMBINE,
     *EXPLORING,

@@ -93,9 +93,9 @@ class AlphaZero(Agent):
     l2: NonNegativeFloat = 1e-4
     n_step: PositiveInt = 64
     grad_clip: Limit | None = 5.0  # of the global norm
-    opening_moves: NonNegativeInt = 3
+    opening_moves: NonNegativeInt = 4
     opening_randomness: Fraction = 0.5
-    randomness: Fraction = 0.1
+    randomness: Fraction = 0.05
     num_simulations: PositiveInt = 32
     puct_coefficient: NonNegativeFloat = 1.25
     temperature: NonNegativeFloat = 1.0  # the power to which shares of simulations are taken: 1 / tau of the paper
@@ -280,14 +280,14 @@ class AlphaZeroConfig(ReplayConfig):
     more_settings: ClassVar[dict[str, Setting]] = {
         **REPLAY_SETTINGS,
         "minibatch_size": Setting("training", 256, "positive count"),
-        "num_epochs": Setting("training", 2, "positive count"),
+        "num_epochs": Setting("training", 4, "positive count"),
         "mcts_config": Setting("training", {}, "dict"),
         "ranked_rewards": Setting("training", {}, "dict"),
     }
     defaults: ClassVar[dict[str, Any]] = {
         "num_envs_per_worker": 64,
         "train_batch_size": 512,
-        "replay_buffer_config": {"capacity": 32_768},
+        "replay_buffer_config": {"capacity": 200_000},
         "exploration_config": {"type": "StochasticSampling", "random_timesteps": 4096},
         "model": {"fcnet_hiddens": [128, 128], "fcnet_activation": "relu"},
     }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -32,9 +31,10 @@ Expand = Callable[[Key, Array, Tree], tuple[Edge, Node]]  # (key, actions [B], p
 def _mctx() -> Any:
     """The package. Raises ValueError where it is not installed."""
     try:
-        return importlib.import_module("mctx")
+        import mctx
     except ModuleNotFoundError as error:
-        raise ValueError("searches are mctx's, which is not installed; pip install 'athlete[search]'") from error
+        raise ValueError("searches are mctx's, which is not installed; pip install mctx") from error
+    return mctx
 
 
 def puct_search(
