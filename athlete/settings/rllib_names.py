@@ -32,6 +32,7 @@ SPELLINGS: dict[str, str] = {
     **dict.fromkeys(("max_worker_restarts", "max_num_env_runner_restarts"), "max_num_worker_restarts"),
     "input": "input_",
     "target_update_grad_intervals": "target_network_update_freq",
+    "lr_q_model": "lr",
     "learning_starts": "num_steps_sampled_before_learning_starts",
     "policy_model": "policy_model_config",
     "Q_model": "q_model_config",
@@ -101,7 +102,7 @@ IGNORED: dict[str, str] = {
     **dict.fromkeys(("noise_size", "tf_single_threaded"), "noise is drawn anew for each generation, from no table"),
     "rollouts_per_iteration": "an iteration is of train_batch_size timesteps, and not of whole episodes",
     "use_gae": "advantages are generalised advantage estimates; lambda_=1.0 gives plain returns",
-    **dict.fromkeys(("optim_alpha", "optim_eps"), "Adam takes the place of RMSProp"),
+    **dict.fromkeys(("optim_alpha", "optim_eps", "rmsprop_epsilon"), "Adam takes the place of RMSProp"),
     **dict.fromkeys(
         ("use_local_critic", "use_state_preprocessor"), "the critic sees the state of all agents and what they do"
     ),
