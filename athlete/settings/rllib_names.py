@@ -99,6 +99,7 @@ IGNORED: dict[str, str] = {
     "shuffle_sequences": "every epoch takes the samples in a new random order",
     "shuffle_batch_per_epoch": "every epoch takes the samples in a new random order",
     **dict.fromkeys(("noise_size", "tf_single_threaded"), "noise is drawn anew for each generation, from no table"),
+    "rollouts_per_iteration": "an iteration is of train_batch_size timesteps, and not of whole episodes",
     "use_gae": "advantages are generalised advantage estimates; lambda_=1.0 gives plain returns",
     **dict.fromkeys(("optim_alpha", "optim_eps"), "Adam takes the place of RMSProp"),
     **dict.fromkeys(
