@@ -133,14 +133,14 @@ class Told:
         else:
             ratio, gamma = self._ratio(kind), self._gamma
             told = [doubly_robust(self._episodes, ratio, fit.value, fit.state_value, gamma) for fit in fits]
-        each, unknown = np.mean(told, axis=0), self._unknown(fits)
+        each, reach = np.mean(told, axis=0), self._unknown(fits)
         if len(fits) == 1:
             low, high = interval(each, self._seed)
         else:
             low, high = interval_of_fits(
                 [float(np.mean(fit.counts * one)) for fit, one in zip(fits, told, strict=True)]
             )
-        return self._numbers(each, (low - unknown, high + unknown))
+        return self._numbers(each, (low - reach, high + reach))
 
     def _unknown(self, fits: list[Fit]) -> float:
         """How far off fitted values may be where the policy does what the data do not hold.

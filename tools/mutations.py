@@ -2340,7 +2340,7 @@ RECORDED = [
         "athlete/estimation.py",
         "tests/test_estimators.py",
         ("spread * missing_share(", "0.0 * missing_share("),
-        ("(low - unknown, high + unknown)", "(low, high + unknown)"),
+        ("(low - reach, high + reach)", "(low, high + reach)"),
     ),
     *_in(
         "athlete/algorithms/fqe.py",
