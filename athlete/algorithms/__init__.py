@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from athlete.algorithms.qmix import QMIXConfig as QMIXConfig
     from athlete.algorithms.qrdqn import QRDQNConfig as QRDQNConfig
     from athlete.algorithms.r2d2 import R2D2Config as R2D2Config
+    from athlete.algorithms.random_agent import RandomAgentConfig as RandomAgentConfig
     from athlete.algorithms.rebrac import ReBRACConfig as ReBRACConfig
     from athlete.algorithms.redq import DroQConfig as DroQConfig
     from athlete.algorithms.redq import REDQConfig as REDQConfig
@@ -97,6 +98,7 @@ ALGORITHMS: dict[str, str] = {
     "DT": "athlete.algorithms.dt",
     "BanditLinUCB": "athlete.algorithms.bandit",
     "BanditLinTS": "athlete.algorithms.bandit",
+    "RandomAgent": "athlete.algorithms.random_agent",
 }
 
 # Other name -> the algorithm that serves it: A3C's settings are A2C's, whose gradients are synchronous; Dreamer is the

@@ -27,6 +27,8 @@ def entries() -> list[Entry]:
     for name in ALGORITHMS:
         config = get_config_class(name)
         sequences, learns_from = None, "recorded data" if config.offline else "the latest steps"
+        if not config.learns:
+            learns_from = "nothing"
         if learns_from_returns(name):
             learns_from = "the returns of whole episodes"
         if issubclass(config, ReplayConfig):
@@ -72,9 +74,9 @@ def learns_from_returns(name: str) -> bool:
 
 
 def learns_online(name: str) -> bool:
-    """Whether the algorithm `name` can learn in an environment: False where it learns from recorded data alone."""
+    """Whether the algorithm `name` can learn in an environment: not from recorded data alone, nor nothing."""
     config = get_config_class(name)
-    return not config.offline or issubclass(config, ReplayConfig)
+    return config.learns and (not config.offline or issubclass(config, ReplayConfig))
 
 
 def require_served(name: str, space: Space) -> None:

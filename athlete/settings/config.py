@@ -70,6 +70,7 @@ class AlgorithmConfig:
     paper: str = ""  # authors, year and where to find it
     agent_class: type[Agent] | None = None
     offline: typing.ClassVar[bool] = False  # made for recorded data
+    learns: typing.ClassVar[bool] = True
     shows_reward: typing.ClassVar[bool] = False  # observations show the reward that led to them
     defaults: typing.ClassVar[dict[str, Any]] = {}  # where they differ from those of SETTINGS and of the agent
     more_settings: typing.ClassVar[dict[str, Setting]] = {}  # that not every algorithm has
