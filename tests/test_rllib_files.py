@@ -22,6 +22,8 @@ OF_OTHER_PACKAGES = (
     "ppo/unity3d-soccer-strikers-vs-goalie-ppo.yaml",
     "qmix/pettingzoo-cooperative-pong-qmix.yaml",
 )
+# Files whose environment is given on the command line.
+WITHOUT_ENVIRONMENT = ("dreamerv3/examples/atari_100k.yaml", "dreamerv3/examples/dm_control_suite_vision.yaml")
 
 
 @pytest.mark.parametrize("name", OURS)
@@ -30,6 +32,10 @@ def test_every_setting_of_a_file_whose_algorithm_is_here_is_taken(name: str, tmp
     path.write_text(json.dumps({"experiment": FILES[name]}))
     if name in OF_OTHER_PACKAGES:
         with pytest.raises(ValueError, match="would run code that only this file names"):
+            read_experiments(path)
+        return
+    if name in WITHOUT_ENVIRONMENT:
+        with pytest.raises(ValueError, match="has no 'env'"):
             read_experiments(path)
         return
     (experiment,) = read_experiments(path)

@@ -2376,6 +2376,14 @@ RECORDED = [
         ("ratios[:, t] * (episodes.reward", "(episodes.reward"),
         ("+ gamma * found - values[:, t]", "+ found - values[:, t]"),
         ("[(1 - level) / 2, (1 + level) / 2]", "[(1 - level), level]", 1),
+        ("np.maximum.accumulate(missing)", "missing"),
+        ("episodes.discount.max(axis=0) * left", "left"),
+    ),
+    *_in(
+        "athlete/estimation.py",
+        "tests/test_estimators.py",
+        ("spread * missing_share(", "0.0 * missing_share("),
+        ("(low - reach, high + reach)", "(low, high + reach)"),
     ),
     *_in(
         "athlete/algorithms/fqe.py",

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from athlete.algorithms.ddpg import DDPGConfig as DDPGConfig
     from athlete.algorithms.ddppo import DDPPOConfig as DDPPOConfig
     from athlete.algorithms.dqn import DQNConfig as DQNConfig
+    from athlete.algorithms.dreamerv3 import DreamerV3Config as DreamerV3Config
     from athlete.algorithms.dt import DTConfig as DTConfig
     from athlete.algorithms.es import ESConfig as ESConfig
     from athlete.algorithms.impala import IMPALAConfig as IMPALAConfig
@@ -78,6 +79,7 @@ ALGORITHMS: dict[str, str] = {
     "PQN": "athlete.algorithms.pqn",
     "R2D2": "athlete.algorithms.r2d2",
     "RNNSAC": "athlete.algorithms.rnnsac",
+    "DreamerV3": "athlete.algorithms.dreamerv3",
     "SimpleQ": "athlete.algorithms.simple_q",
     "QMIX": "athlete.algorithms.qmix",
     "MAPPO": "athlete.algorithms.mappo",
@@ -101,13 +103,14 @@ ALGORITHMS: dict[str, str] = {
     "RandomAgent": "athlete.algorithms.random_agent",
 }
 
-# Other name -> the algorithm that serves it: A3C's settings are A2C's, whose gradients are synchronous.
-ALIASES: dict[str, str] = {"A3C": "A2C", "APEX": "ApexDQN", "APEX_DDPG": "ApexDDPG"}
+# Other name -> the algorithm that serves it: A3C's settings are A2C's, whose gradients are synchronous; Dreamer is the
+# third of its versions.
+ALIASES: dict[str, str] = {"A3C": "A2C", "APEX": "ApexDQN", "APEX_DDPG": "ApexDDPG", "Dreamer": "DreamerV3"}
 
 _MODEL = "there is no learning of a model of the environment yet"
 # RLlib's algorithms that are not here, in lower case without other signs -> what is so instead.
 NOT_HERE: dict[str, str] = {
-    **dict.fromkeys(("dreamer", "dreamerv3", "mbmpo", "alphazero", "leelachesszero"), _MODEL),
+    **dict.fromkeys(("mbmpo", "alphazero", "leelachesszero"), _MODEL),
     "bandit": "its bandits are BanditLinUCB and BanditLinTS",
     "maml": "there is no meta-learning yet",
 }

@@ -581,7 +581,8 @@ class AlgorithmConfig:
         return _copied(value)
 
     def _nearest(self, given: str, section: str | None) -> str:
-        known = [*self._values, *SPELLINGS, *IGNORED]
+        spelled = [other for other, name in SPELLINGS.items() if name in self._values]
+        known = [*self._values, *spelled, *IGNORED]
         own = [name for name in self._values if section is not None and self._section_of(name) == section]
         word = str(given)  # files may have others as keys
         if word in STABLE_BASELINES:
