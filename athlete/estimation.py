@@ -26,6 +26,7 @@ from athlete.offline.estimators import (
     importance_sampling,
     interval,
     interval_of_fits,
+    missing_share,
     side_by_side,
     weighted_importance_sampling,
     weighted_interval,
@@ -132,11 +133,25 @@ class Told:
         else:
             ratio, gamma = self._ratio(kind), self._gamma
             told = [doubly_robust(self._episodes, ratio, fit.value, fit.state_value, gamma) for fit in fits]
-        each = np.mean(told, axis=0)
+        each, reach = np.mean(told, axis=0), self._unknown(fits)
         if len(fits) == 1:
-            return self._numbers(each, interval(each, self._seed))
-        estimates = [float(np.mean(fit.counts * one)) for fit, one in zip(fits, told, strict=True)]
-        return self._numbers(each, interval_of_fits(estimates))
+            low, high = interval(each, self._seed)
+        else:
+            low, high = interval_of_fits(
+                [float(np.mean(fit.counts * one)) for fit, one in zip(fits, told, strict=True)]
+            )
+        return self._numbers(each, (low - reach, high + reach))
+
+    def _unknown(self, fits: list[Fit]) -> float:
+        """How far off fitted values may be where the policy does what the data do not hold.
+
+        No fit knows. As far as probabilities tell how much of that there is, values are taken to be off there by what
+        those of recorded states differ by, one standard deviation.
+        """
+        if self._data.log_prob is None or self._log_prob is None:
+            return 0.0
+        spread = float(np.std(np.mean([fit.state_value for fit in fits], axis=0)))
+        return spread * missing_share(self._episodes, self._ratio("DoublyRobust"))
 
     def _numbers(self, each: np.ndarray, bounds: tuple[float, float]) -> dict[str, float]:
         before = behaviour_values(self._episodes)

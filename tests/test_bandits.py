@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 import athlete
 from athlete.algorithms import get_config_class
 from athlete.algorithms.bandit import BanditState, LinearBandit
+from athlete.algorithms.random_agent import RandomAgentConfig
 from athlete.cli.main import app
 from athlete.core import Spec, Transition
 from athlete.env.games.bandits import make_bandit
@@ -21,6 +22,8 @@ from athlete.env.games.bandits.linear import LinearBandit as LinearBanditEnv
 from athlete.env.games.bandits.wheel import WheelBandit
 from athlete.env.registry import BANDITS
 from athlete.env.twins import find_twin
+from athlete.estimation import estimate
+from athlete.offline.files import read_data
 from athlete.ops.random import wrap
 from athlete.spaces import Box, Dict, Discrete, MultiBinary
 
@@ -291,3 +294,58 @@ def test_of_two_contexts_each_has_an_arm_that_pays_ten():
         assert context[:, 0].mean() == pytest.approx(0.0, abs=0.05)
         np.testing.assert_array_equal(reward, of_one * context[:, 0])
         np.testing.assert_array_equal(regret, 10 - reward)
+
+
+def test_whoever_sees_no_radius_pays_for_it_at_the_wheel():
+    """Arms that are linear without a bias choose by the direction alone: in the middle, they pay 1 and not 1.2."""
+
+    def one(key):
+        reset_key, step_key = jax.random.split(key)
+        state, (x, y) = WheelBandit().reset(reset_key)
+        quadrant = jnp.where(x > 0, jnp.where(y > 0, 1, 4), jnp.where(y > 0, 2, 3))
+        return WheelBandit().step(state, quadrant, step_key)[1].info["regret"]
+
+    regret = jax.jit(jax.vmap(one))(jax.random.split(KEY, 40_000))
+    assert regret.mean() == pytest.approx(0.25 * 0.2, abs=0.002)
+
+
+# Logged data --------------------------------------------------------------------------------------------------------
+
+
+def test_logged_decisions_tell_what_a_bandit_that_is_learned_elsewhere_would_be_paid(tmp_path):
+    """Chance plays and is recorded; the estimators say of LinUCB, which never played there, what it is truly worth."""
+    with RandomAgentConfig().environment("LinearBandit-v0").debugging(seed=3).build() as chance:
+        data = read_data(chance.record(tmp_path / "logged.safetensors", 4000))
+    with get_config_class("BanditLinUCB")().environment("LinearBandit-v0").debugging(seed=1).build() as algo:
+        for _ in range(10):
+            algo.train()
+        policy = algo.get_policy()
+    thetas = LinearBanditEnv().thetas
+    contexts = np.asarray(data.transitions(policy.agent.spec).obs).reshape(-1, 8)
+    true = (contexts @ thetas.T).max(axis=1).mean()
+    fitting = {"updates": 800, "lr": 5e-3, "hiddens": [32], "fits": 2}
+    methods = {
+        "is": {"type": "ImportanceSampling"},
+        "wis": {"type": "WeightedImportanceSampling"},
+        "dm": {"type": "DirectMethod", "q_model_config": fitting},
+        "dr": {"type": "DoublyRobust", "q_model_config": fitting},
+    }
+    told = estimate(policy, data, methods)
+    assert true == pytest.approx(0.37, abs=0.02)
+    for name, numbers in told.items():
+        assert numbers["v_target"] == pytest.approx(true, abs=0.03), name
+        assert numbers["v_behavior"] == pytest.approx(0.0, abs=0.03)
+    assert told["dr"]["v_target_std"] < told["is"]["v_target_std"]
+
+
+def test_linucb_takes_its_arm_with_certainty_and_the_probability_of_lints_is_not_known():
+    batch = batch_of(SHARED, 5, 1)
+    agent = LinearBandit(alpha=0.7).bind(SHARED)
+    state, _ = UPDATE(agent, agent.init(KEY), batch)
+    obs = batch_of(SHARED, 1, 50, seed=9).obs[0]
+    view = agent.view(state, 0.0)
+    drawn_from = agent.distribution(view, (), obs, obs_first(obs))
+    arms = np.asarray(ACT(agent, state, obs, KEY, True))
+    np.testing.assert_array_equal(drawn_from.log_prob(arms), 0.0)
+    assert (np.asarray(drawn_from.log_prob((arms + 1) % ARMS)) < -100).all()
+    assert LinearBandit(thompson=True).bind(SHARED).distribution(view, (), obs, obs_first(obs)) is None

@@ -15,7 +15,7 @@ from athlete.algorithms.bc import BCConfig
 from athlete.algorithms.fixed import RandomPolicy
 from athlete.algorithms.fqe import FQE
 from athlete.core import Spec, Transition
-from athlete.estimation import bounds_of_values, estimate
+from athlete.estimation import Told, bounds_of_values, estimate
 from athlete.models.forward import forward
 from athlete.offline.columns import from_columns
 from athlete.offline.dataset import DataError
@@ -25,6 +25,7 @@ from athlete.offline.estimators import (
     importance_sampling,
     interval,
     interval_of_fits,
+    missing_share,
     side_by_side,
     weighted_importance_sampling,
     weighted_interval,
@@ -211,6 +212,37 @@ def test_all_of_them_tell_what_half_and_half_is_worth():
     for name in METHODS:
         assert found[name]["v_target_low"] < 0.5 < found[name]["v_target_high"], name
     assert found["dr"]["v_target_std"] < found["is"]["v_target_std"]
+
+
+def test_what_mean_weights_lack_of_one_the_data_have_nothing_of():
+    """Of `RATIO` the mean weights are 0.375, 1 and 2: what was left at the first step is not come back to."""
+    assert missing_share(EPISODES, np.ones(5)) == 0.0
+    assert missing_share(EPISODES, RATIO) == pytest.approx(0.625)
+    assert missing_share(EPISODES, np.array([0.5, 1.0, 0.5, 0.5, 0.5])) == pytest.approx(0.5 + 0.125 / 2 + 0.125 / 4)
+
+
+@pytest.mark.parametrize("method", ["dm", "dr"])
+def test_values_may_be_off_where_the_policy_does_what_the_data_do_not_hold(method):
+    """Half of what a policy by chance does is there where one action was certain: V differs by its deviation there."""
+    agent = RandomPolicy().bind(Spec(Box(-np.inf, np.inf, (1,)), Discrete(2)))
+    policy, columns = Policy(agent, (), 0), bandit(200)
+    fitting = METHODS["dm"]["q_model_config"] | {"updates": 200, "fits": 1}
+    state_value, bounds = None, {}
+    for probability in (0.5, 1.0):
+        data = from_columns(
+            columns | {"actions": np.zeros(200, np.int64), "action_prob": np.full(200, probability)}, "x"
+        )
+        told = Told(policy, data, 0.99, 0)
+        found = told.by(method, METHODS[method] | {"q_model_config": fitting})
+        bounds[probability] = np.array([found["v_target_low"], found["v_target_high"]]) - found["v_target"]
+        (fit,) = told._fit(fitting)
+        state_value = fit.state_value
+    wider = bounds[1.0] - bounds[0.5]
+    if method == "dm":  # whose numbers are the same, with the probabilities or without
+        assert wider == pytest.approx([-0.5 * np.std(state_value), 0.5 * np.std(state_value)], rel=1e-3)
+    assert np.std(state_value) > 0.01
+    assert bounds[1.0][0] < -0.5 * np.std(state_value)
+    assert bounds[1.0][1] > 0.5 * np.std(state_value)
 
 
 def test_fits_to_bootstrap_samples_tell_how_far_fitted_values_err():

@@ -9,6 +9,7 @@ from modes import CARTPOLE, KEY, PENDULUM, assert_modes_are_equal, assert_resume
 from athlete.algorithms import get_config_class
 from athlete.algorithms.crossq import CrossQ
 from athlete.algorithms.dqn import DQN
+from athlete.algorithms.dreamerv3 import DreamerV3
 from athlete.algorithms.iqn import IQN
 from athlete.algorithms.mpo import MPO
 from athlete.algorithms.r2d2 import R2D2
@@ -31,6 +32,7 @@ from athlete.models.attention import GTrXL
 from athlete.models.batch_norm import BatchNormMLP
 from athlete.models.mlp import MLP
 from athlete.models.recurrent import GRU, LSTM
+from athlete.models.rssm import RSSM
 from athlete.ops.random import wrap
 from athlete.ops.schedule import Schedule
 
@@ -48,6 +50,14 @@ DDPG = {
     "smooth_target_policy": False,
     "exploration": OrnsteinUhlenbeckNoise(),
     **SMALL_ACTOR,
+}
+DREAM = {
+    "rssm": RSSM(deter=6, groups=2, classes=3, units=6),
+    "model": MLP((6,), "silu", layer_norm=True),
+    "horizon_H": 3,
+    "num_bins": 9,
+    **dict.fromkeys(("world_model_lr", "actor_lr", "critic_lr"), 1e-2),
+    "num_steps_sampled_before_learning_starts": 16,
 }
 EPSILON = EpsilonGreedy(Schedule((0.0, 0.5), (1.0, 0.1)))
 
@@ -100,6 +110,13 @@ CASES = {
     "MPO, discrete, prioritised": (
         CARTPOLE,
         MPO(n_step=2, memory=Prioritized(capacity=64, batch_size=8, window=2), **SMALL_ACTOR),
+        1,
+        1,
+    ),
+    "DreamerV3": (CARTPOLE, DreamerV3(memory=Replay(60, 8, window=4, unroll=3, sequence=4), updates=2, **DREAM), 2, 3),
+    "DreamerV3, continuous": (
+        PENDULUM,
+        DreamerV3(memory=Replay(64, 8, window=4, sequence=4), random_timesteps=6, **DREAM),
         1,
         1,
     ),
@@ -276,6 +293,21 @@ CONTINUOUS = {
 }
 # Algorithm -> environment and settings of a small training that is saved and restored in the middle.
 TRAININGS = {
+    "DreamerV3": (
+        "CartPole-v1",
+        {
+            "model_size": "nano",
+            "batch_size_B": 2,
+            "batch_length_T": 4,
+            "training_ratio": 2,
+            "horizon_H": 3,
+            "num_bins": 9,
+            "num_steps_sampled_before_learning_starts": 16,
+            "actor_lr": [[0, 1e-2], [100, 1e-3]],
+            "replay_buffer_config": {"capacity": 200},
+            "min_sample_timesteps_per_iteration": 40,
+        },
+    ),
     "MPO": (
         "Pendulum-v1",
         {

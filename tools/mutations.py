@@ -475,6 +475,41 @@ BANDITS = [
         ("predicted - steps.reward", "predicted"),
         ("jax.nn.one_hot(steps.action, arms) if", "jnp.ones((len(taken), arms)) if"),
         ("weighted_mean(loss, weight)", "jnp.mean(loss)"),
+        ("jnp.arange(self._arms()), 0.0, FORBIDDEN)", "jnp.arange(self._arms()), FORBIDDEN, 0.0)"),
+    ),
+    *_in(
+        "athlete/env/games/recommenders/interest_evolution.py",
+        "tests/test_recommenders.py",
+        ("taken(1.0 + state", "taken(2.0 + state"),
+        ("jnp.float32(2.0), choice_key", "jnp.float32(1.0), choice_key"),
+        ("jnp.minimum(state.budget, VIDEO_LENGTH)", "VIDEO_LENGTH"),
+        ("1.0 - RETURNED * quality", "1.0 + RETURNED * quality"),
+        ("quality), NO_CLICK_PENALTY)", "quality), 0.0)"),
+        ("jnp.where(clicked & (jnp", "jnp.where((jnp"),
+        ("(1.0 - jnp.abs(interest)) * (1.0 - interest)", "(1.0 - interest)"),
+        ("uniform < (interest + 1.0) / 2.0", "uniform < 0.5"),
+    ),
+    *_in(
+        "athlete/env/games/recommenders/long_term_satisfaction.py",
+        "tests/test_recommenders.py",
+        ("state.clickbait[action[0]]", "state.clickbait[action[1]]"),
+        ("mean * satisfaction +", "mean +"),
+        ("self.memory_discount * state.exposure - 2.0", "self.memory_discount * state.exposure + 2.0"),
+        ("self.memory_discount * state.exposure - 2.0", "state.exposure - 2.0"),
+    ),
+    *_in(
+        "athlete/env/games/recommenders/parametric.py",
+        "tests/test_recommenders.py",
+        ("jnp.exp(worth[action]), jnp.float32(1.0)", "jnp.exp(worth[action]), jnp.float32(0.0)"),
+        ("jnp.where(clicked, 1.0 - regret, 0.0)", "jnp.where(clicked, 1.0, 0.0)"),
+        ("state.budget - clicked", "state.budget - 1.0"),
+        ("jax.nn.sigmoid(worth) *", "1.0 *"),
+    ),
+    *_in(
+        "athlete/env/games/recommenders/slates.py",
+        "tests/test_recommenders.py",
+        ("action = action // count", "pass"),
+        ("jnp.clip(amount, 0.0, MOST_SPENT)", "amount"),
     ),
     *_in(
         "athlete/env/games/bandits/linear.py",
@@ -495,6 +530,49 @@ BANDITS = [
         "athlete/env/games/bandits/contextual.py",
         "tests/test_bandits.py",
         ("10.0 * state.context[0] *", "10.0 *"),
+    ),
+]
+
+SLATEQ_TEST = " ".join(
+    f"tests/test_slateq.py::test_{name}"
+    for name in (
+        "the_whole_update_is_that_of_the_equations",
+        "it_shows_the_slate_whose_documents_are_worth_most_by_what_users_choose",
+        "chance_shows_every_slate_of_different_documents",
+        "where_users_and_documents_differ_in_size_only_places_tell_what_is_chosen",
+    )
+)
+
+SLATEQ = [
+    *_in(
+        "athlete/algorithms/slateq.py",
+        SLATEQ_TEST,
+        (
+            "tree.map(lambda leaf: leaf[0], (batch.obs, batch.action, batch.next_obs))",
+            "tree.map(lambda leaf: leaf[0], (batch.obs, batch.action, batch.obs))",
+        ),
+        ("self._document_values(state.target, next_obs))", "self._document_values(state.params, next_obs))"),
+        ("self._document_values(state.params, next_obs))", "next_values)"),
+        ("steps.return_ + steps.discount * batched", "steps.return_ + self.gamma * batched"),
+        ("at_step(batch.next_obs, steps.last)", "after"),
+        ("error = value - target", "error = value"),
+        ("huber(error, self.huber_threshold)", "huber(error)"),
+        ("_with_none(logits, 0.0)), place", "_with_none(logits, 1.0)), place"),
+        (
+            "optimizer.minimize(choice_losses, state.choice, state.choice_optimizer, rate, jnp.ones_like(weight))",
+            "optimizer.minimize(choice_losses, state.choice, state.choice_optimizer, rate, weight)",
+        ),
+        ("jnp.zeros((rows, candidates, 1)), none[1]], axis=1", "none[1], jnp.zeros((rows, candidates, 1))], axis=1"),
+        ("choice.affinity * affinity[:, None] + choice.place[:, None]", "choice.affinity * affinity[:, None]"),
+        ("choice.affinity * affinity[:, None] + choice.place[:, None]", "affinity[:, None] + choice.place[:, None]"),
+        ("logits[:, k, slates[:, k]]", "logits[:, 0, slates[:, k]]"),
+        ("_with_none(of_places, 0.0)", "_with_none(of_places, 1.0)"),
+        ("values[:, None, -1:]", "0.0"),
+        ("itertools.permutations(range(candidates), size)", "itertools.product(range(candidates), repeat=size)"),
+        ("jnp.argmax(click, axis=-1), action.shape[-1])", "jnp.argmax(click, axis=-1), 0)"),
+        ("_with_none(action, candidates), place", "_with_none(action, 0), place"),
+        ("affinity = jnp.zeros(doc.shape[:-1])", "affinity = jnp.sum(doc, axis=-1)"),
+        ("if explore else greedy(values)", "if not explore else greedy(values)"),
     ),
 ]
 
@@ -2346,6 +2424,14 @@ RECORDED = [
         ("ratios[:, t] * (episodes.reward", "(episodes.reward"),
         ("+ gamma * found - values[:, t]", "+ found - values[:, t]"),
         ("[(1 - level) / 2, (1 + level) / 2]", "[(1 - level), level]", 1),
+        ("np.maximum.accumulate(missing)", "missing"),
+        ("episodes.discount.max(axis=0) * left", "left"),
+    ),
+    *_in(
+        "athlete/estimation.py",
+        "tests/test_estimators.py",
+        ("spread * missing_share(", "0.0 * missing_share("),
+        ("(low - reach, high + reach)", "(low, high + reach)"),
     ),
     *_in(
         "athlete/algorithms/fqe.py",
@@ -2580,6 +2666,7 @@ MUTATIONS = [
     *MEMORY,
     *HINDSIGHT,
     *BANDITS,
+    *SLATEQ,
     *MPO,
     *SEARCH,
     *LOOPS,

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from athlete.algorithms.ddpg import DDPGConfig as DDPGConfig
     from athlete.algorithms.ddppo import DDPPOConfig as DDPPOConfig
     from athlete.algorithms.dqn import DQNConfig as DQNConfig
+    from athlete.algorithms.dreamerv3 import DreamerV3Config as DreamerV3Config
     from athlete.algorithms.dt import DTConfig as DTConfig
     from athlete.algorithms.es import ESConfig as ESConfig
     from athlete.algorithms.impala import IMPALAConfig as IMPALAConfig
@@ -41,12 +42,14 @@ if TYPE_CHECKING:
     from athlete.algorithms.qmix import QMIXConfig as QMIXConfig
     from athlete.algorithms.qrdqn import QRDQNConfig as QRDQNConfig
     from athlete.algorithms.r2d2 import R2D2Config as R2D2Config
+    from athlete.algorithms.random_agent import RandomAgentConfig as RandomAgentConfig
     from athlete.algorithms.rebrac import ReBRACConfig as ReBRACConfig
     from athlete.algorithms.redq import DroQConfig as DroQConfig
     from athlete.algorithms.redq import REDQConfig as REDQConfig
     from athlete.algorithms.rnnsac import RNNSACConfig as RNNSACConfig
     from athlete.algorithms.sac import SACConfig as SACConfig
     from athlete.algorithms.simple_q import SimpleQConfig as SimpleQConfig
+    from athlete.algorithms.slateq import SlateQConfig as SlateQConfig
     from athlete.algorithms.td3 import TD3Config as TD3Config
     from athlete.algorithms.td3_bc import TD3BCConfig as TD3BCConfig
     from athlete.algorithms.tqc import TQCConfig as TQCConfig
@@ -80,6 +83,7 @@ ALGORITHMS: dict[str, str] = {
     "PQN": "athlete.algorithms.pqn",
     "R2D2": "athlete.algorithms.r2d2",
     "RNNSAC": "athlete.algorithms.rnnsac",
+    "DreamerV3": "athlete.algorithms.dreamerv3",
     "SimpleQ": "athlete.algorithms.simple_q",
     "QMIX": "athlete.algorithms.qmix",
     "MAPPO": "athlete.algorithms.mappo",
@@ -99,18 +103,20 @@ ALGORITHMS: dict[str, str] = {
     "DT": "athlete.algorithms.dt",
     "BanditLinUCB": "athlete.algorithms.bandit",
     "BanditLinTS": "athlete.algorithms.bandit",
+    "SlateQ": "athlete.algorithms.slateq",
+    "RandomAgent": "athlete.algorithms.random_agent",
 }
 
-# Other name -> the algorithm that serves it: A3C's settings are A2C's, whose gradients are synchronous.
-ALIASES: dict[str, str] = {"A3C": "A2C", "APEX": "ApexDQN", "APEX_DDPG": "ApexDDPG"}
+# Other name -> the algorithm that serves it: A3C's settings are A2C's, whose gradients are synchronous; Dreamer is the
+# third of its versions.
+ALIASES: dict[str, str] = {"A3C": "A2C", "APEX": "ApexDQN", "APEX_DDPG": "ApexDDPG", "Dreamer": "DreamerV3"}
 
 _MODEL = "there is no learning of a model of the environment yet"
 # RLlib's algorithms that are not here, in lower case without other signs -> what is so instead.
 NOT_HERE: dict[str, str] = {
-    **dict.fromkeys(("dreamer", "dreamerv3", "mbmpo", "leelachesszero"), _MODEL),
+    **dict.fromkeys(("mbmpo", "leelachesszero"), _MODEL),
     "bandit": "its bandits are BanditLinUCB and BanditLinTS",
     "maml": "there is no meta-learning yet",
-    "slateq": "there are no slates yet; actions of several numbers are MultiDiscrete's",
 }
 
 

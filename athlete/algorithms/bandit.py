@@ -27,9 +27,10 @@ from jax.scipy.linalg import solve_triangular
 
 from athlete.core import Agent, Array, Key, Memory, Spec, Transition, Tree, hyper
 from athlete.core.ranges import NonNegativeFloat, PositiveFloat
+from athlete.distributions import Categorical
 from athlete.memory.rollout import Rollout
 from athlete.ops.features import feature_size, features
-from athlete.ops.masks import action_mask
+from athlete.ops.masks import FORBIDDEN, action_mask
 from athlete.ops.statistics import valid_steps, weighted_mean
 from athlete.ops.values import batched_index, greedy, half_square
 from athlete.settings.config import AlgorithmConfig
@@ -100,6 +101,13 @@ class LinearBandit(Agent):
         if explore and not self.thompson:
             score = score + self.alpha * jnp.linalg.norm(_product(view.whitening, contexts), axis=-1)
         return greedy(jnp.broadcast_to(score, (*first.shape, self._arms())), action_mask(self.spec, obs)), carry, {}
+
+    def distribution(self, view: BanditView, carry: Tree, obs: Tree, first: Array) -> Categorical | None:
+        """LinUCB's whole probability is on the arm that it takes; that of LinTS's arms is not known."""
+        if self.thompson:
+            return None
+        arm, _, _ = self.act(view, carry, obs, first, key=())
+        return Categorical(jnp.where(arm[..., None] == jnp.arange(self._arms()), 0.0, FORBIDDEN))
 
     def update(self, state: BanditState, batch: Transition, key: Key, progress: Array) -> tuple[BanditState, dict]:
         """The regressions with the steps of `batch` `[T, B, ...]`; the key is not used."""

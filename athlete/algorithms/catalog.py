@@ -27,6 +27,8 @@ def entries() -> list[Entry]:
     for name in ALGORITHMS:
         config = get_config_class(name)
         sequences, learns_from = None, "recorded data" if config.offline else "the latest steps"
+        if not config.learns:
+            learns_from = "nothing"
         if learns_from_returns(name):
             learns_from = "the returns of whole episodes"
         if issubclass(config, ReplayConfig):
@@ -66,15 +68,20 @@ def is_joint(name: str) -> bool:
     return agent_class.joint
 
 
+def serves_slates(name: str) -> bool:
+    """Whether the actions of the algorithm `name` are slates of documents that observations show, and nothing else."""
+    return served_by(name) == ("slates",)
+
+
 def learns_from_returns(name: str) -> bool:
     """Whether the algorithm `name` learns from whole episodes of a population, and not from steps."""
     return issubclass(get_config_class(name), EvolutionConfig)
 
 
 def learns_online(name: str) -> bool:
-    """Whether the algorithm `name` can learn in an environment: False where it learns from recorded data alone."""
+    """Whether the algorithm `name` can learn in an environment: not from recorded data alone, nor nothing."""
     config = get_config_class(name)
-    return not config.offline or issubclass(config, ReplayConfig)
+    return config.learns and (not config.offline or issubclass(config, ReplayConfig))
 
 
 def require_served(name: str, space: Space) -> None:
@@ -83,6 +90,8 @@ def require_served(name: str, space: Space) -> None:
         raise ValueError(
             f"{name} learns for several agents together, and this is an environment of one; {algorithms_for(space)}"
         )
+    if serves_slates(name) and action_kind(space) == "other":
+        return  # with the observations it is known whether they are slates
     try:
         require_kind(name, served_by(name), space)
     except ValueError as error:

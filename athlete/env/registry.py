@@ -40,9 +40,11 @@ MULTI_AGENT = [
     "RockPaperScissors-v0",
     "MultiAgentCartPole-v1",
 ]
+RECOMMENDERS = ["InterestEvolution-v0", "LongTermSatisfaction-v0", "ParametricRecSys-v0"]
 BANDITS = ["LinearBandit-v0", "ItemBandit-v0", "WheelBandit-v0", "ContextualBandit-v0"]
 BUILT_IN: dict[str, tuple[str, str]] = {
     **dict.fromkeys(BANDITS, ("athlete.env.games.bandits", "make_bandit")),
+    **dict.fromkeys(RECOMMENDERS, ("athlete.env.games.recommenders", "make_recommender")),
     **dict.fromkeys(MINATAR, ("athlete.env.games.minatar", "make_minatar")),
     **dict.fromkeys(PARTIAL, ("athlete.env.games.partial", "make_partial")),
     "DeepSea-v0": ("athlete.env.games.deep_sea", "make_deep_sea"),

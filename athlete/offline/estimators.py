@@ -86,6 +86,17 @@ def doubly_robust(
     return found
 
 
+def missing_share(episodes: Episodes, ratio: np.ndarray) -> float:
+    """How much of what the policy would come to the data have nothing of, from 0 to 1, what is later counting less.
+
+    Weights of steps are 1 on average, whatever the policies. What the mean over recorded episodes lacks of 1 stands for
+    episodes that left what the data know, at that step or before.
+    """
+    missing = 1.0 - np.minimum(importance_weights(episodes, ratio, "step").mean(axis=0), 1.0)
+    left = np.diff(np.maximum.accumulate(missing), prepend=0.0)
+    return float(np.sum(episodes.discount.max(axis=0) * left))
+
+
 def interval(each: np.ndarray, seed: int = 0, level: float = 0.95) -> tuple[float, float]:
     """The bootstrap interval of the mean of `each` `[E]`, over episodes."""
     random = np.random.default_rng(seed)

@@ -70,6 +70,7 @@ class AlgorithmConfig:
     paper: str = ""  # authors, year and where to find it
     agent_class: type[Agent] | None = None
     offline: typing.ClassVar[bool] = False  # made for recorded data
+    learns: typing.ClassVar[bool] = True
     shows_reward: typing.ClassVar[bool] = False  # observations show the reward that led to them
     defaults: typing.ClassVar[dict[str, Any]] = {}  # where they differ from those of SETTINGS and of the agent
     more_settings: typing.ClassVar[dict[str, Setting]] = {}  # that not every algorithm has
@@ -580,7 +581,8 @@ class AlgorithmConfig:
         return _copied(value)
 
     def _nearest(self, given: str, section: str | None) -> str:
-        known = [*self._values, *SPELLINGS, *IGNORED]
+        spelled = [other for other, name in SPELLINGS.items() if name in self._values]
+        known = [*self._values, *spelled, *IGNORED]
         own = [name for name in self._values if section is not None and self._section_of(name) == section]
         word = str(given)  # files may have others as keys
         if word in STABLE_BASELINES:

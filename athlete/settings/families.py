@@ -171,6 +171,7 @@ class ReplayConfig(ExplorationConfig):
     more_settings = REPLAY_SETTINGS
     memory_types: ClassVar[tuple[str, ...]] = tuple(MEMORIES)
     takes_random_timesteps = True
+    intensity_setting: ClassVar[str] = "training_intensity"  # as its users call it
     # Its networks have memory, and its samples are sequences of steps; None: where the user gives them one.
     learns_sequences: ClassVar[bool | None] = False
     fields_set_elsewhere = (*ExplorationConfig.fields_set_elsewhere, "timesteps_per_update", "burn_in", "max_seq_len")
@@ -298,7 +299,7 @@ class ReplayConfig(ExplorationConfig):
             )
         if self.updates() < 1:
             raise ValueError(
-                f"{title}: training_intensity={self.training_intensity} is less than one update of "
+                f"{title}: {self.intensity_setting}={self.training_intensity} is less than one update of "
                 f"{self.learned_per_update()} timesteps for {self.rows() * self.fragment_length()} timesteps sampled; "
                 f"make rollout_fragment_length at least {self._shortest_fragment()}"
             )

@@ -32,9 +32,12 @@ SPELLINGS: dict[str, str] = {
     **dict.fromkeys(("max_worker_restarts", "max_num_env_runner_restarts"), "max_num_worker_restarts"),
     "input": "input_",
     "target_update_grad_intervals": "target_network_update_freq",
+    "evaluation_frequency_main_iters": "evaluation_interval",
+    "lr_q_model": "lr",
     "learning_starts": "num_steps_sampled_before_learning_starts",
     "policy_model": "policy_model_config",
     "Q_model": "q_model_config",
+    "model_dimension": "model_size",
 }
 
 # What users of Stable-Baselines3 write -> what does it here, for messages: its values are not always ours.
@@ -99,8 +102,20 @@ IGNORED: dict[str, str] = {
     "shuffle_sequences": "every epoch takes the samples in a new random order",
     "shuffle_batch_per_epoch": "every epoch takes the samples in a new random order",
     **dict.fromkeys(("noise_size", "tf_single_threaded"), "noise is drawn anew for each generation, from no table"),
+    **dict.fromkeys(
+        ("gc_frequency_train_steps", "intrinsic_rewards_scale"), "nothing is collected, and a bonus has `eta`"
+    ),
+    **dict.fromkeys(
+        ("report_individual_batch_item_stats", "report_dream_data", "report_images_and_videos"),
+        "results carry means; `Algorithm.record_video()` films",
+    ),
+    **dict.fromkeys(
+        ("summary_frequency_train_steps", "summary_include_histograms", "model_save_frequency_main_iters"),
+        "results are written after every iteration, checkpoints every checkpoint_freq",
+    ),
+    "rollouts_per_iteration": "an iteration is of train_batch_size timesteps, and not of whole episodes",
     "use_gae": "advantages are generalised advantage estimates; lambda_=1.0 gives plain returns",
-    **dict.fromkeys(("optim_alpha", "optim_eps"), "Adam takes the place of RMSProp"),
+    **dict.fromkeys(("optim_alpha", "optim_eps", "rmsprop_epsilon"), "Adam takes the place of RMSProp"),
     **dict.fromkeys(
         ("use_local_critic", "use_state_preprocessor"), "the critic sees the state of all agents and what they do"
     ),
@@ -174,6 +189,8 @@ UNSERVED: dict[str, str] = {
     **dict.fromkeys(("logger_config", "logger_creator"), _LOGS),
     **dict.fromkeys(("sample_collector", "fake_sampler", "worker_cls", "sampler_perf_stats_ema_coef"), _ONE_PROGRAM),
     "export_native_model_files": "policy.export(path) writes ONNX, StableHLO, PyTorch and NumPy",
+    "use_float16": "networks run in float32",
+    "use_curiosity": "exploration_config={'type': 'Curiosity'} is a bonus for what cannot be foreseen",
     "learner_config_dict": "settings are those of the algorithm",
 }
 

@@ -175,6 +175,7 @@ _VALUE_CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
     ),
     "result": (lambda value: isinstance(value, str) and value != "", "the name of a result"),
     "last or bool": (lambda value: isinstance(value, bool) or value == "last", "True, False or 'last'"),
+    "bool or auto": (lambda value: isinstance(value, bool) or value == "auto", "True, False or 'auto'"),
     "clip": (lambda value: isinstance(value, bool) or _is_positive(value), "True, False or a number above 0"),
     "positive number": (_is_positive, "a finite number above 0"),
     "number": (lambda value: is_number(value) and 0 <= value < math.inf, "a finite number of at least 0"),
