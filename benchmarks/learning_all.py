@@ -59,6 +59,7 @@ GROUPS = {
         *("minatar-breakout-pqn", "stateless-cartpole-r2d2", "pendulum-sac", "pendulum-tqc", "acrobot-qrdqn"),
         *("cartpole-impala-workers", "cartpole-appo-workers", "cartpole-apex-dqn-workers", "pendulum-apex-ddpg"),
         *("pendulum-mpo", "cartpole-mpo"),
+        *("cartpole-dreamerv3", "pendulum-dreamerv3", "repeat-after-me-dreamerv3", "stateless-cartpole-dreamerv3"),
         *("goal-pendulum-sac-hindsight", "goal-pendulum-sac-hindsight --without replay_buffer_config"),
         *(
             "stateless-cartpole-r2d2-workers",
