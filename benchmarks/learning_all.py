@@ -48,6 +48,7 @@ GROUPS = {
         *("cartpole-es", "cartpole-ars", "cartpole-pgpe", "pendulum-es", "cartpole-cmaes"),
         *("linear-bandit-linucb", "linear-bandit-lints", "item-bandit-linucb", "item-bandit-lints"),
         *("contextual-bandit-linucb", "contextual-bandit-lints", "wheel-bandit-linucb", "wheel-bandit-lints"),
+        *("parametric-recsys-linucb", "parametric-recsys-lints"),
         *("bit-flip-14-dqn-hindsight", "bit-flip-14-dqn-hindsight --without replay_buffer_config"),
         *("bit-flip-25-dqn-hindsight", "bit-flip-25-dqn-hindsight --without replay_buffer_config"),
     ],
@@ -60,6 +61,7 @@ GROUPS = {
         *("cartpole-impala-workers", "cartpole-appo-workers", "cartpole-apex-dqn-workers", "pendulum-apex-ddpg"),
         *("pendulum-mpo", "cartpole-mpo"),
         *("cartpole-dreamerv3", "pendulum-dreamerv3", "repeat-after-me-dreamerv3", "stateless-cartpole-dreamerv3"),
+        *("pendulum-mpo", "cartpole-mpo", "interest-evolution-slateq", "long-term-satisfaction-slateq"),
         *("goal-pendulum-sac-hindsight", "goal-pendulum-sac-hindsight --without replay_buffer_config"),
         *(
             "stateless-cartpole-r2d2-workers",
