@@ -199,7 +199,10 @@ ACTION_KINDS: dict[str, str] = {
 
 
 def action_kind(space: Space) -> str:
-    """Which of ACTION_KINDS an action space is: "discrete", "continuous" (a Box of floats, all bounded) or "other"."""
+    """Which of ACTION_KINDS an action space is: "discrete", "continuous" (a Box of floats, all bounded) or "other".
+
+    Slates (`algorithms/slateq.py`) are "other": only with the observations are they known to be some.
+    """
     if isinstance(space, Discrete):
         return "discrete"
     if isinstance(space, Box) and space.dtype.kind == "f" and space.bounded.all():

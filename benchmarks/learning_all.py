@@ -48,6 +48,7 @@ GROUPS = {
         *("cartpole-es", "cartpole-ars", "cartpole-pgpe", "pendulum-es", "cartpole-cmaes"),
         *("linear-bandit-linucb", "linear-bandit-lints", "item-bandit-linucb", "item-bandit-lints"),
         *("contextual-bandit-linucb", "contextual-bandit-lints", "wheel-bandit-linucb", "wheel-bandit-lints"),
+        *("parametric-recsys-linucb", "parametric-recsys-lints"),
         *("bit-flip-14-dqn-hindsight", "bit-flip-14-dqn-hindsight --without replay_buffer_config"),
         *("bit-flip-25-dqn-hindsight", "bit-flip-25-dqn-hindsight --without replay_buffer_config"),
     ],
@@ -58,7 +59,7 @@ GROUPS = {
         *("deep-sea-20-dqn-rnd --without exploration_config", "deep-sea-20-dqn-rnd", "cartpole-rainbow"),
         *("minatar-breakout-pqn", "stateless-cartpole-r2d2", "pendulum-sac", "pendulum-tqc", "acrobot-qrdqn"),
         *("cartpole-impala-workers", "cartpole-appo-workers", "cartpole-apex-dqn-workers", "pendulum-apex-ddpg"),
-        *("pendulum-mpo", "cartpole-mpo"),
+        *("pendulum-mpo", "cartpole-mpo", "interest-evolution-slateq", "long-term-satisfaction-slateq"),
         *("goal-pendulum-sac-hindsight", "goal-pendulum-sac-hindsight --without replay_buffer_config"),
         *(
             "stateless-cartpole-r2d2-workers",

@@ -45,6 +45,10 @@ KNOWN: dict[str, str] = {
         "its bandit sees the topics of videos and not the user, and on average users like every topic as much as any "
         "other: by RecSim's rules as we have them compiled it is paid hardly more than chance, which is 154"
     ),
+    "slateq/long-term-satisfaction-recsim-env-slateq.yaml": (
+        "by RecSim's defaults a step pays at most 21 on average, and an episode has 60: 1,250 is the most that anybody "
+        "could be paid, and the stop is 2,000"
+    ),
     "examples/rock_paper_scissors_multiagent.py": (
         "the rewards of the two players add up to 0 in every episode, so that nobody comes to 1,000: RLlib's own run "
         "ends at its limit of steps; examples/rock_paper_scissors.py measures what the policy wins"

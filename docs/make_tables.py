@@ -15,7 +15,7 @@ from athlete.algorithms.catalog import entries
 from athlete.spaces import ACTION_KINDS
 
 ROOT = Path(__file__).parent
-ACTIONS = {"discrete": "`Discrete`", "continuous": "`Box`"}
+ACTIONS = {"discrete": "`Discrete`", "continuous": "`Box`", "slates": "`MultiDiscrete` slates"}
 PAGES = {
     "ApexDDPG": "apex-ddpg.md", "ApexDQN": "apex-dqn.md", "DroQ": "redq.md", "SimpleQ": "simple-q.md",
     **dict.fromkeys(("BanditLinUCB", "BanditLinTS"), "bandits.md"),

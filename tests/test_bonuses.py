@@ -14,7 +14,7 @@ from witness import Witness
 
 from athlete.algorithms import ALGORITHMS, get_config_class
 from athlete.algorithms.a2c import A2C
-from athlete.algorithms.catalog import is_joint, learns_from_returns
+from athlete.algorithms.catalog import is_joint, learns_from_returns, serves_slates
 from athlete.algorithms.dqn import DQN, DQNConfig
 from athlete.algorithms.ppo import PPO, PPOConfig
 from athlete.algorithms.sac import SAC
@@ -386,7 +386,7 @@ def test_episodes_are_reported_with_the_environments_rewards_alone():
 SPEC = Spec(Box(-1, 1, (3,)), Discrete(2))
 
 
-OF_STEPS = [name for name in ALGORITHMS if not is_joint(name) and not learns_from_returns(name)]
+OF_STEPS = [name for name in ALGORITHMS if not (is_joint(name) or learns_from_returns(name) or serves_slates(name))]
 
 
 @pytest.mark.parametrize("algorithm", OF_STEPS)

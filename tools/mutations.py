@@ -485,6 +485,49 @@ BANDITS = [
     ),
 ]
 
+SLATEQ_TEST = " ".join(
+    f"tests/test_slateq.py::test_{name}"
+    for name in (
+        "the_whole_update_is_that_of_the_equations",
+        "it_shows_the_slate_whose_documents_are_worth_most_by_what_users_choose",
+        "chance_shows_every_slate_of_different_documents",
+        "where_users_and_documents_differ_in_size_only_places_tell_what_is_chosen",
+    )
+)
+
+SLATEQ = [
+    *_in(
+        "athlete/algorithms/slateq.py",
+        SLATEQ_TEST,
+        (
+            "tree.map(lambda leaf: leaf[0], (batch.obs, batch.action, batch.next_obs))",
+            "tree.map(lambda leaf: leaf[0], (batch.obs, batch.action, batch.obs))",
+        ),
+        ("self._document_values(state.target, next_obs))", "self._document_values(state.params, next_obs))"),
+        ("self._document_values(state.params, next_obs))", "next_values)"),
+        ("steps.return_ + steps.discount * batched", "steps.return_ + self.gamma * batched"),
+        ("at_step(batch.next_obs, steps.last)", "after"),
+        ("error = value - target", "error = value"),
+        ("huber(error, self.huber_threshold)", "huber(error)"),
+        ("_with_none(logits, 0.0)), place", "_with_none(logits, 1.0)), place"),
+        (
+            "optimizer.minimize(choice_losses, state.choice, state.choice_optimizer, rate, jnp.ones_like(weight))",
+            "optimizer.minimize(choice_losses, state.choice, state.choice_optimizer, rate, weight)",
+        ),
+        ("jnp.zeros((rows, candidates, 1)), none[1]], axis=1", "none[1], jnp.zeros((rows, candidates, 1))], axis=1"),
+        ("choice.affinity * affinity[:, None] + choice.place[:, None]", "choice.affinity * affinity[:, None]"),
+        ("choice.affinity * affinity[:, None] + choice.place[:, None]", "affinity[:, None] + choice.place[:, None]"),
+        ("logits[:, k, slates[:, k]]", "logits[:, 0, slates[:, k]]"),
+        ("_with_none(of_places, 0.0)", "_with_none(of_places, 1.0)"),
+        ("values[:, None, -1:]", "0.0"),
+        ("itertools.permutations(range(candidates), size)", "itertools.product(range(candidates), repeat=size)"),
+        ("jnp.argmax(click, axis=-1), action.shape[-1])", "jnp.argmax(click, axis=-1), 0)"),
+        ("_with_none(action, candidates), place", "_with_none(action, 0), place"),
+        ("affinity = jnp.zeros(doc.shape[:-1])", "affinity = jnp.sum(doc, axis=-1)"),
+        ("if explore else greedy(values)", "if not explore else greedy(values)"),
+    ),
+]
+
 HINDSIGHT = [
     *_in(
         "athlete/memory/hindsight.py",
@@ -2575,6 +2618,7 @@ MUTATIONS = [
     *MEMORY,
     *HINDSIGHT,
     *BANDITS,
+    *SLATEQ,
     *MPO,
     *LOOPS,
     *COMBINE,

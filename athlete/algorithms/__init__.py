@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from athlete.algorithms.rnnsac import RNNSACConfig as RNNSACConfig
     from athlete.algorithms.sac import SACConfig as SACConfig
     from athlete.algorithms.simple_q import SimpleQConfig as SimpleQConfig
+    from athlete.algorithms.slateq import SlateQConfig as SlateQConfig
     from athlete.algorithms.td3 import TD3Config as TD3Config
     from athlete.algorithms.td3_bc import TD3BCConfig as TD3BCConfig
     from athlete.algorithms.tqc import TQCConfig as TQCConfig
@@ -98,6 +99,7 @@ ALGORITHMS: dict[str, str] = {
     "DT": "athlete.algorithms.dt",
     "BanditLinUCB": "athlete.algorithms.bandit",
     "BanditLinTS": "athlete.algorithms.bandit",
+    "SlateQ": "athlete.algorithms.slateq",
     "RandomAgent": "athlete.algorithms.random_agent",
 }
 
@@ -111,7 +113,6 @@ NOT_HERE: dict[str, str] = {
     **dict.fromkeys(("mbmpo", "alphazero", "leelachesszero"), _MODEL),
     "bandit": "its bandits are BanditLinUCB and BanditLinTS",
     "maml": "there is no meta-learning yet",
-    "slateq": "there are no slates yet; actions of several numbers are MultiDiscrete's",
 }
 
 

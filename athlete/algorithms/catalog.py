@@ -68,6 +68,11 @@ def is_joint(name: str) -> bool:
     return agent_class.joint
 
 
+def serves_slates(name: str) -> bool:
+    """Whether the actions of the algorithm `name` are slates of documents that observations show, and nothing else."""
+    return served_by(name) == ("slates",)
+
+
 def learns_from_returns(name: str) -> bool:
     """Whether the algorithm `name` learns from whole episodes of a population, and not from steps."""
     return issubclass(get_config_class(name), EvolutionConfig)
@@ -85,6 +90,8 @@ def require_served(name: str, space: Space) -> None:
         raise ValueError(
             f"{name} learns for several agents together, and this is an environment of one; {algorithms_for(space)}"
         )
+    if serves_slates(name) and action_kind(space) == "other":
+        return  # with the observations it is known whether they are slates
     try:
         require_kind(name, served_by(name), space)
     except ValueError as error:

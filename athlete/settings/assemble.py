@@ -144,7 +144,7 @@ def make_bonus(settings: Mapping[str, Any], obs_space: Space) -> Bonus:
 
 def level_points(settings: Mapping[str, Any]) -> list[list[float]] | None:
     """The schedule of an exploration's rate, in timesteps; None where it stays."""
-    if settings["type"] == "EpsilonGreedy":
+    if settings["type"] in ("EpsilonGreedy", "SlateEpsilonGreedy"):
         start, end = settings["initial_epsilon"], settings["final_epsilon"]
         begin, length = settings["warmup_timesteps"], settings["epsilon_timesteps"]
     elif "scale_timesteps" in settings:
@@ -162,7 +162,7 @@ def make_exploration(settings: Mapping[str, Any], horizon: float) -> exploration
     points = level_points(settings)
     rate: Any = from_timesteps(points, horizon) if points is not None else settings.get("temperature")
     match settings["type"]:
-        case "EpsilonGreedy":
+        case "EpsilonGreedy" | "SlateEpsilonGreedy":
             return exploration.EpsilonGreedy(rate)
         case "PerWorkerEpsilonGreedy":
             return exploration.PerWorkerEpsilonGreedy(settings["epsilon"], settings["exponent"])

@@ -18,6 +18,13 @@ EXPLORATIONS: dict[str, dict[str, Any]] = {
         "warmup_timesteps": 0,  # at initial_epsilon before it falls
         "random_timesteps": 0,
     },
+    "SlateEpsilonGreedy": {
+        "initial_epsilon": 1.0,
+        "final_epsilon": 0.05,
+        "epsilon_timesteps": 100_000,
+        "warmup_timesteps": 0,
+        "random_timesteps": 0,
+    },
     "PerWorkerEpsilonGreedy": {"epsilon": 0.4, "exponent": 7.0, "random_timesteps": 0},
     "SoftQ": {"temperature": 1.0, "random_timesteps": 0},  # a number or a schedule
     "GaussianNoise": {

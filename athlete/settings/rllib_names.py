@@ -33,6 +33,7 @@ SPELLINGS: dict[str, str] = {
     "input": "input_",
     "target_update_grad_intervals": "target_network_update_freq",
     "evaluation_frequency_main_iters": "evaluation_interval",
+    "lr_q_model": "lr",
     "learning_starts": "num_steps_sampled_before_learning_starts",
     "policy_model": "policy_model_config",
     "Q_model": "q_model_config",
@@ -114,7 +115,7 @@ IGNORED: dict[str, str] = {
     ),
     "rollouts_per_iteration": "an iteration is of train_batch_size timesteps, and not of whole episodes",
     "use_gae": "advantages are generalised advantage estimates; lambda_=1.0 gives plain returns",
-    **dict.fromkeys(("optim_alpha", "optim_eps"), "Adam takes the place of RMSProp"),
+    **dict.fromkeys(("optim_alpha", "optim_eps", "rmsprop_epsilon"), "Adam takes the place of RMSProp"),
     **dict.fromkeys(
         ("use_local_critic", "use_state_preprocessor"), "the critic sees the state of all agents and what they do"
     ),
