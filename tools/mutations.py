@@ -456,6 +456,82 @@ MPO = [
     ),
 ]
 
+DREAMER_ACTS = (
+    "tests/test_dreamerv3.py::test_it_acts_from_an_empty_memory_where_an_episode_begins "
+    "tests/test_dreamerv3.py::test_it_acts_within_the_bounds_and_greedily_by_the_mean"
+)
+DREAMER_TEST = "tests/test_dreamerv3.py::test_the_whole_update_is_the_references"
+
+DREAMER = [
+    *_in(
+        "athlete/ops/two_hot.py",
+        "tests/test_ops_two_hot.py",
+        ("jnp.sign(x) * jnp.log1p(jnp.abs(x))", "jnp.log1p(jnp.abs(x))"),
+        ("jnp.sign(x) * jnp.expm1(jnp.abs(x))", "jnp.sign(x) * jnp.exp(jnp.abs(x))"),
+        ("jnp.clip(symlog(x), -MOST, MOST)", "symlog(x)"),
+        ("jnp.clip(symlog(x), -MOST, MOST)", "jnp.clip(x, -MOST, MOST)"),
+        ("(number - 1) / (2.0 * MOST)", "number / (2.0 * MOST)"),
+        ("return symexp(jnp.sum(", "return (jnp.sum("),
+        ("* jax.nn.log_softmax(logits), axis=-1)", "* logits, axis=-1)"),
+    ),
+    *_in(
+        "athlete/models/rssm.py",
+        DREAMER_TEST,
+        ("jax.nn.sigmoid(update - 1.0)", "jax.nn.sigmoid(update)"),
+        ("jax.nn.sigmoid(reset) * candidate", "candidate"),
+        ("(1.0 - update) * latent.deter", "latent.deter"),
+        ('layer_norm(params["gates"], dense(params["gates"], ', '(dense(params["gates"], '),
+        ("hot + (probs - jax.lax.stop_gradient(probs))", "hot"),
+        ("draw(self.prior(params, deter), key)", "jnp.exp(self.prior(params, deter)).reshape(*deter.shape[:-1], -1)"),
+        ("jnp.maximum(dynamics, free_nats)", "dynamics"),
+        ("jnp.maximum(representation, free_nats)", "representation"),
+        ("(posterior - stop(prior))", "(posterior - prior)"),
+        ("(stop(posterior) - prior)", "(posterior - prior)"),
+        ("+ UNIMIX / logits.shape[-1]", "+ UNIMIX"),
+    ),
+    *_in(
+        "athlete/algorithms/dreamerv3.py",
+        DREAMER_TEST,
+        ("merge_time(going), dream_key", "merge_time(jnp.ones_like(going)), dream_key"),
+        ("self._dream(world, state.actor", "self._dream(state.world, state.actor"),
+        ("jnp.concatenate([shown[:1], next_shown])\n", "jnp.concatenate([shown, next_shown[-1:]])\n"),
+        ('found["reward"][1:], batch.reward', 'found["reward"][:-1], batch.reward'),
+        ("jax.nn.softplus(logit) - going * logit", "jax.nn.softplus(logit) - logit"),
+        ('{"dynamics_loss": 0.5, "representation_loss": 0.1}', '{"dynamics_loss": 0.1, "representation_loss": 0.5}'),
+        ("latent = where(first, begun, latent)", "latent = latent"),
+        ("batch.first.at[0].set(True)", "batch.first"),
+        ("begun, action, embed[1], keys", "begun, action, embed[0], keys"),
+        ("self.gamma * jax.nn.sigmoid(found", "jax.nn.sigmoid(found"),
+        (
+            "going * jnp.cumprod(jnp.concatenate([jnp.ones_like(discount[:1]), discount[:-1]]), axis=0)",
+            "going * jnp.cumprod(discount, axis=0)",
+        ),
+        ("value[1:], never, never, dream.discount", "value[:-1], never, never, dream.discount"),
+        ("never, dream.discount, self.gae_lambda", "never, dream.discount, self.gamma"),
+        ("jnp.array([0.05, 0.95])", "jnp.array([0.0, 1.0])"),
+        ("jnp.maximum(1.0, return_range)", "return_range"),
+        ("(returns - value[:-1]) /", "returns /"),
+        ("+ self.entropy_scale * entropy", "- self.entropy_scale * entropy"),
+        ("-jnp.mean(dream.weight * gain)", "-jnp.mean(gain)"),
+        ("jnp.mean(dream.weight * (two_hot_loss", "jnp.mean((two_hot_loss"),
+        (" + two_hot_loss(logits, slow)", ""),
+        ("slow = self._value(state.slow_critic, seen)", "slow = value[:-1]"),
+        ("polyak_update(state.slow_critic, critic, SLOW)", "critic"),
+        ("unimix(found.logits)", "found.logits"),
+        ("0.1 + 0.9 * jax.nn.sigmoid(found.log_std + 2.0)", "0.1 + 0.9 * jax.nn.sigmoid(found.log_std)"),
+        ("mean=jnp.tanh(found.mean), ", ""),
+        ("self._action_features(within_bounds(self.spec, action))", "self._action_features(action)"),
+        ("carry = where(first, self.start(view, first.shape[0], key), carry)", "carry = carry", DREAMER_ACTS),
+        ("DreamerCarry(latent, self._action_features(flat))", "DreamerCarry(latent, carry.action)", DREAMER_ACTS),
+        (
+            "within_bounds(self.spec, policy.sample(key) if explore else policy.mode())",
+            "policy.sample(key) if explore else policy.mode()",
+            DREAMER_ACTS,
+        ),
+        ("policy.sample(key) if explore else policy.mode()", "policy.sample(key)", DREAMER_ACTS),
+    ),
+]
+
 BANDITS = [
     *_in(
         "athlete/algorithms/bandit.py",
@@ -2669,6 +2745,7 @@ MUTATIONS = [
     *SLATEQ,
     *MPO,
     *SEARCH,
+    *DREAMER,
     *LOOPS,
     *COMBINE,
     *EXPLORING,
