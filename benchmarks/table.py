@@ -173,6 +173,22 @@ def offline_table() -> str:
     return table([*OFFLINE, *HEAD, "score", "published score"], rows)
 
 
+def online_table() -> str:
+    """What a policy from records is worth as a beginning, where it was measured."""
+    if not (RESULTS / "offline-online.json").exists():
+        return "\nNot measured yet.\n"
+    found, names = manifest("offline-online"), {"iql": "IQL, after the recorded data", "sac": "SAC, from nothing"}
+    rows = []
+    for name, label in names.items():
+        ends = [run[name] for run in found["runs"]]
+        figures = found["figures"][name]
+        before = number(statistics.mean(run["before"] for run in found["runs"])) if name == "iql" else ""
+        half = number(statistics.mean(curve[len(curve) // 2 - 1][1] for curve in ends))
+        rows.append([label, str(len(ends)), before, half, number(figures["mean"]), number(figures["worst"])])
+    steps = f"after {found['steps']:,} steps"
+    return table(["", "seeds", "before", f"after {found['steps'] // 2:,}", steps, "worst seed"], rows)
+
+
 def estimation_table() -> str:
     """How well estimators rank policies, and how often their intervals hold what is true."""
     names = {
@@ -330,6 +346,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "tuned": tuned_table,
     "defaults": defaults_table,
     "offline": offline_table,
+    "online": online_table,
     "estimation": estimation_table,
     "earlier": earlier_list,
     "time": time_table,

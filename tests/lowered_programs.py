@@ -26,7 +26,8 @@ KEY = np.zeros(2, np.uint32)
 
 def single_agent_algorithms() -> list[str]:
     online = [name for name in ALGORITHMS if not get_config_class(name).agent_class.joint and learns_online(name)]
-    return [name for name in online if not learns_from_returns(name) and not serves_slates(name)]
+    own = [name for name in online if not learns_from_returns(name) and not serves_slates(name)]
+    return [name for name in own if not get_config_class(name).agent_class.searches]  # mctx's programs are not ours
 
 
 def lowered(algorithm: str) -> str:

@@ -389,8 +389,12 @@ def metrics_of(algorithm: str) -> set[str]:
     import jax.numpy as jnp
 
     from athlete import spaces
+    from athlete.combine.wrapper import with_simulator
     from athlete.core import Agent, Evolution
+    from athlete.env.games.multi_agent.tic_tac_toe import TicTacToe
     from athlete.env.games.recommenders.interest_evolution import InterestEvolution
+    from athlete.env.wrappers.turns import Turns
+    from athlete.loops.collect import spec_of
     from athlete.loops.learn import transition_shapes
     from athlete.ops.random import wrap
 
@@ -420,6 +424,11 @@ def metrics_of(algorithm: str) -> set[str]:
         with contextlib.suppress(ValueError):
             agent = config.make_agent(spec_for(algorithm, obs, action))
             break
+    if agent.searches:
+        pytest.importorskip("mctx")
+    if agent.simulates:
+        env = Turns(TicTacToe())
+        agent = with_simulator(config.make_agent(spec_of(env)), env)
     found = jax.eval_shape(lambda: one_update(agent))
     return {name for name, metric in found.items() if metric.shape == ()}
 

@@ -75,6 +75,40 @@ def test_the_whole_update_is_the_references(spec):
     assert float(state.return_range) == pytest.approx(held.return_range, rel=1e-4)
 
 
+def acting(spec):
+    """`act` with random parameters, of carry, observations, first and explore, and the carry that rows start with."""
+    agent = DreamerV3(**TINY).bind(spec)
+    state = blank(agent)
+    view = agent.view(random_like(state, 0), 0.0)
+    key = wrap(np.array([0, 5], np.uint32))
+    act = jax.jit(agent.act, static_argnames="explore")
+    return functools.partial(act, view, key=key), agent.start(view, 64, key)
+
+
+def test_it_acts_from_an_empty_memory_where_an_episode_begins():
+    act, empty = acting(DISCRETE)
+    obs = np.random.default_rng(0).normal(size=(64, 2)).astype(np.float32)
+    full = jax.tree.map(lambda leaf: leaf + 1.0, empty)
+    for explore in (True, False):
+        begun = act(full, obs, np.ones(64, bool), explore=explore)
+        jax.tree.map(np.testing.assert_array_equal, begun, act(empty, obs, np.zeros(64, bool), explore=explore))
+    action, carry, extras = begun
+    assert extras == {}
+    np.testing.assert_array_equal(carry.action, np.eye(3)[action])
+    before, after = act(full, obs, np.zeros(64, bool))[1].latent, begun[1].latent
+    assert np.abs(before.deter - after.deter).max() > 0.1
+
+
+def test_it_acts_within_the_bounds_and_greedily_by_the_mean():
+    act, empty = acting(CONTINUOUS)
+    obs = np.random.default_rng(0).normal(size=(64, 2)).astype(np.float32)
+    action, carry, _ = act(empty, obs, np.ones(64, bool))
+    assert np.abs(action).max() == 1.0, "what is drawn beyond is clipped"
+    np.testing.assert_array_equal(carry.action, action)
+    greedy = act(empty, obs, np.ones(64, bool), explore=False)[0]
+    assert np.abs(greedy).max() < 1.0 and np.abs(greedy - action).max() > 0.1
+
+
 def test_a_hundredth_of_every_distribution_is_uniform():
     np.testing.assert_allclose(np.exp(unimix(jnp.log(jnp.array([1e-30, 1.0])))), [0.005, 0.995], rtol=1e-5)
 

@@ -139,6 +139,17 @@ def test_estimators_were_measured_on_fresh_seeds_as_the_benchmark_says_today(pat
         assert re.fullmatch(r"[0-9a-f]{40}", run["commit"]) and run["dirty"] is False
 
 
+def test_going_on_online_was_measured_on_fresh_seeds_as_the_benchmark_says_today() -> None:
+    path = RESULTS / "offline-online.json"
+    if not path.exists():
+        pytest.skip("it was not measured yet, and the page says so")
+    found, online = manifest(path), load_script("offline_online")
+    assert found == json.loads(json.dumps(online.manifest_of(found["runs"])))
+    assert min(found["seeds"]) >= 1000
+    for run in found["runs"]:
+        assert re.fullmatch(r"[0-9a-f]{40}", run["commit"]) and run["dirty"] is False
+
+
 def test_the_figures_of_estimators_are_of_ranks_and_of_intervals() -> None:
     estimation = load_script("estimation")
     told = {"estimate": [1.0, 3.0, 2.0], "low": [0.0, 2.5, 3.0], "high": [2.0, 4.0, 5.0], "std": [1.0, 2.0, 6.0]}

@@ -291,7 +291,7 @@ OPS = [
         ("part | ~jnp.any(part, axis=-1, keepdims=True)", "part"),
         ("values if mask is None else jnp.where(mask, values, FORBIDDEN)", "values"),
         ("masked(jnp.zeros(part.shape), part)", "jnp.zeros(part.shape)"),
-        ("if name != ACTION_MASK}", "if True}", 1),
+        ("if name not in HIDDEN}", "if True}", 1),
     ),
     *_in(
         "athlete/ops/moments.py",
@@ -373,6 +373,75 @@ OPS = [
     ),
 ]
 
+ALPHA_ZERO = "tests/test_references.py::test_alpha_zero"
+
+SEARCH = [
+    *_in(
+        "athlete/algorithms/alpha_zero.py",
+        ALPHA_ZERO,
+        ("over = batch.terminated | batch.truncated", "over = batch.terminated"),
+        ("self.gamma if self.simulator.players == 1 else -self.gamma", "self.gamma"),
+        ("self.gamma if self.simulator.players == 1 else -self.gamma", "-self.gamma"),
+        ("steps.return_ + steps.discount * self._predict", "steps.return_ + self._predict"),
+        ("at_step(batch.next_obs, steps.last)", "batch.next_obs[0]"),
+        ("-jnp.sum(searched * log_policy, axis=-1)", "jnp.sum(searched * log_policy, axis=-1)"),
+        ("return value_loss + policy_loss, jax", "return 0.5 * value_loss + policy_loss, jax"),
+        ("l2=2.0 * self.l2", "l2=self.l2"),
+        ("jnp.tanh(value) if is_game else value", "value"),
+        ("jnp.tanh(value) if is_game else value", "jnp.tanh(value)"),
+        ("jnp.where(reward >= bar.height, 1.0, -1.0)", "jnp.where(reward >= bar.height, 1.0, 0.0)"),
+        ("jnp.where(over & bar.is_set, won, 0.0)", "jnp.where(bar.is_set, won, 0.0)"),
+        ("jnp.where(over & bar.is_set, won, 0.0)", "jnp.where(over, won, 0.0)"),
+        ("percentile_of(state.returns, self.percentile)", "percentile_of(state.returns, 50.0)"),
+    ),
+    *_in(
+        "athlete/algorithms/muzero.py",
+        "tests/test_references.py::test_muzero",
+        ("0.5 * latent + 0.5 * jax.lax.stop_gradient(latent)", "latent"),
+        ("target.counts * (value - target.value) ** 2", "(value - target.value) ** 2"),
+        ("target.counts * (reward - target.reward) ** 2", "(reward - target.reward) ** 2"),
+        ("jnp.mean(reward[:-1], axis=0)", "jnp.mean(reward, axis=0)"),
+        ("self.value_coeff * parts[1]", "parts[1]"),
+        ("jnp.concatenate([searched[1:], searched[-1:]])", "searched"),
+        ("cut = batch.truncated.at[-1].set(True)", "cut = batch.truncated"),
+        ("jnp.where(cut, signed_parabolic(value, self.scale_epsilon), behind)", "behind"),
+        ("jnp.where(cut, signed_parabolic(value, self.scale_epsilon), behind)", "jnp.where(cut, value, behind)"),
+        ("steps.return_ + steps.discount * reached", "steps.return_ + reached"),
+        ("signed_hyperbolic(jnp.where(inside, outcome, 0.0), self.scale_epsilon)", "jnp.where(inside, outcome, 0.0)"),
+        ("jnp.where(inside, outcome, 0.0)", "outcome"),
+        ("jnp.where(inside[..., None], batch.extras", "jnp.where(True, batch.extras"),
+        ("reward=jnp.where(inside, batch.reward[:number], 0.0)", "reward=batch.reward[:number]"),
+        ("jnp.cumsum(batch.truncated[:number], axis=0) - batch.truncated[:number] > 0", "before < 0"),
+        ("_scaled(latent + heads", "_scaled(heads"),
+        ("2.0 * (latent - low) / (high - low + 1e-5) - 1.0", "(latent - low) / (high - low + 1e-5)"),
+    ),
+    *_in(
+        "athlete/ops/ranked.py",
+        "tests/test_ops_ranked.py",
+        ("jnp.cumsum(over) - 1", "jnp.cumsum(over)"),
+        ("kept = over & (place >= number - length)", "kept = over"),
+        ("returns.number + jnp.sum(over)", "returns.number + len(over)"),
+        ("jnp.maximum(held - 1, 0)", "held", 1),
+        ("(place - low) * (ordered[high] - ordered[low])", "0.0"),
+        ("held = jnp.minimum(returns.number, len(returns.values))", "held = len(returns.values)"),
+    ),
+    *_in(
+        "athlete/env/wrappers/turns.py",
+        "tests/test_turns.py",
+        ("reward[mover]", "reward[1 - mover]"),
+        ("_seen_by(step.obs, self.game.mover(state))", "_seen_by(step.obs, mover)"),
+        ("answer._replace(reward=-answer.reward)", "answer"),
+        ("jnp.where(over, first, both)", "both"),
+        ("jnp.where(second, now, then)", "then"),
+    ),
+    *_in(
+        "athlete/env/games/multi_agent/board_game.py",
+        "tests/test_turns.py",
+        ("jnp.where(own, 1 + turn, jnp.where(other, 2 - turn, 0))", "jnp.where(own, 1, jnp.where(other, 2, 0))"),
+        ("jnp.where(jnp.sum(own) == jnp.sum(other), 0, 1)", "jnp.where(jnp.sum(own) == jnp.sum(other), 1, 0)"),
+    ),
+]
+
 MPO_TEST = "tests/test_references.py::test_mpo"
 
 MPO = [
@@ -405,6 +474,82 @@ MPO = [
         ("found._replace(mean=jnp.tanh(found.mean))", "found"),
         ("self.epsilon_mean, self.epsilon_stddev", "self.epsilon_stddev, self.epsilon_mean"),
         ("return dual + multiplier_dual(divergence, alpha, limits)", "return dual"),
+    ),
+]
+
+DREAMER_ACTS = (
+    "tests/test_dreamerv3.py::test_it_acts_from_an_empty_memory_where_an_episode_begins "
+    "tests/test_dreamerv3.py::test_it_acts_within_the_bounds_and_greedily_by_the_mean"
+)
+DREAMER_TEST = "tests/test_dreamerv3.py::test_the_whole_update_is_the_references"
+
+DREAMER = [
+    *_in(
+        "athlete/ops/two_hot.py",
+        "tests/test_ops_two_hot.py",
+        ("jnp.sign(x) * jnp.log1p(jnp.abs(x))", "jnp.log1p(jnp.abs(x))"),
+        ("jnp.sign(x) * jnp.expm1(jnp.abs(x))", "jnp.sign(x) * jnp.exp(jnp.abs(x))"),
+        ("jnp.clip(symlog(x), -MOST, MOST)", "symlog(x)"),
+        ("jnp.clip(symlog(x), -MOST, MOST)", "jnp.clip(x, -MOST, MOST)"),
+        ("(number - 1) / (2.0 * MOST)", "number / (2.0 * MOST)"),
+        ("return symexp(jnp.sum(", "return (jnp.sum("),
+        ("* jax.nn.log_softmax(logits), axis=-1)", "* logits, axis=-1)"),
+    ),
+    *_in(
+        "athlete/models/rssm.py",
+        DREAMER_TEST,
+        ("jax.nn.sigmoid(update - 1.0)", "jax.nn.sigmoid(update)"),
+        ("jax.nn.sigmoid(reset) * candidate", "candidate"),
+        ("(1.0 - update) * latent.deter", "latent.deter"),
+        ('layer_norm(params["gates"], dense(params["gates"], ', '(dense(params["gates"], '),
+        ("hot + (probs - jax.lax.stop_gradient(probs))", "hot"),
+        ("draw(self.prior(params, deter), key)", "jnp.exp(self.prior(params, deter)).reshape(*deter.shape[:-1], -1)"),
+        ("jnp.maximum(dynamics, free_nats)", "dynamics"),
+        ("jnp.maximum(representation, free_nats)", "representation"),
+        ("(posterior - stop(prior))", "(posterior - prior)"),
+        ("(stop(posterior) - prior)", "(posterior - prior)"),
+        ("+ UNIMIX / logits.shape[-1]", "+ UNIMIX"),
+    ),
+    *_in(
+        "athlete/algorithms/dreamerv3.py",
+        DREAMER_TEST,
+        ("merge_time(going), dream_key", "merge_time(jnp.ones_like(going)), dream_key"),
+        ("self._dream(world, state.actor", "self._dream(state.world, state.actor"),
+        ("jnp.concatenate([shown[:1], next_shown])\n", "jnp.concatenate([shown, next_shown[-1:]])\n"),
+        ('found["reward"][1:], batch.reward', 'found["reward"][:-1], batch.reward'),
+        ("jax.nn.softplus(logit) - going * logit", "jax.nn.softplus(logit) - logit"),
+        ('{"dynamics_loss": 0.5, "representation_loss": 0.1}', '{"dynamics_loss": 0.1, "representation_loss": 0.5}'),
+        ("latent = where(first, begun, latent)", "latent = latent"),
+        ("batch.first.at[0].set(True)", "batch.first"),
+        ("begun, action, embed[1], keys", "begun, action, embed[0], keys"),
+        ("self.gamma * jax.nn.sigmoid(found", "jax.nn.sigmoid(found"),
+        (
+            "going * jnp.cumprod(jnp.concatenate([jnp.ones_like(discount[:1]), discount[:-1]]), axis=0)",
+            "going * jnp.cumprod(discount, axis=0)",
+        ),
+        ("value[1:], never, never, dream.discount", "value[:-1], never, never, dream.discount"),
+        ("never, dream.discount, self.gae_lambda", "never, dream.discount, self.gamma"),
+        ("jnp.array([0.05, 0.95])", "jnp.array([0.0, 1.0])"),
+        ("jnp.maximum(1.0, return_range)", "return_range"),
+        ("(returns - value[:-1]) /", "returns /"),
+        ("+ self.entropy_scale * entropy", "- self.entropy_scale * entropy"),
+        ("-jnp.mean(dream.weight * gain)", "-jnp.mean(gain)"),
+        ("jnp.mean(dream.weight * (two_hot_loss", "jnp.mean((two_hot_loss"),
+        (" + two_hot_loss(logits, slow)", ""),
+        ("slow = self._value(state.slow_critic, seen)", "slow = value[:-1]"),
+        ("polyak_update(state.slow_critic, critic, SLOW)", "critic"),
+        ("unimix(found.logits)", "found.logits"),
+        ("0.1 + 0.9 * jax.nn.sigmoid(found.log_std + 2.0)", "0.1 + 0.9 * jax.nn.sigmoid(found.log_std)"),
+        ("mean=jnp.tanh(found.mean), ", ""),
+        ("self._action_features(within_bounds(self.spec, action))", "self._action_features(action)"),
+        ("carry = where(first, self.start(view, first.shape[0], key), carry)", "carry = carry", DREAMER_ACTS),
+        ("DreamerCarry(latent, self._action_features(flat))", "DreamerCarry(latent, carry.action)", DREAMER_ACTS),
+        (
+            "within_bounds(self.spec, policy.sample(key) if explore else policy.mode())",
+            "policy.sample(key) if explore else policy.mode()",
+            DREAMER_ACTS,
+        ),
+        ("policy.sample(key) if explore else policy.mode()", "policy.sample(key)", DREAMER_ACTS),
     ),
 ]
 
@@ -2668,6 +2813,8 @@ MUTATIONS = [
     *SLATEQ,
     *MBPO,
     *MPO,
+    *SEARCH,
+    *DREAMER,
     *LOOPS,
     *COMBINE,
     *EXPLORING,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from athlete.algorithms.a2c import A2CConfig as A2CConfig
     from athlete.algorithms.alpha_star import AlphaStarConfig as AlphaStarConfig
+    from athlete.algorithms.alpha_zero import AlphaZeroConfig as AlphaZeroConfig
     from athlete.algorithms.apex_ddpg import ApexDDPGConfig as ApexDDPGConfig
     from athlete.algorithms.apex_dqn import ApexDQNConfig as ApexDQNConfig
     from athlete.algorithms.appo import APPOConfig as APPOConfig
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from athlete.algorithms.marwil import MARWILConfig as MARWILConfig
     from athlete.algorithms.mbpo import MBPOConfig as MBPOConfig
     from athlete.algorithms.mpo import MPOConfig as MPOConfig
+    from athlete.algorithms.muzero import MuZeroConfig as MuZeroConfig
     from athlete.algorithms.pg import PGConfig as PGConfig
     from athlete.algorithms.pgpe import PGPEConfig as PGPEConfig
     from athlete.algorithms.ppo import PPOConfig as PPOConfig
@@ -70,6 +72,8 @@ ALGORITHMS: dict[str, str] = {
     "TQC": "athlete.algorithms.tqc",
     "MBPO": "athlete.algorithms.mbpo",
     "MPO": "athlete.algorithms.mpo",
+    "AlphaZero": "athlete.algorithms.alpha_zero",
+    "MuZero": "athlete.algorithms.muzero",
     "DDPG": "athlete.algorithms.ddpg",
     "ApexDDPG": "athlete.algorithms.apex_ddpg",
     "TD3": "athlete.algorithms.td3",
@@ -112,7 +116,7 @@ ALIASES: dict[str, str] = {"A3C": "A2C", "APEX": "ApexDQN", "APEX_DDPG": "ApexDD
 _MODEL = "there is no learning of a model of the environment yet"
 # RLlib's algorithms that are not here, in lower case without other signs -> what is so instead.
 NOT_HERE: dict[str, str] = {
-    **dict.fromkeys(("mbmpo", "alphazero", "leelachesszero"), _MODEL),
+    **dict.fromkeys(("mbmpo", "leelachesszero"), _MODEL),
     "bandit": "its bandits are BanditLinUCB and BanditLinTS",
     "maml": "there is no meta-learning yet",
 }

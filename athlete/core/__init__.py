@@ -17,6 +17,7 @@ from athlete.core.contracts import (
     Played,
     Rows,
     Run,
+    Simulator,
     Source,
     Spec,
     Stage,
@@ -26,7 +27,7 @@ from athlete.core.contracts import (
     Which,
 )
 from athlete.core.hyper import hyper
-from athlete.core.multi_agent import MultiEnv, MultiStep, agent_ids
+from athlete.core.multi_agent import MultiEnv, MultiStep, TurnGame, agent_ids
 from athlete.core.wrappers import EnvWrapper, MultiEnvWrapper, SourceWrapper
 
 __all__ = [
@@ -49,6 +50,7 @@ __all__ = [
     "Played",
     "Rows",
     "Run",
+    "Simulator",
     "Source",
     "SourceWrapper",
     "Spec",
@@ -56,6 +58,7 @@ __all__ = [
     "Step",
     "Transition",
     "Tree",
+    "TurnGame",
     "Which",
     "agent_ids",
     "hyper",

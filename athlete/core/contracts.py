@@ -154,6 +154,20 @@ class Env:
         raise NotImplementedError
 
 
+class Simulator(Env):
+    """An environment that can be asked what would come of an action: what a tree search plays on.
+
+    Where two players take turns one agent moves for both: whoever is to move sees the observations and gets the
+    reward of the move, in a game whose rewards add up to 0.
+    """
+
+    players: int = 1  # 2: they take turns
+
+    def state_of(self, obs: Tree) -> Tree:
+        """The state in which an observation was made."""
+        raise NotImplementedError
+
+
 class Model:
     """A network with or without memory. Users write torsos; agents name the heads.
 
@@ -238,6 +252,8 @@ class Agent:
     rates: typing.ClassVar[bool] = False  # it has `td_errors`
     learns_returns: typing.ClassVar[bool] = False  # from recorded steps as `offline.DataSet.to_ends` shows them
     filters: typing.ClassVar[bool] = False  # it standardises observations by itself
+    searches: typing.ClassVar[bool] = False  # `act` is a search, and left out of random steps: `extras` are 0 there
+    simulates: typing.ClassVar[bool] = False  # it has a field `simulator`, a `Simulator` of its environment
     memory: Memory
     updates: int
     num_steps_sampled_before_learning_starts: int = 0
