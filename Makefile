@@ -76,7 +76,7 @@ $(VENV)-jax/.ready: pyproject.toml
 	@touch $@
 
 test-extras: $(VENV)-extras/.ready $(VENV)-jax/.ready
-	$(VENV)-jax/bin/python -m pytest tests/test_jax_packages.py tests/test_ops_search.py tests/test_alpha_zero.py
+	$(VENV)-jax/bin/python -m pytest tests/test_jax_packages.py tests/test_ops_search.py tests/test_alpha_zero.py tests/test_muzero.py
 	$(VENV)-extras/bin/python -m pytest tests/test_gymnax.py tests/test_jaxmarl.py tests/test_atari.py tests/test_spread.py tests/test_pettingzoo.py tests/test_offline_extras.py tests/test_ray.py tests/test_ray_failures.py tests/test_ray_tune.py tests/test_ray_serve.py
 
 # What runs exported policies, and what serves them. PyTorch's tests run where it is installed too.

@@ -32,6 +32,7 @@ from athlete.algorithms.iql import IQL
 from athlete.algorithms.iqn import IQN
 from athlete.algorithms.marwil import MARWIL
 from athlete.algorithms.mpo import MPO, Duals, Networks
+from athlete.algorithms.muzero import MuZero
 from athlete.algorithms.pg import PG
 from athlete.algorithms.ppo import PPO
 from athlete.algorithms.pqn import PQN
@@ -418,6 +419,23 @@ def test_alpha_zero(players):
     assert_same_moments(state.optimizer, held.optimizer, "optimizer")
     if ranked:
         assert float(state.bar.height) == pytest.approx(held.bar) and bool(state.bar.is_set)
+
+
+def test_muzero():
+    shape = {"unroll_steps": 2, "n_step": 2, "latent_size": 3, "scale_epsilon": 0.1, "value_coeff": 0.7}
+    agent = MuZero(**EVERY, **shape, model=TINY).bind(DISCRETE)
+    fresh = blank(agent)
+    state = fresh._replace(params=random_like(fresh.params, 1))
+    held = SimpleNamespace(params=numbers(state.params), optimizer=Adam(numbers(state.params), clip=0.3))
+    batches = []
+    for i, batch in enumerate(batches_of(DISCRETE, steps=4, rows=12, weighted=False)):
+        random = np.random.default_rng(i)
+        found = {"policy": random.dirichlet(np.ones(3), (4, 12)), "value": random.normal(size=(4, 12))}
+        batches.append(batch._replace(extras=jax.tree.map(np.float32, found)))
+    state = follow(agent, state, held, references.muzero, batches, lambda key, batch: {})
+    assert held.optimizer.norm > 0.3, "the case must be one in which clipping counts"
+    assert_equal(state.params, held.params, "params", 1e-3)
+    assert_same_moments(state.optimizer, held.optimizer, "optimizer")
 
 
 def mpo_draws(agent, key, batch):

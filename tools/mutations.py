@@ -395,6 +395,27 @@ SEARCH = [
         ("percentile_of(state.returns, self.percentile)", "percentile_of(state.returns, 50.0)"),
     ),
     *_in(
+        "athlete/algorithms/muzero.py",
+        "tests/test_references.py::test_muzero",
+        ("0.5 * latent + 0.5 * jax.lax.stop_gradient(latent)", "latent"),
+        ("target.counts * (value - target.value) ** 2", "(value - target.value) ** 2"),
+        ("target.counts * (reward - target.reward) ** 2", "(reward - target.reward) ** 2"),
+        ("jnp.mean(reward[:-1], axis=0)", "jnp.mean(reward, axis=0)"),
+        ("self.value_coeff * parts[1]", "parts[1]"),
+        ("jnp.concatenate([searched[1:], searched[-1:]])", "searched"),
+        ("cut = batch.truncated.at[-1].set(True)", "cut = batch.truncated"),
+        ("jnp.where(cut, signed_parabolic(value, self.scale_epsilon), behind)", "behind"),
+        ("jnp.where(cut, signed_parabolic(value, self.scale_epsilon), behind)", "jnp.where(cut, value, behind)"),
+        ("steps.return_ + steps.discount * reached", "steps.return_ + reached"),
+        ("signed_hyperbolic(jnp.where(inside, outcome, 0.0), self.scale_epsilon)", "jnp.where(inside, outcome, 0.0)"),
+        ("jnp.where(inside, outcome, 0.0)", "outcome"),
+        ("jnp.where(inside[..., None], batch.extras", "jnp.where(True, batch.extras"),
+        ("reward=jnp.where(inside, batch.reward[:number], 0.0)", "reward=batch.reward[:number]"),
+        ("jnp.cumsum(batch.truncated[:number], axis=0) - batch.truncated[:number] > 0", "before < 0"),
+        ("_scaled(latent + heads", "_scaled(heads"),
+        ("2.0 * (latent - low) / (high - low + 1e-5) - 1.0", "(latent - low) / (high - low + 1e-5)"),
+    ),
+    *_in(
         "athlete/ops/ranked.py",
         "tests/test_ops_ranked.py",
         ("jnp.cumsum(over) - 1", "jnp.cumsum(over)"),
@@ -606,6 +627,53 @@ BANDITS = [
         "athlete/env/games/bandits/contextual.py",
         "tests/test_bandits.py",
         ("10.0 * state.context[0] *", "10.0 *"),
+    ),
+]
+
+MBPO_TEST = " ".join(
+    f"tests/test_mbpo.py::test_{name}"
+    for name in (
+        "log_variances_are_bent_into_their_bounds",
+        "the_ensemble_learns_what_changes_of_real_steps_say",
+        "dreams_are_drawn_step_by_step_from_a_member_each",
+        "batches_are_dreams_of_which_a_share_is_real",
+        "an_update_dreams_from_real_states_and_then_learns_as_sac_does",
+        "moments_are_those_of_all_that_was_seen",
+    )
+)
+
+MBPO = [
+    *_in(
+        "athlete/models/ensemble.py",
+        MBPO_TEST,
+        ("jnp.exp(-said.log_var) + said.log_var", "jnp.exp(-said.log_var)"),
+        ("jnp.exp(-said.log_var) + said.log_var", "jnp.exp(said.log_var) + said.log_var"),
+        ("jax.nn.softplus(said.logit) - ended * said.logit", "jax.nn.softplus(said.logit) + ended * said.logit"),
+        ('params["most"] - params["least"])', 'params["least"] - params["most"])'),
+        ("most - jax.nn.softplus(most - log_var)", "log_var"),
+        ("least + jax.nn.softplus(below - least)", "below"),
+        ("if number < len(self.hiddens) else x", "if number <= len(self.hiddens) else x"),
+        ("values[member, jnp.arange(member.shape[0])]", "values[0]"),
+    ),
+    *_in(
+        "athlete/algorithms/mbpo.py",
+        MBPO_TEST,
+        ("batch.next_obs - batch.obs, batch.reward", "batch.next_obs, batch.reward"),
+        ("self._standard(state.outputs, outputs[0])", "outputs[0]"),
+        ("inputs = self._standard(state.inputs, inputs[0])", "inputs = inputs[0]"),
+        ("drawn = drawn + rows * jnp.arange(self.dynamics_updates)[:, None, None]", "pass"),
+        ("jnp.exp(0.5 * log_var)", "jnp.exp(log_var)"),
+        ("jnp.sqrt(state.outputs.variance + 1e-8) * drawn", "drawn"),
+        ("next_obs, ended = obs + change[:, :-1]", "next_obs, ended = change[:, :-1]"),
+        ("jnp.where(ended[:, None], starts, next_obs)", "next_obs"),
+        ("< jax.nn.sigmoid(logit)", "> jax.nn.sigmoid(logit)"),
+        ("(1, number)) < self.real_ratio", "(1, number)) > self.real_ratio"),
+        (
+            "jax.lax.scan(learn, state.sac, (batches, keys))",
+            "jax.lax.scan(learn, state.sac, (jax.tree.map(lambda leaf: leaf[::-1], batches), keys))",
+        ),
+        ("leaf[0, : self._rows()], batch.obs", "leaf[0, : self._rows()], batch.next_obs"),
+        ("update_moments(state.outputs, outputs, weight)", "update_moments(state.outputs, 2.0 * outputs, weight)"),
     ),
 ]
 
@@ -2743,6 +2811,7 @@ MUTATIONS = [
     *HINDSIGHT,
     *BANDITS,
     *SLATEQ,
+    *MBPO,
     *MPO,
     *SEARCH,
     *DREAMER,
