@@ -630,6 +630,53 @@ BANDITS = [
     ),
 ]
 
+MBPO_TEST = " ".join(
+    f"tests/test_mbpo.py::test_{name}"
+    for name in (
+        "log_variances_are_bent_into_their_bounds",
+        "the_ensemble_learns_what_changes_of_real_steps_say",
+        "dreams_are_drawn_step_by_step_from_a_member_each",
+        "batches_are_dreams_of_which_a_share_is_real",
+        "an_update_dreams_from_real_states_and_then_learns_as_sac_does",
+        "moments_are_those_of_all_that_was_seen",
+    )
+)
+
+MBPO = [
+    *_in(
+        "athlete/models/ensemble.py",
+        MBPO_TEST,
+        ("jnp.exp(-said.log_var) + said.log_var", "jnp.exp(-said.log_var)"),
+        ("jnp.exp(-said.log_var) + said.log_var", "jnp.exp(said.log_var) + said.log_var"),
+        ("jax.nn.softplus(said.logit) - ended * said.logit", "jax.nn.softplus(said.logit) + ended * said.logit"),
+        ('params["most"] - params["least"])', 'params["least"] - params["most"])'),
+        ("most - jax.nn.softplus(most - log_var)", "log_var"),
+        ("least + jax.nn.softplus(below - least)", "below"),
+        ("if number < len(self.hiddens) else x", "if number <= len(self.hiddens) else x"),
+        ("values[member, jnp.arange(member.shape[0])]", "values[0]"),
+    ),
+    *_in(
+        "athlete/algorithms/mbpo.py",
+        MBPO_TEST,
+        ("batch.next_obs - batch.obs, batch.reward", "batch.next_obs, batch.reward"),
+        ("self._standard(state.outputs, outputs[0])", "outputs[0]"),
+        ("inputs = self._standard(state.inputs, inputs[0])", "inputs = inputs[0]"),
+        ("drawn = drawn + rows * jnp.arange(self.dynamics_updates)[:, None, None]", "pass"),
+        ("jnp.exp(0.5 * log_var)", "jnp.exp(log_var)"),
+        ("jnp.sqrt(state.outputs.variance + 1e-8) * drawn", "drawn"),
+        ("next_obs, ended = obs + change[:, :-1]", "next_obs, ended = change[:, :-1]"),
+        ("jnp.where(ended[:, None], starts, next_obs)", "next_obs"),
+        ("< jax.nn.sigmoid(logit)", "> jax.nn.sigmoid(logit)"),
+        ("(1, number)) < self.real_ratio", "(1, number)) > self.real_ratio"),
+        (
+            "jax.lax.scan(learn, state.sac, (batches, keys))",
+            "jax.lax.scan(learn, state.sac, (jax.tree.map(lambda leaf: leaf[::-1], batches), keys))",
+        ),
+        ("leaf[0, : self._rows()], batch.obs", "leaf[0, : self._rows()], batch.next_obs"),
+        ("update_moments(state.outputs, outputs, weight)", "update_moments(state.outputs, 2.0 * outputs, weight)"),
+    ),
+]
+
 SLATEQ_TEST = " ".join(
     f"tests/test_slateq.py::test_{name}"
     for name in (
@@ -2764,6 +2811,7 @@ MUTATIONS = [
     *HINDSIGHT,
     *BANDITS,
     *SLATEQ,
+    *MBPO,
     *MPO,
     *SEARCH,
     *DREAMER,

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from athlete.algorithms.maddpg import MADDPGConfig as MADDPGConfig
     from athlete.algorithms.mappo import MAPPOConfig as MAPPOConfig
     from athlete.algorithms.marwil import MARWILConfig as MARWILConfig
+    from athlete.algorithms.mbpo import MBPOConfig as MBPOConfig
     from athlete.algorithms.mpo import MPOConfig as MPOConfig
     from athlete.algorithms.muzero import MuZeroConfig as MuZeroConfig
     from athlete.algorithms.pg import PGConfig as PGConfig
@@ -69,6 +70,7 @@ ALGORITHMS: dict[str, str] = {
     "ApexDQN": "athlete.algorithms.apex_dqn",
     "SAC": "athlete.algorithms.sac",
     "TQC": "athlete.algorithms.tqc",
+    "MBPO": "athlete.algorithms.mbpo",
     "MPO": "athlete.algorithms.mpo",
     "AlphaZero": "athlete.algorithms.alpha_zero",
     "MuZero": "athlete.algorithms.muzero",
