@@ -51,7 +51,7 @@ KNOWN: dict[str, str] = {
     ),
     "alpha_zero/cartpole-sparse-rewards-alpha-zero.yaml": (
         "1,600 updates of 64 timesteps at a learning rate of 0.0001 bring it to a mean return of about 90; the example "
-        "cartpole-sparse-rewards-alphazero, with more and larger updates and Gumbel's search, is at 150 after 35,000 steps"
+        "cartpole-sparse-rewards-alphazero, with more and larger updates and Gumbel's search, has 150 after 35,000"
     ),
     "examples/rock_paper_scissors_multiagent.py": (
         "the rewards of the two players add up to 0 in every episode, so that nobody comes to 1,000: RLlib's own run "
