@@ -72,11 +72,11 @@ $(VENV)-extras/.ready: pyproject.toml
 # JAX packages of others, with physics engines among them: an environment of their own again.
 $(VENV)-jax/.ready: pyproject.toml
 	$(PYTHON) -m venv $(VENV)-jax
-	$(VENV)-jax/bin/python -m pip install --quiet --disable-pip-version-check --retries 5 --editable '.[brax,craftax,jumanji,navix,pgx,playground,search]' pytest
+	$(VENV)-jax/bin/python -m pip install --quiet --disable-pip-version-check --retries 5 --editable '.[brax,craftax,jumanji,navix,pgx,playground]' pytest
 	@touch $@
 
 test-extras: $(VENV)-extras/.ready $(VENV)-jax/.ready
-	$(VENV)-jax/bin/python -m pytest tests/test_jax_packages.py tests/test_ops_search.py tests/test_alpha_zero.py tests/test_muzero.py
+	$(VENV)-jax/bin/python -m pytest tests/test_jax_packages.py
 	$(VENV)-extras/bin/python -m pytest tests/test_gymnax.py tests/test_jaxmarl.py tests/test_atari.py tests/test_spread.py tests/test_pettingzoo.py tests/test_offline_extras.py tests/test_ray.py tests/test_ray_failures.py tests/test_ray_tune.py tests/test_ray_serve.py
 
 # What runs exported policies, and what serves them. PyTorch's tests run where it is installed too.

@@ -1,6 +1,8 @@
 """AlphaZero: what it plays, what it keeps, what it refuses, and that it learns."""
 
+import dataclasses
 import functools
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +11,9 @@ import pytest
 from modes import assert_resumes
 
 from athlete.algorithms.alpha_zero import AlphaZero, AlphaZeroConfig, Bar
+from athlete.env.games.classic.cartpole import CartPole
 from athlete.env.games.multi_agent.tic_tac_toe import TicTacToe
+from athlete.env.wrappers.exposed_state import ExposedState
 from athlete.env.wrappers.turns import Against, Turns
 from athlete.loops.collect import choose, spec_of
 from athlete.models.mlp import MLP
@@ -129,12 +133,14 @@ def test_a_policy_plays_from_the_board_alone_and_as_its_algorithm(tmp_path):
     assert not policy.is_recurrent()
 
 
-def test_evaluations_are_against_random_moves_unless_somebody_else_is_named():
+def test_evaluations_are_against_random_moves_unless_somebody_else_is_named_and_games_are_filmed(tmp_path):
     config = small()
     with config.build() as algo:
         assert isinstance(algo._evaluation_world.env, Against)
         returns = algo.evaluate()["evaluation"]["hist_stats"]["episode_reward"]
         assert set(returns) <= {-1.0, 0.0, 1.0} and len(returns) == 10
+        (film,) = algo.record_video(tmp_path, episodes=1)
+        assert Path(film).stat().st_size > 0
 
 
 @pytest.mark.parametrize(
@@ -168,6 +174,25 @@ def test_what_cannot_be_is_said_at_build(changes, message):
 def test_entries_that_cannot_be_are_refused_when_given(settings, message):
     with pytest.raises(ValueError, match=message):
         AlphaZeroConfig().training(**settings)
+
+
+def test_workers_share_out_the_games_and_an_iteration_is_a_batch():
+    config = AlphaZeroConfig().rollouts(num_rollout_workers=6, rollout_fragment_length=50)
+    assert config.rows() == 64 and config.fragment_length() == 50
+    assert config.training(train_batch_size=500).fragment_length() == 8 and config.updates() == 8
+    assert config.rollouts(num_envs_per_worker=2).rows() == 12
+
+
+def test_one_player_s_exploration_is_the_search_alone():
+    """Openings are random for the sake of the other side's answers."""
+    env = ExposedState(CartPole())
+    agent = AlphaZero(simulator=env, model=MLP((8,)), opening_randomness=1.0, randomness=1.0, num_simulations=4)
+    agent = dataclasses.replace(agent, argmax_tree_policy=True, dirichlet_epsilon=0.0).bind(spec_of(env))
+    _, obs = jax.vmap(env.reset)(jax.random.split(KEY, 32))
+    view, first = agent.view(jax.jit(agent.init)(KEY), 0.0), jnp.ones(32, bool)
+    act = jax.jit(agent.act, static_argnums=5)
+    actions = [act(view, agent.start(view, 32, KEY), obs, first, KEY, explore)[0] for explore in (True, False)]
+    np.testing.assert_array_equal(*actions)
 
 
 def test_the_settings_of_the_paper_s_search_choose_it():

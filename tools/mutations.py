@@ -382,7 +382,7 @@ SEARCH = [
         ("over = batch.terminated | batch.truncated", "over = batch.terminated"),
         ("self.gamma if self.simulator.players == 1 else -self.gamma", "self.gamma"),
         ("self.gamma if self.simulator.players == 1 else -self.gamma", "-self.gamma"),
-        ("steps.return_ + steps.discount * self._predict", "steps.return_ + self._predict"),
+        ("steps.return_ + steps.discount * self.predict", "steps.return_ + self.predict"),
         ("at_step(batch.next_obs, steps.last)", "batch.next_obs[0]"),
         ("-jnp.sum(searched * log_policy, axis=-1)", "jnp.sum(searched * log_policy, axis=-1)"),
         ("return value_loss + policy_loss, jax", "return 0.5 * value_loss + policy_loss, jax"),

@@ -18,7 +18,7 @@ Departures:
 
 - searches are mctx's: values are scaled to [0, 1] among the actions of a node, and a batch of trees grows in step;
 - the penalty is on the matrices of weights, not on biases;
-- so that games are of many kinds, the first moves of a game are random with a probability of `opening_randomness`, and
+- so that games of two are of many kinds, their first moves are random with a probability of `opening_randomness`, and
   all others with one of `randomness`: the policy learns what the search found there all the same. Without, play
   narrows to a few games, and the policy loses where it has never been;
 - outcomes are ranked when they are learned from, not when they are played, and ties are won;
@@ -141,9 +141,10 @@ class AlphaZero(Agent):
         if explore:
             if not (self.gumbel or self.argmax_tree_policy):
                 action = jax.random.categorical(choice_key, jnp.log(policy))
-            chance = jnp.where(moves < self.opening_moves, self.opening_randomness, self.randomness)
-            random = random_action(self.spec, obs, first.shape, random_key)
-            action = jnp.where(jax.random.uniform(which_key, first.shape) < chance, random, action)
+            if self.simulator.players == 2:
+                chance = jnp.where(moves < self.opening_moves, self.opening_randomness, self.randomness)
+                random = random_action(self.spec, obs, first.shape, random_key)
+                action = jnp.where(jax.random.uniform(which_key, first.shape) < chance, random, action)
         return action.astype(jnp.int32), ActingCarry((), moves + 1), {"policy": policy}
 
     def observe(self, state: AlphaZeroState, accumulators: Tree, trajectory: Transition) -> tuple[AlphaZeroState, Tree]:
@@ -161,10 +162,10 @@ class AlphaZero(Agent):
         reward = self._worth(state.bar, batch.reward, over)
         steps = n_step_return(batch._replace(reward=reward, terminated=over), self._discount)
         obs, searched = jax.tree.map(lambda leaf: leaf[0], (batch.obs, batch.extras["policy"]))
-        outcome = steps.return_ + steps.discount * self._predict(state.params, at_step(batch.next_obs, steps.last))[1]
+        outcome = steps.return_ + steps.discount * self.predict(state.params, at_step(batch.next_obs, steps.last))[1]
 
         def losses_of(params: Tree) -> tuple[Array, dict[str, Array]]:
-            logits, value = self._predict(params, obs)
+            logits, value = self.predict(params, obs)
             log_policy = jax.nn.log_softmax(logits)
             value_loss, policy_loss = (outcome - value) ** 2, -jnp.sum(searched * log_policy, axis=-1)
             entropy = -jnp.sum(jnp.exp(log_policy) * log_policy, axis=-1)
@@ -196,11 +197,11 @@ class AlphaZero(Agent):
             state, step = jax.vmap(self.simulator.step)(state, to_environment(self.spec.action, action), keys)
             ends = step.terminated | step.truncated
             reward = jnp.where(over, 0.0, self._worth(view.bar, step.reward, ends))
-            logits, value = self._predict(view.params, step.obs)
+            logits, value = self.predict(view.params, step.obs)
             return Edge(reward, jnp.where(over | ends, 0.0, self._discount)), Node(logits, value, (state, over | ends))
 
         legal = action_mask(self.spec, obs)
-        logits, value = self._predict(view.params, obs)
+        logits, value = self.predict(view.params, obs)
         root = Node(logits, value, (jax.vmap(self.simulator.state_of)(obs), jnp.zeros(value.shape, bool)))
         if self.gumbel:
             return gumbel_search(root, expand, legal, key, self.num_simulations, 1.0 if explore else 0.0)[:2]
@@ -209,7 +210,7 @@ class AlphaZero(Agent):
         power = share**self.temperature
         return jnp.argmax(share, axis=-1), power / jnp.sum(power, axis=-1, keepdims=True)
 
-    def _predict(self, params: Tree, obs: Tree) -> tuple[Array, Array]:
+    def predict(self, params: Tree, obs: Tree) -> tuple[Array, Array]:
         """Logits `[B, A]` of the policy and values `[B]`; what is won or lost is between -1 and 1."""
         heads = forward(self.model, params, features(self.spec.obs, obs))
         value = heads["value"][..., 0]
@@ -323,9 +324,13 @@ class AlphaZeroConfig(ReplayConfig):
 
     def fragment_length(self) -> int:
         """How many steps each environment takes an iteration: together `train_batch_size`."""
-        if self.rollout_fragment_length == "auto":
+        if self.rollout_fragment_length == "auto" or "train_batch_size" in self.chosen():
             return max(1, round(self.train_batch_size / self.rows()))
         return self.rollout_fragment_length
+
+    def rows(self) -> int:
+        """How many games are played side by side: those of `num_envs_per_worker` in all, unless that was set."""
+        return super().rows() if "num_envs_per_worker" in self.chosen() else self.num_envs_per_worker
 
     def learned_per_update(self) -> int:
         return self.minibatch_size
