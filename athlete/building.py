@@ -18,7 +18,7 @@ from athlete.callbacks import BATCH_HOOKS
 from athlete.cluster import Request, is_near
 from athlete.combine.team import Team
 from athlete.combine.wrapper import with_memory, with_simulator
-from athlete.core import Agent, Evolution, Simulator, Source, Spec
+from athlete.core import Agent, Evolution, MetaLearner, Simulator, Source, Spec
 from athlete.env.games.multi_agent.players import random_legal
 from athlete.env.goals import goals_of
 from athlete.env.supervision import Supervision
@@ -41,6 +41,7 @@ from athlete.loops.generations import (
     members_shapes,
 )
 from athlete.loops.learn import transition_shapes
+from athlete.loops.meta import MetaTraining, Sizes, tasks_of
 from athlete.loops.output import OutputSource
 from athlete.loops.train import CompiledTraining, HostedTraining, Training
 from athlete.loops.worked import WorkedTraining
@@ -112,6 +113,9 @@ def start_training(
         return start_offline(config, world, key, begins, devices)
     if isinstance(config, EvolutionConfig):
         return _start_generations(config, world, hooks, key, begins)
+    assert config.agent_class is not None
+    if issubclass(config.agent_class, MetaLearner):
+        return _start_meta(config, world, key, begins)
     if world.env is not None:
         return _start_compiled(config, world, key, begins, devices)
     if is_in_ray(config) or (config.workers_act and (config.num_rollout_workers or "workers_act" in config.chosen())):
@@ -177,6 +181,31 @@ def _start_generations(
     except BaseException:
         waves.close()
         raise
+
+
+def _start_meta(config: AlgorithmConfig, world: World, key: np.ndarray, begins: bool) -> MetaTraining:
+    """Tasks side by side, which are one compiled environment with other numbers."""
+    title = config.algorithm_name
+    if world.env is None:
+        raise ValueError(
+            f"{title}: tasks are fields of a compiled environment, and {config.env!r} runs in Python; make it one in "
+            "JAX (athlete.core.Env)"
+        )
+    spec = spec_of(world.env)
+    if spec.groups:
+        raise ValueError(f"{title} learns for one agent, and this environment has many")
+    try:
+        tasks = tasks_of(world.env, config.tasks)
+    except ValueError as error:
+        raise ValueError(f"{title}: {error}") from None
+    agent = agent_for(config, spec, 1)
+    if not isinstance(agent, MetaLearner):
+        raise ValueError(
+            f"{title}: what stands around an agent, such as a filter of observations, a bonus or other rewards, is the "
+            "same in all tasks and does not adapt; leave it out"
+        )
+    sizes = Sizes(tasks, config.num_envs_per_worker, config.fragment_length())
+    return MetaTraining(agent, world.env, sizes, config.horizon(), key, begins)
 
 
 def _evolution(config: EvolutionConfig, spec: Spec) -> Evolution:

@@ -630,6 +630,47 @@ BANDITS = [
     ),
 ]
 
+MAML_TEST = " ".join(
+    f"tests/test_maml.py::test_{name}"
+    for name in (
+        "a_step_in_a_task_is_one_of_the_policy_gradient",
+        "what_tasks_begin_with_descends_through_their_steps",
+        "the_kl_penalty_falls_where_policies_stay_near",
+        "what_is_learned_from_a_trajectory_are_standardised_advantages_of_whole_returns",
+    )
+)
+
+MAML = [
+    *_in(
+        "athlete/algorithms/maml.py",
+        MAML_TEST,
+        ("leaf - self.inner_lr * slope", "leaf + self.inner_lr * slope"),
+        ("leaf - self.inner_lr * slope", "leaf - self.inner_lr * jax.lax.stop_gradient(slope)"),
+        ("return -jnp.mean(jnp.exp(policy", "return -jnp.sum(jnp.exp(policy"),
+        ("batch.log_prob) * batch.advantage)", "batch.log_prob))"),
+        ("params = self.adapt(params, batch)", "self.adapt(params, batch)"),
+        ("batch.mask).kl(policy)", "batch.mask).kl(policy) * 0.0"),
+        ("clipped_surrogate(ratio, last.advantage, self.clip_param)", "ratio * last.advantage"),
+        ("total + jnp.sum(kl_coeff * kl)", "total + jnp.sum(kl)"),
+        ("self.vf_loss_coeff * vf_loss -", "vf_loss -"),
+        ("value_at(self.entropy_coeff, progress) * entropy", "0.0 * entropy"),
+        ("apart > 2.0 * self.kl_target, state.kl_coeff * 1.5", "apart > 2.0 * self.kl_target, state.kl_coeff"),
+        ("larger * 0.5, larger)", "larger, larger)"),
+        ("standardized(advantage),", "advantage,"),
+        ("value + advantage,", "advantage - value + 1.0,"),
+    ),
+    *_in(
+        "athlete/loops/meta.py",
+        "tests/test_maml.py::test_a_task_that_is_always_the_same_is_that_environment",
+        ("{name: values[i] for i, (name, _, _) in enumerate(tasks)}", "{}"),
+        ("low + (high - low) *", "low + 0.0 * (high - low) *"),
+        ("params = agent.adapt(params, batches[-1])", "agent.adapt(params, batches[-1])"),
+        ("means_of_tasks[-1] - means_of_tasks[0]", "means_of_tasks[0]"),
+        ("Told(episodes[-1], metrics", "Told(episodes[0], metrics"),
+        ("rows + jnp.sum(ended.done[:-1])", "rows + jnp.sum(ended.done)"),
+    ),
+]
+
 MBPO_TEST = " ".join(
     f"tests/test_mbpo.py::test_{name}"
     for name in (
@@ -2812,6 +2853,7 @@ MUTATIONS = [
     *BANDITS,
     *SLATEQ,
     *MBPO,
+    *MAML,
     *MPO,
     *SEARCH,
     *DREAMER,

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from athlete.algorithms.iql import IQLConfig as IQLConfig
     from athlete.algorithms.iqn import IQNConfig as IQNConfig
     from athlete.algorithms.maddpg import MADDPGConfig as MADDPGConfig
+    from athlete.algorithms.maml import MAMLConfig as MAMLConfig
     from athlete.algorithms.mappo import MAPPOConfig as MAPPOConfig
     from athlete.algorithms.marwil import MARWILConfig as MARWILConfig
     from athlete.algorithms.mbpo import MBPOConfig as MBPOConfig
@@ -91,6 +92,7 @@ ALGORITHMS: dict[str, str] = {
     "MAPPO": "athlete.algorithms.mappo",
     "MADDPG": "athlete.algorithms.maddpg",
     "AlphaStar": "athlete.algorithms.alpha_star",
+    "MAML": "athlete.algorithms.maml",
     "ES": "athlete.algorithms.es",
     "ARS": "athlete.algorithms.ars",
     "CMAES": "athlete.algorithms.cmaes",
@@ -113,12 +115,11 @@ ALGORITHMS: dict[str, str] = {
 # third of its versions.
 ALIASES: dict[str, str] = {"A3C": "A2C", "APEX": "ApexDQN", "APEX_DDPG": "ApexDDPG", "Dreamer": "DreamerV3"}
 
-_MODEL = "there is no learning of a model of the environment yet"
 # RLlib's algorithms that are not here, in lower case without other signs -> what is so instead.
 NOT_HERE: dict[str, str] = {
-    **dict.fromkeys(("mbmpo", "leelachesszero"), _MODEL),
+    "mbmpo": "there is no meta-learning in models yet; MBPO learns a model, and MAML to adapt",
+    "leelachesszero": "its games of two are AlphaZero's",
     "bandit": "its bandits are BanditLinUCB and BanditLinTS",
-    "maml": "there is no meta-learning yet",
 }
 
 

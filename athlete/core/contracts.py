@@ -382,6 +382,25 @@ class Evolution(Agent):
         raise NotImplementedError
 
 
+class MetaLearner(Agent):
+    """An agent that learns to adapt: from what it did in several tasks before and after each step of its own."""
+
+    meta_batch_size: int  # tasks in an iteration
+    inner_adaptation_steps: int
+
+    def prepare(self, params: Tree, trajectory: Transition) -> Tree:
+        """What `adapt` and `meta_update` need of a trajectory `[T, B, ...]` of one task, in which `params` acted."""
+        raise NotImplementedError
+
+    def adapt(self, params: Tree, batch: Tree) -> Tree:
+        """The parameters after one step on what `prepare` made of one task."""
+        raise NotImplementedError
+
+    def meta_update(self, state: Tree, batches: list[Tree], progress: Array) -> tuple[Tree, dict[str, Array]]:
+        """Learn from batches of all tasks, leaves `[tasks, ...]`: that before any adaptation first, and so on."""
+        raise NotImplementedError
+
+
 class ActingCarry(NamedTuple):
     """The carry of an agent whose exploration remembers too. A policy has memory where `model` has arrays."""
 
