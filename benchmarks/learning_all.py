@@ -59,7 +59,13 @@ GROUPS = {
         *("deep-sea-20-dqn-rnd --without exploration_config", "deep-sea-20-dqn-rnd", "cartpole-rainbow"),
         *("minatar-breakout-pqn", "stateless-cartpole-r2d2", "pendulum-sac", "pendulum-tqc", "acrobot-qrdqn"),
         *("cartpole-impala-workers", "cartpole-appo-workers", "cartpole-apex-dqn-workers", "pendulum-apex-ddpg"),
-        *("cartpole-dreamerv3", "pendulum-dreamerv3", "repeat-after-me-dreamerv3", "stateless-cartpole-dreamerv3"),
+        *(
+            "cartpole-dreamerv3",
+            "pendulum-dreamerv3",
+            "pendulum-tdmpc2",
+            "repeat-after-me-dreamerv3",
+            "stateless-cartpole-dreamerv3",
+        ),
         *("pendulum-mpo", "cartpole-mpo", "interest-evolution-slateq", "long-term-satisfaction-slateq"),
         *("goal-pendulum-sac-hindsight", "goal-pendulum-sac-hindsight --without replay_buffer_config"),
         *(
