@@ -17,14 +17,16 @@ import numpy as np
 from athlete.callbacks import BATCH_HOOKS
 from athlete.cluster import Request, is_near
 from athlete.combine.team import Team
-from athlete.combine.wrapper import with_memory
-from athlete.core import Agent, Evolution, Source, Spec
+from athlete.combine.wrapper import with_memory, with_simulator
+from athlete.core import Agent, Evolution, MetaLearner, Simulator, Source, Spec
+from athlete.env.games.multi_agent.players import random_legal
 from athlete.env.goals import goals_of
 from athlete.env.supervision import Supervision
 from athlete.env.world import World, env_name, find_world, no_world
 from athlete.env.wrappers.frame_stack import require_stack
 from athlete.env.wrappers.info_metrics import with_info_metrics
 from athlete.env.wrappers.previous import previous_of
+from athlete.env.wrappers.turns import Against, Turns
 from athlete.hooks import Hooks
 from athlete.log import logger
 from athlete.loops.asynchronous import AsynchronousTraining
@@ -39,6 +41,7 @@ from athlete.loops.generations import (
     members_shapes,
 )
 from athlete.loops.learn import transition_shapes
+from athlete.loops.meta import MetaTraining, Sizes, tasks_of
 from athlete.loops.output import OutputSource
 from athlete.loops.train import CompiledTraining, HostedTraining, Training
 from athlete.loops.worked import WorkedTraining
@@ -66,6 +69,9 @@ def evaluation_world(config: AlgorithmConfig, training: World) -> World:
     """The environment of evaluations: that of training unless `evaluation_config` says otherwise."""
     changes = config.evaluation_config
     if not ({"env", "env_config"} & set(changes)):
+        if isinstance(training.env, Turns):  # in which nobody loses to anybody else
+            logger.info("evaluations of %s are against random moves; evaluation_config says otherwise", training.name)
+            return training._replace(env=Against(training.env.game, random_legal))
         return training
     env_config = _with_changes(config.env_config, changes.get("env_config", {}))
     return _find_world(config, changes.get("env", config.env), env_config)
@@ -89,6 +95,8 @@ def _find_world(config: AlgorithmConfig, env: Any, env_config: Mapping[str, Any]
     assert config.agent_class is not None
     if config.agent_class.joint:
         world = world.acting_together()
+    if config.agent_class.simulates:
+        world = world.simulated()
     world = world.showing(previous_of(config))
     return world if config.disable_env_checking else world.checked()
 
@@ -105,6 +113,9 @@ def start_training(
         return start_offline(config, world, key, begins, devices)
     if isinstance(config, EvolutionConfig):
         return _start_generations(config, world, hooks, key, begins)
+    assert config.agent_class is not None
+    if issubclass(config.agent_class, MetaLearner):
+        return _start_meta(config, world, key, begins)
     if world.env is not None:
         return _start_compiled(config, world, key, begins, devices)
     if is_in_ray(config) or (config.workers_act and (config.num_rollout_workers or "workers_act" in config.chosen())):
@@ -170,6 +181,31 @@ def _start_generations(
     except BaseException:
         waves.close()
         raise
+
+
+def _start_meta(config: AlgorithmConfig, world: World, key: np.ndarray, begins: bool) -> MetaTraining:
+    """Tasks side by side, which are one compiled environment with other numbers."""
+    title = config.algorithm_name
+    if world.env is None:
+        raise ValueError(
+            f"{title}: tasks are fields of a compiled environment, and {config.env!r} runs in Python; make it one in "
+            "JAX (athlete.core.Env)"
+        )
+    spec = spec_of(world.env)
+    if spec.groups:
+        raise ValueError(f"{title} learns for one agent, and this environment has many")
+    try:
+        tasks = tasks_of(world.env, config.tasks)
+    except ValueError as error:
+        raise ValueError(f"{title}: {error}") from None
+    agent = agent_for(config, spec, 1)
+    if not isinstance(agent, MetaLearner):
+        raise ValueError(
+            f"{title}: what stands around an agent, such as a filter of observations, a bonus or other rewards, is the "
+            "same in all tasks and does not adapt; leave it out"
+        )
+    sizes = Sizes(tasks, config.num_envs_per_worker, config.fragment_length())
+    return MetaTraining(agent, world.env, sizes, config.horizon(), key, begins)
 
 
 def _evolution(config: EvolutionConfig, spec: Spec) -> Evolution:
@@ -337,10 +373,22 @@ def _sample_async(config: AlgorithmConfig, spec: Spec) -> bool | str:
 def _make_agent(
     config: AlgorithmConfig, world: World, spec: Spec, begins: bool, length: int, ids: Sequence[str] = ()
 ) -> Agent:
-    agent = with_goals(agent_for(config, spec, length, ids), world)
+    agent = with_world(agent_for(config, spec, length, ids), world)
     if begins:
         require_memory_room(config, agent)
     return with_recorded(config, agent, spec)
+
+
+def with_world(agent: Agent, world: World) -> Agent:
+    """The agent, with what it needs of the environment itself: who judges goals, or what it searches in."""
+    if not agent.simulates:
+        return with_goals(agent, world)
+    if not isinstance(world.env, Simulator):
+        raise ValueError(
+            f"AlphaZero plays both sides of {world.name} itself: leave the opponent out of env_config, and give it in "
+            "evaluation_config={'env_config': ...}"
+        )
+    return with_simulator(agent, world.env)
 
 
 def with_goals(agent: Agent, world: World) -> Agent:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, cast
 
 import jax
 import numpy as np
@@ -22,7 +22,9 @@ from athlete.checkpointing import (
     spec_of_metadata,
 )
 from athlete.combine.team import Team
-from athlete.core import ActingCarry, Agent, Run, Spec, Tree
+from athlete.combine.wrapper import with_simulator
+from athlete.core import ActingCarry, Agent, Run, Simulator, Spec, Tree
+from athlete.env.world import find_world
 from athlete.env.wrappers.previous import Previous, previous_of
 from athlete.export.formats import format_of, write
 from athlete.loops.compiling import COMPILER_OPTIONS, set_up
@@ -32,6 +34,7 @@ from athlete.ops.finite import NonFiniteError, first_nonfinite
 from athlete.ops.masks import without_action
 from athlete.ops.random import wrap
 from athlete.record.checkpoint import open_checkpoint
+from athlete.settings.config import AlgorithmConfig
 from athlete.settings.rllib_names import no_attribute
 from athlete.spaces import ACTION_MASK, Space, has_mask, to_environment
 from athlete.teams import agent_for, horizon_of
@@ -64,7 +67,8 @@ class Policy:
         """The policy that a checkpoint holds; of many the one that is called `policy_id`, snapshots too (`"main_v3"`).
 
         Nothing is executed on reading. A class of the user's that acts, a `custom_model`, has to be imported before;
-        a function, `observation_fn`, is given again in `settings`, which go over the saved ones.
+        a function, `observation_fn`, is given again in `settings`, which go over the saved ones. What searches in
+        its environment, as AlphaZero does, needs that: `env` is given again where it is no name.
 
         Raises:
             CheckpointError: it is none, or damaged, or holds a policy that cannot act; the sentence says which.
@@ -75,6 +79,10 @@ class Policy:
         check_metadata(metadata, path)
         config = config_of(metadata, path, (*OF_TRAINING, *settings)).update_from_dict(settings)
         agent = agent_for(config, spec_of_metadata(metadata), config.fragment_length(), metadata.get("agent_ids", ()))
+        if agent.simulates:
+            kept = set(OF_TRAINING) - {"env", "env_config"}
+            config = config_of(metadata, path, (*kept, *settings)).update_from_dict(settings)
+            agent = with_simulator(agent, _simulator(config))
         like = learner_part(_learner(agent), counts_timesteps(metadata["counters"]))
         state = stored.load("agent", like)["state"]
         require_finite(state, f"{path} is not loaded")
@@ -288,6 +296,12 @@ class Policy:
     def _spec(self) -> Spec:
         assert self.agent.spec is not None
         return self.agent.spec
+
+
+def _simulator(config: AlgorithmConfig) -> Simulator:
+    """What the policy of `config` searches in."""
+    world = find_world(config.env, config.env_config, config.backend, config.preprocessor_pref)
+    return cast(Simulator, world.simulated().env)
 
 
 def player_of(agent: Agent, state: Tree, view: Tree, policy_id: str, method: str) -> Player:

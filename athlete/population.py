@@ -9,6 +9,7 @@ import jax
 
 from athlete.algorithm import Algorithm
 from athlete.building import training_world
+from athlete.core import MetaLearner
 from athlete.env.world import World
 from athlete.loops.collect import spec_of
 from athlete.loops.train import CompiledTraining, join
@@ -45,6 +46,8 @@ def _form(name: str, config: AlgorithmConfig, world: World) -> Any:
         why = "its environment is not compiled (`athlete check` says why)"
     elif isinstance(config, EvolutionConfig):
         why = "its population is what is mapped already"
+    elif config.agent_class is not None and issubclass(config.agent_class, MetaLearner):
+        why = "its tasks are what is mapped already"
     elif config.min_time_s_per_iteration:
         why = "min_time_s_per_iteration ends the iterations of each at another time; leave it out"
     elif wanted_devices(config) not in (None, 1):

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, TypeGuard
 import numpy as np
 
 ACTION_MASK = "action_mask"  # the entry of a Dict observation that says which actions are legal; see `ops.masks`
+SIMULATOR_STATE = "simulator_state"  # the entry that shows a search the state, and that networks do not see
 
 
 class Space:

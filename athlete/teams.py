@@ -12,7 +12,7 @@ from athlete.algorithms.fixed import AlwaysSame, Fixed, Heuristic, RandomPolicy
 from athlete.combine.past import PastSelves
 from athlete.combine.seating import Seats
 from athlete.combine.team import Member, Team
-from athlete.core import Agent, Group, Spec, agent_ids
+from athlete.core import Agent, Group, MetaLearner, Spec, agent_ids
 from athlete.env.games.multi_agent.players import beat_last
 from athlete.log import logger
 from athlete.settings.config import AlgorithmConfig
@@ -85,6 +85,11 @@ def _agents_of(
                 raise ValueError(
                     f"multi_agent: policies[{name!r}]: {own.algorithm_name} learns from whole episodes of one agent; "
                     "policies of many learn from their steps"
+                )
+            if own.agent_class is not None and issubclass(own.agent_class, MetaLearner):
+                raise ValueError(
+                    f"multi_agent: policies[{name!r}]: {own.algorithm_name} learns in tasks of one agent; policies of "
+                    "many learn from their steps"
                 )
             require_served(configs[name].algorithm_name, spec.action)
             agents[name] = configs[name].make_agent(spec)

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from athlete.algorithms import ALGORITHMS, get_config_class
-from athlete.algorithms.catalog import learns_from_returns, learns_online, serves_slates
+from athlete.algorithms.catalog import learns_from_returns, learns_online, learns_to_adapt, serves_slates
 from athlete.env.games.classic.cartpole import CartPole
 from athlete.env.games.classic.pendulum import Pendulum
 from athlete.loops import train
@@ -26,7 +26,9 @@ KEY = np.zeros(2, np.uint32)
 
 def single_agent_algorithms() -> list[str]:
     online = [name for name in ALGORITHMS if not get_config_class(name).agent_class.joint and learns_online(name)]
-    return [name for name in online if not learns_from_returns(name) and not serves_slates(name)]
+    others = (learns_from_returns, learns_to_adapt, serves_slates)
+    own = [name for name in online if not any(asked(name) for asked in others)]
+    return [name for name in own if not get_config_class(name).agent_class.searches]  # mctx's programs are not ours
 
 
 def lowered(algorithm: str) -> str:

@@ -58,7 +58,8 @@ def assert_modes_are_equal(
     assert ended, "the case must contain endings"
     run = hosted.run._replace(rows=hosted.run.rows._replace(env_state=hosted.source._state))
     assert_close(compiled.run, run, tolerance)
-    moved = [np.abs(a - b).max(initial=0.0) for a, b in zip(*map(jax.tree.leaves, (begun, run.state)), strict=True)]
+    pairs = zip(*map(jax.tree.leaves, (begun, run.state)), strict=True)
+    moved = [np.abs(np.asarray(a, float) - np.asarray(b, float)).max(initial=0.0) for a, b in pairs]
     assert max(moved) > 1e-3, "the agent must have learnt something for the two to be equal in"
 
 

@@ -1516,6 +1516,113 @@ def crr(agent, held, batch, draws, progress):
     return metrics
 
 
+# AlphaZero ------------------------------------------------------------------------------------------------------------
+
+
+def alpha_zero(agent, held, batch, draws, progress):
+    """Silver et al. 2018, equation 1; with ranked rewards, what a single player got at the end against `held.bar`."""
+    ranked, two = agent.buffer_max_length > 0, agent.simulator.players == 2
+
+    def heads(params, obs):
+        out = mlp(params, obs)
+        value = out["value"][..., 0]
+        return log_softmax(out["policy"]), np.tanh(value) if ranked or two else value
+
+    outcome = np.zeros(batch.reward.shape[1])
+    for row in range(len(outcome)):
+        sign = 1.0
+        for t in range(len(batch.reward)):
+            over, reward = batch.terminated[t, row] or batch.truncated[t, row], batch.reward[t, row]
+            if ranked:
+                reward = 0.0 if not over or held.bar is None else 1.0 if reward >= held.bar else -1.0
+            outcome[row] += sign * reward
+            sign *= -agent.gamma if two else agent.gamma
+            if over:
+                break
+        else:
+            outcome[row] += sign * heads(held.params, batch.next_obs[-1, row])[1]
+    searched = batch.extras["policy"][0]
+
+    def losses(params):
+        log_policy, value = heads(params, batch.obs[0])
+        return np.mean((outcome - value) ** 2), np.mean(-np.sum(searched * log_policy, axis=-1)), log_policy
+
+    slopes = gradient(lambda params: sum(losses(params)[:2]), held.params)
+    slopes = mapped(lambda g, w: g + 2 * agent.l2 * w if w.ndim > 1 else g, slopes, held.params)
+    value_loss, policy_loss, log_policy = losses(held.params)
+    held.params = held.optimizer.step(held.params, slopes, at(agent.lr, progress))
+    if ranked:
+        held.bar = np.percentile(held.returns, agent.percentile)
+    entropy = np.mean(-np.sum(np.exp(log_policy) * log_policy, axis=-1))
+    return {"vf_loss": value_loss, "policy_loss": policy_loss, "entropy": entropy}
+
+
+# MuZero --------------------------------------------------------------------------------------------------------------
+
+
+def muzero(agent, held, batch, draws, progress):
+    """Schrittwieser et al. 2020, equation 1 and appendices F and G, with squared errors."""
+    unrolled, length = agent.unroll_steps, len(batch.reward)
+    over = batch.terminated | batch.truncated
+    rows = range(batch.reward.shape[1])
+
+    def scaled(latent):
+        low, high = latent.min(axis=-1, keepdims=True), latent.max(axis=-1, keepdims=True)
+        return 2 * (latent - low) / (high - low + 1e-5) - 1
+
+    def represent(params, obs):
+        return scaled(mlp(params["representation"], obs)["latent"])
+
+    def advance(params, latent, action):
+        heads = mlp(params["dynamics"], np.concatenate([latent, np.eye(3)[action]], axis=-1))
+        return scaled(latent + heads["latent"]), heads["reward"][..., 0]
+
+    def predict(params, latent):
+        heads = mlp(params["prediction"], latent)
+        return log_softmax(heads["policy"]), heads["value"][..., 0]
+
+    def outcome(start, row):
+        total, discount = 0.0, 1.0
+        for t in range(start, start + agent.n_step):
+            total += discount * batch.reward[t, row]
+            discount *= agent.gamma
+            if batch.terminated[t, row]:
+                return total
+            if batch.truncated[t, row]:
+                break
+        searched = t + 1 < length and not batch.truncated[t, row]
+        network = unscaled(predict(held.params, represent(held.params, batch.next_obs[t, row]))[1], agent.scale_epsilon)
+        return total + discount * (batch.extras["value"][t + 1, row] if searched else network)
+
+    gone = [[over[:k, row].any() for row in rows] for k in range(unrolled + 1)]
+    counts = np.array([[not batch.truncated[:k, row].any() for row in rows] for k in range(unrolled + 1)])
+    worth = np.array([[0.0 if gone[k][row] else outcome(k, row) for row in rows] for k in range(unrolled + 1)])
+    worth = rescaled(worth, agent.scale_epsilon)
+    policy = np.where(np.array(gone)[..., None], 0.0, batch.extras["policy"][: unrolled + 1])
+    reward = np.where(gone, 0.0, batch.reward[: unrolled + 1])
+    still = [represent(held.params, batch.obs[0])]
+    for k in range(unrolled):
+        still.append(advance(held.params, still[k], batch.action[k])[0])
+
+    def losses(params):
+        latent, parts = represent(params, batch.obs[0]), np.zeros(3)
+        for k in range(unrolled + 1):
+            log_policy, value = predict(params, latent)
+            parts[0] += np.mean(-np.sum(policy[k] * log_policy, axis=-1)) / (unrolled + 1)
+            parts[1] += np.mean(counts[k] * (value - worth[k]) ** 2) / (unrolled + 1)
+            if k < unrolled:
+                latent, paid = advance(params, latent, batch.action[k])
+                parts[2] += np.mean(counts[k] * (paid - reward[k]) ** 2) / unrolled
+                latent = (latent + still[k + 1]) / 2  # half of the gradient
+        return parts
+
+    weights = np.array([1.0, agent.value_coeff, 1.0])
+    told = losses(held.params)
+    slopes = gradient(lambda params: losses(params) @ weights, held.params)
+    held.params = held.optimizer.step(held.params, slopes, at(agent.lr, progress))
+    return dict(zip(("policy_loss", "vf_loss", "reward_loss"), told, strict=True))
+
+
 # MPO -----------------------------------------------------------------------------------------------------------------
 
 

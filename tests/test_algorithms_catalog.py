@@ -12,7 +12,7 @@ from athlete.algorithms.catalog import algorithms_for, entries, is_joint, requir
 from athlete.core import Spec
 from athlete.spaces import Box, Discrete, MultiDiscrete, Tuple, action_kind
 
-EVERYTHING = "PPO, A2C, PG, TRPO, IMPALA, APPO, DDPPO, ES, ARS, CMAES and PGPE serve it"
+EVERYTHING = "PPO, A2C, PG, TRPO, IMPALA, APPO, DDPPO, MAML, ES, ARS, CMAES and PGPE serve it"
 SPACES = {
     "discrete": Discrete(3),
     "continuous": Box(-2.0, 2.0, (2,)),

@@ -95,11 +95,22 @@ ROOMS: dict[str, set[str]] = {
     "goals": set(),
     "multi_agent": set(),
     "wrappers": {"masks", "multi_agent"},
+    "simulators": {"wrappers", "multi_agent"},
     "adapters": {"errors", "masks", "wrappers", "membership", "randomness", "registry", "supervision", "multi_agent"},
     "games": {"masks", "registry", "wrappers", "adapters", "multi_agent"},  # adapters: to draw as Gymnasium draws
     "twins": {"registry", "wrappers", "adapters", "games"},
     "checks": {"masks", "membership", "randomness", "registry", "adapters", "multi_agent"},
-    "world": {"checks", "masks", "registry", "supervision", "wrappers", "adapters", "twins", "multi_agent"},
+    "world": {
+        "checks",
+        "masks",
+        "registry",
+        "supervision",
+        "wrappers",
+        "adapters",
+        "twins",
+        "multi_agent",
+        "simulators",
+    },
     "baseline": {"errors", "masks", "membership", "randomness", "adapters", "world"},
 }
 
@@ -116,6 +127,7 @@ KEEPERS = {
     "starlette": {"serve/http.py"},
     "uvicorn": {"serve/http.py"},
     "optax": set(),
+    "mctx": {"ops/search.py"},
 }
 
 
@@ -196,7 +208,7 @@ INSIDE = {
 HEAVY = {
     *("jax", "numpy", "gymnasium", "pandas", "rich", "yaml", "typer", "safetensors", "tensorboardX", "imageio"),
     "imageio_ffmpeg",
-    *("optuna", "wandb", "mlflow", "trackio", "ray"),
+    *("optuna", "wandb", "mlflow", "trackio", "ray", "mctx"),
     *(
         "pygame",
         "IPython",

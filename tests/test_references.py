@@ -18,6 +18,7 @@ import references
 from references import Adam, leaves
 
 from athlete.algorithms.a2c import A2C
+from athlete.algorithms.alpha_zero import AlphaZero
 from athlete.algorithms.appo import APPO
 from athlete.algorithms.bc import BC
 from athlete.algorithms.cql import CQL
@@ -31,6 +32,7 @@ from athlete.algorithms.iql import IQL
 from athlete.algorithms.iqn import IQN
 from athlete.algorithms.marwil import MARWIL
 from athlete.algorithms.mpo import MPO, Duals, Networks
+from athlete.algorithms.muzero import MuZero
 from athlete.algorithms.pg import PG
 from athlete.algorithms.ppo import PPO
 from athlete.algorithms.pqn import PQN
@@ -46,12 +48,17 @@ from athlete.algorithms.td3_bc import TD3BC
 from athlete.algorithms.tqc import TQC
 from athlete.algorithms.trpo import TRPO
 from athlete.core import ActingCarry, Spec, Transition
+from athlete.env.games.classic.cartpole import CartPole
+from athlete.env.games.multi_agent.tic_tac_toe import TicTacToe
+from athlete.env.wrappers.exposed_state import ExposedState
+from athlete.env.wrappers.turns import Turns
 from athlete.models.batch_norm import BatchNormMLP, Moments
 from athlete.models.causal import drop
 from athlete.models.mlp import MLP
 from athlete.models.recurrent import LSTM, LSTMState
 from athlete.models.separate import Separate
 from athlete.ops.random import wrap
+from athlete.ops.ranked import Returns
 from athlete.ops.schedule import Schedule
 from athlete.ops.sequences import minibatch_orders
 from athlete.spaces import Box, Discrete, Tuple
@@ -382,6 +389,53 @@ def test_soft_actor_critics(name):
     held = held_of(agent, state)
     state = follow(agent, state, held, reference, batches_of(spec, steps=agent.n_step), two_draws)
     assert_same_soft_state(state, held)
+
+
+PLAYERS = {
+    "two players": (Turns(TicTacToe()), {}),
+    "one player": (ExposedState(CartPole()), {}),
+    "one player, ranked": (ExposedState(CartPole()), {"buffer_max_length": 5, "percentile": 60.0}),
+}
+
+
+@pytest.mark.parametrize("players", PLAYERS)
+def test_alpha_zero(players):
+    simulator, ranked = PLAYERS[players]
+    agent = AlphaZero(**EVERY, **ranked, model=TINY, n_step=3, l2=0.05, simulator=simulator).bind(DISCRETE)
+    fresh = blank(agent)
+    state = fresh._replace(params=random_like(fresh.params, 1))
+    held = SimpleNamespace(params=numbers(state.params), optimizer=Adam(numbers(state.params), clip=0.3), bar=None)
+    if ranked:
+        held.returns = [-1.0, 2.0, 0.5, 0.25]
+        values = np.array([*held.returns, 0.0], np.float32)
+        state = state._replace(returns=Returns(values, np.int32(4)))
+    batches = [
+        batch._replace(extras={"policy": np.random.default_rng(i).dirichlet(np.ones(3), (3, 6)).astype(np.float32)})
+        for i, batch in enumerate(batches_of(DISCRETE, steps=3, weighted=False))
+    ]
+    state = follow(agent, state, held, references.alpha_zero, batches, lambda key, batch: {})
+    assert held.optimizer.norm > 0.3, "the case must be one in which clipping counts"
+    assert_equal(state.params, held.params, "params")
+    assert_same_moments(state.optimizer, held.optimizer, "optimizer")
+    if ranked:
+        assert float(state.bar.height) == pytest.approx(held.bar) and bool(state.bar.is_set)
+
+
+def test_muzero():
+    shape = {"unroll_steps": 2, "n_step": 2, "latent_size": 3, "scale_epsilon": 0.1, "value_coeff": 0.7}
+    agent = MuZero(**EVERY, **shape, model=TINY).bind(DISCRETE)
+    fresh = blank(agent)
+    state = fresh._replace(params=random_like(fresh.params, 1))
+    held = SimpleNamespace(params=numbers(state.params), optimizer=Adam(numbers(state.params), clip=0.3))
+    batches = []
+    for i, batch in enumerate(batches_of(DISCRETE, steps=4, rows=12, weighted=False)):
+        random = np.random.default_rng(i)
+        found = {"policy": random.dirichlet(np.ones(3), (4, 12)), "value": random.normal(size=(4, 12))}
+        batches.append(batch._replace(extras=jax.tree.map(np.float32, found)))
+    state = follow(agent, state, held, references.muzero, batches, lambda key, batch: {})
+    assert held.optimizer.norm > 0.3, "the case must be one in which clipping counts"
+    assert_equal(state.params, held.params, "params", 1e-3)
+    assert_same_moments(state.optimizer, held.optimizer, "optimizer")
 
 
 def mpo_draws(agent, key, batch):

@@ -18,6 +18,7 @@ OURS = [name for name, entry in FILES.items() if entry["run"] in (*ALGORITHMS, *
 # Files whose environment is a class of RLlib's that nothing here serves.
 OF_OTHER_PACKAGES = (
     *("cql/halfcheetah-bc.yaml", "cql/halfcheetah-cql.yaml", "cql/hopper-bc.yaml", "cql/hopper-cql.yaml"),
+    *("maml/ant-rand-goal-maml.yaml", "maml/halfcheetah-rand-direc-maml.yaml"),
     "ppo/recomm-sys001-ppo.yaml",
     "ppo/unity3d-soccer-strikers-vs-goalie-ppo.yaml",
     "qmix/pettingzoo-cooperative-pong-qmix.yaml",

@@ -61,8 +61,8 @@ def test_an_alias_and_rllibs_spelling_are_the_algorithm():
     ("program", "told"),
     [
         (
-            "from athlete.rllib.algorithms.maml import MAMLConfig",
-            "RLlib's maml is not here: there is no meta-learning",
+            "from athlete.rllib.algorithms.mbmpo import MBMPOConfig",
+            "RLlib's mbmpo is not here: there is no meta-learning",
         ),
         ("from athlete.rllib.models.torch.torch_modelv2 import TorchModelV2", "networks are JAX's here"),
         ("from athlete.rllib.utils.framework import try_import_torch", "networks are JAX's here"),

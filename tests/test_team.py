@@ -12,7 +12,7 @@ from modes import assert_modes_are_equal
 from roster import Roster, interpret
 
 from athlete.algorithms import ALGORITHMS, get_config_class
-from athlete.algorithms.catalog import learns_from_returns, serves_slates
+from athlete.algorithms.catalog import learns_from_returns, learns_to_adapt, serves_slates
 from athlete.algorithms.fixed import RandomPolicy
 from athlete.combine.seating import Seats, together
 from athlete.combine.team import Member, Team, _learn
@@ -133,7 +133,7 @@ FAST = ("PPO", "A2C", "DQN", "PQN", "ApexDQN")
 CONFIGS = {name: get_config_class(name) for name in ALGORITHMS}
 STEPS = [name for name in ALGORITHMS if not learns_from_returns(name)]
 ONLINE = [name for name in STEPS if not CONFIGS[name].agent_class.joint and not CONFIGS[name].offline]
-ALL = [name for name in ONLINE if not serves_slates(name)]
+ALL = [name for name in ONLINE if not serves_slates(name) and not learns_to_adapt(name)]
 CONTINUOUS_ONLY = [name for name in ALL if "discrete" not in get_config_class(name).agent_class.serves]
 
 

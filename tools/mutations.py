@@ -291,7 +291,7 @@ OPS = [
         ("part | ~jnp.any(part, axis=-1, keepdims=True)", "part"),
         ("values if mask is None else jnp.where(mask, values, FORBIDDEN)", "values"),
         ("masked(jnp.zeros(part.shape), part)", "jnp.zeros(part.shape)"),
-        ("if name != ACTION_MASK}", "if True}", 1),
+        ("if name not in HIDDEN}", "if True}", 1),
     ),
     *_in(
         "athlete/ops/moments.py",
@@ -370,6 +370,75 @@ OPS = [
         ("key[0] ^ jnp.uint32(0x9E3779B9)", "key[0]"),
         ("for _ in range(2):", "for _ in range(0):"),
         ("x, y, z = x ^ (x >> 16), y ^ (y >> 16), z ^ (z >> 16)", "pass"),
+    ),
+]
+
+ALPHA_ZERO = "tests/test_references.py::test_alpha_zero"
+
+SEARCH = [
+    *_in(
+        "athlete/algorithms/alpha_zero.py",
+        ALPHA_ZERO,
+        ("over = batch.terminated | batch.truncated", "over = batch.terminated"),
+        ("self.gamma if self.simulator.players == 1 else -self.gamma", "self.gamma"),
+        ("self.gamma if self.simulator.players == 1 else -self.gamma", "-self.gamma"),
+        ("steps.return_ + steps.discount * self.predict", "steps.return_ + self.predict"),
+        ("at_step(batch.next_obs, steps.last)", "batch.next_obs[0]"),
+        ("-jnp.sum(searched * log_policy, axis=-1)", "jnp.sum(searched * log_policy, axis=-1)"),
+        ("return value_loss + policy_loss, jax", "return 0.5 * value_loss + policy_loss, jax"),
+        ("l2=2.0 * self.l2", "l2=self.l2"),
+        ("jnp.tanh(value) if is_game else value", "value"),
+        ("jnp.tanh(value) if is_game else value", "jnp.tanh(value)"),
+        ("jnp.where(reward >= bar.height, 1.0, -1.0)", "jnp.where(reward >= bar.height, 1.0, 0.0)"),
+        ("jnp.where(over & bar.is_set, won, 0.0)", "jnp.where(bar.is_set, won, 0.0)"),
+        ("jnp.where(over & bar.is_set, won, 0.0)", "jnp.where(over, won, 0.0)"),
+        ("percentile_of(state.returns, self.percentile)", "percentile_of(state.returns, 50.0)"),
+    ),
+    *_in(
+        "athlete/algorithms/muzero.py",
+        "tests/test_references.py::test_muzero",
+        ("0.5 * latent + 0.5 * jax.lax.stop_gradient(latent)", "latent"),
+        ("target.counts * (value - target.value) ** 2", "(value - target.value) ** 2"),
+        ("target.counts * (reward - target.reward) ** 2", "(reward - target.reward) ** 2"),
+        ("jnp.mean(reward[:-1], axis=0)", "jnp.mean(reward, axis=0)"),
+        ("self.value_coeff * parts[1]", "parts[1]"),
+        ("jnp.concatenate([searched[1:], searched[-1:]])", "searched"),
+        ("cut = batch.truncated.at[-1].set(True)", "cut = batch.truncated"),
+        ("jnp.where(cut, signed_parabolic(value, self.scale_epsilon), behind)", "behind"),
+        ("jnp.where(cut, signed_parabolic(value, self.scale_epsilon), behind)", "jnp.where(cut, value, behind)"),
+        ("steps.return_ + steps.discount * reached", "steps.return_ + reached"),
+        ("signed_hyperbolic(jnp.where(inside, outcome, 0.0), self.scale_epsilon)", "jnp.where(inside, outcome, 0.0)"),
+        ("jnp.where(inside, outcome, 0.0)", "outcome"),
+        ("jnp.where(inside[..., None], batch.extras", "jnp.where(True, batch.extras"),
+        ("reward=jnp.where(inside, batch.reward[:number], 0.0)", "reward=batch.reward[:number]"),
+        ("jnp.cumsum(batch.truncated[:number], axis=0) - batch.truncated[:number] > 0", "before < 0"),
+        ("_scaled(latent + heads", "_scaled(heads"),
+        ("2.0 * (latent - low) / (high - low + 1e-5) - 1.0", "(latent - low) / (high - low + 1e-5)"),
+    ),
+    *_in(
+        "athlete/ops/ranked.py",
+        "tests/test_ops_ranked.py",
+        ("jnp.cumsum(over) - 1", "jnp.cumsum(over)"),
+        ("kept = over & (place >= number - length)", "kept = over"),
+        ("returns.number + jnp.sum(over)", "returns.number + len(over)"),
+        ("jnp.maximum(held - 1, 0)", "held", 1),
+        ("(place - low) * (ordered[high] - ordered[low])", "0.0"),
+        ("held = jnp.minimum(returns.number, len(returns.values))", "held = len(returns.values)"),
+    ),
+    *_in(
+        "athlete/env/wrappers/turns.py",
+        "tests/test_turns.py",
+        ("reward[mover]", "reward[1 - mover]"),
+        ("_seen_by(step.obs, self.game.mover(state))", "_seen_by(step.obs, mover)"),
+        ("answer._replace(reward=-answer.reward)", "answer"),
+        ("jnp.where(over, first, both)", "both"),
+        ("jnp.where(second, now, then)", "then"),
+    ),
+    *_in(
+        "athlete/env/games/multi_agent/board_game.py",
+        "tests/test_turns.py",
+        ("jnp.where(own, 1 + turn, jnp.where(other, 2 - turn, 0))", "jnp.where(own, 1, jnp.where(other, 2, 0))"),
+        ("jnp.where(jnp.sum(own) == jnp.sum(other), 0, 1)", "jnp.where(jnp.sum(own) == jnp.sum(other), 1, 0)"),
     ),
 ]
 
@@ -594,6 +663,94 @@ BANDITS = [
         "athlete/env/games/bandits/contextual.py",
         "tests/test_bandits.py",
         ("10.0 * state.context[0] *", "10.0 *"),
+    ),
+]
+
+MAML_TEST = " ".join(
+    f"tests/test_maml.py::test_{name}"
+    for name in (
+        "a_step_in_a_task_is_one_of_the_policy_gradient",
+        "what_tasks_begin_with_descends_through_their_steps",
+        "the_kl_penalty_falls_where_policies_stay_near",
+        "what_is_learned_from_a_trajectory_are_standardised_advantages_of_whole_returns",
+    )
+)
+
+MAML = [
+    *_in(
+        "athlete/algorithms/maml.py",
+        MAML_TEST,
+        ("leaf - self.inner_lr * slope", "leaf + self.inner_lr * slope"),
+        ("leaf - self.inner_lr * slope", "leaf - self.inner_lr * jax.lax.stop_gradient(slope)"),
+        ("return -jnp.mean(jnp.exp(policy", "return -jnp.sum(jnp.exp(policy"),
+        ("batch.log_prob) * batch.advantage)", "batch.log_prob))"),
+        ("params = self.adapt(params, batch)", "self.adapt(params, batch)"),
+        ("batch.mask).kl(policy)", "batch.mask).kl(policy) * 0.0"),
+        ("clipped_surrogate(ratio, last.advantage, self.clip_param)", "ratio * last.advantage"),
+        ("total + jnp.sum(kl_coeff * kl)", "total + jnp.sum(kl)"),
+        ("self.vf_loss_coeff * vf_loss -", "vf_loss -"),
+        ("value_at(self.entropy_coeff, progress) * entropy", "0.0 * entropy"),
+        ("apart > 2.0 * self.kl_target, state.kl_coeff * 1.5", "apart > 2.0 * self.kl_target, state.kl_coeff"),
+        ("larger * 0.5, larger)", "larger, larger)"),
+        ("standardized(advantage),", "advantage,"),
+        ("value + advantage,", "advantage - value + 1.0,"),
+    ),
+    *_in(
+        "athlete/loops/meta.py",
+        "tests/test_maml.py::test_a_task_that_is_always_the_same_is_that_environment",
+        ("{name: values[i] for i, (name, _, _) in enumerate(tasks)}", "{}"),
+        ("low + (high - low) *", "low + 0.0 * (high - low) *"),
+        ("params = agent.adapt(params, batches[-1])", "agent.adapt(params, batches[-1])"),
+        ("means_of_tasks[-1] - means_of_tasks[0]", "means_of_tasks[0]"),
+        ("Told(episodes[-1], metrics", "Told(episodes[0], metrics"),
+        ("rows + jnp.sum(ended.done[:-1])", "rows + jnp.sum(ended.done)"),
+    ),
+]
+
+MBPO_TEST = " ".join(
+    f"tests/test_mbpo.py::test_{name}"
+    for name in (
+        "log_variances_are_bent_into_their_bounds",
+        "the_ensemble_learns_what_changes_of_real_steps_say",
+        "dreams_are_drawn_step_by_step_from_a_member_each",
+        "batches_are_dreams_of_which_a_share_is_real",
+        "an_update_dreams_from_real_states_and_then_learns_as_sac_does",
+        "moments_are_those_of_all_that_was_seen",
+    )
+)
+
+MBPO = [
+    *_in(
+        "athlete/models/ensemble.py",
+        MBPO_TEST,
+        ("jnp.exp(-said.log_var) + said.log_var", "jnp.exp(-said.log_var)"),
+        ("jnp.exp(-said.log_var) + said.log_var", "jnp.exp(said.log_var) + said.log_var"),
+        ("jax.nn.softplus(said.logit) - ended * said.logit", "jax.nn.softplus(said.logit) + ended * said.logit"),
+        ('params["most"] - params["least"])', 'params["least"] - params["most"])'),
+        ("most - jax.nn.softplus(most - log_var)", "log_var"),
+        ("least + jax.nn.softplus(below - least)", "below"),
+        ("if number < len(self.hiddens) else x", "if number <= len(self.hiddens) else x"),
+        ("values[member, jnp.arange(member.shape[0])]", "values[0]"),
+    ),
+    *_in(
+        "athlete/algorithms/mbpo.py",
+        MBPO_TEST,
+        ("batch.next_obs - batch.obs, batch.reward", "batch.next_obs, batch.reward"),
+        ("self._standard(state.outputs, outputs[0])", "outputs[0]"),
+        ("inputs = self._standard(state.inputs, inputs[0])", "inputs = inputs[0]"),
+        ("drawn = drawn + rows * jnp.arange(self.dynamics_updates)[:, None, None]", "pass"),
+        ("jnp.exp(0.5 * log_var)", "jnp.exp(log_var)"),
+        ("jnp.sqrt(state.outputs.variance + 1e-8) * drawn", "drawn"),
+        ("next_obs, ended = obs + change[:, :-1]", "next_obs, ended = change[:, :-1]"),
+        ("jnp.where(ended[:, None], starts, next_obs)", "next_obs"),
+        ("< jax.nn.sigmoid(logit)", "> jax.nn.sigmoid(logit)"),
+        ("(1, number)) < self.real_ratio", "(1, number)) > self.real_ratio"),
+        (
+            "jax.lax.scan(learn, state.sac, (batches, keys))",
+            "jax.lax.scan(learn, state.sac, (jax.tree.map(lambda leaf: leaf[::-1], batches), keys))",
+        ),
+        ("leaf[0, : self._rows()], batch.obs", "leaf[0, : self._rows()], batch.next_obs"),
+        ("update_moments(state.outputs, outputs, weight)", "update_moments(state.outputs, 2.0 * outputs, weight)"),
     ),
 ]
 
@@ -2731,7 +2888,10 @@ MUTATIONS = [
     *HINDSIGHT,
     *BANDITS,
     *SLATEQ,
+    *MBPO,
+    *MAML,
     *MPO,
+    *SEARCH,
     *DREAMER,
     *TDMPC2,
     *LOOPS,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from athlete.algorithms.a2c import A2CConfig as A2CConfig
     from athlete.algorithms.alpha_star import AlphaStarConfig as AlphaStarConfig
+    from athlete.algorithms.alpha_zero import AlphaZeroConfig as AlphaZeroConfig
     from athlete.algorithms.apex_ddpg import ApexDDPGConfig as ApexDDPGConfig
     from athlete.algorithms.apex_dqn import ApexDQNConfig as ApexDQNConfig
     from athlete.algorithms.appo import APPOConfig as APPOConfig
@@ -30,9 +31,12 @@ if TYPE_CHECKING:
     from athlete.algorithms.iql import IQLConfig as IQLConfig
     from athlete.algorithms.iqn import IQNConfig as IQNConfig
     from athlete.algorithms.maddpg import MADDPGConfig as MADDPGConfig
+    from athlete.algorithms.maml import MAMLConfig as MAMLConfig
     from athlete.algorithms.mappo import MAPPOConfig as MAPPOConfig
     from athlete.algorithms.marwil import MARWILConfig as MARWILConfig
+    from athlete.algorithms.mbpo import MBPOConfig as MBPOConfig
     from athlete.algorithms.mpo import MPOConfig as MPOConfig
+    from athlete.algorithms.muzero import MuZeroConfig as MuZeroConfig
     from athlete.algorithms.pg import PGConfig as PGConfig
     from athlete.algorithms.pgpe import PGPEConfig as PGPEConfig
     from athlete.algorithms.ppo import PPOConfig as PPOConfig
@@ -68,7 +72,10 @@ ALGORITHMS: dict[str, str] = {
     "ApexDQN": "athlete.algorithms.apex_dqn",
     "SAC": "athlete.algorithms.sac",
     "TQC": "athlete.algorithms.tqc",
+    "MBPO": "athlete.algorithms.mbpo",
     "MPO": "athlete.algorithms.mpo",
+    "AlphaZero": "athlete.algorithms.alpha_zero",
+    "MuZero": "athlete.algorithms.muzero",
     "DDPG": "athlete.algorithms.ddpg",
     "ApexDDPG": "athlete.algorithms.apex_ddpg",
     "TD3": "athlete.algorithms.td3",
@@ -87,6 +94,7 @@ ALGORITHMS: dict[str, str] = {
     "MAPPO": "athlete.algorithms.mappo",
     "MADDPG": "athlete.algorithms.maddpg",
     "AlphaStar": "athlete.algorithms.alpha_star",
+    "MAML": "athlete.algorithms.maml",
     "ES": "athlete.algorithms.es",
     "ARS": "athlete.algorithms.ars",
     "CMAES": "athlete.algorithms.cmaes",
@@ -109,12 +117,11 @@ ALGORITHMS: dict[str, str] = {
 # third of its versions.
 ALIASES: dict[str, str] = {"A3C": "A2C", "APEX": "ApexDQN", "APEX_DDPG": "ApexDDPG", "Dreamer": "DreamerV3"}
 
-_MODEL = "there is no learning of a model of the environment yet"
 # RLlib's algorithms that are not here, in lower case without other signs -> what is so instead.
 NOT_HERE: dict[str, str] = {
-    **dict.fromkeys(("mbmpo", "alphazero", "leelachesszero"), _MODEL),
+    "mbmpo": "there is no meta-learning in models yet; MBPO learns a model, and MAML to adapt",
+    "leelachesszero": "its games of two are AlphaZero's",
     "bandit": "its bandits are BanditLinUCB and BanditLinTS",
-    "maml": "there is no meta-learning yet",
 }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from athlete.algorithms import ALGORITHMS, get_config_class
+from athlete.core import MetaLearner
 from athlete.distributions import output_size
 from athlete.settings.families import EvolutionConfig, ReplayConfig
 from athlete.spaces import Space, action_kind, require_kind
@@ -66,6 +67,12 @@ def is_joint(name: str) -> bool:
     agent_class = get_config_class(name).agent_class
     assert agent_class is not None
     return agent_class.joint
+
+
+def learns_to_adapt(name: str) -> bool:
+    """Whether the algorithm `name` acts and adapts in tasks, in a loop of its own."""
+    agent_class = get_config_class(name).agent_class
+    return agent_class is not None and issubclass(agent_class, MetaLearner)
 
 
 def serves_slates(name: str) -> bool:

@@ -188,7 +188,7 @@ class TargetedActorCritic(SoftActorCritic):
 class ExploringActorCritic(TargetedActorCritic):
     """A soft actor-critic of one or two critics whose sampled actions may have noise on top, with memory or without."""
 
-    serves = ("continuous", "discrete")
+    serves: ClassVar[tuple[str, ...]] = ("continuous", "discrete")
 
     twin_q: bool = True  # the smaller value of two critics counts
     exploration: Exploration = StochasticSampling()  # noise on top of the actions sampled, where these are continuous

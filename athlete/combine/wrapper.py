@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, Self
 
-from athlete.core import Agent, Array, Key, Memory, Played, Spec, Transition, Tree
+from athlete.core import Agent, Array, Key, Memory, Played, Simulator, Spec, Transition, Tree
 
 
 def with_memory(agent: Agent, memory: Memory) -> Agent:
@@ -15,10 +15,21 @@ def with_memory(agent: Agent, memory: Memory) -> Agent:
     return dataclasses.replace(agent, memory=memory)  # type: ignore[type-var]
 
 
+def with_simulator(agent: Agent, simulator: Simulator) -> Agent:
+    """The same agent, inside all that is around it, with what it searches in."""
+    if isinstance(agent, AgentWrapper):
+        return dataclasses.replace(agent, agent=with_simulator(agent.agent, simulator))  # type: ignore[type-var]
+    return dataclasses.replace(agent, simulator=simulator)  # type: ignore[call-arg, type-var]
+
+
 class AgentWrapper(Agent):
     """An agent that does all as the `agent` inside does, and holds its state. Subclasses are `@hyper` classes."""
 
     agent: Agent
+
+    @property
+    def searches(self) -> bool:  # type: ignore[override]
+        return self.agent.searches
 
     @property
     def memory(self) -> Memory:  # type: ignore[override]

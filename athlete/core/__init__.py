@@ -13,10 +13,12 @@ from athlete.core.contracts import (
     Health,
     Key,
     Memory,
+    MetaLearner,
     Model,
     Played,
     Rows,
     Run,
+    Simulator,
     Source,
     Spec,
     Stage,
@@ -26,7 +28,7 @@ from athlete.core.contracts import (
     Which,
 )
 from athlete.core.hyper import hyper
-from athlete.core.multi_agent import MultiEnv, MultiStep, agent_ids
+from athlete.core.multi_agent import MultiEnv, MultiStep, TurnGame, agent_ids
 from athlete.core.wrappers import EnvWrapper, MultiEnvWrapper, SourceWrapper
 
 __all__ = [
@@ -42,6 +44,7 @@ __all__ = [
     "Health",
     "Key",
     "Memory",
+    "MetaLearner",
     "Model",
     "MultiEnv",
     "MultiEnvWrapper",
@@ -49,6 +52,7 @@ __all__ = [
     "Played",
     "Rows",
     "Run",
+    "Simulator",
     "Source",
     "SourceWrapper",
     "Spec",
@@ -56,6 +60,7 @@ __all__ = [
     "Step",
     "Transition",
     "Tree",
+    "TurnGame",
     "Which",
     "agent_ids",
     "hyper",

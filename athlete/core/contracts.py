@@ -154,6 +154,20 @@ class Env:
         raise NotImplementedError
 
 
+class Simulator(Env):
+    """An environment that can be asked what would come of an action: what a tree search plays on.
+
+    Where two players take turns one agent moves for both: whoever is to move sees the observations and gets the
+    reward of the move, in a game whose rewards add up to 0.
+    """
+
+    players: int = 1  # 2: they take turns
+
+    def state_of(self, obs: Tree) -> Tree:
+        """The state in which an observation was made."""
+        raise NotImplementedError
+
+
 class Model:
     """A network with or without memory. Users write torsos; agents name the heads.
 
@@ -238,6 +252,8 @@ class Agent:
     rates: typing.ClassVar[bool] = False  # it has `td_errors`
     learns_returns: typing.ClassVar[bool] = False  # from recorded steps as `offline.DataSet.to_ends` shows them
     filters: typing.ClassVar[bool] = False  # it standardises observations by itself
+    searches: typing.ClassVar[bool] = False  # `act` is a search, and left out of random steps: `extras` are 0 there
+    simulates: typing.ClassVar[bool] = False  # it has a field `simulator`, a `Simulator` of its environment
     memory: Memory
     updates: int
     num_steps_sampled_before_learning_starts: int = 0
@@ -363,6 +379,25 @@ class Evolution(Agent):
 
     def tell(self, state: Tree, drawn: Tree, played: Played, progress: Array) -> tuple[Tree, dict[str, Array]]:
         """Learn from what became of a population: the new state and metrics, scalars."""
+        raise NotImplementedError
+
+
+class MetaLearner(Agent):
+    """An agent that learns to adapt: from what it did in several tasks before and after each step of its own."""
+
+    meta_batch_size: int  # tasks in an iteration
+    inner_adaptation_steps: int
+
+    def prepare(self, params: Tree, trajectory: Transition) -> Tree:
+        """What `adapt` and `meta_update` need of a trajectory `[T, B, ...]` of one task, in which `params` acted."""
+        raise NotImplementedError
+
+    def adapt(self, params: Tree, batch: Tree) -> Tree:
+        """The parameters after one step on what `prepare` made of one task."""
+        raise NotImplementedError
+
+    def meta_update(self, state: Tree, batches: list[Tree], progress: Array) -> tuple[Tree, dict[str, Array]]:
+        """Learn from batches of all tasks, leaves `[tasks, ...]`: that before any adaptation first, and so on."""
         raise NotImplementedError
 
 

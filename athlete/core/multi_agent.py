@@ -58,6 +58,22 @@ class MultiEnv:
         raise NotImplementedError
 
 
+class TurnGame(MultiEnv):
+    """A game of two agents with equal spaces who move in turns, whose rewards add up to 0, and who see all of it.
+
+    So a search can play it. Subclasses have two methods more than any `MultiEnv`. What is not up to the players, such
+    as dice, is drawn from the keys.
+    """
+
+    def mover(self, state: Tree) -> Array:
+        """Whose move it is: the number of the agent, 0 or 1."""
+        raise NotImplementedError
+
+    def state_of(self, obs: Tree) -> Tree:
+        """The state in which who is to move sees `obs`."""
+        raise NotImplementedError
+
+
 def agent_ids(groups: dict[str, Group] | tuple[tuple[str, Group], ...]) -> tuple[str, ...]:
     """The names of all agents, groups in the order of their names: `group_0, group_1`, or `group` where it is alone.
 

@@ -51,6 +51,7 @@ BUILT_IN: dict[str, tuple[str, str]] = {
     **dict.fromkeys(("Mirror-v0", "MirrorChoice-v0"), ("athlete.env.games.mirror", "make_mirror")),
     **dict.fromkeys(MULTI_AGENT, ("athlete.env.games.multi_agent", "make_game")),
     **dict.fromkeys(("BitFlip-v0", "GoalPendulum-v0"), ("athlete.env.games.goals", "make_goal_env")),
+    "Navigation-v0": ("athlete.env.games.navigation", "make_navigation"),
     "MaskedGrid-v0": ("athlete.env.games.masked_grid", "make_masked_grid"),
 }
 # JAX packages of others, before whose names of environments they stand: `"navix/Navix-Empty-5x5-v0"`. The module of

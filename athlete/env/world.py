@@ -26,6 +26,7 @@ from athlete.env.registry import (
     registered,
     resolve,
 )
+from athlete.env.simulators import simulated
 from athlete.env.supervision import UNSUPERVISED, Supervision
 from athlete.env.twins import find_twin
 from athlete.env.wrappers.acting_together import ActingTogetherSource
@@ -78,6 +79,10 @@ class World(NamedTuple):
 
         maker = ungrouped(self.maker) if self.is_instance else functools.partial(make_ungrouped, self.maker)
         return self._replace(maker=maker, acts_together=True)
+
+    def simulated(self) -> World:
+        """The same as a search plays on it; see `athlete.env.simulators`. Raises ValueError where it cannot."""
+        return self._replace(env=simulated(self.env, self.name), is_twin=False)
 
     def showing(self, previous: Previous) -> World:
         """The same with observations that also show what led to them, where `previous` says so."""

@@ -67,7 +67,10 @@ def record_step(rows: Rows, action: Tree, step: Step, carry: Tree, extras: Tree)
 def choose(
     agent: Any, view: Tree, carry: Tree, obs: Tree, first: Array, key: Key, random: Which
 ) -> tuple[Tree, Tree, Tree]:
-    """`Agent.act`, exploring; where `random`, actions `[B, ...]` are uniform over their space, or its legal part."""
+    """`Agent.act`, exploring; where `random`, actions `[B, ...]` are uniform over their space, or its legal part.
+
+    Nothing is searched then, nor compiled, as nothing that a search found is used.
+    """
     action, carry, extras = agent.act(view, carry, obs, first, key)
     if isinstance(random, frozenset):  # of some policies of a team
         action = agent.randomized(action, obs, jax.random.fold_in(key, 1), random)
@@ -75,6 +78,7 @@ def choose(
         spec, seen = agent.seen(obs)
         drawn = random_action(spec, seen, first.shape, jax.random.fold_in(key, 1))
         action = jax.tree.map(lambda new, like: new.astype(like.dtype), drawn, action)
+        extras = jax.tree.map(jnp.zeros_like, extras) if agent.searches else extras
     return action, carry, extras
 
 

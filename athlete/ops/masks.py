@@ -7,6 +7,8 @@ probability is 0 (Huang & Ontanon 2020, arXiv:2006.14171, equation 9).
 
 from __future__ import annotations
 
+from typing import TypeGuard
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,6 +16,7 @@ import numpy as np
 from athlete.core import Array, Key, Spec, Tree
 from athlete.spaces import (
     ACTION_MASK,
+    SIMULATOR_STATE,
     Box,
     Dict,
     Discrete,
@@ -25,23 +28,28 @@ from athlete.spaces import (
     value_counts,
 )
 
+HIDDEN = (ACTION_MASK, SIMULATOR_STATE)  # entries of observations that are for who chooses, and not for networks
 FORBIDDEN = -1e30  # finite: probabilities of 0 times it are 0, not NaN
 
 
 def observed_space(space: Space) -> Space:
-    """What there is to see: without a mask the space itself, else the other entries, or the only one of them."""
-    if not has_mask(space):
+    """What there is to see: of a Dict all but `HIDDEN` entries, without the Dict where one is left."""
+    if not _hides(space):
         return space
-    rest = {name: part for name, part in space.items if name != ACTION_MASK}
+    rest = {name: part for name, part in space.items if name not in HIDDEN}
     return next(iter(rest.values())) if len(rest) == 1 else Dict(rest)
 
 
 def observed(space: Space, obs: Tree) -> Tree:
     """An observation of `space` as one of `observed_space(space)`."""
-    if not has_mask(space):
+    if not _hides(space):
         return obs
-    rest = {name: part for name, part in obs.items() if name != ACTION_MASK}
+    rest = {name: part for name, part in obs.items() if name not in HIDDEN}
     return next(iter(rest.values())) if len(rest) == 1 else rest
+
+
+def _hides(space: Space) -> TypeGuard[Dict]:
+    return isinstance(space, Dict) and any(name in HIDDEN for name, _ in space.items)
 
 
 def check_mask(spec: Spec) -> None:

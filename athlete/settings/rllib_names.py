@@ -113,6 +113,7 @@ IGNORED: dict[str, str] = {
         ("summary_frequency_train_steps", "summary_include_histograms", "model_save_frequency_main_iters"),
         "results are written after every iteration, checkpoints every checkpoint_freq",
     ),
+    "use_meta_env": "environments differ where `tasks` says how",
     "rollouts_per_iteration": "an iteration is of train_batch_size timesteps, and not of whole episodes",
     "use_gae": "advantages are generalised advantage estimates; lambda_=1.0 gives plain returns",
     **dict.fromkeys(("optim_alpha", "optim_eps", "rmsprop_epsilon"), "Adam takes the place of RMSProp"),

@@ -61,6 +61,12 @@ MULTI_AGENT_IGNORED = ("policy_map_capacity", "policy_map_cache", "observation_f
 _NUMBER = re.compile(r"[-+]?(\d[\d_]*(\.\d*)?|\.\d+)[eE][-+]?\d+")
 
 
+# Networks of RLlib's that files name by their class -> the settings that make the same here.
+MODELS_OF_RLLIB: dict[str, dict[str, Any]] = {
+    "DenseModel": {"fcnet_hiddens": [256, 256, 256], "fcnet_activation": "relu"},  # of its AlphaZero
+}
+
+
 def translated(settings: Mapping[str, Any], known: Container[str]) -> dict[str, Any]:
     """Settings as RLlib's users of any year write them, in the places and words of here; others as they are.
 
@@ -127,11 +133,18 @@ def _translated_model(settings: Mapping[str, Any]) -> dict[str, Any]:
     for name in MODEL_IGNORED.keys() & settings.keys():
         logger.info("model={%r: %r}: %s", name, settings[name], MODEL_IGNORED[name])
     kept = {MODEL_SPELLINGS.get(name, name): value for name, value in settings.items() if name not in MODEL_IGNORED}
+    if (layers := MODELS_OF_RLLIB.get(str(kept.get("custom_model")).rpartition(".")[2])) and _is_of_rllib(kept):
+        del kept["custom_model"]
+        kept = {**layers, **kept}
     if isinstance(kept.get("custom_model"), str):
         kept["custom_model"] = registered_model(kept["custom_model"], kept.pop("custom_model_config", None) or {})
     if isinstance(kept.get("conv_filters"), list | tuple):
         kept["conv_filters"] = [_square(layer) for layer in kept["conv_filters"]]
     return kept
+
+
+def _is_of_rllib(settings: Mapping[str, Any]) -> bool:
+    return str(settings["custom_model"]).startswith("ray.rllib.")
 
 
 def _square(layer: Any) -> Any:

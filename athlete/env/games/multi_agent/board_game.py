@@ -7,7 +7,7 @@ from typing import ClassVar, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from athlete.core import Array, Group, Key, MultiEnv, MultiStep, Tree, hyper
+from athlete.core import Array, Group, Key, MultiStep, Tree, TurnGame, hyper
 from athlete.env.masks import OBSERVATIONS
 from athlete.spaces import ACTION_MASK, Box, Dict, Discrete, MultiBinary
 
@@ -20,7 +20,7 @@ class BoardState(NamedTuple):
 
 
 @hyper
-class BoardGame(MultiEnv):
+class BoardGame(TurnGame):
     """`player_0` and `player_1` place a stone each in turns, until one has a line or the board is full.
 
     Observations are `{"observations": [rows, columns, 2], "action_mask": [num_actions]}`: a player's own stones and the
@@ -75,6 +75,15 @@ class BoardGame(MultiEnv):
             terminated={"player": nobody | over},
             truncated={"player": nobody},
         )
+
+    def mover(self, state: BoardState) -> Array:
+        return state.turn
+
+    def state_of(self, obs: Tree) -> BoardState:
+        """The first player moves on boards with as many stones of either."""
+        own, other = jnp.moveaxis(obs[OBSERVATIONS] > 0, -1, 0)
+        turn = jnp.where(jnp.sum(own) == jnp.sum(other), 0, 1).astype(jnp.int32)
+        return BoardState(jnp.where(own, 1 + turn, jnp.where(other, 2 - turn, 0)), turn)
 
     def _observe(self, state: BoardState) -> Tree:
         own = jnp.stack([state.board == 1, state.board == 2])  # of each player
