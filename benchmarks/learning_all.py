@@ -64,6 +64,7 @@ GROUPS = {
             "pendulum-mpo",
             "cartpole-mpo",
             "pendulum-mbpo",
+            "pendulum-tdmpc2",
             "interest-evolution-slateq",
             "long-term-satisfaction-slateq",
         ),

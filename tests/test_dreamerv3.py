@@ -54,16 +54,19 @@ def draws_of(agent, key, batch):
     }
 
 
-@pytest.mark.parametrize("spec", [CONTINUOUS, DISCRETE], ids=["continuous", "discrete"])
-def test_the_whole_update_is_the_references(spec):
+# Whether the range of returns, which begins at `start`, stays below 1 and divides nothing, or not.
+@pytest.mark.parametrize(
+    ("spec", "decay", "start"), [(CONTINUOUS, 0.6, 2.0), (DISCRETE, 0.99, 0.2)], ids=["continuous", "discrete"]
+)
+def test_the_whole_update_is_the_references(spec, decay, start):
     agent = DreamerV3(
         **TINY, **LIMITS, **RATES, gamma=0.9, gae_lambda=0.7, horizon_H=3, entropy_scale=0.2, free_nats=0.25,
-        return_normalization_decay=0.6,
+        return_normalization_decay=decay,
     ).bind(spec)  # fmt: skip
     state = blank(agent)
     parts = {name: random_like(getattr(state, name), seed) for seed, name in enumerate(state._fields[:4])}
-    state = state._replace(**parts, return_range=np.float32(2.0))
-    held = SimpleNamespace(**{name: numbers(part) for name, part in parts.items()}, return_range=2.0)
+    state = state._replace(**parts, return_range=np.float32(start))
+    held = SimpleNamespace(**{name: numbers(part) for name, part in parts.items()}, return_range=start)
     for name in ("world", "actor", "critic"):
         setattr(held, f"{name}_optimizer", Adam(getattr(held, name), clip=0.3))
     batches = batches_of(spec, steps=3, rows=4, weighted=False)
@@ -72,6 +75,7 @@ def test_the_whole_update_is_the_references(spec):
         assert_equal(getattr(state, name), getattr(held, name), name)
     for name in ("world_optimizer", "actor_optimizer", "critic_optimizer"):
         assert_same_moments(getattr(state, name), getattr(held, name), name)
+    assert (held.return_range < 1.0) == (start < 1.0), "the test would not see both"
     assert float(state.return_range) == pytest.approx(held.return_range, rel=1e-4)
 
 

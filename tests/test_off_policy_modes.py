@@ -17,6 +17,7 @@ from athlete.algorithms.redq import REDQ
 from athlete.algorithms.rnnsac import RNNSAC
 from athlete.algorithms.sac import SAC
 from athlete.algorithms.td3 import TD3
+from athlete.algorithms.tdmpc2 import TDMPC2
 from athlete.algorithms.tqc import TQC
 from athlete.env.games.goals import make_goal_env
 from athlete.env.goals import CompiledGoals
@@ -119,6 +120,25 @@ CASES = {
         DreamerV3(memory=Replay(64, 8, window=4, sequence=4), random_timesteps=6, **DREAM),
         1,
         1,
+    ),
+    "TDMPC2": (
+        PENDULUM,
+        TDMPC2(
+            latent=8,
+            units=8,
+            num_bins=9,
+            num_critics=2,
+            num_samples=8,
+            num_policy_samples=2,
+            num_elites=4,
+            iterations=2,
+            memory=Replay(60, 8, window=3, unroll=3),
+            updates=2,
+            random_timesteps=6,
+            **SMALL,
+        ),
+        2,
+        3,
     ),
     "DDPG, prioritised, with drifting noise": (
         PENDULUM,
@@ -293,6 +313,23 @@ CONTINUOUS = {
 }
 # Algorithm -> environment and settings of a small training that is saved and restored in the middle.
 TRAININGS = {
+    "TDMPC2": (
+        "Pendulum-v1",
+        {
+            "train_batch_size": 8,
+            "latent": 8,
+            "units": 8,
+            "num_samples": 8,
+            "num_policy_samples": 2,
+            "num_elites": 4,
+            "num_steps_sampled_before_learning_starts": 16,
+            "lr": [[0, 1e-2], [100, 1e-3]],
+            "model": {"fcnet_hiddens": [8]},
+            "replay_buffer_config": {"capacity": 200},
+            "exploration_config": {"random_timesteps": 20},
+            "min_sample_timesteps_per_iteration": 40,
+        },
+    ),
     "DreamerV3": (
         "CartPole-v1",
         {

@@ -481,6 +481,7 @@ DREAMER_ACTS = (
     "tests/test_dreamerv3.py::test_it_acts_from_an_empty_memory_where_an_episode_begins "
     "tests/test_dreamerv3.py::test_it_acts_within_the_bounds_and_greedily_by_the_mean"
 )
+BALANCED = "tests/test_dreamerv3.py::test_prior_and_posterior_learn_each_from_its_half_of_the_divergence"
 DREAMER_TEST = "tests/test_dreamerv3.py::test_the_whole_update_is_the_references"
 
 DREAMER = [
@@ -506,15 +507,14 @@ DREAMER = [
         ("draw(self.prior(params, deter), key)", "jnp.exp(self.prior(params, deter)).reshape(*deter.shape[:-1], -1)"),
         ("jnp.maximum(dynamics, free_nats)", "dynamics"),
         ("jnp.maximum(representation, free_nats)", "representation"),
-        ("(posterior - stop(prior))", "(posterior - prior)"),
-        ("(stop(posterior) - prior)", "(posterior - prior)"),
+        ("(posterior - stop(prior))", "(posterior - prior)", BALANCED),
+        ("(stop(posterior) - prior)", "(posterior - prior)", BALANCED),
         ("+ UNIMIX / logits.shape[-1]", "+ UNIMIX"),
     ),
     *_in(
         "athlete/algorithms/dreamerv3.py",
         DREAMER_TEST,
         ("merge_time(going), dream_key", "merge_time(jnp.ones_like(going)), dream_key"),
-        ("self._dream(world, state.actor", "self._dream(state.world, state.actor"),
         ("jnp.concatenate([shown[:1], next_shown])\n", "jnp.concatenate([shown, next_shown[-1:]])\n"),
         ('found["reward"][1:], batch.reward', 'found["reward"][:-1], batch.reward'),
         ("jax.nn.softplus(logit) - going * logit", "jax.nn.softplus(logit) - logit"),
@@ -550,6 +550,42 @@ DREAMER = [
             DREAMER_ACTS,
         ),
         ("policy.sample(key) if explore else policy.mode()", "policy.sample(key)", DREAMER_ACTS),
+    ),
+]
+
+TDMPC2_TEST = "tests/test_tdmpc2.py::test_the_whole_update_is_the_references"
+PLANS = "tests/test_tdmpc2.py::test_the_plan_is_the_references_and_goes_on_from_the_last_one"
+PAIRS = "tests/test_tdmpc2.py::test_two_different_critics_are_drawn"
+
+TDMPC2 = [
+    *_in(
+        "athlete/algorithms/tdmpc2.py",
+        TDMPC2_TEST,
+        ("CONSISTENCY, REWARD, VALUE = 20.0, 0.1, 0.1", "CONSISTENCY, REWARD, VALUE = 20.0, 0.2, 0.1"),
+        ("CONSISTENCY, REWARD, VALUE = 20.0, 0.1, 0.1", "CONSISTENCY, REWARD, VALUE = 2.0, 0.1, 0.1"),
+        ("(batch.terminated | batch.truncated)[:-1] | batch.first[1:]", "(batch.terminated | batch.truncated)[:-1]"),
+        ("jnp.cumprod(before, axis=0)", "before"),
+        ("values[_two_of(self.num_critics, critics_key)]", "values"),
+        ("jnp.where(batch.terminated, 0.0, next_value)", "next_value"),
+        ("self._values(state.target_critics, led_to", 'self._values(state.world["critics"], led_to'),
+        ("self.rho * weight[-1:] * (1.0 - batch.terminated[-1:])", "self.rho * weight[-1:]"),
+        ("sum(value) / self.num_critics", "sum(value)"),
+        ("(after - led_to) ** 2", "(latents[:-1] - led_to) ** 2"),
+        ("jnp.maximum(1.0, value_range)", "value_range"),
+        ("- self.entropy_coeff * log_prob", "+ self.entropy_coeff * log_prob"),
+        ("-jnp.mean(weight * gain)", "-jnp.mean(gain)"),
+        ("jax.lax.stop_gradient(value[0])", "jax.lax.stop_gradient(value)"),
+        ("-4.0 + 6.0 * jax.nn.sigmoid(log_std)", "log_std"),
+        ("jnp.zeros_like(carry), carry)", "carry, carry)", PLANS),
+        ("mean[:, None] + std[:, None] * noise, -1.0, 1.0", "mean[:, None] + std[:, None] * noise, -9.0, 9.0", PLANS),
+        ("jnp.concatenate([drawn, proposed], axis=1)", "jnp.concatenate([drawn, drawn[:, :4]], axis=1)", PLANS),
+        ("jax.nn.softmax(self.temperature * value, axis=-1)", "jax.nn.softmax(value, axis=-1)", PLANS),
+        ("self.min_std, self.max_std)), None", "0.0, self.max_std)), None", PLANS),
+        ("total + discount * reward, discount * self.gamma", "total + reward, discount * self.gamma", PLANS),
+        ("total + discount * jnp.mean(", "total + jnp.mean(", PLANS),
+        ("jnp.concatenate([mean[1:], jnp.zeros_like(mean[:1])])", "mean", PLANS),
+        ("mean[0] + std[0] * jax.random.normal(key, mean[0].shape)", "mean[0]", PLANS),
+        ("(one + 1 + step) % number", "(one + step) % number", PAIRS),
     ),
 ]
 
@@ -2857,6 +2893,7 @@ MUTATIONS = [
     *MPO,
     *SEARCH,
     *DREAMER,
+    *TDMPC2,
     *LOOPS,
     *COMBINE,
     *EXPLORING,

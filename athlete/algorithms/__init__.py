@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from athlete.algorithms.slateq import SlateQConfig as SlateQConfig
     from athlete.algorithms.td3 import TD3Config as TD3Config
     from athlete.algorithms.td3_bc import TD3BCConfig as TD3BCConfig
+    from athlete.algorithms.tdmpc2 import TDMPC2Config as TDMPC2Config
     from athlete.algorithms.tqc import TQCConfig as TQCConfig
     from athlete.algorithms.trpo import TRPOConfig as TRPOConfig
     from athlete.settings.config import AlgorithmConfig
@@ -87,6 +88,7 @@ ALGORITHMS: dict[str, str] = {
     "R2D2": "athlete.algorithms.r2d2",
     "RNNSAC": "athlete.algorithms.rnnsac",
     "DreamerV3": "athlete.algorithms.dreamerv3",
+    "TDMPC2": "athlete.algorithms.tdmpc2",
     "SimpleQ": "athlete.algorithms.simple_q",
     "QMIX": "athlete.algorithms.qmix",
     "MAPPO": "athlete.algorithms.mappo",

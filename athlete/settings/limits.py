@@ -21,6 +21,8 @@ LARGEST: dict[str, float] = {
     "capacity": 10_000_000,  # timesteps of a replay memory
     "max_seq_len": 10_000,
     **dict.fromkeys(("batch_size_B", "batch_length_T", "horizon_H", "training_ratio", "num_bins"), 10_000),
+    **dict.fromkeys(("plan_horizon", "iterations"), 1000),
+    **dict.fromkeys(("num_samples", "num_policy_samples", "latent", "units"), 100_000),
     **dict.fromkeys(("episodes_per_batch", "num_rollouts", "rollouts_used", "popsize"), 100_000),
     "report_length": 10_000,
     # Of networks: each head, unit and layer is traced on its own.
