@@ -419,7 +419,6 @@ SEARCH = [
         "athlete/ops/ranked.py",
         "tests/test_ops_ranked.py",
         ("jnp.cumsum(over) - 1", "jnp.cumsum(over)"),
-        ("kept = over & (place >= number - length)", "kept = over"),
         ("returns.number + jnp.sum(over)", "returns.number + len(over)"),
         ("jnp.maximum(held - 1, 0)", "held", 1),
         ("(place - low) * (ordered[high] - ordered[low])", "0.0"),

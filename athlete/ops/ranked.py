@@ -26,6 +26,7 @@ def add_returns(returns: Returns, value: Array, over: Array) -> Returns:
     length, over = len(returns.values), over.reshape(-1)
     place = returns.number + jnp.cumsum(over) - 1
     number = returns.number + jnp.sum(over)
+    # Of two that want one place, nothing says which would come to stand there.
     kept = over & (place >= number - length)
     values = returns.values.at[jnp.where(kept, place % length, length)].set(value.reshape(-1), mode="drop")
     return Returns(values, number)
