@@ -430,6 +430,7 @@ def memory_bytes(config: AlgorithmConfig) -> int:
         source.close()
         spec, ids = source.spec, source.agent_ids
     agent = agent_for(config, spec, _fragment_length(config, spec), ids)
+    agent = with_world(agent, world) if agent.simulates else agent
     rows = config.rows()
     if not isinstance(agent, Team):
         return store_bytes(agent.memory, transition_shapes(agent), rows)

@@ -10,6 +10,7 @@ iterations count, in tasks that are drawn anew in each. `benchmarks/results/adap
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,12 @@ def main() -> None:
     for seed in range(given.first_seed, given.first_seed + given.seeds):
         runs.append(one_seed(given.name, seed, given.iterations))
         print({key: value for key, value in runs[-1].items() if not key.startswith("curve_")}, flush=True)
-        manifest = {"name": given.name, "iterations": given.iterations, "machine": machine(), "versions": versions()}
+        manifest = {
+            "name": given.name,
+            "iterations": given.iterations,
+            "machine": machine(),
+            "versions": versions(sys.executable),
+        }
         write_json(folder / f"adapting-{given.name}.json", {**manifest, "runs": runs})
 
 

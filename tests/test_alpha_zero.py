@@ -11,6 +11,7 @@ import pytest
 from modes import assert_resumes
 
 from athlete.algorithms.alpha_zero import AlphaZero, AlphaZeroConfig, Bar
+from athlete.building import memory_bytes
 from athlete.env.games.classic.cartpole import CartPole
 from athlete.env.games.multi_agent.tic_tac_toe import TicTacToe
 from athlete.env.wrappers.exposed_state import ExposedState
@@ -174,6 +175,11 @@ def test_what_cannot_be_is_said_at_build(changes, message):
 def test_entries_that_cannot_be_are_refused_when_given(settings, message):
     with pytest.raises(ValueError, match=message):
         AlphaZeroConfig().training(**settings)
+
+
+def test_the_size_of_the_memory_is_known_before_there_is_a_training():
+    step = 2 * (18 * 4 + 9) + 9 * 4 + 4 + 4 + 3  # two boards with masks, what was found, action, reward and flags
+    assert 256 * step <= memory_bytes(small()) <= 1.5 * 256 * step
 
 
 def test_workers_share_out_the_games_and_an_iteration_is_a_batch():

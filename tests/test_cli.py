@@ -547,7 +547,7 @@ def test_lists(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "discrete" in listed["DQN"] and "replay" in listed["DQN"] and "arXiv" in listed["DQN"]
     assert athlete("list examples").stdout == athlete("example list").stdout
     listed = [line.split()[:3] for line in athlete("example list --filter CARTPOLE").stdout.splitlines()]
-    assert ["cartpole-ppo", "PPO", "CartPole-v1"] in listed and all("CartPole-v1" in line[2] for line in listed)
+    assert ["cartpole-ppo", "PPO", "CartPole-v1"] in listed and all("CartPole" in line[2] for line in listed)
 
 
 def listed_environments() -> tuple[dict[str, str], str]:
