@@ -185,8 +185,8 @@ def online_table() -> str:
         before = number(statistics.mean(run["before"] for run in found["runs"])) if name == "iql" else ""
         half = number(statistics.mean(curve[len(curve) // 2 - 1][1] for curve in ends))
         rows.append([label, str(len(ends)), before, half, number(figures["mean"]), number(figures["worst"])])
-    steps = f"after {found['steps']:,} steps"
-    return table(["", "seeds", "before", f"after {found['steps'] // 2:,}", steps, "worst seed"], rows)
+    steps = f"after about {found['steps']:,} steps"
+    return table(["", "seeds", "before", f"after about {found['steps'] // 2:,}", steps, "worst seed"], rows)
 
 
 def estimation_table() -> str:
