@@ -53,6 +53,10 @@ KNOWN: dict[str, str] = {
         "1,600 updates of 64 timesteps at a learning rate of 0.0001 bring it to a mean return of about 90; the example "
         "cartpole-sparse-rewards-alphazero, with more and larger updates and Gumbel's search, has 150 after 35,000"
     ),
+    "cql/pendulum-cql.yaml": (
+        "200,000 steps are 100 updates of 2,000 here, all of them of bc_iters; RLlib puts what it reads into a buffer, "
+        "learns from a batch of that for every fragment read, and counts the fragments alone"
+    ),
     "examples/rock_paper_scissors_multiagent.py": (
         "the rewards of the two players add up to 0 in every episode, so that nobody comes to 1,000: RLlib's own run "
         "ends at its limit of steps; examples/rock_paper_scissors.py measures what the policy wins"

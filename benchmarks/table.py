@@ -185,8 +185,8 @@ def online_table() -> str:
         before = number(statistics.mean(run["before"] for run in found["runs"])) if name == "iql" else ""
         half = number(statistics.mean(curve[len(curve) // 2 - 1][1] for curve in ends))
         rows.append([label, str(len(ends)), before, half, number(figures["mean"]), number(figures["worst"])])
-    steps = f"after {found['steps']:,} steps"
-    return table(["", "seeds", "before", f"after {found['steps'] // 2:,}", steps, "worst seed"], rows)
+    steps = f"after about {found['steps']:,} steps"
+    return table(["", "seeds", "before", f"after about {found['steps'] // 2:,}", steps, "worst seed"], rows)
 
 
 def estimation_table() -> str:
@@ -310,7 +310,7 @@ def circumstances_table() -> str:
     rows = [
         [f"`{name}`", each["written"][:10], f"`{each['commit'][:8]}`", f"{each['machine']['load_at_start']:.1f}"]
         for name, each in found.items()
-        if "machine" in each
+        if "written" in each  # of speeds; what learned says it of each of its runs
     ]
     return table(["manifest", "measured", "commit", "load before"], rows)
 

@@ -67,7 +67,9 @@ def test_the_whole_update_is_the_references(start):
         policy_optimizer=Adam(policy, clip=0.05),
         value_range=start,
     )
-    batches = batches_of(CONTINUOUS, steps=3, rows=6, weighted=False)
+    batches = batches_of(CONTINUOUS, steps=3, rows=24, weighted=False)
+    for batch in batches:
+        batch.first[1, 0] = True  # another episode follows without an end
     state = follow(agent, state, held, references.tdmpc2, batches, functools.partial(draws_of, agent))
     for name, expected in zip(parts, (held.world, held.policy, held.targets), strict=True):
         assert_equal(getattr(state, name), expected, name)
