@@ -199,6 +199,10 @@ ACTION_KINDS: dict[str, str] = {
 }
 
 
+# What algorithms may say that they serve: of slates (`algorithms/slateq.py`) observations tell that they are some.
+SERVED = {**ACTION_KINDS, "slates": "slates of documents, a MultiDiscrete"}
+
+
 def action_kind(space: Space) -> str:
     """Which of ACTION_KINDS an action space is: "discrete", "continuous" (a Box of floats, all bounded) or "other".
 
@@ -214,7 +218,7 @@ def action_kind(space: Space) -> str:
 def require_kind(algorithm: str, kinds: tuple[str, ...], space: Space) -> None:
     """Raise ValueError, naming `algorithm`, unless the kind of the action space is one of `kinds`."""
     if action_kind(space) not in kinds:
-        served = " and ".join(ACTION_KINDS[kind] for kind in kinds)
+        served = " and ".join(SERVED[kind] for kind in kinds)
         raise ValueError(f"{algorithm} serves {served}, and this one is {space}")
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from athlete.algorithms import ALGORITHMS, get_config_class
-from athlete.algorithms.catalog import algorithms_for, entries, is_joint, require_served, serves_slates
+from athlete.algorithms.catalog import agents_of, algorithms_for, entries, is_joint, require_served, serves_slates
 from athlete.core import Spec
 from athlete.spaces import Box, Discrete, MultiDiscrete, Tuple, action_kind
 
@@ -63,9 +63,21 @@ def test_who_serves_a_space():
     assert "QMIX" not in discrete
     with pytest.raises(ValueError, match=r"QMIX learns for several agents together, and this is an .* of one; PPO, "):
         require_served("QMIX", SPACES["discrete"])
+    with pytest.raises(ValueError, match=r"SlateQ serves slates of documents, .* this one is Discrete\(.*; PPO, "):
+        require_served("SlateQ", SPACES["discrete"])
     continuous = algorithms_for(SPACES["continuous"])
     assert "TD3" in continuous and "DroQ" in continuous and "DQN" not in continuous
     assert algorithms_for(Box(0, 10**6, (2,), np.int32)).startswith("no algorithm serves it: actions of Box")
+
+
+def test_those_that_learn_for_one_agent_say_so_and_refuse_more():
+    for name in ("ES", "ARS", "CMAES", "PGPE", "MAML", "IQL", "AlphaZero"):
+        assert agents_of(name) == ("1 or 2" if name == "AlphaZero" else "one")
+        config = get_config_class(name)().environment("MultiAgentCartPole-v1", env_config={"num_agents": 2})
+        if name != "IQL":  # of whose data an environment says nothing
+            with pytest.raises(ValueError, match=r"learns for one agent|plays games of two"):
+                config.build()
+    assert (agents_of("QMIX"), agents_of("PPO"), agents_of("MuZero")) == ("a team", "any", "any")
 
 
 def test_every_algorithm_says_what_it_is_and_where_it_comes_from():

@@ -69,6 +69,16 @@ def is_joint(name: str) -> bool:
     return agent_class.joint
 
 
+def agents_of(name: str) -> str:
+    """Of how many agents of an environment the algorithm `name` learns."""
+    config = get_config_class(name)
+    if is_joint(name):
+        return "a team"
+    if config.agent_class is not None and config.agent_class.simulates:
+        return "1 or 2"  # two take turns
+    return "one" if config.offline or learns_from_returns(name) or learns_to_adapt(name) else "any"
+
+
 def learns_to_adapt(name: str) -> bool:
     """Whether the algorithm `name` acts and adapts in tasks, in a loop of its own."""
     agent_class = get_config_class(name).agent_class

@@ -59,17 +59,14 @@ def list_names(
 
 def _algorithms() -> str:
     """Each with the actions that it serves, whether its network has memory, its agents, its data and its paper."""
-    from athlete.algorithms.catalog import entries, is_joint
+    from athlete.algorithms.catalog import agents_of, entries
     from athlete.spaces import ACTION_KINDS
 
     rows: list[tuple[str, ...]] = [("algorithm", "actions", "memory", "agents", "learns from", "paper")]
     for entry in entries():
         actions = "any" if set(entry.actions) == set(ACTION_KINDS) else ", ".join(entry.actions)
-        agents = "a team" if is_joint(entry.name) else "any"
-        if "recorded data" in entry.learns_from:
-            agents = "one"
         learns_from = entry.learns_from.removesuffix(", of all agents together")
-        rows.append((entry.name, actions, entry.memory, agents, learns_from, entry.paper))
+        rows.append((entry.name, actions, entry.memory, agents_of(entry.name), learns_from, entry.paper))
     if max(map(len, aligned(rows).splitlines())) > shutil.get_terminal_size((1000, 24)).columns:
         rows = [(*row[:4], row[5].partition(", ")[0]) for row in rows]  # where to find a paper is on the page of each
     return aligned(rows)
