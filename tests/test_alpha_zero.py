@@ -151,6 +151,7 @@ def test_evaluations_are_against_random_moves_unless_somebody_else_is_named_and_
         ({"env": "RockPaperScissors-v0"}, "games of two who move in turns"),
         ({"env_config": {"opponent": "random"}}, "plays both sides of TicTacToe-v0 itself"),
         ({"observation_filter": "MeanStdFilter"}, "observation_filter changes what the environment shows or pays"),
+        ({"ranked_rewards": {"enable": True}}, "ranked_rewards are for one player"),
         ({"clip_rewards": True}, "clip_rewards changes what the environment shows or pays"),
         (
             {"mcts_config": {"gumbel": True, "puct_coefficient": 2.0}},

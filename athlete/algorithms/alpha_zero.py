@@ -118,6 +118,15 @@ class AlphaZero(Agent):
         require_kind(type(self).__name__, self.serves, spec.action)
         return dataclasses.replace(self, spec=spec)
 
+    def searching_in(self, simulator: Simulator) -> Self:
+        """The same agent, with what it searches in. Raises ValueError where rewards of two players are ranked."""
+        if simulator.players == 2 and self.buffer_max_length:
+            raise ValueError(
+                f"{type(self).__name__}: ranked_rewards are for one player, who plays against itself of late, and this "
+                "is a game of two, who win and lose already; leave them out"
+            )
+        return dataclasses.replace(self, simulator=simulator)
+
     def init(self, key: Key) -> AlphaZeroState:
         heads = {"policy": (output_size(self.spec.action), 0.01), "value": (1, 0.01)}
         params = self.model.init(key, self.spec.obs, heads)

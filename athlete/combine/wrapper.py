@@ -19,7 +19,7 @@ def with_simulator(agent: Agent, simulator: Simulator) -> Agent:
     """The same agent, inside all that is around it, with what it searches in."""
     if isinstance(agent, AgentWrapper):
         return dataclasses.replace(agent, agent=with_simulator(agent.agent, simulator))  # type: ignore[type-var]
-    return dataclasses.replace(agent, simulator=simulator)  # type: ignore[call-arg, type-var]
+    return agent.searching_in(simulator)  # type: ignore[attr-defined, no-any-return]
 
 
 class AgentWrapper(Agent):
