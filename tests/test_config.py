@@ -12,6 +12,7 @@ import pytest
 from athlete import tune
 from athlete.algorithms import ALGORITHMS, get_config_class
 from athlete.algorithms.dqn import DQNConfig
+from athlete.algorithms.dreamerv3 import DreamerV3Config
 from athlete.algorithms.ppo import PPOConfig
 from athlete.algorithms.sac import SACConfig
 from athlete.callbacks import DefaultCallbacks
@@ -310,7 +311,7 @@ def test_a_schedule_by_its_own_name_goes_before_the_number():
 @pytest.mark.parametrize(("other", "ours"), SPELLINGS.items())
 def test_every_other_spelling_leads_to_a_setting(other, ours):
     """`max_grad_norm` and the rest are names that users bring; what they lead to must exist and take its default."""
-    config = next(config for config in (PPOConfig(), SACConfig()) if ours in config)
+    config = next(config for config in (PPOConfig(), SACConfig(), DreamerV3Config()) if ours in config)
     assert other not in SETTINGS
     default = config[ours]
     config.update_from_dict({other: default})

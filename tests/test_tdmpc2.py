@@ -25,6 +25,7 @@ from test_references import (
 )
 
 from athlete.algorithms.tdmpc2 import TDMPC2, TDMPC2Config, _two_of, simplex_norm
+from athlete.loops.collect import choose
 from athlete.models.mlp import MLP
 from athlete.ops.random import wrap
 
@@ -40,6 +41,9 @@ TINY = {
 }
 
 
+KEY = wrap(np.array([0, 5], np.uint32))
+
+
 def draws_of(agent, key, batch):
     """The noise of an update, by the keys that it is said to split."""
     following, pair, now = jax.random.split(key, 3)
@@ -49,6 +53,17 @@ def draws_of(agent, key, batch):
         "pair": _two_of(agent.num_critics, pair),
         "now": jax.random.normal(now, (length + 1, rows, size)),
     }
+
+
+def test_random_steps_plan_nothing():
+    agent = TDMPC2(**TINY, num_samples=8, num_policy_samples=2, num_elites=2).bind(CONTINUOUS)
+    view = agent.view(random_like(blank(agent), 0), 0.0)
+    obs, first = jnp.ones((4, *CONTINUOUS.obs.shape)), jnp.ones(4, bool)
+    step = functools.partial(choose, agent, view, agent.start(view, 4, KEY), obs, first, KEY)
+    (action, plan, _), planned = jax.jit(lambda: step(True))(), jax.jit(lambda: step(False))()[1]
+    assert not plan.any() and planned.any() and len(set(action[:, 0].tolist())) == 4
+    lines = [jax.jit(lambda r=r: step(r)).lower().compile().as_text().count(" dot(") for r in (True, False)]
+    assert lines[0] == 0 < lines[1]
 
 
 # Whether the range of values, which begins at `start`, stays below 1 and divides nothing, or not.

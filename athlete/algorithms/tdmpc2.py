@@ -69,6 +69,7 @@ class TDMPC2(Agent):
     """
 
     serves: ClassVar[tuple[str, ...]] = ("continuous",)
+    plans: ClassVar[bool] = True
 
     lr: NonNegativeFloat | Schedule = 3e-4
     gamma: Fraction = 0.99

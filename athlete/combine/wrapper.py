@@ -32,6 +32,10 @@ class AgentWrapper(Agent):
         return self.agent.searches
 
     @property
+    def plans(self) -> bool:  # type: ignore[override]
+        return self.agent.plans
+
+    @property
     def memory(self) -> Memory:  # type: ignore[override]
         return self.agent.memory
 

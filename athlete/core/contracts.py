@@ -253,6 +253,7 @@ class Agent:
     learns_returns: typing.ClassVar[bool] = False  # from recorded steps as `offline.DataSet.to_ends` shows them
     filters: typing.ClassVar[bool] = False  # it standardises observations by itself
     searches: typing.ClassVar[bool] = False  # `act` is a search, and left out of random steps: `extras` are 0 there
+    plans: typing.ClassVar[bool] = False  # what `act` remembers is its plan alone, left out of random steps: 0 there
     simulates: typing.ClassVar[bool] = False  # it has a field `simulator`, a `Simulator` of its environment
     memory: Memory
     updates: int

@@ -69,7 +69,7 @@ def choose(
 ) -> tuple[Tree, Tree, Tree]:
     """`Agent.act`, exploring; where `random`, actions `[B, ...]` are uniform over their space, or its legal part.
 
-    Nothing is searched then, nor compiled, as nothing that a search found is used.
+    Nothing is searched or planned then, nor compiled, as nothing that was found is used.
     """
     action, carry, extras = agent.act(view, carry, obs, first, key)
     if isinstance(random, frozenset):  # of some policies of a team
@@ -79,6 +79,7 @@ def choose(
         drawn = random_action(spec, seen, first.shape, jax.random.fold_in(key, 1))
         action = jax.tree.map(lambda new, like: new.astype(like.dtype), drawn, action)
         extras = jax.tree.map(jnp.zeros_like, extras) if agent.searches else extras
+        carry = jax.tree.map(jnp.zeros_like, carry) if agent.plans else carry
     return action, carry, extras
 
 
