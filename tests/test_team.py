@@ -12,7 +12,7 @@ from modes import assert_modes_are_equal
 from roster import Roster, interpret
 
 from athlete.algorithms import ALGORITHMS, get_config_class
-from athlete.algorithms.catalog import learns_from_returns, learns_to_adapt, serves_slates
+from athlete.algorithms.catalog import agents_of, learns_from_returns, serves_slates
 from athlete.algorithms.fixed import RandomPolicy
 from athlete.combine.seating import Seats, together
 from athlete.combine.team import Member, Team, _learn
@@ -30,6 +30,7 @@ KEY = np.array([0, 7], np.uint32)
 SMALL = {
     "PPO": {"num_epochs": 1},
     "PQN": {"num_epochs": 1},
+    "DreamerV3": {"model_size": "nano", "batch_size_B": 2, "batch_length_T": 4, "horizon_H": 3},
     "TRPO": {"num_epochs": 1, "conjugate_gradient_steps": 2, "line_search_steps": 2},
 }
 
@@ -39,6 +40,8 @@ def agent_of(algorithm: str, spec: Spec, rows: int, length: int, **settings):
     small = {"model": {"fcnet_hiddens": [8]}, "train_batch_size": rows * length, **SMALL.get(algorithm, {})}
     if "replay_buffer_config" in config:
         small |= {"train_batch_size": 8, "num_steps_sampled_before_learning_starts": 0}
+    if "train_batch_size" not in config:
+        del small["train_batch_size"]
     return config.update_from_dict({**small, **settings}).make_agent(spec)
 
 
@@ -133,7 +136,7 @@ FAST = ("PPO", "A2C", "DQN", "PQN", "ApexDQN")
 CONFIGS = {name: get_config_class(name) for name in ALGORITHMS}
 STEPS = [name for name in ALGORITHMS if not learns_from_returns(name)]
 ONLINE = [name for name in STEPS if not CONFIGS[name].agent_class.joint and not CONFIGS[name].offline]
-ALL = [name for name in ONLINE if not serves_slates(name) and not learns_to_adapt(name)]
+ALL = [name for name in ONLINE if not serves_slates(name) and agents_of(name) == "any"]
 CONTINUOUS_ONLY = [name for name in ALL if "discrete" not in get_config_class(name).agent_class.serves]
 
 
