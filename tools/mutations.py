@@ -380,6 +380,7 @@ SEARCH = [
         "athlete/algorithms/alpha_zero.py",
         ALPHA_ZERO,
         ("over = batch.terminated | batch.truncated", "over = batch.terminated"),
+        ("simulator.players == 2 and self.buffer_max_length", "False", "tests/test_alpha_zero.py"),
         ("self.gamma if self.simulator.players == 1 else -self.gamma", "self.gamma"),
         ("self.gamma if self.simulator.players == 1 else -self.gamma", "-self.gamma"),
         ("steps.return_ + steps.discount * self.predict", "steps.return_ + self.predict"),
@@ -2652,6 +2653,17 @@ RECORDED = [
         "tests/test_estimators.py",
         ("spread * missing_share(", "0.0 * missing_share("),
         ("(low - reach, high + reach)", "(low, high + reach)"),
+    ),
+    *_in(
+        "athlete/loops/collect.py",
+        "tests/test_tdmpc2.py",
+        ("jax.tree.map(jnp.zeros_like, carry) if agent.plans", "jax.tree.map(jnp.zeros_like, carry) if False"),
+    ),
+    *_in(
+        "athlete/algorithms/catalog.py",
+        "tests/test_algorithms_catalog.py",
+        ("learns_from_returns(name) or learns_to_adapt(name) else", "learns_to_adapt(name) else"),
+        ("config.offline or learns_from_returns", "learns_from_returns"),
     ),
     *_in(
         "athlete/algorithms/fqe.py",
